@@ -1,0 +1,170 @@
+"""What goes wrong, in the same words for the command line, the API and ``docker run``.
+
+A `Problem` is one thing that is wrong; a `CredspecError` carries one or more of them and the class
+of failure, which decides the exit status and the HTTP status. Codes are stable: scripts may rely
+on them. This is the one module that every room may import.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import IntEnum
+from typing import Any, ClassVar, Final
+
+
+class ExitStatus(IntEnum):
+    """Exit status of every command, by class of failure."""
+
+    OK = 0
+    OTHER = 1
+    USAGE = 2
+    INVALID_SPEC = 3
+    UNREACHABLE = 4
+    NOT_PERMITTED = 5
+    AGENT_UNREACHABLE = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing that is wrong.
+
+    `code` is the stable name of the problem, such as ``spec-not-json``. `where` is the JSON pointer
+    of a field, a path, or the step that failed, and may be empty. `found` says what is there,
+    `expected` what should be, `remedy` what to do next; the last two may be empty.
+    """
+
+    code: str
+    found: str
+    where: str = ""
+    expected: str = ""
+    remedy: str = ""
+
+    def text(self) -> str:
+        """Return the problem as one line without its code."""
+        parts = [f"{self.where}: {self.found}" if self.where else self.found]
+        if self.expected:
+            parts.append(f"expected {self.expected}")
+        if self.remedy:
+            parts.append(self.remedy)
+        return _one_line("; ".join(parts))
+
+
+class CredspecError(Exception):
+    """Base of every error that credspec reports on purpose.
+
+    Holds at least one `Problem`. ``str(error)`` is the text for people: one line a problem, each
+    ending in its code in brackets.
+    """
+
+    kind: ClassVar[str] = "error"
+    exit_status: ClassVar[ExitStatus] = ExitStatus.OTHER
+    http_status: ClassVar[int] = 500
+
+    def __init__(self, *problems: Problem) -> None:
+        if not problems:
+            raise ValueError("an error needs at least one problem")
+        self.problems: Final = problems
+        super().__init__("\n".join(f"{p.text()} [{p.code}]" for p in problems))
+
+    @classmethod
+    def of(
+        cls, code: str, found: str, *, where: str = "", expected: str = "", remedy: str = ""
+    ) -> CredspecError:
+        """Make an error of this class with a single problem."""
+        return cls(
+            Problem(code=code, found=found, where=where, expected=expected, remedy=remedy)
+        )
+
+    @property
+    def code(self) -> str:
+        """The code of the first problem."""
+        return self.problems[0].code
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the error as an RFC 9457 problem document (``application/problem+json``)."""
+        return {
+            "type": f"urn:credspec:error:{self.code}",
+            "title": self.kind,
+            "status": self.http_status,
+            "detail": str(self),
+            "problems": [asdict(p) for p in self.problems],
+        }
+
+    @staticmethod
+    def from_json(document: dict[str, Any]) -> CredspecError:
+        """Rebuild an error from `to_json`'s document; one of an unknown kind becomes the base class."""
+        cls = _KINDS.get(str(document.get("title")), CredspecError)
+        fields = ("code", "found", "where", "expected", "remedy")
+        problems = [
+            Problem(**{name: str(raw.get(name, "")) for name in fields})
+            for raw in document.get("problems") or []
+            if isinstance(raw, dict)
+        ]
+        if not problems:
+            problems = [Problem(code="unknown", found=str(document.get("detail", "unknown error")))]
+        return cls(*problems)
+
+
+class UsageError(CredspecError):
+    """A command, a configuration or an API request is not well formed."""
+
+    kind = "usage"
+    exit_status = ExitStatus.USAGE
+    http_status = 400
+
+
+class InvalidSpecError(CredspecError):
+    """A credential spec, or the reference to one, cannot be used."""
+
+    kind = "invalid-spec"
+    exit_status = ExitStatus.INVALID_SPEC
+    http_status = 422
+
+
+class UnreachableError(CredspecError):
+    """No domain controller answered in time, or DNS could not name one."""
+
+    kind = "unreachable"
+    exit_status = ExitStatus.UNREACHABLE
+    http_status = 503
+
+
+class NotPermittedError(CredspecError):
+    """The directory, the KDC or this host's policy refused."""
+
+    kind = "not-permitted"
+    exit_status = ExitStatus.NOT_PERMITTED
+    http_status = 403
+
+
+class AgentUnreachableError(CredspecError):
+    """The host agent does not answer on its socket."""
+
+    kind = "agent-unreachable"
+    exit_status = ExitStatus.AGENT_UNREACHABLE
+    http_status = 503
+
+
+class NotFoundError(CredspecError):
+    """The thing asked for does not exist."""
+
+    kind = "not-found"
+    http_status = 404
+
+
+_KINDS: Final = {
+    cls.kind: cls
+    for cls in (
+        UsageError,
+        InvalidSpecError,
+        UnreachableError,
+        NotPermittedError,
+        AgentUnreachableError,
+        NotFoundError,
+    )
+}
+
+
+def _one_line(text: str) -> str:
+    """Replace control characters, so that hostile input cannot forge lines of a log or a terminal."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
