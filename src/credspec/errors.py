@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from enum import IntEnum
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Self
 
 
 class ExitStatus(IntEnum):
@@ -69,7 +69,7 @@ class CredspecError(Exception):
     @classmethod
     def of(
         cls, code: str, found: str, *, where: str = "", expected: str = "", remedy: str = ""
-    ) -> CredspecError:
+    ) -> Self:
         """Make an error of this class with a single problem."""
         return cls(
             Problem(code=code, found=found, where=where, expected=expected, remedy=remedy)

@@ -1,0 +1,100 @@
+"""The ``credspec`` command: parses, calls the rooms below, prints.
+
+Sub-commands are imported only when they are asked for, so that ``credspec --help`` and ``credspec
+lint`` start fast and work without the native packages a host needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Final
+
+import click
+
+from credspec import __version__
+from credspec.errors import CredspecError, ExitStatus
+
+# libldap reads these once, at its own start: they must stand before anything imports bonsai.
+_LIBLDAP_ENVIRONMENT: Final = {"LDAPSASL_NOCANON": "on", "LDAPSASL_CBINDING": "tls-endpoint"}
+
+# name: (module, attribute, one-line help)
+_COMMANDS: Final = {
+    "agent": ("credspec.cli.agent", "agent", "Run the host agent, or ask it about its leases."),
+    "docker-gateway": (
+        "credspec.cli.docker_gateway",
+        "docker_gateway",
+        "Serve the Docker API with credentialspec= understood.",
+    ),
+    "lab": ("credspec.cli.lab", "lab", "Run a throwaway Active Directory domain."),
+    "new": ("credspec.cli.new", "new", "Make a credential spec for a gMSA from the directory."),
+    "setup": ("credspec.cli.setup", "setup", "Register credspec with container engines."),
+}
+
+
+class _LazyGroup(click.Group):
+    """A command group that imports a sub-command when it is first needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute, _ = _COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)  # noqa: S101 - narrows for the type checker
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the sub-commands from the table above, without importing them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _COMMANDS[name][2]) for name in sorted(_COMMANDS)])
+
+
+@click.command(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Shell completion: eval \"$(_CREDSPEC_COMPLETE=bash_source credspec)\"",
+)
+@click.version_option(__version__, prog_name="credspec")
+def credspec() -> None:
+    r"""Group Managed Service Accounts for Linux containers.
+
+    \b
+    Examples:
+      credspec lab up                         a real throwaway domain
+      credspec new WebApp01 --path ./www.json a credential spec
+      credspec agent run                      the host agent
+      credspec setup docker                   register with Docker
+    """
+
+
+def main() -> None:
+    """Run ``credspec`` and exit with the status of the class of failure."""
+    run_command(credspec, prog_name="credspec")
+
+
+def run_command(command: click.Command, *, prog_name: str, args: list[str] | None = None) -> None:
+    """Run a click command and exit; errors go to standard error, one line each, without traceback."""
+    os.environ.update({k: v for k, v in _LIBLDAP_ENVIRONMENT.items() if k not in os.environ})
+    try:
+        status = command.main(args=args, prog_name=prog_name, standalone_mode=False)
+    except CredspecError as error:
+        for line in str(error).splitlines():
+            click.echo(f"{prog_name}: {line}", err=True)
+        sys.exit(error.exit_status)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(ExitStatus.USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitStatus.OTHER)
+    sys.exit(status if isinstance(status, int) else ExitStatus.OK)
