@@ -71,9 +71,7 @@ class CredspecError(Exception):
         cls, code: str, found: str, *, where: str = "", expected: str = "", remedy: str = ""
     ) -> Self:
         """Make an error of this class with a single problem."""
-        return cls(
-            Problem(code=code, found=found, where=where, expected=expected, remedy=remedy)
-        )
+        return cls(Problem(code=code, found=found, where=where, expected=expected, remedy=remedy))
 
     @property
     def code(self) -> str:

@@ -46,7 +46,7 @@ class _LazyGroup(click.Group):
             return None
         module, attribute, _ = _COMMANDS[cmd_name]
         command = getattr(importlib.import_module(module), attribute)
-        assert isinstance(command, click.Command)  # noqa: S101 - narrows for the type checker
+        assert isinstance(command, click.Command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -59,7 +59,7 @@ class _LazyGroup(click.Group):
 @click.command(
     cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Shell completion: eval \"$(_CREDSPEC_COMPLETE=bash_source credspec)\"",
+    epilog='Shell completion: eval "$(_CREDSPEC_COMPLETE=bash_source credspec)"',
 )
 @click.version_option(__version__, prog_name="credspec")
 def credspec() -> None:

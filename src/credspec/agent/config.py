@@ -1,0 +1,148 @@
+"""The configuration of a host, ``/etc/credspec/config.toml``.
+
+    run_directory = "/run/credspec"            # sockets, journal and leases; must be on tmpfs
+    spec_directory = "/etc/credspec/specs"     # where file:// references are looked up
+
+    [host_identity]
+    keytab = "/etc/krb5.keytab"                # the machine keytab
+    principal = "HOST1$@CONTOSO.COM"           # default: the keytab's first computer account
+
+    [ldap]
+    transport = "ldap"                         # "ldap" (sealed, port 389) or "ldaps" (port 636)
+    ca_file = "/etc/ssl/certs/contoso.pem"     # with ldaps; default: the system's authorities
+
+Every key may be left out. Unknown keys are errors, since a misspelt one would be a silent default.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from credspec.directory.connection import Transport
+from credspec.errors import Problem, UsageError
+
+CONFIG_VARIABLE: Final = "CREDSPEC_CONFIG"
+"""Environment variable that names another configuration file."""
+
+DEFAULT_CONFIG_PATH: Final = Path("/etc/credspec/config.toml")
+_KNOWN: Final[dict[str, frozenset[str]]] = {
+    "": frozenset({"run_directory", "spec_directory", "host_identity", "ldap"}),
+    "host_identity": frozenset({"keytab", "principal"}),
+    "ldap": frozenset({"transport", "ca_file"}),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A host's configuration; every field has the default of a joined host."""
+
+    run_directory: Path = Path("/run/credspec")
+    spec_directory: Path = Path("/etc/credspec/specs")
+    keytab: Path = Path("/etc/krb5.keytab")
+    principal: str | None = None
+    transport: Transport = Transport.LDAP
+    ca_file: Path | None = None
+
+    @property
+    def agent_socket(self) -> Path:
+        """Where the agent listens."""
+        return self.run_directory / "agent.sock"
+
+    @property
+    def gateway_socket(self) -> Path:
+        """Where the Docker gateway listens."""
+        return self.run_directory / "docker.sock"
+
+    @property
+    def leases_directory(self) -> Path:
+        """Holds one small tmpfs for each lease."""
+        return self.run_directory / "leases"
+
+    @property
+    def journal_directory(self) -> Path:
+        """Holds one record for each lease."""
+        return self.run_directory / "journal"
+
+
+def load_config(path: Path | None = None) -> Config:
+    """Read the configuration.
+
+    Without `path`, the file is the one that ``CREDSPEC_CONFIG`` names, else the default one, which
+    may be absent.
+
+    Raises:
+        UsageError: with every problem of the file: `config-unreadable`, `config-not-toml`,
+            `config-unknown-key`, `config-wrong-value`.
+    """
+    named = path or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
+    source = named or DEFAULT_CONFIG_PATH
+    try:
+        document = tomllib.loads(source.read_text("utf-8"))
+    except FileNotFoundError:
+        if named is None:
+            return Config()
+        raise UsageError.of(
+            "config-unreadable", "no such file", where=str(source), expected="a configuration file"
+        ) from None
+    except OSError as error:
+        raise UsageError.of(
+            "config-unreadable", error.strerror or str(error), where=str(source)
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError.of("config-not-toml", str(error), where=str(source)) from None
+    return _config(document, source)
+
+
+def _config(document: dict[str, Any], source: Path) -> Config:
+    problems: list[Problem] = []
+    values: dict[str, Any] = {}
+    for table, known in _KNOWN.items():
+        content = document.get(table, {}) if table else document
+        if not isinstance(content, dict):
+            problems.append(_problem(source, table, content, "a table"))
+            continue
+        for key, value in content.items():
+            name = f"{table}.{key}" if table else key
+            if key not in known:
+                problems.append(
+                    Problem(
+                        code="config-unknown-key",
+                        found="unknown key",
+                        where=f"{source}: {name}",
+                        expected="one of " + ", ".join(sorted(known)),
+                    )
+                )
+            elif key not in _KNOWN:
+                values[key] = _value(key, value, name, source, problems)
+    if problems:
+        raise UsageError(*problems)
+    return Config(**values)
+
+
+def _value(key: str, value: object, name: str, source: Path, problems: list[Problem]) -> Any:
+    if not isinstance(value, str) or not value or "\0" in value:
+        problems.append(_problem(source, name, value, "a text"))
+        return None
+    if key == "transport":
+        if value not in list(Transport):
+            problems.append(_problem(source, name, value, '"ldap" or "ldaps"'))
+            return None
+        return Transport(value)
+    if key == "principal":
+        return value
+    if not value.startswith("/"):
+        problems.append(_problem(source, name, value, "an absolute path"))
+    return Path(value)
+
+
+def _problem(source: Path, name: str, value: object, expected: str) -> Problem:
+    return Problem(
+        code="config-wrong-value",
+        found=repr(value)[:80],
+        where=f"{source}: {name}",
+        expected=expected,
+    )

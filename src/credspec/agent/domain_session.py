@@ -1,0 +1,161 @@
+"""One domain as this host talks to it: located controllers, a held connection, its facts.
+
+Everything here blocks and is called from the domain's own worker threads.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final, TypeVar
+
+from credspec.agent.host_identity import HostIdentity
+from credspec.directory.accounts import read_managed_password
+from credspec.directory.connection import Connection, Transport
+from credspec.directory.domain import DomainFacts, read_domain_facts
+from credspec.directory.locator import DomainController, Locator, valid_domain
+from credspec.directory.managed_password import ManagedPassword
+from credspec.errors import CredspecError, NotPermittedError, UnreachableError
+from credspec.kerberos.krb5_conf import AgentKrb5Conf
+from credspec.kerberos.tickets import Ticket, ticket_from_managed_password
+
+_T = TypeVar("_T")
+_TICKET_IS_NEW: Final = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Acquisition:
+    """What one acquisition brought: a ticket, and when its password was read and is due again."""
+
+    account_name: str
+    ticket: Ticket
+    password: ManagedPassword
+    read_at: datetime
+
+
+class DomainSession:
+    """Locates controllers, logs on, holds the connection and fails over.
+
+    `krb5_conf` is what libkrb5 reads in this process; it learns the controllers that answered, so
+    that the KDCs asked are the same.
+    """
+
+    def __init__(
+        self,
+        domain: str,
+        *,
+        host_identity: HostIdentity,
+        locator: Locator,
+        transport: Transport,
+        ca_file: Path | None,
+        krb5_conf: AgentKrb5Conf | None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.domain = valid_domain(domain)
+        self.controllers: Sequence[DomainController] = ()
+        self.reads = 0
+        self._host_identity = host_identity
+        self._locator = locator
+        self._transport = transport
+        self._ca_file = ca_file
+        self._krb5_conf = krb5_conf
+        self._now = now
+        # A connection serves one search at a time.
+        self._lock = threading.Lock()
+        self._connection: Connection | None = None
+        self._facts: DomainFacts | None = None
+
+    def facts(self) -> DomainFacts:
+        """Return the domain's facts.
+
+        Raises:
+            UnreachableError, NotPermittedError: as the locator, the host identity and the
+                connection raise them.
+        """
+        # A domain's SID and names do not change, so a lost connection does not lose them.
+        return self._facts or self._with_connection(lambda _, facts: facts)
+
+    def acquire(self, account: str) -> Acquisition:
+        """Read an account's managed password and get its ticket.
+
+        Raises:
+            CredspecError: of the class and code of the step that failed.
+        """
+
+        def read(connection: Connection, facts: DomainFacts) -> tuple[str, ManagedPassword, str]:
+            entry, password = read_managed_password(connection, facts, account)
+            return entry.account_name, password, facts.realm
+
+        try:
+            name, password, realm = self._with_connection(read)
+        except NotPermittedError as error:
+            if error.code != "password-not-permitted" or not self._logged_on_long_ago():
+                raise
+            # A group membership made after the host's logon counts only with a new ticket.
+            self._log_on_again()
+            name, password, realm = self._with_connection(read)
+        self.reads += 1
+        read_at = self._now()
+        ticket = ticket_from_managed_password(name, realm, password)
+        return Acquisition(name, ticket, password, read_at)
+
+    def _logged_on_long_ago(self) -> bool:
+        return self._now() - self._host_identity.log_on().start > _TICKET_IS_NEW
+
+    def _log_on_again(self) -> None:
+        with self._lock:
+            self._host_identity.forget()
+            self._drop_connection()
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        with self._lock:
+            self._drop_connection()
+
+    def _with_connection(self, use: Callable[[Connection, DomainFacts], _T]) -> _T:
+        with self._lock:
+            held = self._connection is not None
+            try:
+                return use(*self._connected())
+            except UnreachableError:
+                self._drop_connection()
+                if not held:
+                    raise
+            # A held connection may have died with its controller: once more, with a new one.
+            return use(*self._connected())
+
+    def _connected(self) -> tuple[Connection, DomainFacts]:
+        if self._connection is not None and self._facts is not None:
+            return self._connection, self._facts
+        self.controllers = self._locator.locate(self.domain, port=self._transport.port)
+        if self._krb5_conf is not None:
+            addresses = [address for dc in self.controllers for address in dc.addresses]
+            self._krb5_conf.set_kdcs(self.domain.upper(), addresses)
+        self._host_identity.log_on()
+        failure: CredspecError | None = None
+        for controller in self.controllers:
+            try:
+                connection = Connection.open(controller, self._transport, ca_file=self._ca_file)
+            except CredspecError as error:
+                failure = failure or error
+                continue
+            try:
+                self._facts = read_domain_facts(connection)
+            except CredspecError as error:
+                connection.close()
+                failure = failure or error
+                continue
+            self._connection = connection
+            return connection, self._facts
+        assert failure is not None
+        # Group memberships or keys may have changed since the host's ticket was made.
+        self._host_identity.forget()
+        raise failure
+
+    def _drop_connection(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None

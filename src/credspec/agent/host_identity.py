@@ -1,0 +1,165 @@
+"""What the host itself logs on to the directory with.
+
+An interface, since hosts that are not joined get it from elsewhere; the machine keytab is the one
+that joined hosts have.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final, Protocol
+
+from credspec.errors import CredspecError, NotPermittedError, Problem
+from credspec.kerberos.tickets import Ticket, kerberos_error, ticket_from_keytab
+
+HOST_CACHE: Final = "MEMORY:credspec-host"
+"""The credential cache of the host identity, and the default one of the agent's process."""
+
+_RENEW_BEFORE_END: Final = timedelta(minutes=30)
+
+
+class HostIdentity(Protocol):
+    """Something that can put a valid TGT of the host into the process's default cache."""
+
+    @property
+    def domain(self) -> str:
+        """The DNS name of the identity's domain."""
+
+    def log_on(self) -> Ticket:
+        """Make sure the cache holds a ticket that lasts; may block on a KDC."""
+
+    def forget(self) -> None:
+        """Drop the ticket, so that the next logon gets a new one, with new group memberships."""
+
+
+class MachineKeytab:
+    """The host identity of a joined host: the machine keytab that adcli, net or SSSD keep.
+
+    `principal` may be given without realm, or be None for the keytab's first computer account.
+    """
+
+    def __init__(
+        self,
+        keytab: Path,
+        principal: str | None = None,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.keytab = keytab
+        self.principal = principal
+        self._now = now
+        self._lock = threading.Lock()
+        self._ticket: Ticket | None = None
+        self._name: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The principal with its realm.
+
+        Raises:
+            NotPermittedError: `host-keytab-missing`, `host-keytab-unreadable`,
+                `host-principal-missing`.
+        """
+        if self._name is None:
+            self._name = self._find_principal()
+        return self._name
+
+    @property
+    def domain(self) -> str:
+        """The DNS name of the host's domain: its realm in lower case."""
+        return self.name.rpartition("@")[2].lower()
+
+    def log_on(self) -> Ticket:
+        """Get a TGT of the host, unless the one at hand still lasts.
+
+        Raises:
+            NotPermittedError: as `name`; `host-keytab-stale`; and refusals of the KDC.
+            UnreachableError: no KDC answered.
+        """
+        with self._lock:
+            if self._ticket is None or self._ticket.end - self._now() < _RENEW_BEFORE_END:
+                self._ticket = self._log_on()
+            return self._ticket
+
+    def forget(self) -> None:
+        """Drop the ticket."""
+        with self._lock:
+            self._ticket = None
+
+    def _log_on(self) -> Ticket:
+        try:
+            return ticket_from_keytab(self.name, self.keytab, into_cache=HOST_CACHE)
+        except NotPermittedError as error:
+            if error.code != "kdc-key-refused":
+                raise
+            raise NotPermittedError.of(
+                "host-keytab-stale",
+                f"the domain refuses the key of {self.name}",
+                where=f"host keytab {self.keytab}",
+                expected="the key of the computer account's current password",
+                remedy="renew the keytab (adcli update, net ads keytab create) or join again",
+            ) from None
+
+    def _find_principal(self) -> str:
+        import krb5
+
+        self._check_readable()
+        context = krb5.init_secure_context()
+        try:
+            table = krb5.kt_resolve(context, f"FILE:{self.keytab}".encode())
+            names = [
+                entry.principal.name.decode("utf-8", "replace")
+                for entry in table
+                if entry.principal.name is not None
+            ]
+        except krb5.Krb5Error as error:
+            raise _as_unreadable(kerberos_error(error, "keytab"), self.keytab) from None
+        wanted = self.principal
+        for name in names:
+            if wanted is None and name.partition("@")[0].endswith("$"):
+                return name
+            if wanted is not None and wanted.lower() in {
+                name.lower(),
+                name.partition("@")[0].lower(),
+            }:
+                return name
+        raise NotPermittedError.of(
+            "host-principal-missing",
+            f"the keytab holds {', '.join(dict.fromkeys(names)) or 'no key'}",
+            where=f"host keytab {self.keytab}",
+            expected=wanted or "a computer account, NAME$@REALM",
+            remedy="name the principal under [host_identity] in the configuration, or join the host",
+        )
+
+    def _check_readable(self) -> None:
+        try:
+            with self.keytab.open("rb"):
+                return
+        except FileNotFoundError:
+            raise NotPermittedError.of(
+                "host-keytab-missing",
+                "no such file",
+                where=f"host keytab {self.keytab}",
+                expected="the machine keytab",
+                remedy="join the host to the domain (realm join, adcli join), or name the keytab "
+                "under [host_identity] in the configuration",
+            ) from None
+        except OSError as error:
+            raise NotPermittedError.of(
+                "host-keytab-unreadable",
+                error.strerror or str(error),
+                where=f"host keytab {self.keytab}",
+                remedy="run the agent as root",
+            ) from None
+
+
+def _as_unreadable(error: CredspecError, keytab: Path) -> NotPermittedError:
+    return NotPermittedError(
+        *(
+            Problem(code="host-keytab-unreadable", found=p.found, where=f"host keytab {keytab}")
+            for p in error.problems
+        )
+    )

@@ -1,0 +1,94 @@
+"""The journal: one record for each lease, written before the lease has any effect.
+
+It lives on tmpfs, as the leases themselves do: what a restart of the agent must know survives, and
+a restart of the host, which ends all containers, forgets it. No record holds a secret.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from credspec.errors import CredspecError
+
+LEASE_ID: Final = re.compile(r"[0-9a-f]{32}")
+"""What a lease's id looks like; anything else never becomes a path."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRecord:
+    """What is known of a lease.
+
+    `container` is the runtime's id of the container and `runtime_state` the directory in which the
+    runtime keeps it as long as it exists; `uid` and `gid` are the host's numbers of its user;
+    `default_account` and `accounts` are without ``$``; `ready` tells whether the container was
+    given its tickets.
+    """
+
+    lease_id: str
+    container: str
+    runtime_state: str
+    uid: int
+    gid: int
+    domain: str
+    default_account: str
+    accounts: tuple[str, ...]
+    created: datetime
+    ready: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as JSON values."""
+        return asdict(self) | {"created": self.created.isoformat(), "accounts": list(self.accounts)}
+
+
+class Journal:
+    """Records in a directory that only root can enter."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def write(self, record: LeaseRecord) -> None:
+        """Write or replace a lease's record, atomically.
+
+        Raises:
+            CredspecError: `journal-unwritable`.
+        """
+        path = self._path(record.lease_id)
+        temporary = path.with_suffix(".new")
+        try:
+            temporary.write_text(json.dumps(record.to_json()), "utf-8")
+            os.replace(temporary, path)
+        except OSError as error:
+            raise CredspecError.of(
+                "journal-unwritable", error.strerror or str(error), where=str(self._directory)
+            ) from None
+
+    def remove(self, lease_id: str) -> None:
+        """Remove a lease's record; one that is not there is fine."""
+        self._path(lease_id).unlink(missing_ok=True)
+
+    def records(self) -> Iterator[LeaseRecord | str]:
+        """Return all records; of one that cannot be read, its lease id."""
+        for path in sorted(self._directory.glob("*.json")):
+            if not LEASE_ID.fullmatch(path.stem):
+                continue
+            try:
+                raw = json.loads(path.read_text("utf-8"))
+                raw["created"] = datetime.fromisoformat(raw["created"])
+                raw["accounts"] = tuple(raw["accounts"])
+                record = LeaseRecord(**raw)
+            except (OSError, ValueError, TypeError, KeyError, AttributeError):
+                yield path.stem
+                continue
+            yield record
+
+    def _path(self, lease_id: str) -> Path:
+        if not LEASE_ID.fullmatch(lease_id):
+            raise ValueError("not a lease id")
+        return self._directory / f"{lease_id}.json"

@@ -1,0 +1,117 @@
+"""The directory that a container sees as ``/run/credspec``: a small tmpfs, made by the shim.
+
+The container's user may change anything in it, so nothing is followed and nothing in it is
+trusted: files are made under fresh names and renamed into place.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from credspec.errors import CredspecError
+
+
+def write_files(directory: Path, files: dict[str, bytes], *, uid: int, gid: int) -> None:
+    """Put files into a lease's directory, each replaced atomically, readable by the owner only.
+
+    `files` maps plain names to contents; `uid` and `gid` are the host's numbers of the container's
+    user.
+
+    Raises:
+        CredspecError: `lease-directory-missing` if no tmpfs is mounted there, `lease-directory-full`
+            and `lease-directory-unwritable`.
+    """
+    with _opened(directory) as directory_fd:
+        for name, content in files.items():
+            _replace(directory_fd, name, content, uid, gid, directory)
+
+
+def wipe(directory: Path) -> None:
+    """Remove every file of a lease's directory; a directory that is gone is fine."""
+    try:
+        with _opened(directory) as directory_fd:
+            _remove_tree(directory_fd)
+    except CredspecError:
+        return
+
+
+def is_mounted(directory: Path) -> bool:
+    """Return whether a file system of its own is mounted at `directory`."""
+    try:
+        return os.lstat(directory).st_dev != os.lstat(directory.parent).st_dev
+    except OSError:
+        return False
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise _missing(directory, error.strerror or str(error)) from None
+    try:
+        # Without the mount, a ticket would land on the host's /run, outside any limit.
+        if os.fstat(fd).st_dev == os.lstat(directory.parent).st_dev:
+            raise _missing(directory, "nothing is mounted there")
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _replace(
+    directory_fd: int, name: str, content: bytes, uid: int, gid: int, directory: Path
+) -> None:
+    temporary = f".{name}.{secrets.token_hex(8)}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(temporary, flags, 0o600, dir_fd=directory_fd)
+        try:
+            os.fchown(fd, uid, gid)
+            view = memoryview(content)
+            while view:
+                view = view[os.write(fd, view) :]
+        finally:
+            os.close(fd)
+        os.rename(temporary, name, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
+    except OSError as error:
+        try:
+            os.unlink(temporary, dir_fd=directory_fd)
+        except OSError:
+            pass
+        full = error.errno in {28, 122}  # ENOSPC, EDQUOT
+        raise CredspecError.of(
+            "lease-directory-full" if full else "lease-directory-unwritable",
+            error.strerror or str(error),
+            where=f"{directory}/{name}",
+            remedy="the container filled its /run/credspec" if full else "",
+        ) from None
+
+
+def _remove_tree(directory_fd: int) -> None:
+    for name in os.listdir(directory_fd):
+        mode = os.stat(name, dir_fd=directory_fd, follow_symlinks=False).st_mode
+        if stat.S_ISDIR(mode):
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            child = os.open(name, flags, dir_fd=directory_fd)
+            try:
+                _remove_tree(child)
+            finally:
+                os.close(child)
+            os.rmdir(name, dir_fd=directory_fd)
+        else:
+            os.unlink(name, dir_fd=directory_fd)
+
+
+def _missing(directory: Path, found: str) -> CredspecError:
+    return CredspecError.of(
+        "lease-directory-missing",
+        found,
+        where=str(directory),
+        expected="the tmpfs that credspec-runtime mounts",
+        remedy="if the agent has a mount namespace of its own, mounts of the host must reach it",
+    )

@@ -1,0 +1,329 @@
+"""Leases: a container's use of one or more identities, from its creation to its deletion."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from credspec.agent.identities import Identities, Identity, IdentityName
+from credspec.agent.journal import LEASE_ID, Journal, LeaseRecord
+from credspec.agent.lease_directory import is_mounted, wipe, write_files
+from credspec.agent.refresh_time import retry_delay
+from credspec.directory.accounts import valid_account_name
+from credspec.directory.domain import DomainFacts
+from credspec.errors import CredspecError, InvalidSpecError, NotFoundError, Problem, UsageError
+from credspec.kerberos.krb5_conf import container_krb5_conf
+from credspec.spec.document import CredentialSpec
+from credspec.spec.reference import parse_reference
+from credspec.spec.spec_directory import SpecDirectory, load
+
+MOUNT_POINT: Final = "/run/credspec"
+"""Where a container finds its tickets."""
+
+# A container that is being made has no runtime state yet; after this it must have.
+_CREATION_TIME: Final = timedelta(minutes=2)
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRequest:
+    """What the runtime shim asks for; fields as in `LeaseRecord`, `spec` is a reference."""
+
+    lease_id: str
+    spec: str
+    container: str
+    runtime_state: str
+    uid: int
+    gid: int
+
+
+class Leases:
+    """All leases of this host."""
+
+    def __init__(
+        self,
+        identities: Identities,
+        journal: Journal,
+        *,
+        leases_directory: Path,
+        spec_directory: Path,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._identities = identities
+        self._journal = journal
+        self._leases_directory = leases_directory
+        self._spec_directory = spec_directory
+        self._now = now
+        self._records: dict[str, LeaseRecord] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._adoptions: list[asyncio.Task[None]] = []
+
+    def all(self) -> list[LeaseRecord]:
+        """Return all leases, oldest first."""
+        return sorted(self._records.values(), key=lambda r: (r.created, r.lease_id))
+
+    def get(self, lease_id: str) -> LeaseRecord:
+        """Return one lease.
+
+        Raises:
+            UsageError: `lease-id-invalid`.
+            NotFoundError: `lease-not-found`.
+        """
+        record = self._records.get(_valid_id(lease_id))
+        if record is None:
+            raise NotFoundError.of("lease-not-found", "there is no such lease", where=lease_id)
+        return record
+
+    async def make(self, request: LeaseRequest) -> LeaseRecord:
+        """Make a lease: all accounts of the spec have their tickets in place, or nothing is left.
+
+        A second request for the same id replaces the first.
+
+        Raises:
+            InvalidSpecError: the spec cannot be read or used.
+            CredspecError: of the step that failed.
+        """
+        _valid_id(request.lease_id)
+        async with self._locked(request.lease_id):
+            if request.lease_id in self._records:
+                self._drop(request.lease_id)
+            spec = load(parse_reference(request.spec), SpecDirectory(self._spec_directory))
+            accounts = _accounts(spec)
+            facts = await self._identities.facts(spec.domain)
+            _check_same_domain(spec, facts)
+            record = LeaseRecord(
+                lease_id=request.lease_id,
+                container=request.container,
+                runtime_state=request.runtime_state,
+                uid=request.uid,
+                gid=request.gid,
+                domain=facts.dns_name,
+                default_account=valid_account_name(spec.default_account),
+                accounts=accounts,
+                created=self._now(),
+            )
+            self._journal.write(record)
+            self._records[record.lease_id] = record
+            try:
+                await self._hold_all(record)
+                self._write_tickets(record)
+                record = replace(record, ready=True)
+                self._journal.write(record)
+                self._records[record.lease_id] = record
+            except BaseException:
+                self._drop(record.lease_id)
+                raise
+        _log.info(
+            "lease-made",
+            lease=record.lease_id,
+            container=record.container,
+            domain=record.domain,
+            accounts=list(record.accounts),
+        )
+        return record
+
+    async def release(self, lease_id: str) -> None:
+        """Release a lease and wipe its tickets; one that does not exist is fine.
+
+        Raises:
+            UsageError: `lease-id-invalid`.
+        """
+        async with self._locked(_valid_id(lease_id)):
+            if lease_id in self._records:
+                self._drop(lease_id)
+                _log.info("lease-released", lease=lease_id)
+
+    async def renew(self, identity: Identity) -> None:
+        """Give an identity's new ticket to all its leases; one that fails does not stop others."""
+        for record in self.all():
+            if identity.name not in _names(record) or not record.ready:
+                continue
+            try:
+                self._write_tickets(record)
+            except CredspecError as error:
+                _log.warning("lease-not-renewed", lease=record.lease_id, error=str(error))
+
+    def adopt(self) -> None:
+        """Take over the leases of an earlier run whose containers still live, end the others.
+
+        Returns at once; the tickets follow as the directory answers.
+        """
+        for record in list(self._journal.records()):
+            if isinstance(record, str):
+                _log.warning("journal-record-unreadable", lease=record)
+                wipe(self._directory(record))
+                self._journal.remove(record)
+                continue
+            self._records[record.lease_id] = record
+            if not record.ready or not self._is_alive(record):
+                self._drop(record.lease_id)
+        self._adoptions = [asyncio.create_task(self._take_over(r)) for r in self.all()]
+
+    async def sweep(self) -> int:
+        """Release the leases whose containers are gone without a word; return how many."""
+        gone = [r for r in self.all() if not self._is_alive(r)]
+        for record in gone:
+            _log.info("lease-abandoned", lease=record.lease_id, container=record.container)
+            await self.release(record.lease_id)
+        return len(gone)
+
+    async def close(self) -> None:
+        """Stop what `adopt` began; the leases stay, for the next run to adopt."""
+        for task in self._adoptions:
+            task.cancel()
+        await asyncio.gather(*self._adoptions, return_exceptions=True)
+
+    def environment(self, record: LeaseRecord) -> dict[str, str]:
+        """Return the variables that a lease's container gets."""
+        del record
+        return {
+            "KRB5CCNAME": f"FILE:{MOUNT_POINT}/krb5cc",
+            # The image's own file counts too, after ours.
+            "KRB5_CONFIG": f"{MOUNT_POINT}/krb5.conf:/etc/krb5.conf",
+        }
+
+    async def _take_over(self, record: LeaseRecord) -> None:
+        failures = 0
+        while record.lease_id in self._records:
+            try:
+                await self._hold_all(record)
+                self._write_tickets(record)
+            except CredspecError as error:
+                # The container still has its last ticket: it keeps running while we try.
+                failures += 1
+                _log.warning("lease-not-adopted-yet", lease=record.lease_id, error=str(error))
+                delay = retry_delay(failures, random.SystemRandom().uniform)
+                await asyncio.sleep(delay.total_seconds())
+            else:
+                _log.info("lease-adopted", lease=record.lease_id)
+                return
+
+    async def _hold_all(self, record: LeaseRecord) -> None:
+        """Hold every identity of a lease, or none, with one problem for each that failed."""
+        results = await asyncio.gather(
+            *(self._identities.hold(name, record.lease_id) for name in _names(record)),
+            return_exceptions=True,
+        )
+        failures = [r for r in results if isinstance(r, BaseException)]
+        for failure in failures:
+            if not isinstance(failure, CredspecError):
+                raise failure
+        if failures:
+            first = failures[0]
+            assert isinstance(first, CredspecError)
+            problems = [p for f in failures if isinstance(f, CredspecError) for p in f.problems]
+            raise type(first)(*dict.fromkeys(problems))
+
+    def _write_tickets(self, record: LeaseRecord) -> None:
+        held = {identity.name: identity for identity in self._identities.held()}
+        files: dict[str, bytes] = {}
+        for name in _names(record):
+            identity = held.get(name)
+            if identity is None:
+                continue
+            ticket = identity.acquisition.ticket
+            files[f"krb5cc_{name.account}"] = ticket.ccache
+            if name.account == record.default_account.lower():
+                files["krb5cc"] = ticket.ccache
+                conf = container_krb5_conf(record.domain.upper(), identity.kdc_addresses)
+                files["krb5.conf"] = conf.encode()
+        if len(_names(record)) == 1:
+            del files[f"krb5cc_{record.default_account.lower()}"]
+        write_files(self._directory(record.lease_id), files, uid=record.uid, gid=record.gid)
+
+    def _drop(self, lease_id: str) -> None:
+        record = self._records.pop(lease_id, None)
+        wipe(self._directory(lease_id))
+        if record is not None:
+            for name in _names(record):
+                self._identities.release(name, lease_id)
+        self._journal.remove(lease_id)
+
+    def _is_alive(self, record: LeaseRecord) -> bool:
+        if os.path.isdir(record.runtime_state):
+            return is_mounted(self._directory(record.lease_id))
+        return self._now() - record.created < _CREATION_TIME
+
+    def _directory(self, lease_id: str) -> Path:
+        return self._leases_directory / _valid_id(lease_id)
+
+    @contextlib.asynccontextmanager
+    async def _locked(self, lease_id: str) -> AsyncIterator[None]:
+        lock = self._locks.setdefault(lease_id, asyncio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.locked() and lease_id not in self._records:
+                self._locks.pop(lease_id, None)
+
+
+def _accounts(spec: CredentialSpec) -> tuple[str, ...]:
+    """The names of a spec's accounts; they must be of the spec's own domain."""
+    config = spec.domain_join_config
+    own = {spec.domain, (config.net_bios_name or "").lower()}
+    problems = [
+        Problem(
+            code="account-other-domain",
+            found=f"scope {account.scope!r}",
+            where=f"/ActiveDirectoryConfig/GroupManagedServiceAccounts/{index}/Scope",
+            expected=f"{config.dns_name} or {config.net_bios_name}",
+            remedy="accounts of other domains are not supported yet",
+        )
+        for index, account in enumerate(spec.active_directory_config.group_managed_service_accounts)
+        if (account.scope or spec.domain).lower() not in own
+    ]
+    if problems:
+        raise InvalidSpecError(*problems)
+    return tuple(
+        dict.fromkeys(valid_account_name(name) for name in (spec.default_account, *spec.accounts))
+    )
+
+
+def _check_same_domain(spec: CredentialSpec, facts: DomainFacts) -> None:
+    """Refuse a spec that names another domain than the one that answered to the name."""
+    config = spec.domain_join_config
+    pairs = (
+        ("Sid", "spec-domain-sid-differs", config.sid, facts.sid),
+        ("Guid", "spec-domain-guid-differs", config.guid, facts.guid),
+    )
+    problems = [
+        Problem(
+            code=code,
+            found=f"{found}, which is not the one of {facts.dns_name}",
+            where=f"/DomainJoinConfig/{field}",
+            expected=actual,
+            remedy="the spec was made for another domain of that name: make it anew with "
+            "New-CredentialSpec",
+        )
+        for field, code, found, actual in pairs
+        if found and found.strip("{}").lower() != actual.lower()
+    ]
+    if problems:
+        raise InvalidSpecError(*problems)
+
+
+def _names(record: LeaseRecord) -> tuple[IdentityName, ...]:
+    return tuple(
+        dict.fromkeys(IdentityName(a.lower(), record.domain.lower()) for a in record.accounts)
+    )
+
+
+def _valid_id(lease_id: str) -> str:
+    if not LEASE_ID.fullmatch(lease_id):
+        raise UsageError.of(
+            "lease-id-invalid",
+            f"{lease_id[:80]!r} is not a lease id",
+            expected="32 hexadecimal digits",
+        )
+    return lease_id

@@ -1,0 +1,186 @@
+"""LDAP connections to a domain controller, encrypted or not at all (MS-ADTS 5.1.2).
+
+Two modes exist: port 389 with a sealing SASL layer, and port 636 with TLS and a channel binding.
+Both log on by Kerberos with the tickets of the process's default credential cache, so the process
+must have ``LDAPSASL_NOCANON`` and ``LDAPSASL_CBINDING`` set before libldap is loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self, TypeVar
+
+from credspec.directory.locator import LDAP_PORT, LDAPS_PORT, DomainController
+from credspec.errors import CredspecError, NotPermittedError, UnreachableError
+
+if TYPE_CHECKING:
+    import bonsai
+
+LIBLDAP_ENVIRONMENT: Final = {"LDAPSASL_NOCANON": "on", "LDAPSASL_CBINDING": "tls-endpoint"}
+"""What libldap must find in the environment when it is loaded."""
+
+_OPERATION_SECONDS: Final = 10.0
+_SEAL_STRENGTH: Final = 128  # bits; anything less is not AES
+_CONFIDENTIALITY_REQUIRED: Final = "0000202D"  # WERR_DS_CONFIDENTIALITY_REQUIRED
+
+_T = TypeVar("_T")
+
+Entry = Mapping[str, Sequence[bytes]]
+"""Attribute names in lower case, with their raw values; the DN under ``dn``."""
+
+
+class Transport(StrEnum):
+    """How the connection is encrypted: SASL sealing on port 389, or TLS on port 636."""
+
+    LDAP = "ldap"
+    LDAPS = "ldaps"
+
+    @property
+    def port(self) -> int:
+        """The TCP port of this transport."""
+        return LDAP_PORT if self is Transport.LDAP else LDAPS_PORT
+
+
+class Connection:
+    """A bound connection; use from one thread at a time.
+
+    Opening and searching block, with a deadline of ten seconds for each operation unless told.
+    """
+
+    def __init__(self, connection: bonsai.LDAPConnection, client: bonsai.LDAPClient) -> None:
+        self._connection = connection
+        self._client = client
+
+    @classmethod
+    def open(
+        cls,
+        controller: DomainController,
+        transport: Transport = Transport.LDAP,
+        *,
+        ca_file: Path | None = None,
+        seconds: float = _OPERATION_SECONDS,
+    ) -> Self:
+        """Connect and bind.
+
+        `ca_file` holds the certificate authorities to trust, in PEM; only with LDAPS, default the
+        system's.
+
+        Raises:
+            UnreachableError: `ldap-unreachable`, `ldap-timeout`.
+            NotPermittedError: `ldap-bind-refused`.
+        """
+        missing = [k for k, v in LIBLDAP_ENVIRONMENT.items() if os.environ.get(k) != v]
+        if missing:
+            raise CredspecError.of(
+                "ldap-environment",
+                f"{', '.join(missing)} not set before libldap was loaded",
+                where="LDAP",
+                remedy="set credspec.directory.connection.LIBLDAP_ENVIRONMENT in os.environ first",
+            )
+        import bonsai
+
+        client = bonsai.LDAPClient(f"{transport}://{controller.host}:{transport.port}")
+        client.set_credentials("GSSAPI")
+        client.set_ignore_referrals(True)
+        client.set_server_chase_referrals(False)
+        if transport is Transport.LDAP:
+            client.set_sasl_security_properties(min_ssf=_SEAL_STRENGTH)
+        else:
+            client.set_cert_policy("demand")
+            if ca_file is not None:
+                client.set_ca_cert(str(ca_file))
+            # A SASL layer on top of TLS is forbidden; the channel binding ties the two together.
+            client.set_sasl_security_properties(max_ssf=0)
+        where = f"LDAP {controller.host}:{transport.port}"
+        connection = _guarded(where, lambda: client.connect(timeout=seconds))
+        return cls(connection, client)
+
+    def search(
+        self,
+        base: str,
+        filter_text: str,
+        attributes: Sequence[str],
+        *,
+        subtree: bool = True,
+        seconds: float = _OPERATION_SECONDS,
+    ) -> list[Entry]:
+        """Search and return at most 100 entries, values as raw bytes.
+
+        Raises:
+            UnreachableError: `ldap-timeout`, `ldap-unreachable`.
+            NotPermittedError: `ldap-not-encrypted` and other refusals.
+        """
+        import bonsai
+
+        scope = bonsai.LDAPSearchScope.SUBTREE if subtree else bonsai.LDAPSearchScope.BASE
+        self._client.set_raw_attributes(list(attributes))
+        found = _guarded(
+            f"LDAP search below {base or 'the root'}",
+            lambda: self._connection.search(
+                base, scope, filter_text, list(attributes), timeout=seconds, sizelimit=100
+            ),
+        )
+        return [
+            {"dn": [str(entry.dn).encode()]}
+            | {name.lower(): list(values) for name, values in entry.items() if name != "dn"}
+            for entry in found
+        ]
+
+    def close(self) -> None:
+        """Close the connection; never fails."""
+        try:
+            self._connection.close()
+        except Exception:
+            pass
+
+
+def escape(value: str) -> str:
+    """Return `value` for use in a filter (RFC 4515 section 3)."""
+    return re.sub(r"[\x00-\x1f()*\\\x7f]|[^\x00-\x7f]", _escape_character, value)
+
+
+def _escape_character(match: re.Match[str]) -> str:
+    return "".join(f"\\{byte:02x}" for byte in match.group().encode("utf-8", "surrogatepass"))
+
+
+def _guarded(where: str, call: Callable[[], _T]) -> _T:
+    """Run an LDAP call and translate its errors."""
+    import bonsai
+
+    started = time.monotonic()
+    try:
+        return call()
+    except bonsai.TimeoutError:
+        raise UnreachableError.of(
+            "ldap-timeout",
+            f"no answer within {time.monotonic() - started:.1f} s",
+            where=where,
+            remedy="the domain controller is overloaded, paused or cut off; another is tried next",
+        ) from None
+    except (bonsai.ConnectionError, bonsai.ClosedConnection) as error:
+        raise UnreachableError.of(
+            "ldap-unreachable", f"the connection failed: {_text(error)}", where=where
+        ) from None
+    except bonsai.AuthenticationError as error:
+        raise NotPermittedError.of(
+            "ldap-bind-refused",
+            f"the domain controller refused the logon: {_text(error)}",
+            where=where,
+            remedy="check the host identity (keytab, clock) and the SPN ldap/HOST of the controller",
+        ) from None
+    except bonsai.LDAPError as error:
+        text = _text(error)
+        if _CONFIDENTIALITY_REQUIRED in text:
+            raise NotPermittedError.of(
+                "ldap-not-encrypted", "the connection is not sealed", where=where
+            ) from None
+        raise CredspecError.of("ldap", text, where=where) from None
+
+
+def _text(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,89 @@
+"""What a domain says of itself: the facts a credential spec holds about it."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+
+from credspec.directory.connection import Connection, Entry, escape
+from credspec.directory.security_identifier import sid_to_text
+from credspec.errors import CredspecError
+
+
+@dataclass(frozen=True, slots=True)
+class DomainFacts:
+    """A domain as its controller describes it.
+
+    `dns_name` and `netbios_name` name the domain, `forest` the forest's root domain; `sid` is the
+    domain's SID in text form, `guid` the GUID of the domain object in lower case without braces;
+    `naming_context` is the DN of the domain.
+    """
+
+    dns_name: str
+    netbios_name: str
+    forest: str
+    sid: str
+    guid: str
+    naming_context: str
+
+    @property
+    def realm(self) -> str:
+        """The Kerberos realm: the DNS name in upper case."""
+        return self.dns_name.upper()
+
+
+def read_domain_facts(connection: Connection) -> DomainFacts:
+    """Read the facts of the connection's domain (MS-ADTS 3.1.1.3.2, 6.1.1.2.1).
+
+    Raises:
+        CredspecError: `domain-facts-missing` if the answer lacks one of them.
+    """
+    contexts = ("defaultNamingContext", "configurationNamingContext", "rootDomainNamingContext")
+    root = _only(connection.search("", "(objectClass=*)", contexts, subtree=False), "rootDSE")
+    domain_nc, configuration_nc, forest_nc = (_text(root, name) for name in contexts)
+    head = _only(
+        connection.search(domain_nc, "(objectClass=*)", ("objectSid", "objectGUID"), subtree=False),
+        domain_nc,
+    )
+    wanted = "".join(f"(nCName={escape(dn)})" for dn in sorted({domain_nc, forest_nc}))
+    references = connection.search(
+        f"CN=Partitions,{configuration_nc}",
+        f"(&(objectClass=crossRef)(|{wanted}))",
+        ("nCName", "dnsRoot", "nETBIOSName"),
+    )
+    by_context = {_text(entry, "nCName").lower(): entry for entry in references}
+    domain = by_context.get(domain_nc.lower())
+    forest = by_context.get(forest_nc.lower())
+    if domain is None or forest is None:
+        raise _missing("crossRef of the domain or of the forest root")
+    return DomainFacts(
+        dns_name=_text(domain, "dnsRoot").lower(),
+        netbios_name=_text(domain, "nETBIOSName"),
+        forest=_text(forest, "dnsRoot").lower(),
+        sid=sid_to_text(_value(head, "objectSid")),
+        guid=str(uuid.UUID(bytes_le=_value(head, "objectGUID"))),
+        naming_context=domain_nc,
+    )
+
+
+def _only(entries: list[Entry], name: str) -> Entry:
+    if len(entries) != 1:
+        raise _missing(name)
+    return entries[0]
+
+
+def _value(entry: Entry, attribute: str) -> bytes:
+    values = entry.get(attribute.lower())
+    if not values:
+        raise _missing(attribute)
+    return values[0]
+
+
+def _text(entry: Entry, attribute: str) -> str:
+    return _value(entry, attribute).decode("utf-8", "replace")
+
+
+def _missing(what: str) -> CredspecError:
+    return CredspecError.of(
+        "domain-facts-missing", f"the domain controller did not return {what}", where="domain"
+    )

@@ -1,0 +1,72 @@
+"""Kerberos keys of a gMSA from its managed password (RFC 3961, RFC 3962, MS-KILE 3.1.1.2).
+
+The password is 128 random UTF-16 code units, most of the time not valid Unicode: AES keys come from
+its munged UTF-8 form, as Active Directory derives them; RC4 keys from the raw bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Final
+
+from credspec.kerberos.md4 import md4
+
+
+class Enctype(IntEnum):
+    """Encryption types that gMSAs use (Kerberos parameters registry of IANA)."""
+
+    AES128_CTS_HMAC_SHA1_96 = 17
+    AES256_CTS_HMAC_SHA1_96 = 18
+    ARCFOUR_HMAC = 23
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A long-term key; its bytes do not show in the repr."""
+
+    enctype: Enctype
+    value: bytes = field(repr=False)
+
+
+def computer_salt(realm: str, account_name: str) -> str:
+    """Return the salt of a computer-like account, gMSAs included (MS-KILE 3.1.1.2).
+
+    `account_name` is the sAMAccountName, with or without its trailing ``$``.
+    """
+    name = account_name.removesuffix("$").lower()
+    return f"{realm.upper()}host{name}.{realm.lower()}"
+
+
+def munged_utf8(password: bytes) -> bytes:
+    """Return the UTF-8 form that string-to-key takes.
+
+    `password` is UTF-16LE. Lone surrogates become U+FFFD and U+0000 becomes U+0001.
+    """
+    return password.decode("utf-16-le", "replace").replace("\0", "\x01").encode()
+
+
+def derive_key(password: bytes, enctype: Enctype, salt: str) -> Key:
+    """Derive one key of a managed password.
+
+    `password` is UTF-16LE without terminator; `salt` is ignored by RC4. AES takes a few
+    milliseconds, during which the interpreter lock is held.
+    """
+    if enctype is Enctype.ARCFOUR_HMAC:
+        return Key(enctype, md4(password))
+    import krb5
+
+    block = krb5.c_string_to_key(
+        krb5.init_secure_context(), enctype, munged_utf8(password), salt.encode()
+    )
+    return Key(enctype, block.data)
+
+
+def derive_keys(password: bytes, salt: str) -> tuple[Key, ...]:
+    """Derive the AES256, AES128 and RC4 keys, strongest first."""
+    strongest_first = (
+        Enctype.AES256_CTS_HMAC_SHA1_96,
+        Enctype.AES128_CTS_HMAC_SHA1_96,
+        Enctype.ARCFOUR_HMAC,
+    )
+    return tuple(derive_key(password, enctype, salt) for enctype in strongest_first)

@@ -1,0 +1,72 @@
+"""The krb5.conf texts that credspec writes: one for containers, one for its own process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+_LIBDEFAULTS = (
+    # Names are what the user typed: reverse DNS must not change which service is asked for.
+    "rdns = false",
+    "dns_canonicalize_hostname = false",
+    "dns_lookup_kdc = true",
+    # Tickets with a PAC rarely fit into a datagram.
+    "udp_preference_limit = 1",
+)
+
+
+def container_krb5_conf(realm: str, kdc_addresses: Iterable[str]) -> str:
+    """Return the krb5.conf for a container.
+
+    `realm` is the Kerberos realm, `kdc_addresses` are addresses of domain controllers in the order
+    to try them; with none, clients find them by DNS.
+    """
+    return _text([f"default_realm = {realm}", *_LIBDEFAULTS], {realm: tuple(kdc_addresses)})
+
+
+def agent_krb5_conf(realms: Mapping[str, Iterable[str]]) -> str:
+    """Return the krb5.conf for the agent's own process: the realms it uses, with their KDCs."""
+    # A clock that is off must fail, not be papered over by the library.
+    return _text([*_LIBDEFAULTS, "kdc_timesync = 0"], realms)
+
+
+class AgentKrb5Conf:
+    """The krb5.conf file of the agent's process, rewritten as domain controllers are located."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._realms: dict[str, tuple[str, ...]] = {}
+        self._write()
+
+    def set_kdcs(self, realm: str, addresses: Iterable[str]) -> None:
+        """Let libkrb5 ask these addresses for tickets of `realm`, in this order."""
+        with self._lock:
+            self._realms[realm] = tuple(addresses)
+            self._write()
+
+    def _write(self) -> None:
+        temporary = self._path.with_suffix(".new")
+        temporary.write_text(agent_krb5_conf(self._realms), "utf-8")
+        temporary.replace(self._path)
+
+
+def _text(libdefaults: Iterable[str], realms: Mapping[str, Iterable[str]]) -> str:
+    stanzas: list[str] = []
+    names: list[str] = []
+    for realm, addresses in realms.items():
+        kdcs = [f"  kdc = {_bracketed(address)}" for address in addresses]
+        if kdcs:
+            stanzas += [f"{realm} = {{", *kdcs, " }"]
+        names += [f".{realm.lower()} = {realm}", f"{realm.lower()} = {realm}"]
+    sections = {"libdefaults": libdefaults, "realms": stanzas, "domain_realm": names}
+    return "\n".join(
+        f"[{name}]\n" + "".join(f" {line}\n" for line in lines)
+        for name, lines in sections.items()
+        if lines
+    )
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address

@@ -1,0 +1,220 @@
+"""Ticket-granting tickets from keys, by an AS exchange with a domain controller (RFC 4120 3.1).
+
+Every call here blocks until the KDC answers or the library gives up, and releases the interpreter
+lock meanwhile: callers run it in a worker thread with a deadline of their own.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from credspec.directory.managed_password import ManagedPassword
+from credspec.errors import CredspecError, NotPermittedError, UnreachableError
+from credspec.kerberos.ccache import ccache_bytes
+from credspec.kerberos.keys import Enctype, Key, computer_salt, derive_key, derive_keys
+
+if TYPE_CHECKING:
+    import krb5
+
+_KRB5_BASE: Final = -1765328384  # ERROR_TABLE_BASE_krb5: KDC error n is base + n
+
+_memory_names: Final = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A TGT, ready to be given to containers.
+
+    `principal` is the name with realm, `start` and `end` are UTC, `enctype` is that of the session
+    key, `ccache` the content of a FILE cache that holds the ticket; it does not show in the repr.
+    """
+
+    principal: str
+    start: datetime
+    end: datetime
+    enctype: int
+    ccache: bytes = field(repr=False)
+
+
+def ticket_from_keytab(principal: str, keytab: Path, *, into_cache: str | None = None) -> Ticket:
+    """Get a TGT with the keys of a keytab file.
+
+    `into_cache` names a credential cache, such as ``MEMORY:host``, that receives the ticket too.
+
+    Raises:
+        NotPermittedError: the KDC refused, see `kerberos_error`.
+        UnreachableError: no KDC answered.
+    """
+    import krb5
+
+    context = krb5.init_secure_context()
+    try:
+        keys = krb5.kt_resolve(context, f"FILE:{keytab}".encode())
+        return _as_exchange(context, principal, keys, into_cache)
+    except krb5.Krb5Error as error:
+        raise kerberos_error(error, principal) from None
+
+
+def ticket_from_keys(principal: str, keys: Iterable[Key]) -> Ticket:
+    """Get a TGT with keys in memory.
+
+    Raises:
+        NotPermittedError: the KDC refused, see `kerberos_error`.
+        UnreachableError: no KDC answered.
+    """
+    import krb5
+
+    context = krb5.init_secure_context()
+    try:
+        name = krb5.parse_name_flags(context, principal.encode())
+        # The keytab lives as long as this handle; its name must be unique within the process.
+        keytab = krb5.kt_resolve(context, f"MEMORY:credspec-{next(_memory_names)}".encode())
+        for key in keys:
+            block = krb5.init_keyblock(context, key.enctype, key.value)
+            krb5.kt_add_entry(context, keytab, name, 1, 0, block)
+        return _as_exchange(context, principal, keytab, None)
+    except krb5.Krb5Error as error:
+        raise kerberos_error(error, principal) from None
+
+
+def ticket_from_managed_password(account: str, realm: str, password: ManagedPassword) -> Ticket:
+    """Get a TGT of a gMSA, with the password that is in force.
+
+    `account` is the sAMAccountName with its ``$``. Within five minutes of a rollover that password
+    is the previous one (MS-ADTS 2.2.19); if the KDC refuses it, the other is tried once, since
+    clocks and rollovers are never exactly together. The salt is computed; if no key fits, the KDC
+    is asked for its salt.
+
+    Raises:
+        NotPermittedError: the KDC refused, see `kerberos_error`.
+        UnreachableError: no KDC answered.
+    """
+    principal = f"{account}@{realm}"
+    salt = computer_salt(realm, account)
+    in_force = password.valid_now or password.current
+    other = password.current if in_force is password.previous else password.previous
+    attempts = [value for value in (in_force, other) if value is not None]
+    refusal: CredspecError | None = None
+    for value in attempts:
+        try:
+            # The AES256 key alone is what nearly every domain takes, and a derivation saved.
+            key = derive_key(value, Enctype.AES256_CTS_HMAC_SHA1_96, salt)
+            return ticket_from_keys(principal, [key])
+        except NotPermittedError as error:
+            if error.code not in {"kdc-key-refused", "kdc-enctype-unsupported"}:
+                raise
+            refusal = refusal or error
+    salt = _salt_of_kdc(principal) or salt
+    for value in attempts:
+        try:
+            return ticket_from_keys(principal, derive_keys(value, salt))
+        except NotPermittedError as error:
+            refusal = refusal or error
+    assert refusal is not None
+    raise refusal
+
+
+def _salt_of_kdc(principal: str) -> str | None:
+    import krb5
+
+    context = krb5.init_secure_context()
+    try:
+        info = krb5.get_etype_info(context, krb5.parse_name_flags(context, principal.encode()))
+    except krb5.Krb5Error:
+        return None
+    return info.salt.decode("utf-8", "replace") if info.salt else None
+
+
+def _as_exchange(
+    context: krb5.Context, principal: str, keytab: krb5.KeyTab, into_cache: str | None
+) -> Ticket:
+    import krb5
+
+    name = krb5.parse_name_flags(context, principal.encode())
+    options = krb5.get_init_creds_opt_alloc(context)
+    krb5.get_init_creds_opt_set_canonicalize(options, False)
+    credentials = krb5.get_init_creds_keytab(context, name, options, keytab)
+    if into_cache is not None:
+        cache = krb5.cc_resolve(context, into_cache.encode())
+        krb5.cc_initialize(context, cache, name)
+        krb5.cc_store_cred(context, cache, credentials)
+    times = credentials.times
+    return Ticket(
+        principal=principal,
+        start=datetime.fromtimestamp(times.starttime or times.authtime, UTC),
+        end=datetime.fromtimestamp(times.endtime, UTC),
+        enctype=credentials.keyblock.enctype,
+        ccache=ccache_bytes(principal, krb5.marshal_credentials(context, credentials)),
+    )
+
+
+# code of RFC 4120 7.5.9 or of MIT's table, relative to the base:
+# (our code, found, remedy)
+_REFUSALS: Final = {
+    6: (
+        "kdc-principal-unknown",
+        "the domain does not know this principal",
+        "check the account name and the realm",
+    ),
+    14: (
+        "kdc-enctype-unsupported",
+        "the domain offers no encryption type that this account has keys for",
+        "check msDS-SupportedEncryptionTypes of the account",
+    ),
+    18: (
+        "kdc-account-disabled",
+        "the account is disabled or expired",
+        "enable it, e.g. Enable-ADAccount or samba-tool user enable",
+    ),
+    23: (
+        "kdc-key-expired",
+        "the account's password has expired",
+        "let the account change its password (host: adcli update)",
+    ),
+    24: (
+        "kdc-key-refused",
+        "the domain refused the account's key",
+        "a keytab may be stale: renew it (e.g. adcli update, net ads keytab create)",
+    ),
+    37: (
+        "kdc-clock-skew",
+        "this host's clock differs from the domain controller's by more than five minutes",
+        "synchronise the clock with the domain (chrony, systemd-timesyncd)",
+    ),
+}
+_NO_KEY: Final = {_KRB5_BASE + 181, 2, 13}  # KRB5_KT_NOTFOUND; ENOENT and EACCES of the file
+_UNREACHABLE: Final = {
+    _KRB5_BASE + 154,  # KRB5_REALM_UNKNOWN
+    _KRB5_BASE + 156,  # KRB5_KDC_UNREACH
+    _KRB5_BASE + 220,  # KRB5_REALM_CANT_RESOLVE
+}
+
+
+def kerberos_error(error: krb5.Krb5Error, principal: str) -> CredspecError:
+    """Translate an error of libkrb5 into ours, by its number and never by its localised text."""
+    where = f"ticket of {principal}"
+    number = error.err_code
+    if number - _KRB5_BASE in _REFUSALS:
+        code, found, remedy = _REFUSALS[number - _KRB5_BASE]
+        return NotPermittedError.of(code, found, where=where, remedy=remedy)
+    if number in _UNREACHABLE:
+        return UnreachableError.of(
+            "kdc-unreachable",
+            "no domain controller of the realm answers on port 88",
+            where=where,
+            remedy="check DNS and the network path to the domain controllers (TCP 88)",
+        )
+    if number in _NO_KEY:
+        return NotPermittedError.of(
+            "keytab-no-key",
+            "the keytab holds no key of this principal",
+            where=where,
+            remedy="list it with klist -kt and name the principal in the configuration",
+        )
+    text = str(error).strip()
+    return CredspecError.of("kerberos", f"Kerberos error {number}: {text}", where=where)
