@@ -13,7 +13,11 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from credspec.agent.host_identity import HostIdentity
-from credspec.directory.accounts import read_managed_password
+from credspec.directory.accounts import (
+    GroupManagedServiceAccount,
+    find_account,
+    read_managed_password,
+)
 from credspec.directory.connection import Connection, Transport
 from credspec.directory.domain import DomainFacts, read_domain_facts
 from credspec.directory.locator import DomainController, Locator, valid_domain
@@ -77,6 +81,10 @@ class DomainSession:
         """
         # A domain's SID and names do not change, so a lost connection does not lose them.
         return self._facts or self._with_connection(lambda _, facts: facts)
+
+    def find(self, account: str) -> GroupManagedServiceAccount:
+        """Find an account of this domain; raises as `find_account`."""
+        return self._with_connection(lambda c, facts: find_account(c, facts, account))
 
     def acquire(self, account: str) -> Acquisition:
         """Read an account's managed password and get its ticket.

@@ -163,3 +163,42 @@ def _as_unreadable(error: CredspecError, keytab: Path) -> NotPermittedError:
             for p in error.problems
         )
     )
+
+
+class CallersTicket:
+    """The ticket that whoever runs a command has in the default credential cache (kinit)."""
+
+    def __init__(self, ticket: Ticket) -> None:
+        self._ticket = ticket
+
+    @classmethod
+    def of_default_cache(cls, now: datetime) -> CallersTicket | None:
+        """Return the caller's ticket, or None if there is none that is still good at `now`."""
+        import krb5
+
+        context = krb5.init_context()
+        try:
+            cache = krb5.cc_default(context)
+            principal = (krb5.cc_get_principal(context, cache).name or b"").decode()
+            realm = principal.rpartition("@")[2]
+            for credentials in cache:
+                end = datetime.fromtimestamp(credentials.times.endtime, UTC)
+                if credentials.server.name == f"krbtgt/{realm}@{realm}".encode() and end > now:
+                    start = datetime.fromtimestamp(credentials.times.authtime, UTC)
+                    enctype = credentials.keyblock.enctype
+                    return cls(Ticket(principal, start, end, enctype, ccache=b""))
+        except krb5.Krb5Error:
+            return None
+        return None
+
+    @property
+    def domain(self) -> str:
+        """The DNS name of the caller's domain: the realm in lower case."""
+        return self._ticket.principal.rpartition("@")[2].lower()
+
+    def log_on(self) -> Ticket:
+        """Return the caller's ticket, without its content."""
+        return self._ticket
+
+    def forget(self) -> None:
+        """Do nothing: the ticket is the caller's own."""

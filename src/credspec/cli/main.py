@@ -21,7 +21,7 @@ _LIBLDAP_ENVIRONMENT: Final = {"LDAPSASL_NOCANON": "on", "LDAPSASL_CBINDING": "t
 
 # name: (module, attribute, one-line help)
 _COMMANDS: Final = {
-    "agent": ("credspec.cli.agent", "agent", "Run the host agent, or ask it about its leases."),
+    "agent": ("credspec.cli.agent", "agent", "Run the host agent."),
     "docker-gateway": (
         "credspec.cli.docker_gateway",
         "docker_gateway",
@@ -29,6 +29,7 @@ _COMMANDS: Final = {
     ),
     "lab": ("credspec.cli.lab", "lab", "Run a throwaway Active Directory domain."),
     "new": ("credspec.cli.new", "new", "Make a credential spec for a gMSA from the directory."),
+    "status": ("credspec.cli.status", "status", "Show the agent's identities and leases."),
     "setup": ("credspec.cli.setup", "setup", "Register credspec with container engines."),
 }
 
@@ -63,13 +64,13 @@ class _LazyGroup(click.Group):
 )
 @click.version_option(__version__, prog_name="credspec")
 def credspec() -> None:
-    r"""Group Managed Service Accounts for Linux containers.
+    """Group Managed Service Accounts for Linux containers.
 
     \b
     Examples:
       credspec lab up                         a real throwaway domain
       credspec new WebApp01 --path ./www.json a credential spec
-      credspec agent run                      the host agent
+      credspec agent                          the host agent
       credspec setup docker                   register with Docker
     """
 

@@ -338,7 +338,7 @@ def _ask_agent(
     except OSError as error:
         raise ShimError(
             f"credspec agent: not reachable at {agent_socket} ({error.strerror}); start it with "
-            "`systemctl start credspec-agent` or `credspec agent run` [agent-unreachable]"
+            "`systemctl start credspec-agent` or `credspec agent` [agent-unreachable]"
         ) from None
     finally:
         connection.close()
@@ -367,7 +367,7 @@ def _mount_tmpfs(directory: str, uid: int, gid: int) -> None:
     except OSError as error:
         raise ShimError(
             f"credspec agent: {directory}: {error.strerror}; the agent makes this directory when it "
-            "starts: start it with `systemctl start credspec-agent` or `credspec agent run` "
+            "starts: start it with `systemctl start credspec-agent` or `credspec agent` "
             "[agent-unreachable]"
         ) from None
     options = f"{_TMPFS_OPTIONS},uid={uid},gid={gid}"

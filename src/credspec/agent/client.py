@@ -1,0 +1,63 @@
+"""A client of the agent's API, for commands and tests."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from pathlib import Path
+from typing import Any, Final
+
+from credspec.errors import AgentUnreachableError, CredspecError
+
+_SECONDS: Final = 60.0
+
+
+class AgentClient:
+    """Speaks HTTP to the agent on its Unix socket; each call is one connection."""
+
+    def __init__(self, agent_socket: Path, *, seconds: float = _SECONDS) -> None:
+        self._socket = agent_socket
+        self._seconds = seconds
+
+    def get(self, path: str) -> Any:
+        """Return what a resource answers; raises as `request`."""
+        return self.request("GET", path)
+
+    def request(self, method: str, path: str, body: object = None) -> Any:
+        """Send a request and return the answer's JSON document, None if it has none.
+
+        Raises:
+            AgentUnreachableError: `agent-unreachable`.
+            CredspecError: what the agent answered, with its class and codes.
+        """
+        connection = _UnixConnection(self._socket, self._seconds)
+        payload = None if body is None else json.dumps(body)
+        try:
+            connection.request(method, path, payload, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            content = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise AgentUnreachableError.of(
+                "agent-unreachable",
+                f"the agent does not answer ({error})",
+                where=str(self._socket),
+                remedy="start it with `systemctl start credspec-agent` or `credspec agent`",
+            ) from None
+        finally:
+            connection.close()
+        document = json.loads(content) if content else None
+        if response.status >= 400:
+            raise CredspecError.from_json(document if isinstance(document, dict) else {})
+        return document
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, seconds: float) -> None:
+        super().__init__("credspec", timeout=seconds)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
