@@ -90,7 +90,7 @@ class CredspecError(Exception):
 
     @staticmethod
     def from_json(document: dict[str, Any]) -> CredspecError:
-        """Rebuild an error from `to_json`'s document; one of an unknown kind becomes the base class."""
+        """Rebuild an error from `to_json`'s document; an unknown kind becomes the base class."""
         cls = _KINDS.get(str(document.get("title")), CredspecError)
         fields = ("code", "found", "where", "expected", "remedy")
         problems = [
@@ -164,5 +164,5 @@ _KINDS: Final = {
 
 
 def _one_line(text: str) -> str:
-    """Replace control characters, so that hostile input cannot forge lines of a log or a terminal."""
+    """Replace control characters: hostile input must not forge lines of a log or terminal."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

@@ -1,0 +1,1 @@
+"""The host agent: identities, leases, and the API that makes and releases them."""

@@ -1,6 +1,6 @@
 """The agent's HTTP API on its Unix socket.
 
-    PUT    /v1/leases/{id}   make a lease        {"spec", "container", "runtime_state", "uid", "gid"}
+    PUT    /v1/leases/{id}   make a lease: {"spec", "container", "runtime_state", "uid", "gid"}
     GET    /v1/leases        all leases
     GET    /v1/leases/{id}   one lease
     DELETE /v1/leases/{id}   release a lease; 204 also if there was none

@@ -47,7 +47,7 @@ class AgentClient:
         finally:
             connection.close()
         document = json.loads(content) if content else None
-        if response.status >= 400:
+        if response.status >= http.client.BAD_REQUEST:
             raise CredspecError.from_json(document if isinstance(document, dict) else {})
         return document
 

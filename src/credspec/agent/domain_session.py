@@ -158,7 +158,7 @@ class DomainSession:
                 continue
             self._connection = connection
             return connection, self._facts
-        assert failure is not None
+        assert failure is not None  # noqa: S101 - narrows for the type checker
         # Group memberships or keys may have changed since the host's ticket was made.
         self._host_identity.forget()
         raise failure

@@ -131,7 +131,7 @@ class MachineKeytab:
             f"the keytab holds {', '.join(dict.fromkeys(names)) or 'no key'}",
             where=f"host keytab {self.keytab}",
             expected=wanted or "a computer account, NAME$@REALM",
-            remedy="name the principal under [host_identity] in the configuration, or join the host",
+            remedy="name it under [host_identity] in the configuration, or join the host",
         )
 
     def _check_readable(self) -> None:

@@ -7,7 +7,6 @@ a restart of the host, which ends all containers, forgets it. No record holds a 
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -63,7 +62,7 @@ class Journal:
         temporary = path.with_suffix(".new")
         try:
             temporary.write_text(json.dumps(record.to_json()), "utf-8")
-            os.replace(temporary, path)
+            temporary.replace(path)
         except OSError as error:
             raise CredspecError.of(
                 "journal-unwritable", error.strerror or str(error), where=str(self._directory)

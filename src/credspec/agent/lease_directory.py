@@ -6,11 +6,12 @@ trusted: files are made under fresh names and renamed into place.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from credspec.errors import CredspecError
@@ -23,12 +24,15 @@ def write_files(directory: Path, files: dict[str, bytes], *, uid: int, gid: int)
     user.
 
     Raises:
-        CredspecError: `lease-directory-missing` if no tmpfs is mounted there, `lease-directory-full`
-            and `lease-directory-unwritable`.
+        CredspecError: `lease-directory-missing` if no tmpfs is mounted there,
+            `lease-directory-full`, `lease-directory-unwritable`.
     """
     with _opened(directory) as directory_fd:
         for name, content in files.items():
-            _replace(directory_fd, name, content, uid, gid, directory)
+            try:
+                _replace(directory_fd, name, content, (uid, gid))
+            except OSError as error:
+                raise _not_written(directory / name, error) from None
 
 
 def wipe(directory: Path) -> None:
@@ -63,33 +67,19 @@ def _opened(directory: Path) -> Iterator[int]:
         os.close(fd)
 
 
-def _replace(
-    directory_fd: int, name: str, content: bytes, uid: int, gid: int, directory: Path
-) -> None:
+def _replace(directory_fd: int, name: str, content: bytes, owner: tuple[int, int]) -> None:
     temporary = f".{name}.{secrets.token_hex(8)}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(temporary, flags, 0o600, dir_fd=directory_fd)
     try:
-        fd = os.open(temporary, flags, 0o600, dir_fd=directory_fd)
-        try:
-            os.fchown(fd, uid, gid)
-            view = memoryview(content)
-            while view:
-                view = view[os.write(fd, view) :]
-        finally:
-            os.close(fd)
+        os.fchown(fd, *owner)
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
         os.rename(temporary, name, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
-    except OSError as error:
-        try:
+    except OSError:
+        with suppress(OSError):
             os.unlink(temporary, dir_fd=directory_fd)
-        except OSError:
-            pass
-        full = error.errno in {28, 122}  # ENOSPC, EDQUOT
-        raise CredspecError.of(
-            "lease-directory-full" if full else "lease-directory-unwritable",
-            error.strerror or str(error),
-            where=f"{directory}/{name}",
-            remedy="the container filled its /run/credspec" if full else "",
-        ) from None
+        raise
 
 
 def _remove_tree(directory_fd: int) -> None:
@@ -105,6 +95,16 @@ def _remove_tree(directory_fd: int) -> None:
             os.rmdir(name, dir_fd=directory_fd)
         else:
             os.unlink(name, dir_fd=directory_fd)
+
+
+def _not_written(path: Path, error: OSError) -> CredspecError:
+    full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+    return CredspecError.of(
+        "lease-directory-full" if full else "lease-directory-unwritable",
+        error.strerror or str(error),
+        where=str(path),
+        remedy="the container filled its /run/credspec" if full else "",
+    )
 
 
 def _missing(directory: Path, found: str) -> CredspecError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
@@ -220,7 +219,7 @@ class Leases:
                 raise failure
         if failures:
             first = failures[0]
-            assert isinstance(first, CredspecError)
+            assert isinstance(first, CredspecError)  # noqa: S101 - narrows for the type checker
             problems = [p for f in failures if isinstance(f, CredspecError) for p in f.problems]
             raise type(first)(*dict.fromkeys(problems))
 
@@ -250,7 +249,7 @@ class Leases:
         self._journal.remove(lease_id)
 
     def _is_alive(self, record: LeaseRecord) -> bool:
-        if os.path.isdir(record.runtime_state):
+        if Path(record.runtime_state).is_dir():
             return is_mounted(self._directory(record.lease_id))
         return self._now() - record.created < _CREATION_TIME
 

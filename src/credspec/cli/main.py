@@ -47,7 +47,7 @@ class _LazyGroup(click.Group):
             return None
         module, attribute, _ = _COMMANDS[cmd_name]
         command = getattr(importlib.import_module(module), attribute)
-        assert isinstance(command, click.Command)
+        assert isinstance(command, click.Command)  # noqa: S101
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -64,7 +64,7 @@ class _LazyGroup(click.Group):
 )
 @click.version_option(__version__, prog_name="credspec")
 def credspec() -> None:
-    """Group Managed Service Accounts for Linux containers.
+    r"""Group Managed Service Accounts for Linux containers.
 
     \b
     Examples:
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def run_command(command: click.Command, *, prog_name: str, args: list[str] | None = None) -> None:
-    """Run a click command and exit; errors go to standard error, one line each, without traceback."""
+    """Run a click command and exit; errors are lines on standard error, without traceback."""
     os.environ.update({k: v for k, v in _LIBLDAP_ENVIRONMENT.items() if k not in os.environ})
     try:
         status = command.main(args=args, prog_name=prog_name, standalone_mode=False)

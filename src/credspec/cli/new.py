@@ -183,7 +183,7 @@ def _find_all(session: DomainSession, names: list[str]) -> list[str]:
 @click.option("--additional-account", multiple=True, help="Another account; may be repeated.")
 @click.option("--no-clobber", is_flag=True, help="Keep a file that exists.")
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def new(
+def new(  # noqa: PLR0917 - click passes them by name
     account: str,
     path: str | None,
     file_name: str | None,

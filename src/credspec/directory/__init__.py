@@ -1,0 +1,1 @@
+"""Active Directory: controllers, connections, accounts and managed passwords."""

@@ -13,7 +13,7 @@ from credspec.directory.security_descriptor import allowed_readers
 from credspec.errors import CredspecError, NotFoundError, NotPermittedError, UsageError
 
 _ACCOUNT_DISABLED: Final = 0x2  # userAccountControl, MS-ADTS 2.2.16
-_PASSWORD: Final = "msDS-ManagedPassword"
+_PASSWORD: Final = "msDS-ManagedPassword"  # noqa: S105 - the attribute's name
 _ATTRIBUTES: Final = (
     "sAMAccountName",
     "userAccountControl",

@@ -11,6 +11,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TypeVar
@@ -133,10 +134,8 @@ class Connection:
 
     def close(self) -> None:
         """Close the connection; never fails."""
-        try:
+        with suppress(Exception):  # a broken connection is closed already
             self._connection.close()
-        except Exception:
-            pass
 
 
 def escape(value: str) -> str:
@@ -171,7 +170,7 @@ def _guarded(where: str, call: Callable[[], _T]) -> _T:
             "ldap-bind-refused",
             f"the domain controller refused the logon: {_text(error)}",
             where=where,
-            remedy="check the host identity (keytab, clock) and the SPN ldap/HOST of the controller",
+            remedy="check the host identity (keytab, clock) and the controller's SPN ldap/HOST",
         ) from None
     except bonsai.LDAPError as error:
         text = _text(error)

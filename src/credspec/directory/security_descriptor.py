@@ -10,6 +10,7 @@ from credspec.errors import CredspecError
 
 _READ_PROPERTY: Final = 0x10  # ADS_RIGHT_DS_READ_PROP
 _GENERIC: Final = 0x80000000 | 0x10000000  # GENERIC_READ, GENERIC_ALL
+_ACE_HEADER_AND_MASK: Final = 8  # bytes
 _ACCESS_ALLOWED: Final = 0
 _ACCESS_ALLOWED_OBJECT: Final = 5
 
@@ -40,7 +41,7 @@ def allowed_readers(descriptor: bytes) -> tuple[str, ...]:
             ):
                 length = 8 + 4 * descriptor[sid_offset + 1]
                 readers.append(sid_to_text(descriptor[sid_offset : sid_offset + length]))
-            if size < 8:
+            if size < _ACE_HEADER_AND_MASK:
                 break
             offset += size
     except (struct.error, IndexError):

@@ -7,6 +7,7 @@ from typing import Final
 
 from credspec.errors import CredspecError
 
+_FIXED_BYTES: Final = 8
 _MAX_SUB_AUTHORITIES: Final = 15
 
 
@@ -16,12 +17,12 @@ def sid_to_text(binary: bytes) -> str:
     Raises:
         CredspecError: `sid-malformed` if the bytes are not a SID.
     """
-    if len(binary) < 8 or binary[0] != 1 or binary[1] > _MAX_SUB_AUTHORITIES:
+    if len(binary) < _FIXED_BYTES or binary[0] != 1 or binary[1] > _MAX_SUB_AUTHORITIES:
         raise _malformed(binary)
-    if len(binary) != 8 + 4 * binary[1]:
+    if len(binary) != _FIXED_BYTES + 4 * binary[1]:
         raise _malformed(binary)
     authority = int.from_bytes(binary[2:8], "big")
-    parts = struct.unpack_from(f"<{binary[1]}I", binary, 8)
+    parts = struct.unpack_from(f"<{binary[1]}I", binary, _FIXED_BYTES)
     return "-".join(["S-1", str(authority), *map(str, parts)])
 
 

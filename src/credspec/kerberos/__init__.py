@@ -1,0 +1,1 @@
+"""Kerberos: keys from managed passwords, tickets from keys, caches and krb5.conf."""

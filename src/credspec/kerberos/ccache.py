@@ -1,4 +1,4 @@
-"""Credential caches of type FILE, version 4 (MIT krb5 documentation, "Credential cache file format").
+"""Credential caches of type FILE, version 4 (MIT krb5: "Credential cache file format").
 
 The bytes are made in memory, so that one ticket can be copied to many containers and nothing is
 ever written half.

@@ -56,9 +56,9 @@ def _text(libdefaults: Iterable[str], realms: Mapping[str, Iterable[str]]) -> st
     stanzas: list[str] = []
     names: list[str] = []
     for realm, addresses in realms.items():
-        kdcs = [f"  kdc = {_bracketed(address)}" for address in addresses]
+        kdcs = [f" kdc = {_bracketed(address)}" for address in addresses]
         if kdcs:
-            stanzas += [f"{realm} = {{", *kdcs, " }"]
+            stanzas += [f"{realm} = {{", *kdcs, "}"]
         names += [f".{realm.lower()} = {realm}", f"{realm.lower()} = {realm}"]
     sections = {"libdefaults": libdefaults, "realms": stanzas, "domain_realm": names}
     return "\n".join(

@@ -115,7 +115,7 @@ def ticket_from_managed_password(account: str, realm: str, password: ManagedPass
             return ticket_from_keys(principal, derive_keys(value, salt))
         except NotPermittedError as error:
             refusal = refusal or error
-    assert refusal is not None
+    assert refusal is not None  # noqa: S101 - narrows for the type checker
     raise refusal
 
 

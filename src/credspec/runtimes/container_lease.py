@@ -1,0 +1,208 @@
+"""What the shim does for a container with a spec: tmpfs, agent, bundle, and the real runtime.
+
+Standard library only: it runs on the way of every container with a spec.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from ctypes import CDLL, get_errno
+
+from credspec.runtimes.oci_bundle import add_tickets, host_ids, read_config, take_spec, write_config
+from credspec.runtimes.shim import Invocation, ShimError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing itself costs milliseconds
+    from collections.abc import Sequence
+    from typing import Any
+
+_TMPFS_OPTIONS = "size=1m,nr_inodes=64,mode=0700"
+_AGENT_SECONDS = 60.0  # longer than the agent's own deadline, so that its reason arrives
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MNT_DETACH = 2, 4, 8, 2
+_START_AGENT = "start it with `systemctl start credspec-agent` or `credspec agent`"
+
+
+def run_with_lease(
+    invocation: Invocation,
+    runtime: str,
+    arguments: Sequence[str],
+    agent_socket: str,
+    run_directory: str,
+) -> int | None:
+    """Make the lease, run create or run to its end, and return its status.
+
+    Returns None, with nothing done, if the container carries no spec after all. A container that
+    did not come to be keeps no lease.
+
+    Raises:
+        ShimError: the container must not start; nothing is left.
+    """
+    config = read_config(invocation.bundle)
+    spec = take_spec(config) if config is not None else None
+    if config is None or spec is None:
+        return None
+    uid, gid = host_ids(config)
+    lease = Lease(invocation.lease_id(runtime), agent_socket, run_directory)
+    request = {
+        "spec": spec,
+        "container": invocation.container,
+        "runtime_state": invocation.state_directory(runtime),
+        "uid": uid,
+        "gid": gid,
+    }
+    answer = lease.take(request, uid, gid)
+    try:
+        add_tickets(config, lease.directory, answer["environment"])
+        write_config(invocation.bundle, config)
+        status = _run(runtime, arguments)
+    except BaseException:
+        lease.give_back()
+        raise
+    detached = {"--detach", "-d"} & invocation.options.keys()
+    if status != 0 or (invocation.command == "run" and not detached):
+        lease.give_back()
+    return status
+
+
+def delete_with_lease(
+    invocation: Invocation,
+    runtime: str,
+    arguments: Sequence[str],
+    agent_socket: str,
+    run_directory: str,
+) -> int:
+    """Delete a container, and give its lease back once it is gone; return the runtime's status."""
+    status = _run(runtime, arguments)
+    if not os.path.isdir(invocation.state_directory(runtime)):
+        Lease(invocation.lease_id(runtime), agent_socket, run_directory).give_back()
+    return status
+
+
+class Lease:
+    """A container's lease as the shim holds it: the tmpfs on the host and the agent's record."""
+
+    def __init__(self, lease_id: str, agent_socket: str, run_directory: str) -> None:
+        self.lease_id = lease_id
+        self.agent_socket = agent_socket
+        self.directory = f"{run_directory}/leases/{lease_id}"
+
+    def take(self, request: dict[str, Any], uid: int, gid: int) -> dict[str, Any]:
+        """Mount the directory and have it filled; on failure nothing is left."""
+        _mount_tmpfs(self.directory, uid, gid)
+        try:
+            return _ask_agent(self.agent_socket, "PUT", f"/v1/leases/{self.lease_id}", request)
+        except BaseException:
+            self.give_back()
+            raise
+
+    def give_back(self) -> None:
+        """Release and unmount; never fails, since the container is gone either way."""
+        try:
+            _ask_agent(self.agent_socket, "DELETE", f"/v1/leases/{self.lease_id}", None)
+        except ShimError:
+            pass  # the agent finds out by itself, when it runs again
+        _unmount(self.directory)
+
+
+def _run(runtime: str, arguments: Sequence[str]) -> int:
+    # Python ignores these two signals, and a container must not inherit that.
+    pid = os.posix_spawn(
+        runtime, [runtime, *arguments], os.environ, setsigdef=[signal.SIGPIPE, signal.SIGXFSZ]
+    )
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGWINCH):
+        signal.signal(number, lambda received, _: os.kill(pid, received))
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) & 0xFF
+
+
+def _ask_agent(
+    agent_socket: str, method: str, path: str, body: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Ask the agent; HTTP/1.0, so that the end of the connection is the end of the answer."""
+    payload = b"" if body is None else json.dumps(body).encode()
+    head = (
+        f"{method} {path} HTTP/1.0\r\nHost: credspec\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(payload)}\r\n\r\n"
+    )
+    connection = socket.socket(socket.AF_UNIX)
+    answer = bytearray()
+    try:
+        connection.settimeout(_AGENT_SECONDS)
+        connection.connect(agent_socket)
+        connection.sendall(head.encode() + payload)
+        while chunk := connection.recv(65536):
+            answer += chunk
+    except TimeoutError:
+        raise ShimError(
+            f"credspec agent: no answer within {_AGENT_SECONDS:.0f} s at {agent_socket}; "
+            "look at its log [agent-timeout]"
+        ) from None
+    except OSError as error:
+        raise ShimError(
+            f"credspec agent: not reachable at {agent_socket} ({error.strerror}); "
+            f"{_START_AGENT} [agent-unreachable]"
+        ) from None
+    finally:
+        connection.close()
+    header, _, content = bytes(answer).partition(b"\r\n\r\n")
+    status = header[9:12]
+    try:
+        document = json.loads(content) if content else {}
+    except ValueError:
+        document = {}
+    if not status.startswith(b"2") or not isinstance(document, dict):
+        raise ShimError(
+            str(document.get("detail") if isinstance(document, dict) else "")
+            or f"credspec agent: answered {status.decode('ascii', 'replace')} [agent-answer]"
+        )
+    return document
+
+
+def _mount_tmpfs(directory: str, uid: int, gid: int) -> None:
+    try:
+        os.mkdir(directory, 0o700)
+    except FileExistsError:
+        _unmount(directory)  # left by a container of the same name that ended badly
+        os.mkdir(directory, 0o700)
+    except OSError as error:
+        raise ShimError(
+            f"credspec agent: {directory}: {error.strerror}; the agent makes this directory "
+            f"when it starts: {_START_AGENT} [agent-unreachable]"
+        ) from None
+    options = f"{_TMPFS_OPTIONS},uid={uid},gid={gid}"
+    libc = CDLL(None, use_errno=True)
+    flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
+    if libc.mount(b"credspec", directory.encode(), b"tmpfs", flags, options.encode()) != 0:
+        os.rmdir(directory)
+        raise ShimError(f"{directory}: cannot mount a tmpfs: {os.strerror(get_errno())} [mount]")
+
+
+def _unmount(directory: str) -> None:
+    CDLL(None).umount2(directory.encode(), _MNT_DETACH)
+    try:
+        os.rmdir(directory)
+    except OSError:
+        pass
+
+
+def report(invocation: Invocation, text: str) -> None:
+    """Say why, where the engine looks: in the runtime's log as runc writes it, and on stderr."""
+    sys.stderr.write(f"credspec-runtime: {text}\n")
+    log = invocation.options.get("--log")
+    if not log:
+        return
+    entry = {
+        "level": "error",
+        "msg": f"credspec: {text}",
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    try:
+        fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        os.write(fd, json.dumps(entry).encode() + b"\n")
+        os.close(fd)
+    except OSError:
+        pass  # stderr has it

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from credspec.agent.config import Config, load_config
+from credspec.directory.connection import Transport
+from credspec.errors import UsageError
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    return path
+
+
+def test_everything(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        """
+        run_directory = "/run/x"
+        spec_directory = "/srv/specs"
+        [host_identity]
+        keytab = "/etc/host.keytab"
+        principal = "HOST1$"
+        [ldap]
+        transport = "ldaps"
+        ca_file = "/etc/ca.pem"
+        """,
+    )
+    assert load_config(path) == Config(
+        run_directory=Path("/run/x"),
+        spec_directory=Path("/srv/specs"),
+        keytab=Path("/etc/host.keytab"),
+        principal="HOST1$",
+        transport=Transport.LDAPS,
+        ca_file=Path("/etc/ca.pem"),
+    )
+
+
+def test_no_file_means_defaults_but_a_named_one_must_exist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CREDSPEC_CONFIG", raising=False)
+    monkeypatch.setattr("credspec.agent.config.DEFAULT_CONFIG_PATH", tmp_path / "none")
+    assert load_config() == Config()
+    monkeypatch.setenv("CREDSPEC_CONFIG", str(tmp_path / "gone.toml"))
+    with pytest.raises(UsageError, match="config-unreadable"):
+        load_config()
+
+
+def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        """
+        run_directory = 7
+        spec_directory = "relative"
+        keytap = "x"
+        ldap = "yes"
+        [host_identity]
+        principle = "HOST$"
+        """,
+    )
+    with pytest.raises(UsageError) as caught:
+        load_config(path)
+    assert sorted(p.where.partition(": ")[2] for p in caught.value.problems) == [
+        "host_identity.principle",
+        "keytap",
+        "ldap",
+        "run_directory",
+        "spec_directory",
+    ]
+
+
+@pytest.mark.parametrize("text", ["a = ", "\x00", "[ldap]\ntransport = 'smtp'"])
+def test_bad_files(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UsageError):
+        load_config(written(tmp_path, text))

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from credspec.agent.journal import Journal, LeaseRecord
+from credspec.errors import CredspecError
+
+RECORD = LeaseRecord(
+    lease_id="0" * 32,
+    container="c1",
+    runtime_state="/run/runc/c1",
+    uid=1000,
+    gid=1000,
+    domain="example.test",
+    default_account="WebApp01",
+    accounts=("WebApp01", "WebApp02"),
+    created=datetime(2026, 1, 1, tzinfo=UTC),
+)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.write(RECORD)
+    ready = replace(RECORD, ready=True)
+    journal.write(ready)
+    assert list(journal.records()) == [ready]
+    journal.remove(RECORD.lease_id)
+    journal.remove(RECORD.lease_id)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"created": 1}', '{"created": "x"}'])
+def test_an_unreadable_record_is_named_and_harms_no_other(tmp_path: Path, text: str) -> None:
+    journal = Journal(tmp_path)
+    journal.write(RECORD)
+    (tmp_path / f"{'1' * 32}.json").write_text(text)
+    (tmp_path / "strange.json").write_text("{}")
+    assert list(journal.records()) == [RECORD, "1" * 32]
+
+
+def test_an_id_never_becomes_a_path(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not a lease id"):
+        Journal(tmp_path).remove("../../etc/passwd")
+
+
+def test_unwritable(tmp_path: Path) -> None:
+    with pytest.raises(CredspecError, match="journal-unwritable"):
+        Journal(tmp_path / "gone").write(RECORD)

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from credspec.kerberos.krb5_conf import AgentKrb5Conf, container_krb5_conf
+
+GOLDEN = """\
+[libdefaults]
+ default_realm = EXAMPLE.TEST
+ rdns = false
+ dns_canonicalize_hostname = false
+ dns_lookup_kdc = true
+ udp_preference_limit = 1
+
+[realms]
+ EXAMPLE.TEST = {
+  kdc = 192.0.2.1
+  kdc = [2001:db8::1]
+ }
+
+[domain_realm]
+ .example.test = EXAMPLE.TEST
+ example.test = EXAMPLE.TEST
+"""
+
+
+def test_for_a_container() -> None:
+    assert container_krb5_conf("EXAMPLE.TEST", ["192.0.2.1", "2001:db8::1"]) == GOLDEN
+
+
+def test_without_addresses_dns_finds_the_kdc() -> None:
+    assert "[realms]" not in container_krb5_conf("EXAMPLE.TEST", [])
+
+
+def test_the_agents_file_holds_every_realm_and_refuses_skew(tmp_path: Path) -> None:
+    path = tmp_path / "krb5.conf"
+    conf = AgentKrb5Conf(path)
+    assert "kdc_timesync = 0" in path.read_text()
+    conf.set_kdcs("A.TEST", ["192.0.2.1"])
+    conf.set_kdcs("B.TEST", ["192.0.2.2"])
+    conf.set_kdcs("A.TEST", ["192.0.2.3"])
+    text = path.read_text()
+    assert "192.0.2.1" not in text
+    assert "A.TEST = {\n  kdc = 192.0.2.3" in text
+    assert "B.TEST = {\n  kdc = 192.0.2.2" in text
+    assert [p.name for p in tmp_path.iterdir()] == ["krb5.conf"]

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from credspec.runtimes.shim import Invocation
+
+BUNDLE = "/run/bundle"
+
+
+def invocation(line: str) -> Invocation:
+    return Invocation(line.split())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--root /run/r --log l.json --log-format json create --bundle /run/bundle --pid-file p c1",
+        "--root=/run/r --log=l.json create --bundle=/run/bundle c1",
+        "-root /run/r --systemd-cgroup create -bundle /run/bundle --no-pivot c1",
+        "--root /run/r create -b /run/bundle --preserve-fds 3 --console-socket s c1",
+        "--debug --root /run/r create c1 --bundle /run/bundle",
+    ],
+)
+def test_create_lines_of_engines(line: str) -> None:
+    found = invocation(line)
+    assert (found.command, found.container, found.bundle) == ("create", "c1", BUNDLE)
+    assert found.state_directory("/usr/sbin/runc") == "/run/r/c1"
+
+
+def test_a_value_named_create_is_no_command() -> None:
+    found = invocation("--root create --log create delete --force create")
+    assert (found.command, found.container) == ("delete", "create")
+
+
+def test_force_of_delete_takes_no_value() -> None:
+    assert invocation("delete -f c1").container == "c1"
+
+
+def test_default_state_directory_and_bundle() -> None:
+    found = invocation("create c1")
+    assert found.state_directory("/usr/bin/crun") == "/run/crun/c1"
+    assert found.bundle == str(Path.cwd())
+
+
+@pytest.mark.parametrize("line", ["", "--version", "list", "--root /x", "-"])
+def test_lines_without_a_container(line: str) -> None:
+    assert invocation(line).container == ""
+
+
+def test_lease_ids_are_stable_safe_and_differ_by_root() -> None:
+    one = invocation("--root /run/r create c1").lease_id("runc")
+    assert one == invocation("--root /run/r/ delete c1").lease_id("runc")
+    assert one != invocation("--root /run/q create c1").lease_id("runc")
+    nasty = invocation("--root /run/r create ../../../etc").lease_id("runc")
+    assert len(nasty) == 32
+    assert set(nasty) <= set("0123456789abcdef")
+
+
+PASSES_THROUGH = f"""
+import sys
+sys.path.append({str(Path(__file__).parents[3] / "src")!r})
+from credspec.runtimes.shim import main
+before = set(sys.modules)
+sys.argv[1:] = {{arguments!r}}
+main(runtimes=[{{runtime!r}}], run_directory={{run!r}})
+"""
+
+
+def run_shim(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    runtime = tmp_path / "runtime"
+    runtime.write_text(
+        "#!/bin/sh\necho \"$@\"\ntrap '' TERM\ngrep SigIgn /proc/self/status\nexit 7\n"
+    )
+    runtime.chmod(0o755)
+    code = PASSES_THROUGH.format(
+        arguments=list(arguments), runtime=str(runtime), run=str(tmp_path / "run")
+    )
+    return subprocess.run(
+        [sys.executable, "-IS", "-c", code], capture_output=True, text=True, check=False
+    )
+
+
+def test_everything_else_goes_straight_through(tmp_path: Path) -> None:
+    result = run_shim(tmp_path, "--root", "/x", "exec", "--tty", "c1", "sh", "-c", "a b")
+    assert result.returncode == 7
+    assert result.stdout.startswith("--root /x exec --tty c1 sh -c a b\n")
+    ignored = int(result.stdout.split("SigIgn:")[1], 16)
+    assert not ignored & (1 << 12), "SIGPIPE must not be ignored in a container"
+
+
+def test_a_bundle_without_a_spec_is_not_touched(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text('{"process": {"env": ["A=1"]}}')
+    before = config.stat()
+    assert run_shim(tmp_path, "create", "--bundle", str(tmp_path), "c1").returncode == 7
+    assert config.stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_no_agent_means_no_container_and_a_reason_in_the_runtimes_log(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"annotations": {"credspec.dev/spec": "file://a.json"}}')
+    log = tmp_path / "log.json"
+    result = run_shim(tmp_path, "--log", str(log), "create", "--bundle", str(tmp_path), "c1")
+    assert result.returncode == 1
+    assert "agent-unreachable" in log.read_text()
+    assert '"level": "error"' in log.read_text()
+    assert "Traceback" not in result.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "log.json", "runtime"]
+
+
+def test_no_runtime_at_all() -> None:
+    code = (
+        f"import sys; sys.path.append({str(Path(__file__).parents[3] / 'src')!r})\n"
+        "from credspec.runtimes.shim import main\nsys.argv[1:]=['list']\nmain(runtimes=['/nope'])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-IS", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, "runtime-missing" in result.stderr) == (1, True)
+
+
+def test_the_common_path_imports_next_to_nothing() -> None:
+    """Startup cost is counted in modules here, since seconds depend on the machine."""
+    code = (
+        f"import sys; sys.path.append({str(Path(__file__).parents[3] / 'src')!r})\n"
+        "before = set(sys.modules)\n"
+        "import credspec.runtimes.shim\n"
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-IS", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.split() == ["credspec", "credspec.runtimes", "credspec.runtimes.shim"]
