@@ -1,0 +1,1 @@
+"""A throwaway real Active Directory domain, for demonstrations, tests and developers."""

@@ -1,0 +1,159 @@
+"""``credspec lab``: a throwaway real Active Directory domain."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+_NAME = click.option("--name", default="default", show_default=True, help="Name of the lab.")
+_OUTPUT = click.option(
+    "--output", type=click.Choice(["text", "json"]), default="text", show_default=True
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def lab() -> None:
+    r"""Run a throwaway real Active Directory domain, in a network namespace of its own.
+
+    It has a joined host (LABHOST$), gMSAs that this host may read (WebApp01 to WebApp05), one that
+    it may not (Forbidden01), a disabled one (Disabled01), and a PostgreSQL server that takes their
+    Kerberos logons. Nothing of the host's /etc is changed, and `down` leaves nothing.
+
+    \b
+    Examples:
+      credspec lab up
+      credspec lab exec -- New-CredentialSpec -AccountName WebApp01 -Path ./www.json
+      credspec lab exec -- credspec agent
+      credspec lab down
+    """
+
+
+@lab.command(epilog="Example: credspec lab up --name other --realm CORP.TEST")
+@_NAME
+@click.option("--realm", default="EXAMPLE.TEST", show_default=True, help="Kerberos realm.")
+@click.option("--netbios", help="NetBIOS name.  [default: the realm's first part]")
+def up(name: str, realm: str, netbios: str | None) -> None:
+    """Bring a lab up; one that is up stays as it is."""
+    from credspec.lab import domain
+
+    started = time.monotonic()
+    steps = 0
+
+    def progress(line: str) -> None:
+        nonlocal steps
+        steps += 1
+        click.echo(f"{line} ...", err=True)
+
+    found = domain.up(name, realm=realm, netbios=netbios, progress=progress)
+    if steps:
+        took = time.monotonic() - started
+        click.echo(f"Lab {name!r} is up: domain {found.dns_domain}, {took:.1f} s.", err=True)
+    else:
+        click.echo(f"Lab {name!r} is already up.", err=True)
+
+
+@lab.command(epilog="Example: credspec lab down --all")
+@_NAME
+@click.option("--all", "every", is_flag=True, help="All labs of this machine.")
+def down(name: str, every: bool) -> None:
+    """Remove a lab and everything it made; one that does not exist is fine."""
+    from credspec.errors import NotFoundError
+    from credspec.lab import domain
+
+    try:
+        labs = list(domain.all_labs()) if every else [domain.open_lab(name)]
+    except NotFoundError:
+        return
+    for found in labs:
+        found.down()
+
+
+@lab.command(epilog="Example: credspec lab status --output json")
+@_OUTPUT
+def status(output: str) -> None:
+    """Show all labs of this machine."""
+    from credspec.lab import domain
+
+    rows: list[dict[str, Any]] = [
+        {
+            "name": found.name,
+            "running": found.is_running(),
+            "domain": found.dns_domain,
+            "dc": found.dc_host,
+            "address": found.dc_address,
+            "config": str(found.config_path),
+            "specs": str(found.specs_directory),
+        }
+        for found in domain.all_labs()
+    ]
+    if output == "json":
+        click.echo(json.dumps(rows, indent=2))
+    elif not rows:
+        click.echo("No labs.")
+    for row in rows if output == "text" else ():
+        state = "up" if row["running"] else "not running"
+        click.echo(f"{row['name']}: {state}, domain {row['domain']}, {row['dc']} {row['address']}")
+
+
+@lab.command(epilog='Example: eval "$(credspec lab env)"')
+@_NAME
+def env(name: str) -> None:
+    """Print the variables by which programs find the lab, for eval.
+
+    Names of the domain resolve only under `credspec lab exec`, since the host's /etc stays as it
+    is.
+    """
+    from credspec.lab import domain
+
+    for variable, value in domain.open_lab(name).environment.items():
+        click.echo(f"export {variable}={shlex.quote(value)}")
+
+
+@lab.command(
+    "exec",
+    context_settings={"ignore_unknown_options": True},
+    epilog="Example: credspec lab exec -- getent hosts dc1.example.test",
+)
+@_NAME
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def exec_(name: str, command: tuple[str, ...]) -> None:
+    """Run COMMAND as on the lab's joined host: its DNS, its Kerberos, its configuration."""
+    from credspec.lab import domain
+    from credspec.lab.namespaces import enter
+
+    found = domain.open_lab(name)
+    os.environ |= found.environment
+    # The commands of this installation are found, activated or not.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
+    enter(found.plan(), list(command))
+
+
+@lab.command(
+    "samba-tool",
+    context_settings={"ignore_unknown_options": True},
+    epilog="Example: credspec lab samba-tool -- user list",
+)
+@_NAME
+@click.argument("arguments", nargs=-1, required=True, type=click.UNPROCESSED)
+def samba_tool(name: str, arguments: tuple[str, ...]) -> None:
+    """Run samba-tool on the lab's domain, also while its controller is stopped."""
+    from credspec.lab import domain
+
+    click.echo(domain.open_lab(name).samba_tool(*arguments), nl=False)
+
+
+@lab.command(epilog="Example: credspec lab image | docker import - credspec-client")
+def image() -> None:
+    """Write a container image with klist, ldapwhoami and psql to standard output, as tar."""
+    from credspec.lab.client_image import write_client_image
+
+    if sys.stdout.isatty():
+        raise click.UsageError("Standard output is a terminal; pipe it to `docker import - NAME`.")
+    write_client_image(sys.stdout.buffer)

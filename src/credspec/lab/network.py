@@ -1,0 +1,99 @@
+"""A lab's network: a namespace and a pair of virtual interfaces, nothing else of the host changed.
+
+Containers on a Docker bridge reach it through the host, as they reach any other network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+import subprocess
+from dataclasses import dataclass
+from typing import Final
+
+from credspec.errors import CredspecError
+
+_POOL: Final = ipaddress.IPv4Network("10.213.0.0/16")
+
+
+@dataclass(frozen=True, slots=True)
+class LabNetwork:
+    """The names and addresses of a lab's network."""
+
+    namespace: str
+    host_interface: str
+    host_address: str
+    address: str
+
+    @classmethod
+    def of(cls, name: str, subnet: ipaddress.IPv4Network) -> LabNetwork:
+        """Return the network of the lab `name` in a /30 `subnet`."""
+        host, inside = subnet.hosts()
+        # An interface's name has 15 characters at most.
+        short = hashlib.blake2s(name.encode(), digest_size=5).hexdigest()
+        return cls(f"credspec-{name}", f"cs{short}", str(host), str(inside))
+
+    def up(self) -> None:
+        """Make the namespace and the interfaces.
+
+        Raises:
+            CredspecError: `lab-network`.
+        """
+        inside = ("-n", self.namespace)
+        ip("netns", "add", self.namespace)
+        ip(
+            *("link", "add", self.host_interface, "type", "veth"),
+            *("peer", "name", "eth0", "netns", self.namespace),
+        )
+        ip("addr", "add", f"{self.host_address}/30", "dev", self.host_interface)
+        ip("link", "set", self.host_interface, "up")
+        ip(*inside, "link", "set", "lo", "up")
+        ip(*inside, "addr", "add", f"{self.address}/30", "dev", "eth0")
+        ip(*inside, "link", "set", "eth0", "up")
+        # Containers whose addresses are not masqueraded get their answers too.
+        ip(*inside, "route", "add", "default", "via", self.host_address)
+
+    def down(self) -> None:
+        """Remove what `up` made; what is not there is fine."""
+        for arguments in (
+            ("link", "del", self.host_interface),
+            ("netns", "del", self.namespace),
+        ):
+            subprocess.run(["ip", *arguments], capture_output=True, check=False)
+
+
+def free_subnet() -> ipaddress.IPv4Network:
+    """Return a /30 of the labs' pool that the host routes nowhere yet.
+
+    Raises:
+        CredspecError: `lab-network` if all are taken.
+    """
+    routes = json.loads(ip("-j", "-4", "route", "show", "table", "all"))
+    taken = []
+    for route in routes:
+        try:
+            taken.append(ipaddress.IPv4Network(route["dst"], strict=False))
+        except (KeyError, ValueError):
+            continue  # "default" and the like
+    for subnet in _POOL.subnets(new_prefix=30):
+        if not any(subnet.overlaps(network) for network in taken):
+            return subnet
+    raise CredspecError.of("lab-network", f"no free subnet in {_POOL}", where="lab")
+
+
+def ip(*arguments: str) -> str:
+    """Run ``ip`` and return what it prints.
+
+    Raises:
+        CredspecError: `lab-network`.
+    """
+    result = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise CredspecError.of(
+            "lab-network",
+            f"ip {' '.join(arguments)}: {result.stderr.strip()}",
+            where="lab",
+            remedy="network namespaces need root and the package iproute2",
+        )
+    return result.stdout
