@@ -1,0 +1,59 @@
+"""``credspec setup``: registers credspec with container engines, and takes it back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def setup() -> None:
+    """Register credspec with container engines; --undo takes it back."""
+
+
+@setup.command(epilog="Example: credspec setup docker && systemctl reload docker")
+@click.option("--undo", is_flag=True, help="Take back what setup did.")
+@click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
+@click.option("--daemon-config", type=_PATH, help="dockerd's file.  [/etc/docker/daemon.json]")
+@click.option("--launcher-directory", type=_PATH, help="[default: /usr/local/libexec/credspec]")
+@click.option("--gateway-socket", type=_PATH, help="[default: docker.sock in the run directory]")
+@click.option("--context", default="credspec", show_default=True, help="Name of the context.")
+@click.option("--no-context", is_flag=True, help="Leave the docker client alone.")
+@click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def docker(  # noqa: PLR0917 - click passes them by name
+    undo: bool,
+    dry_run: bool,
+    daemon_config: Path | None,
+    launcher_directory: Path | None,
+    gateway_socket: Path | None,
+    context: str,
+    no_context: bool,
+    output: str,
+) -> None:
+    """Register the runtime with dockerd, and the gateway as a docker context.
+
+    What daemon.json holds is kept. Run again, it changes nothing.
+    """
+    from credspec.agent.config import load_config
+    from credspec.runtimes.docker_setup import DAEMON_CONFIG, LAUNCHER_DIRECTORY, DockerSetup
+
+    config = load_config()
+    plan = DockerSetup(
+        run_directory=config.run_directory,
+        gateway_socket=gateway_socket or config.gateway_socket,
+        daemon_config=daemon_config or DAEMON_CONFIG,
+        launcher_directory=launcher_directory or LAUNCHER_DIRECTORY,
+        context=None if no_context else context,
+    )
+    changes = plan.undo(dry_run=dry_run) if undo else plan.apply(dry_run=dry_run)
+    if output == "json":
+        click.echo(json.dumps({"changes": changes, "dry_run": dry_run}))
+        return
+    for change in changes:
+        click.echo(f"would have {change}" if dry_run else change)
+    if changes and not dry_run:
+        click.echo("Next: let dockerd read its configuration: systemctl reload docker", err=True)

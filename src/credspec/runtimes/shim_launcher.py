@@ -1,0 +1,55 @@
+"""The executable that container engines run: Python without its site, then the shim.
+
+The launcher is where the shim gets its settings from; a configuration file would have to be read
+at every step of every container's life.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import credspec
+from credspec.errors import UsageError
+
+NAME: Final = "credspec-runtime"
+_MAX_SHEBANG_BYTES: Final = 255  # BINPRM_BUF_SIZE of Linux
+
+_TEMPLATE: Final = """\
+#!{interpreter} -IS
+# Written by `credspec setup`; `credspec setup docker --undo` removes it.
+import sys
+
+sys.path.append({package!r})
+from credspec.runtimes.shim import main
+
+main(run_directory={run_directory!r}, runtimes={runtimes!r})
+"""
+
+
+def launcher_text(run_directory: Path, runtimes: Sequence[str] = ("runc", "crun")) -> str:
+    """Return the launcher of this installation.
+
+    `run_directory` is the agent's, `runtimes` are names or absolute paths of real runtimes.
+
+    Raises:
+        UsageError: `launcher-interpreter` if the kernel cannot start this interpreter by a
+            shebang line.
+    """
+    interpreter = sys.executable
+    if " " in interpreter or len(f"#!{interpreter} -IS".encode()) > _MAX_SHEBANG_BYTES:
+        raise UsageError.of(
+            "launcher-interpreter",
+            interpreter,
+            where="Python interpreter",
+            expected="a path without spaces, of at most 250 bytes",
+            remedy="install credspec elsewhere",
+        )
+    return _TEMPLATE.format(
+        interpreter=interpreter,
+        package=str(Path(credspec.__file__).parents[1]),
+        run_directory=str(run_directory),
+        runtimes=tuple(runtimes),
+    )
