@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import importlib
 import os
 import resource
 import signal
@@ -73,6 +74,7 @@ async def serve(config: Config) -> None:
         UsageError: `agent-running` if another agent has the socket.
         NotPermittedError: the host identity cannot be used at all.
     """
+    _load_libraries()
     krb5_conf = AgentKrb5Conf(_krb5_conf_path(config))
     host_identity = MachineKeytab(config.keytab, config.principal)
     # A missing keytab is told at the start, not when the first container fails.
@@ -130,6 +132,12 @@ async def _until_told(leases: Leases) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), _SWEEP_SECONDS)
         await leases.sweep()
+
+
+def _load_libraries() -> None:
+    """Load what is slow to load now, not while the first container waits."""
+    for name in ("bonsai", "dns.resolver", "krb5"):
+        importlib.import_module(name)
 
 
 def _listen(path: Path) -> socket.socket:

@@ -389,6 +389,7 @@ def _build(lab: Lab, progress: Progress) -> None:
         )
     progress("Starting the domain controller")
     lab.start_dc()
+    _name_services(lab)
     if programs is None:
         progress("PostgreSQL is not installed: going on without it")
     else:
@@ -499,6 +500,14 @@ def _populate(lab: Lab) -> None:
         path = lab.directory / keytab
         tool("domain", "exportkeytab", str(path), f"--principal={principal}")
         path.chmod(0o600)
+
+
+def _name_services(lab: Lab) -> None:
+    """Let DNS name the services; the controller must run, and takes this logon from its keys."""
+    for name in ("db", "web"):
+        record = [lab.network.address, lab.dns_domain, name, "A", lab.network.address]
+        command = ["samba-tool", "dns", "add", *record, "-P", "-s", str(lab._smb_conf)]  # noqa: SLF001
+        _run(command_in(Plan(netns=lab.network.namespace, binds=lab._etc()), command))  # noqa: SLF001
 
 
 def _declare_aes(lab: Lab, account: str) -> None:

@@ -12,6 +12,7 @@ from credspec.errors import CredspecError
 
 USER: Final = "postgres"
 DATABASE: Final = "demo"
+_INITDB_OPTIONS: Final = ("--auth=reject", "--no-sync", "--encoding=UTF8", "--locale=C")
 
 
 def find_programs() -> Path | None:
@@ -35,8 +36,7 @@ def initialise(
     shutil.chown(data, USER, USER)
     shutil.chown(keytab, USER, USER)
     _run(
-        [str(programs / "initdb"), "-D", str(data), "-U", USER, "--auth=reject"]
-        + ["-N", "-E", "UTF8", "--locale=C"],
+        [str(programs / "initdb"), f"--pgdata={data}", f"--username={USER}", *_INITDB_OPTIONS],
         data,
     )
     (data / "pg_hba.conf").write_text(

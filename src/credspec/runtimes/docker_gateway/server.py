@@ -184,7 +184,7 @@ async def run(
         with contextlib.suppress(asyncio.CancelledError):
             await serving
     finally:
-        listen.unlink(missing_ok=True)
+        listen.unlink(missing_ok=True)  # noqa: ASYNC240 - a socket, on tmpfs
 
 
 def _listen(path: Path, group: int) -> socket.socket:

@@ -1,0 +1,45 @@
+# make demo and make test work on a fresh Debian 12 or 13, as root; see README.md.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test unit check bench lock install clean
+
+demo: install
+	@$(BIN)/python demo/demo.py
+
+test: install check
+	@$(BIN)/python -m pytest
+
+unit: .venv/.done
+	@$(BIN)/python -m pytest tests/unit
+
+check: .venv/.done
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-cache >/dev/null || $(BIN)/lint-imports --no-cache
+
+bench: install
+	@$(BIN)/python benchmarks/run.py
+
+install:
+	@packaging/install-debian-packages
+	@$(MAKE) --no-print-directory .venv/.done
+
+# Native parts are compiled once; pip keeps what it built.
+.venv/.done: requirements/dev.lock pyproject.toml
+	@echo "Making .venv (a few minutes the first time) ..."
+	@$(PYTHON) -m venv --clear .venv
+	@CFLAGS="-O1 -g0" $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Needs uv, which is not part of the locked tools.
+lock:
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
+	  --custom-compile-command "make lock" --extra host pyproject.toml -o requirements/host.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
+	  --custom-compile-command "make lock" --extra host pyproject.toml requirements/dev.in -o requirements/dev.lock
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
