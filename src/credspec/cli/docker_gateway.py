@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,21 +13,42 @@ _DOCKER_SOCKET = Path("/var/run/docker.sock")
 _PATH = click.Path(path_type=Path)
 
 
+class _SocketPath(click.Path):
+    """A socket's path, also in the way that docker writes it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str):
+            value = value.removeprefix("unix://")
+        return super().convert(value, param, ctx)
+
+
+_SOCKET = _SocketPath(path_type=Path, resolve_path=False)
+
+
 @click.command(
     "docker-gateway",
     epilog="Example: credspec docker-gateway --listen /run/credspec/docker.sock",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.option("--listen", type=_PATH, help="Socket to serve.  [default: in the run directory]")
-@click.option("--upstream", type=_PATH, help="dockerd's socket.  [default: /var/run/docker.sock]")
+@click.option("--listen", type=_SOCKET, help="Socket to serve.  [default: in the run directory]")
+@click.option(
+    "--upstream",
+    type=_SOCKET,
+    help="dockerd's socket.  [default: $DOCKER_HOST or /var/run/docker.sock]",
+)
 @click.option("--spec-directory", type=_PATH, help="Where file:// is looked up.")
 @click.option("--group", help="Group that may use the socket.  [default: as dockerd's socket]")
+@click.option(
+    "--runtime-name", default="credspec", show_default=True, help="As registered with dockerd."
+)
 @click.option("--verbose", is_flag=True, help="Say what is refused, and why.")
 def docker_gateway(
+    *,
     listen: Path | None,
     upstream: Path | None,
     spec_directory: Path | None,
     group: str | None,
+    runtime_name: str,
     verbose: bool,
 ) -> None:
     """Serve the Docker API with --security-opt credentialspec= understood.
@@ -38,31 +60,26 @@ def docker_gateway(
     from credspec.runtimes.docker_gateway.server import run, say_on_standard_error
 
     config = load_config()
+    own = listen or config.gateway_socket
+    if upstream == own:
+        raise click.BadParameter("the gateway cannot be its own daemon", param_hint="--upstream")
     asyncio.run(
         run(
-            listen or config.gateway_socket,
-            upstream or _DOCKER_SOCKET,
+            own,
+            upstream or _docker_host(own) or _DOCKER_SOCKET,
             spec_directory or config.spec_directory,
-            group=None if group is None else _group_number(group),
+            group=group,
+            runtime=runtime_name,
             say=say_on_standard_error if verbose else _quiet,
         )
     )
-
-
-def _group_number(name: str) -> int:
-    import grp
-
-    try:
-        return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
-    except KeyError:
-        raise click.BadParameter(f"there is no group {name!r}", param_hint="--group") from None
 
 
 def _quiet(line: str) -> None:
     del line
 
 
-def docker_host() -> Path | None:
-    """Return the socket that DOCKER_HOST names, None if it names none."""
+def _docker_host(own: Path) -> Path | None:
+    """Return the socket that DOCKER_HOST names; None if it names none, or the gateway itself."""
     scheme, _, path = os.environ.get("DOCKER_HOST", "").partition("://")
-    return Path(path) if scheme == "unix" and path else None
+    return Path(path) if scheme == "unix" and path and Path(path) != own else None

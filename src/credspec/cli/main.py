@@ -80,9 +80,14 @@ def main() -> None:
     run_command(credspec, prog_name="credspec")
 
 
+def set_libldap_environment() -> None:
+    """Set what libldap reads at its start; call it before anything loads bonsai."""
+    os.environ.update(_LIBLDAP_ENVIRONMENT)
+
+
 def run_command(command: click.Command, *, prog_name: str, args: list[str] | None = None) -> None:
     """Run a click command and exit; errors are lines on standard error, without traceback."""
-    os.environ.update({k: v for k, v in _LIBLDAP_ENVIRONMENT.items() if k not in os.environ})
+    set_libldap_environment()
     try:
         status = command.main(args=args, prog_name=prog_name, standalone_mode=False)
     except CredspecError as error:

@@ -174,6 +174,14 @@ def _guarded(where: str, call: Callable[[], _T]) -> _T:
         ) from None
     except bonsai.LDAPError as error:
         text = _text(error)
+        if "No worthy mechs" in text:
+            raise NotPermittedError.of(
+                "ldap-no-mechanism",
+                "no SASL mechanism of both sides seals with 128 bits or more",
+                where=where,
+                expected="GSSAPI with AES",
+                remedy="install the package libsasl2-modules-gssapi-mit",
+            ) from None
         if _CONFIDENTIALITY_REQUIRED in text:
             raise NotPermittedError.of(
                 "ldap-not-encrypted", "the connection is not sealed", where=where

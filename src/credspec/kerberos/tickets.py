@@ -55,7 +55,7 @@ def ticket_from_keytab(principal: str, keytab: Path, *, into_cache: str | None =
     context = krb5.init_secure_context()
     try:
         keys = krb5.kt_resolve(context, f"FILE:{keytab}".encode())
-        return _as_exchange(context, principal, keys, into_cache)
+        return _as_exchange(context, principal, keys, into_cache=into_cache)
     except krb5.Krb5Error as error:
         raise kerberos_error(error, principal) from None
 
@@ -74,10 +74,12 @@ def ticket_from_keys(principal: str, keys: Iterable[Key]) -> Ticket:
         name = krb5.parse_name_flags(context, principal.encode())
         # The keytab lives as long as this handle; its name must be unique within the process.
         keytab = krb5.kt_resolve(context, f"MEMORY:credspec-{next(_memory_names)}".encode())
+        enctypes = []
         for key in keys:
+            enctypes.append(key.enctype)
             block = krb5.init_keyblock(context, key.enctype, key.value)
             krb5.kt_add_entry(context, keytab, name, 1, 0, block)
-        return _as_exchange(context, principal, keytab, None)
+        return _as_exchange(context, principal, keytab, enctypes=enctypes)
     except krb5.Krb5Error as error:
         raise kerberos_error(error, principal) from None
 
@@ -131,13 +133,20 @@ def _salt_of_kdc(principal: str) -> str | None:
 
 
 def _as_exchange(
-    context: krb5.Context, principal: str, keytab: krb5.KeyTab, into_cache: str | None
+    context: krb5.Context,
+    principal: str,
+    keytab: krb5.KeyTab,
+    *,
+    enctypes: Iterable[int] = (),
+    into_cache: str | None = None,
 ) -> Ticket:
     import krb5
 
     name = krb5.parse_name_flags(context, principal.encode())
     options = krb5.get_init_creds_opt_alloc(context)
     krb5.get_init_creds_opt_set_canonicalize(options, False)
+    if enctypes:
+        krb5.get_init_creds_opt_set_etype_list(options, list(enctypes))
     credentials = krb5.get_init_creds_keytab(context, name, options, keytab)
     if into_cache is not None:
         cache = krb5.cc_resolve(context, into_cache.encode())
@@ -155,7 +164,7 @@ def _as_exchange(
 
 # code of RFC 4120 7.5.9 or of MIT's table, relative to the base:
 # (our code, found, remedy)
-_REFUSALS: Final = {
+_REFUSALS: Final[dict[int, tuple[str, str, str]]] = {
     6: (
         "kdc-principal-unknown",
         "the domain does not know this principal",
@@ -187,6 +196,7 @@ _REFUSALS: Final = {
         "synchronise the clock with the domain (chrony, systemd-timesyncd)",
     ),
 }
+_REFUSALS[210] = _REFUSALS[24]  # KRB5_PREAUTH_FAILED: what the library makes of a refusal
 _NO_KEY: Final = {_KRB5_BASE + 181, 2, 13}  # KRB5_KT_NOTFOUND; ENOENT and EACCES of the file
 _UNREACHABLE: Final = {
     _KRB5_BASE + 154,  # KRB5_REALM_UNKNOWN

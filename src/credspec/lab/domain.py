@@ -222,17 +222,15 @@ class Lab:
     def _start(self, service: str, command: list[str], environment: dict[str, str]) -> None:
         if self._pid(service) is not None:
             return
-        with self._log(service).open("ab") as log:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                cwd="/",
-                start_new_session=True,
-            )
-        record = {"pid": process.pid, "started": _start_time(process.pid)}
+        # Not Popen: the service outlives this process, and nobody here waits for it.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        actions = [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(self._log(service)), flags, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ]
+        pid = os.posix_spawnp(command[0], command, environment, file_actions=actions, setsid=True)
+        record = {"pid": pid, "started": _start_time(pid)}
         (self.directory / f"{service}.pid").write_text(json.dumps(record), "utf-8")
 
     def _pid(self, service: str) -> int | None:

@@ -1,0 +1,48 @@
+"""One real domain for the whole run, shared by integration and e2e tests.
+
+The test process gets a mount namespace of its own, in which it looks like the lab's joined host:
+what it mounts is gone with it, and the host's /etc is not touched.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from credspec.directory.connection import LIBLDAP_ENVIRONMENT
+from credspec.lab import domain
+from credspec.lab.domain import Lab
+from credspec.lab.namespaces import bind
+
+CLONE_NEWNS, MS_REC, MS_SLAVE, MS_SHARED = 0x20000, 0x4000, 0x80000, 0x100000
+
+
+def own_mount_namespace() -> None:
+    """Leave the host's mount namespace: its mounts still arrive here, ours stay here."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.unshare(CLONE_NEWNS) == 0, os.strerror(ctypes.get_errno())
+    for flag in (MS_SLAVE, MS_SHARED):
+        assert libc.mount(None, b"/", None, MS_REC | flag, None) == 0
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """The domain of this run."""
+    own_mount_namespace()
+    found = domain.up("test")
+    try:
+        for name in ("resolv.conf", "hosts"):
+            bind(found.directory / name, Path("/etc", name).resolve())
+        variables = {**LIBLDAP_ENVIRONMENT, **found.environment}
+        variables["KRB5CCNAME"] = "MEMORY:credspec-host"
+        before = dict(os.environ)
+        os.environ.update(variables)
+        yield found
+        os.environ.clear()
+        os.environ.update(before)
+    finally:
+        found.down()

@@ -1,0 +1,139 @@
+"""A real dockerd, the agent and the gateway as processes, on the lab's joined host."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from credspec.agent.client import AgentClient
+from credspec.agent.config import Config, load_config
+from credspec.lab.client_image import write_client_image
+from credspec.lab.domain import Lab
+from credspec.runtimes.docker_setup import DockerSetup
+from docker_engine import DockerEngine
+
+IMAGE = "kerberos-client"
+BIN = Path(sys.executable).parent
+
+
+class Host:
+    """The lab's joined host with everything running: what a user of it types is run as is."""
+
+    def __init__(self, lab: Lab, engine: DockerEngine, config: Config) -> None:
+        self.lab, self.engine, self.config = lab, engine, config
+        self.agent = AgentClient(config.agent_socket)
+        self._services: dict[str, subprocess.Popen[bytes]] = {}
+
+    def shell(self, line: str) -> subprocess.CompletedProcess[str]:
+        """Run a line in the spec directory, with the docker context of the gateway."""
+        environment = self.engine.environment
+        environment["PATH"] = f"{BIN}:{environment['PATH']}"
+        return subprocess.run(
+            self.lab.exec_argv(["bash", "-c", line]),
+            cwd=self.lab.specs_directory,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    def start(self, *command: str) -> None:
+        """Start a service and wait for its socket."""
+        sockets = {"agent": self.config.agent_socket, "docker-gateway": self.config.gateway_socket}
+        with (self.lab.directory / f"{command[0]}.log").open("ab") as log:
+            self._services[command[0]] = subprocess.Popen(
+                self.lab.exec_argv([str(BIN / "credspec"), *command]),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        end = time.monotonic() + 30
+        while not sockets[command[0]].exists() and time.monotonic() < end:
+            time.sleep(0.02)
+
+    def stop(self, name: str, number: int = signal.SIGTERM) -> None:
+        """Stop a service by a signal."""
+        process = self._services.pop(name, None)
+        if process is not None:
+            os.kill(process.pid, number)
+            process.wait(20)
+
+    def stop_all(self) -> None:
+        for name in list(self._services):
+            self.stop(name)
+
+    def acquisitions(self) -> int:
+        return int(self.agent.get("/v1/identities")["acquisitions"])
+
+    def leases(self) -> list[str]:
+        return [lease["container"] for lease in self.agent.get("/v1/leases")["leases"]]
+
+    def mounts(self) -> list[str]:
+        """What is mounted below the leases' directory now."""
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        below = f"{self.config.leases_directory}/"
+        return [line.split()[4] for line in lines if line.split()[4].startswith(below)]
+
+    def inspect(self, container: str) -> dict:
+        return json.loads(self.engine.docker("inspect", container).stdout)[0]
+
+
+@pytest.fixture(scope="session")
+def host(lab: Lab) -> Iterator[Host]:
+    engine = DockerEngine(lab.network.namespace)
+    config = load_config(lab.config_path)
+    before = os.environ.get("DOCKER_CONFIG")
+    os.environ["DOCKER_CONFIG"] = engine.environment["DOCKER_CONFIG"]
+    running = Host(lab, engine, config)
+    try:
+        DockerSetup(
+            run_directory=config.run_directory,
+            gateway_socket=config.gateway_socket,
+            daemon_config=engine.daemon_config,
+            launcher_directory=engine.directory / "libexec",
+        ).apply()
+        engine.start()
+        running.start("agent")
+        running.start("docker-gateway", "--upstream", str(engine.socket))
+        tar = io.BytesIO()
+        write_client_image(tar)
+        engine.import_image(tar.getvalue(), IMAGE)
+        assert running.shell("docker context use credspec").returncode == 0
+        for account in ("WebApp01", "WebApp02", "WebApp03"):
+            made = running.shell(
+                f"New-CredentialSpec -AccountName {account} -Path ./{account}.json"
+            )
+            assert made.returncode == 0, made.stderr
+        yield running
+    finally:
+        running.stop_all()
+        engine.stop()
+        if before is None:
+            os.environ.pop("DOCKER_CONFIG", None)
+        else:
+            os.environ["DOCKER_CONFIG"] = before
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After every test: no lease, no mount, no container."""
+    yield
+    if "host" not in request.fixturenames:
+        return
+    running: Host = request.getfixturevalue("host")
+    end = time.monotonic() + 10
+    while (running.leases() or running.mounts()) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert running.leases() == []
+    assert running.mounts() == []
+    assert running.engine.docker("ps", "-aq").stdout == b""

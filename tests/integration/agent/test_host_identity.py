@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import krb5
+import pytest
+
+from credspec.agent.host_identity import CallersTicket, MachineKeytab
+from credspec.errors import NotPermittedError
+from credspec.kerberos.krb5_conf import AgentKrb5Conf
+from credspec.lab.domain import HOST_ACCOUNT, Lab
+
+
+def test_the_machine_keytab_gets_a_ticket_once(lab: Lab, krb5_conf: AgentKrb5Conf) -> None:
+    del krb5_conf
+    identity = MachineKeytab(lab.host_keytab)
+    assert identity.name == f"{HOST_ACCOUNT}@{lab.realm}"
+    assert identity.domain == lab.dns_domain
+    first = identity.log_on()
+    assert identity.log_on() is first
+    identity.forget()
+    assert identity.log_on() is not first
+
+
+@pytest.mark.parametrize("principal", [HOST_ACCOUNT, "labhost$", f"{HOST_ACCOUNT}@EXAMPLE.TEST"])
+def test_the_principal_may_be_named_with_or_without_realm(
+    lab: Lab, krb5_conf: AgentKrb5Conf, principal: str
+) -> None:
+    del krb5_conf
+    assert MachineKeytab(lab.host_keytab, principal).name == f"{HOST_ACCOUNT}@{lab.realm}"
+
+
+def test_a_missing_keytab(tmp_path: Path) -> None:
+    with pytest.raises(NotPermittedError, match="host-keytab-missing"):
+        MachineKeytab(tmp_path / "none").log_on()
+
+
+def test_a_keytab_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "keytab").write_bytes(b"not a keytab")
+    with pytest.raises(NotPermittedError, match="host-keytab-unreadable"):
+        MachineKeytab(tmp_path / "keytab").log_on()
+
+
+def test_a_keytab_of_others(lab: Lab) -> None:
+    with pytest.raises(NotPermittedError, match=r"LABHOST\$@EXAMPLE\.TEST.*host-principal-missing"):
+        MachineKeytab(lab.host_keytab, "OTHER$").log_on()
+
+
+def test_a_stale_keytab(lab: Lab, krb5_conf: AgentKrb5Conf, tmp_path: Path) -> None:
+    """The computer account's password was changed after the keytab was made."""
+    del krb5_conf
+    lab.samba_tool("computer", "create", "STALE")
+    for password in ("First-Passw0rd-1!", "Second-Passw0rd-2!", "Third-Passw0rd-3!"):
+        lab.samba_tool("user", "setpassword", "STALE$", f"--newpassword={password}")
+        if password.startswith("First"):
+            lab.samba_tool("user", "enable", "STALE$")
+            keytab = tmp_path / "stale.keytab"
+            lab.samba_tool("domain", "exportkeytab", str(keytab), "--principal=STALE$")
+    with pytest.raises(NotPermittedError, match="host-keytab-stale"):
+        MachineKeytab(tmp_path / "stale.keytab").log_on()
+
+
+def test_a_callers_ticket_counts_only_while_it_lasts(
+    lab: Lab, krb5_conf: AgentKrb5Conf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del krb5_conf
+    monkeypatch.setenv("KRB5CCNAME", "MEMORY:caller")
+    assert CallersTicket.of_default_cache(datetime.now(UTC)) is None
+    context = krb5.init_context()
+    table = krb5.kt_resolve(context, f"FILE:{lab.host_keytab}".encode())
+    name = krb5.parse_name_flags(context, f"{HOST_ACCOUNT}@{lab.realm}".encode())
+    options = krb5.get_init_creds_opt_alloc(context)
+    credentials = krb5.get_init_creds_keytab(context, name, options, table)
+    cache = krb5.cc_resolve(context, b"MEMORY:caller")
+    krb5.cc_initialize(context, cache, name)
+    krb5.cc_store_cred(context, cache, credentials)
+    found = CallersTicket.of_default_cache(datetime.now(UTC))
+    assert found is not None
+    assert found.domain == lab.dns_domain
+    assert CallersTicket.of_default_cache(datetime(2100, 1, 1, tzinfo=UTC)) is None

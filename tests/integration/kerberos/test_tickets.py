@@ -1,0 +1,102 @@
+"""Keys and tickets against the domain's own; the oracle is Samba's export of the account's keys."""
+
+from __future__ import annotations
+
+import subprocess
+from datetime import timedelta
+from pathlib import Path
+
+import krb5
+import pytest
+
+from credspec.agent.host_identity import MachineKeytab
+from credspec.directory.accounts import read_managed_password
+from credspec.directory.connection import Connection
+from credspec.directory.domain import DomainFacts
+from credspec.directory.managed_password import ManagedPassword
+from credspec.errors import NotPermittedError
+from credspec.kerberos.keys import computer_salt, derive_keys
+from credspec.kerberos.tickets import ticket_from_keys, ticket_from_managed_password
+from credspec.lab.domain import Lab
+
+
+def exported_keys(lab: Lab, account: str, path: Path) -> dict[int, bytes]:
+    lab.samba_tool(
+        "domain", "exportkeytab", str(path), f"--principal={account}$", "--only-current-keys"
+    )
+    context = krb5.init_context()
+    table = krb5.kt_resolve(context, f"FILE:{path}".encode())
+    return {entry.key.enctype: entry.key.data for entry in table}
+
+
+@pytest.mark.parametrize("account", ["WebApp01", "WebApp03", "WebApp05"])
+def test_all_three_keys_are_the_domains(
+    lab: Lab, connection: Connection, facts: DomainFacts, tmp_path: Path, account: str
+) -> None:
+    _, password = read_managed_password(connection, facts, account)
+    derived = derive_keys(password.current, computer_salt(facts.realm, account))
+    oracle = exported_keys(lab, account, tmp_path / "oracle.keytab")
+    assert {int(key.enctype): key.value for key in derived} == oracle
+
+
+def test_the_domain_answers_to_the_ticket(
+    lab: Lab, connection: Connection, facts: DomainFacts, tmp_path: Path
+) -> None:
+    account, password = read_managed_password(connection, facts, "WebApp01")
+    ticket = ticket_from_managed_password(account.account_name, facts.realm, password)
+    assert ticket.end - ticket.start >= timedelta(hours=9)
+    cache = tmp_path / "krb5cc"
+    cache.write_bytes(ticket.ccache)
+    answer = subprocess.run(
+        [
+            *("env", f"KRB5CCNAME=FILE:{cache}", "ldapwhoami", "-N", "-Q", "-Y", "GSSAPI"),
+            *("-H", f"ldap://{lab.dc_host}"),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert answer.stdout.strip() == "u:EXAMPLE\\WebApp01$"
+
+
+@pytest.mark.parametrize("enctype", [17, 18, 23])
+def test_each_enctype_alone_gets_a_ticket(
+    connection: Connection, facts: DomainFacts, enctype: int
+) -> None:
+    _, password = read_managed_password(connection, facts, "WebApp01")
+    keys = derive_keys(password.current, computer_salt(facts.realm, "WebApp01"))
+    ticket = ticket_from_keys(f"WebApp01$@{facts.realm}", [k for k in keys if k.enctype == enctype])
+    assert ticket.principal == f"WebApp01$@{facts.realm}"
+
+
+def test_the_other_password_is_tried_when_one_is_refused(
+    connection: Connection, facts: DomainFacts
+) -> None:
+    _, real = read_managed_password(connection, facts, "WebApp01")
+    wrong = bytes(reversed(real.current))
+    swapped = ManagedPassword(wrong, real.current, timedelta(days=1), timedelta(days=1))
+    assert ticket_from_managed_password("WebApp01$", facts.realm, swapped).principal
+    near = ManagedPassword(wrong, real.current, timedelta(minutes=1), timedelta(days=1))
+    assert ticket_from_managed_password("WebApp01$", facts.realm, near).principal
+
+
+def test_wrong_passwords_are_refused_by_name(connection: Connection, facts: DomainFacts) -> None:
+    _, real = read_managed_password(connection, facts, "WebApp01")
+    wrong = ManagedPassword(
+        bytes(reversed(real.current)), None, timedelta(days=1), timedelta(days=1)
+    )
+    with pytest.raises(NotPermittedError, match="kdc-key-refused"):
+        ticket_from_managed_password("WebApp01$", facts.realm, wrong)
+
+
+def test_a_disabled_account(connection: Connection, facts: DomainFacts) -> None:
+    account, password = read_managed_password(connection, facts, "Disabled01")
+    with pytest.raises(NotPermittedError, match="kdc-account-disabled"):
+        ticket_from_managed_password(account.account_name, facts.realm, password)
+
+
+def test_an_unknown_principal(host_identity: MachineKeytab, facts: DomainFacts) -> None:
+    del host_identity
+    password = ManagedPassword(b"\x41\x00" * 128, None, timedelta(1), timedelta(1))
+    with pytest.raises(NotPermittedError, match="kdc-principal-unknown"):
+        ticket_from_managed_password("Nobody01$", facts.realm, password)
