@@ -1,0 +1,1 @@
+"""The credential spec: the document, references to it, the files it lives in. No network."""

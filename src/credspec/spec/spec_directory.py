@@ -1,0 +1,264 @@
+"""The host's directory of credential spec files, which ``file://`` references are relative to.
+
+The rules and texts for paths are the Docker daemon's on Windows (moby,
+``daemon/oci_windows.go``). Stricter than there: containment is decided component by component,
+no symbolic link below the directory is followed, and only regular files are read.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import posixpath
+import secrets
+import stat
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from credspec.errors import CredspecError, InvalidSpecError
+from credspec.spec.document import CredentialSpec
+from credspec.spec.encoding import MAX_SPEC_BYTES, check_size
+from credspec.spec.reference import malformed_reference, registry_reference
+from credspec.spec.windows_paths import ABSOLUTE_PATH, PATH_OUTSIDE, is_absolute
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from credspec.spec.reference import SpecReference
+
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+# Without O_NONBLOCK the opening of a FIFO would wait for a writer.
+_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_MODE: Final = 0o644
+_TEMPORARY: Final = ".credspec-"
+
+
+def load(reference: SpecReference, spec_directory: SpecDirectory) -> CredentialSpec:
+    """Return the credential spec that a ``file://`` or ``raw://`` reference names.
+
+    Raises:
+        InvalidSpecError: as `SpecDirectory.read` and `CredentialSpec.from_bytes`; for the other
+            schemes as `credspec.spec.reference.parse_reference`.
+    """
+    match reference.scheme:
+        case "file":
+            return CredentialSpec.from_bytes(spec_directory.read(reference.value))
+        case "raw":
+            return CredentialSpec.from_text(reference.value)
+        case "registry":
+            raise registry_reference()
+        case "config":
+            raise malformed_reference()
+
+
+@dataclass(frozen=True, slots=True)
+class SpecDirectory:
+    """A directory of credential spec files."""
+
+    path: Path
+
+    def read(self, name: str) -> bytes:
+        """Return the contents of the file that ``file://`` `name` means.
+
+        Raises:
+            InvalidSpecError: ``spec-path-absolute``, ``spec-path-outside``, ``spec-path-link``,
+                ``spec-path-not-regular``, ``spec-file-unreadable`` or ``spec-too-large``. The
+                daemon's text names the container too; that is the caller's to add.
+        """
+        parents, leaf = self._split(name)
+        try:
+            with self._open_parent(parents) as parent, _open_file(leaf, parent) as file:
+                data = _read_regular(file)
+        except (OSError, ValueError) as error:
+            raise self._load_error(name, error) from None
+        check_size(data)
+        return data
+
+    def names(self) -> list[str]:
+        """Return the sorted names of the regular files in the directory, whatever their ending.
+
+        Raises:
+            CredspecError: ``spec-directory-missing`` or ``spec-directory-unreadable``.
+        """
+        try:
+            with os.scandir(self.path) as entries:
+                return sorted(
+                    entry.name
+                    for entry in entries
+                    if entry.is_file(follow_symlinks=False)
+                    and not entry.name.startswith(_TEMPORARY)
+                )
+        except (FileNotFoundError, NotADirectoryError):
+            raise CredspecError.of(
+                "spec-directory-missing",
+                f"Credential spec directory does not exist: {self.path}",
+                remedy=f"create it with: install -d -m 0755 {self.path}",
+            ) from None
+        except OSError as error:
+            raise CredspecError.of(
+                "spec-directory-unreadable",
+                f"cannot list credential specs: open {self.path}: {_reason(error)}",
+            ) from None
+
+    def write(self, name: str, text: str, *, no_clobber: bool = False) -> Path:
+        """Write a file whole or not at all, readable by everyone, and return its path.
+
+        With `no_clobber` a file that exists already stays as it is.
+
+        Raises:
+            InvalidSpecError: ``spec-path-absolute``, ``spec-path-outside``, ``spec-encoding`` or
+                ``spec-too-large``.
+            CredspecError: ``spec-exists``, ``spec-path-link`` or ``spec-file-unwritable``.
+        """
+        parents, leaf = self._split(name)
+        data = _encoded(text)
+        try:
+            with self._open_parent(parents) as parent:
+                _replace(leaf, data, parent, no_clobber=no_clobber)
+        except FileExistsError:
+            raise CredspecError.of(
+                "spec-exists",
+                f'A credential spec already exists with the name "{name}".',
+                remedy="leave out -NoClobber to overwrite it, or choose another name",
+            ) from None
+        except (OSError, ValueError) as error:
+            raise CredspecError.of(
+                _CODES.get(type(error), "spec-file-unwritable"),
+                f"failed to write credential spec: {self._full(name)}: {_reason(error)}",
+            ) from None
+        return self.path.joinpath(*parents, leaf)
+
+    def _full(self, name: str) -> str:
+        return posixpath.normpath(posixpath.join(posixpath.abspath(self.path), name))
+
+    def _split(self, name: str) -> tuple[list[str], str]:
+        """Return the directories below this one and the file name in `name`, by moby's rules."""
+        if posixpath.isabs(name) or is_absolute(name):
+            raise InvalidSpecError.of("spec-path-absolute", ABSOLUTE_PATH)
+        base = posixpath.abspath(self.path)
+        relative = posixpath.relpath(self._full(name), base)
+        outside = relative == ".." or relative.startswith("../")
+        if outside or "\\" in name:
+            raise InvalidSpecError.of(
+                "spec-path-outside",
+                PATH_OUTSIDE.format(base),
+                remedy="" if outside else "separate directories with /, not with a backslash",
+            )
+        *parents, leaf = relative.split("/")
+        return parents, leaf
+
+    @contextmanager
+    def _open_parent(self, parents: Sequence[str]) -> Iterator[int]:
+        descriptor = os.open(self.path, _DIRECTORY)
+        try:
+            for component in parents:
+                below = _open_below(component, _DIRECTORY | os.O_NOFOLLOW, descriptor)
+                os.close(descriptor)
+                descriptor = below
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _load_error(self, name: str, error: OSError | ValueError) -> InvalidSpecError:
+        missing = isinstance(error, FileNotFoundError)
+        return InvalidSpecError.of(
+            _CODES.get(type(error), "spec-file-unreadable"),
+            f"failed to load credential spec: open {self._full(name)}: {_reason(error)}",
+            remedy=f"put the file into {posixpath.abspath(self.path)}" if missing else "",
+        )
+
+
+class _LinkError(OSError):
+    """A component of the path is a symbolic link."""
+
+
+class _NotRegularError(OSError):
+    """The path names something else than a file with contents."""
+
+
+_CODES: Final[dict[type[Exception], str]] = {
+    _LinkError: "spec-path-link",
+    _NotRegularError: "spec-path-not-regular",
+}
+
+
+@contextmanager
+def _open_file(leaf: str, parent: int) -> Iterator[int]:
+    descriptor = _open_below(leaf, _FILE, parent)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _open_below(component: str, flags: int, parent: int) -> int:
+    try:
+        return os.open(component, flags, dir_fd=parent)
+    except OSError as error:
+        # Linux reports a refused link as ELOOP, or as ENOTDIR where a directory was asked for.
+        if error.errno in {errno.ELOOP, errno.ENOTDIR} and _is_link(component, parent):
+            raise _LinkError(errno.ELOOP, "symbolic links are not followed") from None
+        raise
+
+
+def _is_link(component: str, parent: int) -> bool:
+    try:
+        status = os.stat(component, dir_fd=parent, follow_symlinks=False)
+    except OSError:
+        return False
+    return stat.S_ISLNK(status.st_mode)
+
+
+def _read_regular(descriptor: int) -> bytes:
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISDIR(mode):
+        raise _NotRegularError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(mode):
+        raise _NotRegularError(errno.EINVAL, "not a regular file")
+    data = b""
+    while chunk := os.read(descriptor, MAX_SPEC_BYTES + 1 - len(data)):
+        data += chunk
+    return data
+
+
+def _encoded(text: str) -> bytes:
+    try:
+        data = text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidSpecError.of(
+            "spec-encoding",
+            f"half of a surrogate pair at position {error.start}",
+            expected="Unicode text",
+        ) from None
+    check_size(data)
+    return data
+
+
+def _replace(leaf: str, data: bytes, parent: int, *, no_clobber: bool) -> None:
+    temporary = f"{_TEMPORARY}{secrets.token_hex(8)}"
+    descriptor = os.open(temporary, _NEW_FILE, 0o600, dir_fd=parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(file.fileno(), _MODE)
+            os.fsync(file.fileno())
+        if no_clobber:
+            # A link, unlike a rename, never takes the place of another file.
+            os.link(temporary, leaf, src_dir_fd=parent, dst_dir_fd=parent, follow_symlinks=False)
+        else:
+            os.rename(temporary, leaf, src_dir_fd=parent, dst_dir_fd=parent)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=parent)
+    os.fsync(parent)
+
+
+def _reason(error: OSError | ValueError) -> str:
+    if not isinstance(error, OSError):
+        return "invalid argument"
+    text = error.strerror or type(error).__name__
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,164 @@
+"""The rules of a credential spec, run from its published JSON Schema: every problem at once.
+
+The schema holds the rules; this module runs it and words the outcome. Values are quoted in
+problems only where a name is expected, because `PluginInput` and its surroundings may hold a
+password.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
+
+import jsonschema_rs
+
+from credspec.errors import Problem
+from credspec.spec.strict_json import pointer_to, unsound_values
+
+_MAX_QUOTED: Final = 60
+
+# The code and the expectation of each field that has a pattern of its own.
+_PATTERNS: Final = {
+    "Sid": (
+        "spec-sid-invalid",
+        "the SID of the domain, such as S-1-5-21-702590844-1001920913-2680819671",
+    ),
+    "Guid": (
+        "spec-guid-invalid",
+        "the GUID of the domain object, such as 56d9b66c-d746-4f87-bd26-26760cfdca2e",
+    ),
+    "DnsName": (
+        "spec-dns-name-invalid",
+        "the DNS name of the domain, such as contoso.com, without a trailing dot",
+    ),
+}
+_NAME_PATTERN: Final = (
+    "spec-name-invalid",
+    "a name without control characters and path separators, and not of dots and spaces alone",
+)
+_TYPES: Final = {
+    "object": "an object",
+    "array": "an array",
+    "string": "a string",
+    "number": "a number",
+    "boolean": "a boolean",
+    "null": "null",
+}
+
+
+def schema_text() -> str:
+    """Return the JSON Schema (2020-12) of the credential spec as it is published."""
+    resource = files(__package__).joinpath("schema", "credential-spec.schema.json")
+    return resource.read_text(encoding="utf-8")
+
+
+def unwrapped(document: Any) -> tuple[Any, str]:
+    """Return the credential spec in a parsed file, and its JSON pointer.
+
+    That is the file itself, or the ``credspec`` of a Kubernetes ``GMSACredentialSpec`` object.
+    """
+    is_wrapper = (
+        isinstance(document, dict)
+        and document.get("kind") == "GMSACredentialSpec"
+        and "CmsPlugins" not in document
+    )
+    return (document.get("credspec"), "/credspec") if is_wrapper else (document, "")
+
+
+def problems_of(document: Any) -> tuple[Problem, ...]:
+    """Return all that is wrong with a parsed file; nothing if it holds a valid credential spec.
+
+    Each problem's `where` is a JSON pointer. No value makes it raise, of whatever type.
+
+    Codes: ``spec-wrong-type``, ``spec-field-missing``, ``spec-plugin-missing``,
+    ``spec-accounts-empty``, ``spec-sid-invalid``, ``spec-guid-invalid``,
+    ``spec-dns-name-invalid``, ``spec-name-invalid`` and those of
+    `credspec.spec.strict_json.unsound_values`.
+    """
+    sound, problems = unsound_values(document)
+    # A value that was replaced has its problem already; of a repeated key one value is left.
+    replaced = {problem.where for problem in problems if problem.code != "spec-duplicate-key"}
+    spec, pointer = unwrapped(sound)
+    found = [_problem(error, pointer) for error in _validator().iter_errors(spec)]
+    return (*problems, *(problem for problem in found if problem.where not in replaced))
+
+
+@cache
+def _validator() -> jsonschema_rs.Draft202012Validator:
+    return jsonschema_rs.Draft202012Validator(json.loads(schema_text()))
+
+
+def _problem(error: jsonschema_rs.ValidationError, where: str) -> Problem:
+    for token in error.instance_path:
+        where = pointer_to(where, token)
+    details = error.kind.as_dict()
+    match error.kind.name:
+        case "required":
+            return _missing(where, details["property"], error.instance)
+        case "type":
+            return _wrong_type(where, details["types"], error.instance)
+        case "contains":
+            return Problem(
+                code="spec-plugin-missing",
+                where=where,
+                found="ActiveDirectory is not in the list",
+                expected='["ActiveDirectory"]',
+            )
+        case "minItems":
+            return Problem(
+                code="spec-accounts-empty",
+                where=where,
+                found="no account",
+                expected="at least one account with Name and Scope",
+            )
+        case "pattern":
+            code, expected = _PATTERNS.get(where.rpartition("/")[2], _NAME_PATTERN)
+            return Problem(code=code, where=where, found=_quoted(error.instance), expected=expected)
+    return Problem(code="spec-invalid", where=where, found=f"breaks the rule {error.kind.name!r}")
+
+
+def _missing(parent: str, field: str, instance: Any) -> Problem:
+    similar = [key for key in instance if key.lower() == field.lower()]
+    return Problem(
+        code="spec-field-missing",
+        where=pointer_to(parent, field),
+        found="missing",
+        remedy=f"rename {_quoted(similar[0])} to {_quoted(field)}" if similar else "",
+    )
+
+
+def _wrong_type(where: str, types: list[str], instance: Any) -> Problem:
+    found = _TYPES[_type_of(instance)]
+    if not where:
+        found = f"the document is {found}"
+    # Text is shown nowhere here: it might be a whole document with a password in it.
+    if isinstance(instance, int | float) and "/HostAccountConfig/" not in where:
+        found += f" ({_quoted(instance)})"
+    return Problem(
+        code="spec-wrong-type",
+        where=where,
+        found=found,
+        expected=" or ".join(_TYPES[name] for name in types),
+    )
+
+
+def _type_of(value: Any) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "boolean"
+        case str():
+            return "string"
+        case dict():
+            return "object"
+        case list():
+            return "array"
+    return "number"
+
+
+def _quoted(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _MAX_QUOTED else f"{text[: _MAX_QUOTED - 3]}..."
