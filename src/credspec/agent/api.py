@@ -27,6 +27,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from credspec.agent.identities import Identities, Identity
 from credspec.agent.journal import LeaseRecord
+from credspec.agent.lease_environment import LEASE_ENVIRONMENT
 from credspec.agent.leases import LeaseRequest, Leases
 from credspec.errors import CredspecError, NotPermittedError, UsageError
 
@@ -100,7 +101,7 @@ async def _make_lease(request: web.Request) -> web.Response:
     lease_request = _lease_request(request.match_info["id"], body)
     leases = request.app[_leases]
     record = await leases.make(lease_request)
-    return web.json_response(record.to_json() | {"environment": leases.environment(record)})
+    return web.json_response(record.to_json() | {"environment": LEASE_ENVIRONMENT})
 
 
 def _lease_request(lease_id: str, body: object) -> LeaseRequest:

@@ -25,9 +25,6 @@ from credspec.spec.document import CredentialSpec
 from credspec.spec.reference import parse_reference
 from credspec.spec.spec_directory import SpecDirectory, load
 
-MOUNT_POINT: Final = "/run/credspec"
-"""Where a container finds its tickets."""
-
 # A container that is being made has no runtime state yet; after this it must have.
 _CREATION_TIME: Final = timedelta(minutes=2)
 
@@ -181,15 +178,6 @@ class Leases:
         for task in self._adoptions:
             task.cancel()
         await asyncio.gather(*self._adoptions, return_exceptions=True)
-
-    def environment(self, record: LeaseRecord) -> dict[str, str]:
-        """Return the variables that a lease's container gets."""
-        del record
-        return {
-            "KRB5CCNAME": f"FILE:{MOUNT_POINT}/krb5cc",
-            # The image's own file counts too, after ours.
-            "KRB5_CONFIG": f"{MOUNT_POINT}/krb5.conf:/etc/krb5.conf",
-        }
 
     async def _take_over(self, record: LeaseRecord) -> None:
         failures = 0

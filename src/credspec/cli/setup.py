@@ -23,8 +23,12 @@ def setup() -> None:
 @click.option("--gateway-socket", type=_PATH, help="[default: docker.sock in the run directory]")
 @click.option("--context", default="credspec", show_default=True, help="Name of the context.")
 @click.option("--no-context", is_flag=True, help="Leave the docker client alone.")
+@click.option("--runtime-name", default="credspec", show_default=True, help="Name for dockerd.")
+@click.option("--set-as-default", is_flag=True, help="Make it the runtime of all containers.")
+@click.option("--force", is_flag=True, help="Replace a runtime or context of the same name.")
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def docker(  # noqa: PLR0917 - click passes them by name
+def docker(
+    *,
     undo: bool,
     dry_run: bool,
     daemon_config: Path | None,
@@ -32,6 +36,9 @@ def docker(  # noqa: PLR0917 - click passes them by name
     gateway_socket: Path | None,
     context: str,
     no_context: bool,
+    runtime_name: str,
+    set_as_default: bool,
+    force: bool,
     output: str,
 ) -> None:
     """Register the runtime with dockerd, and the gateway as a docker context.
@@ -48,12 +55,25 @@ def docker(  # noqa: PLR0917 - click passes them by name
         daemon_config=daemon_config or DAEMON_CONFIG,
         launcher_directory=launcher_directory or LAUNCHER_DIRECTORY,
         context=None if no_context else context,
+        runtime_name=runtime_name,
+        set_as_default=set_as_default,
+        force=force,
     )
     changes = plan.undo(dry_run=dry_run) if undo else plan.apply(dry_run=dry_run)
+    following = _next_step(undo=undo, context=plan.context) if changes else ""
     if output == "json":
-        click.echo(json.dumps({"changes": changes, "dry_run": dry_run}))
+        click.echo(json.dumps({"changes": changes, "dry_run": dry_run, "next": following}))
         return
     for change in changes:
-        click.echo(f"would have {change}" if dry_run else change)
-    if changes and not dry_run:
-        click.echo("Next: let dockerd read its configuration: systemctl reload docker", err=True)
+        click.echo(f"dry run, not done: {change}" if dry_run else change)
+    if not changes:
+        click.echo("nothing to change")
+    elif not dry_run:
+        click.echo(f"Next: {following}", err=True)
+
+
+def _next_step(*, undo: bool, context: str | None) -> str:
+    if undo:
+        return "systemctl restart docker, since a reload keeps a runtime that has gone"
+    step = "systemctl reload docker, and run `credspec agent` and `credspec docker-gateway`"
+    return f"{step}; then docker context use {context}" if context else step

@@ -7,6 +7,7 @@ lock meanwhile: callers run it in a worker thread with a deadline of their own.
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     import krb5
 
 _KRB5_BASE: Final = -1765328384  # ERROR_TABLE_BASE_krb5: KDC error n is base + n
+
+_SKEW_SECONDS: Final = 300  # RFC 4120 8.2: what services accept
 
 _memory_names: Final = itertools.count()
 
@@ -148,6 +151,7 @@ def _as_exchange(
     if enctypes:
         krb5.get_init_creds_opt_set_etype_list(options, list(enctypes))
     credentials = krb5.get_init_creds_keytab(context, name, options, keytab)
+    _check_clock(principal, credentials.times.authtime)
     if into_cache is not None:
         cache = krb5.cc_resolve(context, into_cache.encode())
         krb5.cc_initialize(context, cache, name)
@@ -160,6 +164,20 @@ def _as_exchange(
         enctype=credentials.keyblock.enctype,
         ccache=ccache_bytes(principal, krb5.marshal_credentials(context, credentials)),
     )
+
+
+def _check_clock(principal: str, issued: int) -> None:
+    """Refuse a ticket that services will refuse: the library alone corrects for a clock.
+
+    `issued` is the KDC's time, in seconds since 1970.
+    """
+    ahead = issued - time.time()
+    if abs(ahead) <= _SKEW_SECONDS:
+        return
+    code, found, remedy = _REFUSALS[37]
+    direction = "behind" if ahead > 0 else "ahead of"
+    found = f"{found}: it is {abs(ahead):.0f} s {direction} it"
+    raise NotPermittedError.of(code, found, where=f"ticket of {principal}", remedy=remedy)
 
 
 # code of RFC 4120 7.5.9 or of MIT's table, relative to the base:

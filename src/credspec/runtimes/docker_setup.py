@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from credspec.errors import CredspecError, UsageError
+from credspec.errors import CredspecError, NotPermittedError, UsageError
 from credspec.runtimes.docker_gateway.create_request import RUNTIME
 from credspec.runtimes.shim_launcher import NAME, launcher_text
 
@@ -23,13 +23,19 @@ _ORIGINAL_SUFFIX: Final = ".before-credspec"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DockerSetup:
-    """Where things go; `context` is None if the docker client is to be left alone."""
+    """Where things go; `context` is None if the docker client is to be left alone.
+
+    With `force`, a runtime or context of the same name that is not ours is replaced.
+    """
 
     run_directory: Path
     gateway_socket: Path
     daemon_config: Path = DAEMON_CONFIG
     launcher_directory: Path = LAUNCHER_DIRECTORY
     context: str | None = CONTEXT
+    runtime_name: str = RUNTIME
+    set_as_default: bool = False
+    force: bool = False
 
     @property
     def launcher(self) -> Path:
@@ -44,34 +50,29 @@ class DockerSetup:
         """Set everything up and return a line for each thing changed; none if all was so already.
 
         Raises:
-            UsageError: `daemon-config-not-json`, `daemon-config-runtime`.
-            CredspecError: `setup-write`, `docker-context`.
+            UsageError: `daemon-config-not-json`, `daemon-config-runtime`, `docker-context-taken`.
+            CredspecError: `setup-read`, `setup-write`, `docker-context`.
         """
-        changes: list[str] = []
+        # All that may refuse comes before the first change.
         original, document = self._read()
-        text = launcher_text(self.run_directory)
-        if _text(self.launcher) != text:
+        text = launcher_text(self.run_directory).encode()
+        registered = self._runtimes(document).get(self.runtime_name)
+        self._check_runtime(registered)
+        self._check_context()
+        changes: list[str] = []
+        if _bytes(self.launcher) != text:
             changes.append(f"wrote {self.launcher}")
             if not dry_run:
                 _write(self.launcher, text, mode=0o755)
-        registered = self._runtimes(document).get(RUNTIME)
-        if registered != {"path": str(self.launcher)}:
-            if registered is not None:
-                raise UsageError.of(
-                    "daemon-config-runtime",
-                    f"the runtime {RUNTIME} is {json.dumps(registered)}",
-                    where=str(self.daemon_config),
-                    expected=json.dumps({"path": str(self.launcher)}),
-                    remedy="remove that entry first",
-                )
-            changes.append(f"registered the runtime {RUNTIME} in {self.daemon_config}")
-            if not dry_run:
-                if original is not None:
-                    _write(self._original, original, mode=0o600)
-                document.setdefault("runtimes", {})[RUNTIME] = {"path": str(self.launcher)}
-                _write(self.daemon_config, _json(document))
-        changes += self._apply_context(dry_run=dry_run)
-        return changes
+        ours = _path_of(registered) == str(self.launcher)
+        defaulted = document.get("default-runtime") == self.runtime_name or not self.set_as_default
+        if not ours:
+            changes.append(f"registered the runtime {self.runtime_name} in {self.daemon_config}")
+        if not defaulted:
+            changes.append(f"made {self.runtime_name} the default in {self.daemon_config}")
+        if not (ours and defaulted) and not dry_run:
+            self._register(document, original, ours=ours)
+        return changes + self._apply_context(dry_run=dry_run)
 
     def undo(self, *, dry_run: bool = False) -> list[str]:
         """Take everything back and return a line for each thing changed.
@@ -81,49 +82,76 @@ class DockerSetup:
 
         Raises:
             UsageError: `daemon-config-not-json`.
-            CredspecError: `setup-write`, `docker-context`.
+            CredspecError: `setup-read`, `setup-write`, `docker-context`.
         """
-        changes = self._undo_context(dry_run=dry_run)
         _, document = self._read()
-        if self._runtimes(document).get(RUNTIME) == {"path": str(self.launcher)}:
-            changes.append(f"removed the runtime {RUNTIME} from {self.daemon_config}")
+        changes = self._undo_context(dry_run=dry_run)
+        registered = self._runtimes(document).get(self.runtime_name)
+        if _path_of(registered) == str(self.launcher):
+            changes.append(f"removed the runtime {self.runtime_name} from {self.daemon_config}")
             if not dry_run:
                 self._unregister(document)
-        if not dry_run:
-            self._original.unlink(missing_ok=True)
         if self.launcher.exists():
             changes.append(f"removed {self.launcher}")
-            if not dry_run:
-                self.launcher.unlink()
-                with contextlib.suppress(OSError):
-                    self.launcher_directory.rmdir()  # only if nothing else is in it
+        if not dry_run:
+            _remove(self._original)
+            _remove(self.launcher)
+            with contextlib.suppress(OSError):
+                self.launcher_directory.rmdir()  # only if nothing else is in it
         return changes
 
+    def _check_runtime(self, registered: object) -> None:
+        path = _path_of(registered)
+        if registered is None or path == str(self.launcher) or self.force:
+            return
+        raise UsageError.of(
+            "daemon-config-runtime",
+            f"the runtime {self.runtime_name} is {json.dumps(registered)}",
+            where=str(self.daemon_config),
+            expected=json.dumps({"path": str(self.launcher)}),
+            remedy="remove that entry first, or replace it with --force",
+        )
+
+    def _register(self, document: dict[str, Any], original: bytes | None, *, ours: bool) -> None:
+        if not ours:
+            # What stands there before our first change is what undo restores.
+            _remove(self._original)
+            if original is not None:
+                _write(self._original, original, mode=0o600)
+            document["runtimes"] = self._runtimes(document) | {
+                self.runtime_name: {"path": str(self.launcher)}
+            }
+        if self.set_as_default:
+            document["default-runtime"] = self.runtime_name
+        _write(self.daemon_config, _json(document))
+
     def _unregister(self, document: dict[str, Any]) -> None:
-        del document["runtimes"][RUNTIME]
-        if document.get("default-runtime") == RUNTIME:
-            del document["default-runtime"]
-        original = _text(self._original)
-        before = json.loads(original) if original else {}
-        if not document["runtimes"] and "runtimes" not in before:
-            del document["runtimes"]
-        if document == before and original is not None:
+        original = _bytes(self._original)
+        before = _parsed(original or b"")
+        name = self.runtime_name
+        _put_back(document["runtimes"], name, self._runtimes(before))
+        if document.get("default-runtime") == name:
+            _put_back(document, "default-runtime", before)
+        if not document["runtimes"]:
+            _put_back(document, "runtimes", before)
+        if original is not None and document == before:
             _write(self.daemon_config, original)
         elif not document and original is None:
-            self.daemon_config.unlink()
+            _remove(self.daemon_config)
         else:
             _write(self.daemon_config, _json(document))
 
-    def _read(self) -> tuple[str | None, dict[str, Any]]:
-        original = _text(self.daemon_config)
+    def _read(self) -> tuple[bytes | None, dict[str, Any]]:
+        original = _bytes(self.daemon_config)
+        found = "not an object with runtimes"
         try:
-            document = json.loads(original) if original and original.strip() else {}
-        except ValueError as error:
-            document = str(error)
-        if not isinstance(document, dict) or not isinstance(document.get("runtimes", {}), dict):
+            document = _parsed(original or b"")
+        except (ValueError, RecursionError) as error:
+            document, found = None, str(error)
+        if not isinstance(document, dict) or not isinstance(document.get("runtimes") or {}, dict):
             raise UsageError.of(
                 "daemon-config-not-json",
-                document if isinstance(document, str) else "not an object with runtimes",
+                found,
                 where=str(self.daemon_config),
                 expected="the JSON object that dockerd reads",
                 remedy="mend it first; it was not changed",
@@ -133,6 +161,17 @@ class DockerSetup:
     def _runtimes(self, document: dict[str, Any]) -> dict[str, Any]:
         runtimes: dict[str, Any] = document.get("runtimes") or {}
         return runtimes
+
+    def _check_context(self) -> None:
+        present = self._context_endpoint()
+        if present is None or present == f"unix://{self.gateway_socket}" or self.force:
+            return
+        raise UsageError.of(
+            "docker-context-taken",
+            f"the docker context {self.context} is for {present}",
+            expected=f"unix://{self.gateway_socket}",
+            remedy="name another with --context, or replace it with --force",
+        )
 
     def _apply_context(self, *, dry_run: bool) -> list[str]:
         if self.context is None:
@@ -181,30 +220,69 @@ def _docker(*arguments: str) -> str:
     return result.stdout
 
 
-def _text(path: Path) -> str | None:
+def _parsed(data: bytes) -> Any:
+    text = data.decode("utf-8-sig")
+    return json.loads(text) if text.strip() else {}
+
+
+def _path_of(runtime: object) -> object:
+    return runtime.get("path") if isinstance(runtime, dict) else None
+
+
+def _put_back(document: dict[str, Any], key: str, before: dict[str, Any]) -> None:
+    if key in before:
+        document[key] = before[key]
+    else:
+        document.pop(key, None)
+
+
+def _json(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, indent=2).encode() + b"\n"
+
+
+def _bytes(path: Path) -> bytes | None:
     try:
-        return path.read_text("utf-8")
+        return path.read_bytes()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise _failed("setup-read", path, error) from None
 
 
-def _json(document: dict[str, Any]) -> str:
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise _failed("setup-write", path, error) from None
 
 
-def _write(path: Path, text: str, *, mode: int = 0o644) -> None:
+def _write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Replace a file atomically; one that exists keeps its mode and owner."""
+    path = Path(os.path.realpath(path))  # a link stays a link
+    temporary = path.with_name(f".{path.name}.credspec")
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.credspec")
-        temporary.write_text(text, "utf-8")
+        temporary.unlink(missing_ok=True)
+        temporary.touch(mode=0o600, exist_ok=False)
+        temporary.write_bytes(data)
         temporary.chmod(mode)
         with contextlib.suppress(FileNotFoundError):
             present = path.stat()
-            temporary.chmod(present.st_mode & 0o7777)
             os.chown(temporary, present.st_uid, present.st_gid)
+            temporary.chmod(present.st_mode & 0o7777)
         temporary.replace(path)
     except OSError as error:
-        raise CredspecError.of(
-            "setup-write", error.strerror or str(error), where=str(path), remedy="run it as root"
-        ) from None
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise _failed("setup-write", path, error) from None
+
+
+def _failed(code: str, path: Path, error: OSError) -> CredspecError:
+    refused = isinstance(error, PermissionError)
+    kind = NotPermittedError if refused else CredspecError
+    return kind.of(
+        code,
+        error.strerror or str(error),
+        where=str(path),
+        remedy="run it as root" if refused else "",
+    )

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
+from credspec.agent.lease_environment import LEASE_ENVIRONMENT
 from credspec.errors import UsageError
+from credspec.runtimes.docker_gateway.json_object import JsonObject, NotAnObjectError
 from credspec.runtimes.shim import ANNOTATION, VARIABLE
 from credspec.spec.reference import SpecReference, parse_security_options
 
 RUNTIME: Final = "credspec"
-"""The name under which ``credspec setup docker`` registers the shim."""
+"""The name under which ``credspec setup docker`` registers the shim unless told otherwise."""
 
 _TARGET: Final = re.compile(r"(?:/v(\d{1,3})\.(\d{1,3}))?/containers/create(?:\?.*)?")
 _ANNOTATIONS_SINCE: Final = (1, 43)
@@ -42,64 +44,122 @@ def parse_version(text: str) -> ApiVersion | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
-def take_reference(document: object) -> SpecReference | None:
-    """Take the credential spec out of a create request's security options; None without one.
+@dataclass(frozen=True, slots=True)
+class CreateBody:
+    """The body of a create request that asks for a credential spec."""
 
-    Raises:
-        InvalidSpecError: the option's value is not one.
-    """
-    host_config = document.get("HostConfig") if isinstance(document, dict) else None
-    options = host_config.get("SecurityOpt") if isinstance(host_config, dict) else None
-    if not isinstance(options, list) or not all(isinstance(o, str) for o in options):
-        return None
-    reference, others = parse_security_options(options)
-    if reference is not None and isinstance(host_config, dict):
-        host_config["SecurityOpt"] = others or None
-    return reference
+    runtime: str
+    reference: SpecReference
+    body: JsonObject
+    host_config: JsonObject
+    other_options: tuple[str, ...]
+
+    @classmethod
+    def unpack(cls, data: bytes, runtime: str = RUNTIME) -> Self | None:
+        """Read a body; None if the daemon is to have it as it is.
+
+        That is one without a credential spec, and one that is no create request at all: the daemon
+        words that best, and takes the option in no case.
+
+        Raises:
+            InvalidSpecError: the option's value is not one.
+            UsageError: `docker-runtime-conflict` if the client asked for another runtime,
+                `docker-repeated-key` if a key that matters here is there twice.
+        """
+        try:
+            # Bytes that are not UTF-8 survive the way there and back.
+            body = JsonObject.parse(data.decode("utf-8", "surrogateescape"))
+            configs = [JsonObject.parse(member.text) for member in body.find("HostConfig")]
+        except NotAnObjectError:
+            return None
+        lists = [member.value for config in configs for member in config.find("SecurityOpt")]
+        options = [option for found in lists if isinstance(found, list) for option in found]
+        if not all(isinstance(option, str) for option in options):
+            return None
+        reference, others = parse_security_options(options)
+        if reference is None:
+            return None
+        _check_unique(body, "HostConfig", "Env")
+        _check_unique(configs[-1], "SecurityOpt", "Runtime", "Annotations")
+        _check_runtime(configs[-1], runtime)
+        return cls(runtime, reference, body, configs[-1], tuple(others))
+
+    def pack(self, version: ApiVersion) -> bytes:
+        """Return the body for a daemon that is asked in this version of the API.
+
+        Raises:
+            UsageError: `docker-wrong-type` if ``Env`` or ``Annotations`` are not what the API says.
+        """
+        # The docker client, too, sends null where there are no options.
+        config = self.host_config.with_member(
+            "SecurityOpt", json.dumps(list(self.other_options) or None)
+        ).with_member("Runtime", json.dumps(self.runtime))
+        before = _environment(self.body)
+        # One carrier only: whatever the client put there itself would contradict the option.
+        environment = [entry for entry in before if entry.partition("=")[0] != VARIABLE]
+        # The shim sets these too, but what `docker exec` starts gets its environment from here.
+        names = {entry.partition("=")[0] for entry in environment}
+        environment += [f"{n}={v}" for n, v in LEASE_ENVIRONMENT.items() if n not in names]
+        annotations = _annotations(config).without_exactly(ANNOTATION)
+        if version >= _ANNOTATIONS_SINCE:
+            annotations = annotations.with_member(ANNOTATION, json.dumps(str(self.reference)))
+        else:
+            environment.append(f"{VARIABLE}={self.reference}")
+        if annotations.members or config.find("Annotations"):
+            config = config.with_member("Annotations", str(annotations))
+        body = self.body.with_member("HostConfig", str(config))
+        if environment != before:
+            body = body.with_member("Env", json.dumps(environment))
+        return str(body).encode("utf-8", "surrogateescape")
 
 
-def add_carrier(document: dict[str, Any], reference: SpecReference, version: ApiVersion) -> None:
-    """Give a container the runtime and the carrier of its spec, in the request's own words.
-
-    Raises:
-        UsageError: `docker-runtime-conflict` if the client asked for another runtime.
-    """
-    host_config = document["HostConfig"]
-    wanted = host_config.get("Runtime")
-    if wanted not in {None, "", RUNTIME}:
+def _environment(body: JsonObject) -> list[str]:
+    value = _value(body, "Env") or []
+    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
         raise UsageError.of(
-            "docker-runtime-conflict",
-            f"--runtime {wanted} together with a credential spec",
-            expected=f"the runtime {RUNTIME}, which runs runc or crun",
-            remedy="leave --runtime out",
+            "docker-wrong-type", "something else", where="/Env", expected="a list of texts"
         )
-    host_config["Runtime"] = RUNTIME
-    # One carrier only: whatever the client put there itself would contradict the option.
-    environment = [
-        entry
-        for entry in document.get("Env") or []
-        if not (isinstance(entry, str) and entry.partition("=")[0] == VARIABLE)
-    ]
-    annotations = dict(host_config.get("Annotations") or {})
-    annotations.pop(ANNOTATION, None)
-    if version >= _ANNOTATIONS_SINCE:
-        annotations[ANNOTATION] = str(reference)
-    else:
-        environment.append(f"{VARIABLE}={reference}")
-    if annotations or "Annotations" in host_config:
-        host_config["Annotations"] = annotations
-    if environment or "Env" in document:
-        document["Env"] = environment
+    return value
 
 
-def unpack_body(body: bytes) -> object:
-    """Return a request's document, None if it is not JSON, which the daemon words best."""
+def _annotations(host_config: JsonObject) -> JsonObject:
+    found = host_config.find("Annotations")
+    if not found or found[-1].value is None:
+        return JsonObject(())
     try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
+        return JsonObject.parse(found[-1].text)
+    except NotAnObjectError:
+        raise UsageError.of(
+            "docker-wrong-type",
+            "something else",
+            where="/HostConfig/Annotations",
+            expected="an object",
+        ) from None
 
 
-def pack_body(document: object) -> bytes:
-    """Return the bytes of a rewritten document."""
-    return json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass")
+def _check_runtime(host_config: JsonObject, runtime: str) -> None:
+    found = host_config.find("Runtime")
+    # Not a set: a hostile value need not be hashable.
+    if not found or found[-1].value in (None, "", runtime):
+        return
+    raise UsageError.of(
+        "docker-runtime-conflict",
+        f"--runtime {found[-1].text[:80]} together with a credential spec",
+        expected=f"the runtime {runtime}, which runs runc or crun",
+        remedy="leave --runtime out",
+    )
+
+
+def _check_unique(parent: JsonObject, *keys: str) -> None:
+    for key in keys:
+        if len(parent.find(key)) > 1:
+            raise UsageError.of(
+                "docker-repeated-key",
+                f"{key} is there more than once, together with a credential spec",
+                expected="each key once",
+            )
+
+
+def _value(parent: JsonObject, key: str) -> Any:
+    found = parent.find(key)
+    return found[-1].value if found else None

@@ -51,9 +51,10 @@ def listening(path: Path, group: str | None, upstream: Path) -> Iterator[socket.
 
 def _group_id(group: str | None, upstream: Path) -> int | None:
     if group is None:
-        for find in (lambda: upstream.stat().st_gid, lambda: grp.getgrnam("docker").gr_gid):
-            with suppress(OSError, KeyError):
-                return find()
+        with suppress(OSError):
+            return upstream.stat().st_gid
+        with suppress(KeyError):
+            return grp.getgrnam("docker").gr_gid
         return None
     with suppress(KeyError):
         return grp.getgrnam(group).gr_gid

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import shutil
+import re
+import resource
 import signal
 import socket
 import sys
@@ -14,16 +14,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from credspec.errors import CredspecError, InvalidSpecError, UsageError
+from credspec.errors import CredspecError, InvalidSpecError
+from credspec.runtimes.docker_gateway.connection import Connection
 from credspec.runtimes.docker_gateway.create_request import (
+    RUNTIME,
     ApiVersion,
+    CreateBody,
     CreateTarget,
-    add_carrier,
-    pack_body,
     parse_target,
     parse_version,
-    take_reference,
-    unpack_body,
 )
 from credspec.runtimes.docker_gateway.http_head import (
     END,
@@ -31,18 +30,33 @@ from credspec.runtimes.docker_gateway.http_head import (
     MalformedHeadError,
     RequestHead,
 )
-from credspec.runtimes.docker_gateway.tunnel import CHUNK, tunnel
+from credspec.runtimes.docker_gateway.listening_socket import listening
+from credspec.runtimes.docker_gateway.tunnel import end_politely, tunnel
 from credspec.spec.reference import SpecReference
 from credspec.spec.spec_directory import SpecDirectory, load
 
 _MAX_BODY_BYTES: Final = 16 * 1024 * 1024
-_MAX_CONNECTIONS: Final = 1024
+MAX_CONNECTIONS: Final = 1024
+"""More clients than this at a time wait until another one ends."""
 _HEAD_SECONDS: Final = 60.0
 _BODY_SECONDS: Final = 60.0
+_MAX_LINE_BYTES: Final = 8 * 1024
+_CHUNK_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,8}")
+_PING_SECONDS: Final = 10.0
+_ANSWER_SECONDS: Final = 10.0
+_PING: Final = b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n"
 # Where the daemon on Windows has a text of its own, it stands alone, as there.
-_MOBY_CODES: Final = {"spec-reference-invalid", "spec-path-absolute", "spec-path-outside"}
-
-_Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+_MOBY_CODES: Final = {
+    "spec-reference-invalid",
+    "spec-path-absolute",
+    "spec-path-outside",
+    "spec-file-unreadable",
+}
+_SPARE_DESCRIPTORS: Final = 64
+# A client, the daemon, and now and then a question to the daemon or a file.
+_DESCRIPTORS_EACH: Final = 3
+_PAUSE_SECONDS: Final = 0.1
+_SERVER_ERROR: Final = 500
 
 
 class _Refusal(Exception):  # noqa: N818 - an answer, not a fault
@@ -55,105 +69,128 @@ class DockerGateway:
     """Forwards connections to dockerd; `say` receives a line for each thing worth knowing."""
 
     def __init__(
-        self, upstream: Path, spec_directory: Path, *, say: Callable[[str], None] = lambda _: None
+        self,
+        upstream: Path,
+        spec_directory: Path,
+        *,
+        say: Callable[[str], None] = lambda _: None,
+        limit: int = MAX_CONNECTIONS,
+        runtime: str = RUNTIME,
     ) -> None:
         self._upstream = upstream
         self._specs = SpecDirectory(spec_directory)
         self._say = say
+        self._runtime = runtime
         self._connections: set[asyncio.Task[None]] = set()
+        self._limit = limit
+        self._places = asyncio.Semaphore(limit)
 
     async def serve(self, listener: socket.socket) -> None:
         """Serve until cancelled; open connections are then closed."""
-        server = await asyncio.start_unix_server(self._connected, sock=listener, limit=CHUNK)
+        loop = asyncio.get_running_loop()
         try:
-            await server.serve_forever()
+            while True:
+                if self._places.locked():
+                    self._say(f"{self._limit} connections are open; new clients wait")
+                await self._places.acquire()
+                client = await self._accept(listener)
+                task = loop.create_task(self._connected(Connection(client)))
+                self._connections.add(task)
+                task.add_done_callback(self._ended)
         finally:
-            server.close()
-            for task in self._connections:
+            running = list(self._connections)
+            for task in running:
                 task.cancel()
-            await asyncio.gather(*self._connections, return_exceptions=True)
+            await asyncio.gather(*running, return_exceptions=True)
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - asyncio runs this in a task
-        self._connections.add(task)
-        try:
-            if len(self._connections) > _MAX_CONNECTIONS:
-                raise _Refusal(503, "Service Unavailable", "too many connections")
-            await self._forward((reader, writer))
-        except _Refusal as refusal:
-            self._say(f"refused: {refusal.message}")
-            await _answer(writer, refusal)
-        except (OSError, asyncio.IncompleteReadError):
-            pass  # one side has gone; the other learns it by the close
-        except asyncio.CancelledError:
-            pass  # the gateway stops
-        finally:
-            self._connections.discard(task)
-            writer.close()
+    async def _accept(self, listener: socket.socket) -> socket.socket:
+        while True:
+            try:
+                client, _ = await asyncio.get_running_loop().sock_accept(listener)
+            except OSError as error:
+                # Such as no more open files in the whole system: others may close some.
+                say_on_standard_error(f"cannot accept connections: {error.strerror}")
+                await asyncio.sleep(_PAUSE_SECONDS)
+            else:
+                return client
 
-    async def _forward(self, client: _Streams) -> None:
-        head = await _read_head(client[0])
-        if head is None:
-            return
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._connections.discard(task)
+        self._places.release()
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            say_on_standard_error(f"internal error: {error!r} [internal]")
+
+    async def _connected(self, client: Connection) -> None:
+        with client:
+            method = ""
+            try:
+                head = await _read_head(client)
+                method = head.method
+                await self._forward(head, client)
+            except _Refusal as refusal:
+                say = self._say if refusal.status < _SERVER_ERROR else say_on_standard_error
+                say(f"refused: {' '.join(refusal.message.splitlines())}")
+                await _answer(client, refusal, to_head=method == "HEAD")
+            except (OSError, EOFError):
+                pass  # one side has gone; the other learns it by the close
+
+    async def _forward(self, head: RequestHead, client: Connection) -> None:
         target = parse_target(head.method, head.target)
         body = b""
         if target is not None:
             head, body = await self._rewritten(head, target, client)
-        if not head.upgrades:
-            # One request a connection: then nothing of what follows needs to be understood.
-            head = head.with_fields(Connection="close")
-        daemon = await self._dial()
-        try:
-            daemon[1].write(head.pack() + body)
-            await tunnel(client, daemon)
-        finally:
-            daemon[1].close()
+            client.take_rest()  # another request; it comes again on a new connection
+        # One request a connection: then nothing of what follows needs to be understood. Also with
+        # an upgrade, which the daemon may refuse and then wait for the next request.
+        head = head.with_fields(Connection=_closing(head))
+        with await self._dial() as daemon:
+            await tunnel(client.socket, daemon.socket, head.pack() + body + client.take_rest())
 
     async def _rewritten(
-        self, head: RequestHead, target: CreateTarget, client: _Streams
+        self, head: RequestHead, target: CreateTarget, client: Connection
     ) -> tuple[RequestHead, bytes]:
         """Return a create request as the daemon takes it; without a spec, byte for byte."""
         original = await _read_body(head, client)
         forwarded = head.with_fields(
             Content_Length=str(len(original)), Transfer_Encoding=None, Expect=None
         )
-        document = unpack_body(original)
         try:
-            reference = take_reference(document)
-            if reference is None or not isinstance(document, dict):
+            create = CreateBody.unpack(original, self._runtime)
+            if create is None:
                 return forwarded, original
-            await asyncio.to_thread(self._check, reference)
-            add_carrier(document, reference, target.version or await self._daemon_version())
+            await asyncio.to_thread(self._check, create.reference)
+            body = create.pack(target.version or await self._daemon_version())
         except CredspecError as error:
             raise _Refusal(400, "Bad Request", _docker_text(error)) from None
-        body = pack_body(document)
         return forwarded.with_fields(Content_Length=str(len(body))), body
 
     def _check(self, reference: SpecReference) -> None:
         load(reference, self._specs)
 
     async def _daemon_version(self) -> ApiVersion:
-        reader, writer = await self._dial()
-        try:
-            writer.write(b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n")
-            answer = await reader.read(MAX_HEAD_BYTES)
-        finally:
-            writer.close()
+        with await self._dial() as daemon:
+            try:
+                async with asyncio.timeout(_PING_SECONDS):
+                    await daemon.send(_PING)
+                    answer = await daemon.read_until(END, MAX_HEAD_BYTES)
+            except (OSError, EOFError, asyncio.LimitOverrunError):
+                answer = b""
         for line in answer.split(b"\r\n"):
             name, _, value = line.partition(b":")
             if name.lower() == b"api-version":
                 return parse_version(value.decode("latin-1")) or (1, 0)
         return (1, 0)
 
-    async def _dial(self) -> _Streams:
+    async def _dial(self) -> Connection:
         try:
-            return await asyncio.open_unix_connection(str(self._upstream), limit=CHUNK)
+            return await Connection.dial(self._upstream)
         except OSError as error:
+            reason = error.strerror or "not in time"
             raise _Refusal(
                 502,
                 "Bad Gateway",
-                f"credspec: dockerd does not answer at {self._upstream} ({error.strerror}); "
+                f"credspec: dockerd does not answer at {self._upstream} ({reason}); "
                 "start it, or name its socket with --upstream [docker-unreachable]",
             ) from None
 
@@ -163,76 +200,49 @@ async def run(
     upstream: Path,
     spec_directory: Path,
     *,
-    group: int | None,
+    group: str | None,
     say: Callable[[str], None],
+    runtime: str = RUNTIME,
 ) -> None:
     """Serve on the socket `listen` until SIGTERM or SIGINT; the socket is removed at the end.
 
-    `group` owns the socket; None for the group of dockerd's own.
+    `group` (a name or number) owns the socket; None for the group of dockerd's own.
 
     Raises:
-        UsageError: `gateway-running`, `gateway-socket`.
+        CredspecError: as `credspec.runtimes.docker_gateway.listening_socket.listening`.
     """
-    listener = _listen(listen, group if group is not None else _group_of(upstream))
-    gateway = DockerGateway(upstream, spec_directory, say=say)
-    serving = asyncio.create_task(gateway.serve(listener))
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, serving.cancel)
-    say(f"listening on {listen}, forwarding to {upstream}")
-    try:
+    with listening(listen, group, upstream) as listener:
+        limit = affordable_connections(MAX_CONNECTIONS)
+        gateway = DockerGateway(upstream, spec_directory, say=say, limit=limit, runtime=runtime)
+        serving = asyncio.create_task(gateway.serve(listener))
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, serving.cancel)
+        say(f"listening on {listen}, forwarding to {upstream}")
         with contextlib.suppress(asyncio.CancelledError):
             await serving
-    finally:
-        listen.unlink(missing_ok=True)  # noqa: ASYNC240 - a socket, on tmpfs
 
 
-def _listen(path: Path, group: int) -> socket.socket:
-    with socket.socket(socket.AF_UNIX) as other:
-        try:
-            other.connect(str(path))
-        except OSError:
-            path.unlink(missing_ok=True)
-        else:
-            raise UsageError.of("gateway-running", "another gateway answers", where=str(path))
-    listener = socket.socket(socket.AF_UNIX)
-    try:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        # Nobody may connect before owner and mode are right.
-        previous = os.umask(0o177)
-        try:
-            listener.bind(str(path))
-        finally:
-            os.umask(previous)
-        if group != os.getegid():
-            shutil.chown(path, group=group)
-        path.chmod(0o660)
-    except OSError as error:
-        listener.close()
-        raise UsageError.of(
-            "gateway-socket", error.strerror or str(error), where=str(path)
-        ) from None
-    listener.listen(512)
-    return listener
+def affordable_connections(wanted: int) -> int:
+    """Raise the limit of open files as far as `wanted` needs; return how many that allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted * _DESCRIPTORS_EACH + _SPARE_DESCRIPTORS
+    if soft < needed:
+        soft = min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(1, min(wanted, (soft - _SPARE_DESCRIPTORS) // _DESCRIPTORS_EACH))
 
 
-def _group_of(path: Path) -> int:
-    try:
-        return path.stat().st_gid
-    except OSError:
-        return os.getegid()
+def _closing(head: RequestHead) -> str:
+    options = [o.strip() for value in head.values("Connection") for o in value.split(",")]
+    kept = [o for o in options if head.upgrades and o.lower() not in {"", "close", "keep-alive"}]
+    return ", ".join([*kept, "close"])
 
 
-async def _read_head(reader: asyncio.StreamReader) -> RequestHead | None:
-    """Return the request's head; None if the client closed without one."""
+async def _read_head(client: Connection) -> RequestHead:
     try:
         async with asyncio.timeout(_HEAD_SECONDS):
-            data = await reader.readuntil(END)
-        if len(data) > MAX_HEAD_BYTES:
-            raise asyncio.LimitOverrunError("head", len(data))
-        return RequestHead.unpack(data)
-    except asyncio.IncompleteReadError:
-        return None
+            return RequestHead.unpack(await client.read_until(END, MAX_HEAD_BYTES))
     except asyncio.LimitOverrunError:
         raise _Refusal(431, "Request Header Fields Too Large", "request head too large") from None
     except MalformedHeadError:
@@ -241,41 +251,54 @@ async def _read_head(reader: asyncio.StreamReader) -> RequestHead | None:
         raise _Refusal(408, "Request Timeout", "no request in time") from None
 
 
-async def _read_body(head: RequestHead, client: _Streams) -> bytes:
-    reader, writer = client
-    if head.values("Expect"):
-        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+async def _read_body(head: RequestHead, client: Connection) -> bytes:
     try:
         async with asyncio.timeout(_BODY_SECONDS):
-            if "chunked" in [v.lower() for v in head.values("Transfer-Encoding")]:
-                return await _read_chunks(reader)
-            lengths = set(head.values("Content-Length"))
-            length = int(lengths.pop()) if lengths else 0
-            if lengths or length < 0:
-                raise ValueError
-            if length > _MAX_BODY_BYTES:
-                raise _too_large()
-            return await reader.readexactly(length)
+            length = _body_length(head)
+            if head.values("Expect"):
+                await client.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            if length is None:
+                return await _read_chunks(client)
+            return await client.read_exactly(length)
     except (ValueError, asyncio.LimitOverrunError):
         raise _Refusal(400, "Bad Request", "malformed request body") from None
     except TimeoutError:
         raise _Refusal(408, "Request Timeout", "no request body in time") from None
 
 
-async def _read_chunks(reader: asyncio.StreamReader) -> bytes:
+def _body_length(head: RequestHead) -> int | None:
+    """Return the body's length, None for a chunked one; ValueError if head contradicts itself."""
+    codings = [value.lower() for value in head.values("Transfer-Encoding")]
+    lengths = set(head.values("Content-Length"))
+    if codings:
+        if codings != ["chunked"] or lengths:
+            raise ValueError
+        return None
+    length = lengths.pop() if lengths else "0"
+    if lengths or not (length.isascii() and length.isdigit()):
+        raise ValueError
+    if int(length) > _MAX_BODY_BYTES:
+        raise _too_large()
+    return int(length)
+
+
+async def _read_chunks(client: Connection) -> bytes:
     body = bytearray()
     while True:
-        size = int((await reader.readuntil(b"\r\n")).partition(b";")[0], 16)
-        if size < 0:
+        line = await client.read_until(b"\r\n", _MAX_LINE_BYTES)
+        digits = line.partition(b";")[0].strip()
+        if _CHUNK_SIZE.fullmatch(digits) is None:
             raise ValueError
+        size = int(digits, 16)
         if len(body) + size > _MAX_BODY_BYTES:
             raise _too_large()
         if size == 0:
-            while await reader.readuntil(b"\r\n") != b"\r\n":
+            while await client.read_until(b"\r\n", _MAX_LINE_BYTES) != b"\r\n":
                 pass  # trailers mean nothing here
             return bytes(body)
-        body += await reader.readexactly(size)
-        await reader.readexactly(2)
+        body += await client.read_exactly(size)
+        if await client.read_exactly(2) != b"\r\n":
+            raise ValueError
 
 
 def _too_large() -> _Refusal:
@@ -288,15 +311,16 @@ def _docker_text(error: CredspecError) -> str:
     return str(error)
 
 
-async def _answer(writer: asyncio.StreamWriter, refusal: _Refusal) -> None:
+async def _answer(client: Connection, refusal: _Refusal, *, to_head: bool) -> None:
     body = json.dumps({"message": refusal.message}).encode() + b"\n"
     head = (
         f"HTTP/1.1 {refusal.status} {refusal.reason}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )
     with contextlib.suppress(OSError):
-        writer.write(head.encode() + body)
-        await writer.drain()
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            await client.send(head.encode() + (b"" if to_head else body))
+        await end_politely(client.socket)
 
 
 def say_on_standard_error(line: str) -> None:

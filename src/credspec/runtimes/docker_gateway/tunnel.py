@@ -1,48 +1,106 @@
-"""Bytes both ways between two connections, as if they were one."""
+"""Bytes both ways between two sockets, as if they were one."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
+import socket
+from enum import Enum, auto
 from typing import Final
 
-CHUNK: Final = 256 * 1024
-# After the daemon's last byte a client has this long to close its side.
-_LAST_WORDS_SECONDS: Final = 10.0
+CHUNK: Final = 64 * 1024
+# After the last byte for it a client has this long to stop sending.
+_LAST_WORDS_SECONDS: Final = 1.0
+_HANG_UP_SECONDS: Final = 5.0
 
 
-async def tunnel(
-    client: tuple[asyncio.StreamReader, asyncio.StreamWriter],
-    daemon: tuple[asyncio.StreamReader, asyncio.StreamWriter],
-) -> None:
-    """Copy until both sides have ended; the end of one side alone is passed on as such.
+class _End(Enum):
+    """Why one direction ended."""
 
-    Attached containers need that: the end of their input is not the end of their output.
+    SOURCE_ENDED = auto()
+    SOURCE_LOST = auto()
+    TARGET_LOST = auto()
+
+
+async def tunnel(client: socket.socket, daemon: socket.socket, first: bytes = b"") -> None:
+    """Send `first` to the daemon, then copy until both sides have ended or one is gone.
+
+    The end of one side alone is passed on as such, however long the other goes on: attached
+    containers need that. Both sockets are non-blocking Unix sockets; they stay open.
     """
-    upwards = asyncio.create_task(_copy(client[0], daemon[1]))
-    downwards = asyncio.create_task(_copy(daemon[0], client[1]))
+    # Not asyncio's streams: after a failed write they drop what the daemon has answered.
+    upwards = asyncio.create_task(_copy(client, daemon, first))
+    downwards = asyncio.create_task(_copy(daemon, client))
+    running = {upwards, downwards}
     try:
-        await asyncio.wait({upwards, downwards}, return_when=asyncio.FIRST_COMPLETED)
-        if downwards.done() or not upwards.result():
-            await asyncio.wait({upwards, downwards}, timeout=_LAST_WORDS_SECONDS)
-        else:
-            await downwards
+        while running and not _is_over(upwards, client, downwards, daemon):
+            # With one direction at its end nothing tells of a side that goes away: look.
+            _, running = await asyncio.wait(
+                running,
+                timeout=_HANG_UP_SECONDS if len(running) == 1 else None,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
     finally:
         for task in (upwards, downwards):
             task.cancel()
         await asyncio.gather(upwards, downwards, return_exceptions=True)
+    await end_politely(client)
 
 
-async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> bool:
-    """Copy to the end and pass the end on; return whether both sides were sound until then."""
-    try:
-        while chunk := await source.read(CHUNK):
-            target.write(chunk)
-            await target.drain()
-        if target.can_write_eof():
-            target.write_eof()
-    except OSError:
-        with contextlib.suppress(OSError):
-            target.close()
-        return False
-    return True
+async def end_politely(client: socket.socket) -> None:
+    """End the answer, and take in for a moment what the client still sends.
+
+    Closed with unread bytes, the socket would break the client's sending before it reads why.
+    """
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(OSError, TimeoutError):
+        client.shutdown(socket.SHUT_WR)
+        async with asyncio.timeout(_LAST_WORDS_SECONDS):
+            rest = b"?"
+            while rest:
+                await asyncio.sleep(0)
+                rest = await loop.sock_recv(client, CHUNK)
+
+
+async def _copy(source: socket.socket, target: socket.socket, chunk: bytes = b"") -> _End:
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            await loop.sock_sendall(target, chunk)
+        except OSError:
+            return _End.TARGET_LOST
+        # Neither call waits while both sides are quick, and others want their turn.
+        await asyncio.sleep(0)
+        try:
+            chunk = await loop.sock_recv(source, CHUNK)
+        except OSError:
+            return _End.SOURCE_LOST
+        if not chunk:
+            with contextlib.suppress(OSError):
+                target.shutdown(socket.SHUT_WR)
+            return _End.SOURCE_ENDED
+
+
+def _is_over(
+    upwards: asyncio.Task[_End],
+    client: socket.socket,
+    downwards: asyncio.Task[_End],
+    daemon: socket.socket,
+) -> bool:
+    """Return whether nothing can flow any more, although a direction may still wait."""
+    if upwards.done():
+        end = upwards.result()
+        # A daemon that takes no more of the request may still be answering.
+        if end is _End.SOURCE_LOST or (end is _End.SOURCE_ENDED and _hung_up(client)):
+            return True
+    if downwards.done():
+        return downwards.result() is not _End.SOURCE_ENDED or _hung_up(daemon)
+    return False
+
+
+def _hung_up(side: socket.socket) -> bool:
+    """Return whether the other end of a Unix socket is closed, not only ended for writing."""
+    poll = select.poll()
+    poll.register(side, 0)
+    return any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(0))

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from credspec.errors import InvalidSpecError, UsageError
+from credspec.runtimes.docker_gateway.create_request import (
+    CreateBody,
+    CreateTarget,
+    parse_target,
+    parse_version,
+)
+from credspec.runtimes.docker_gateway.json_object import JsonObject
+
+OPTION = "credentialspec=file://www.json"
+OLD, NEW = (1, 42), (1, 43)
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=15,
+)
+ours = {"hostconfig", "env", "securityopt", "runtime", "annotations"}
+members = st.dictionaries(
+    st.text().filter(lambda key: key.casefold() not in ours), json_values, max_size=5
+)
+
+
+def rewritten(document: Any, version: tuple[int, int] = OLD) -> Any:
+    data = document if isinstance(document, bytes) else json.dumps(document).encode()
+    create = CreateBody.unpack(data)
+    assert create is not None
+    return json.loads(create.pack(version))
+
+
+def request(*options: str, **host_config: Any) -> dict[str, Any]:
+    return {"Image": "x", "HostConfig": {"SecurityOpt": list(options), **host_config}}
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "expected"),
+    [
+        ("POST", "/v1.41/containers/create?name=a", CreateTarget((1, 41))),
+        ("POST", "/containers/create", CreateTarget(None)),
+        ("GET", "/containers/create", None),
+        ("POST", "/v1.41/containers/create/", None),
+        ("POST", "/v1.41/containers/created", None),
+        ("POST", "/v1.41/containers/x/start?a=/containers/create", None),
+        ("POST", "/v1.41/services/create", None),
+    ],
+)
+def test_target(method: str, target: str, expected: CreateTarget | None) -> None:
+    assert parse_target(method, target) == expected
+
+
+def test_version() -> None:
+    assert parse_version(" 1.41 ") == (1, 41)
+    assert parse_version("one") is None
+
+
+def test_old_daemons_get_an_environment_variable() -> None:
+    document = rewritten(request(OPTION) | {"Env": ["A=1"]})
+    assert document["Env"] == ["A=1", "CREDSPEC=file://www.json"]
+    assert document["HostConfig"] == {"SecurityOpt": None, "Runtime": "credspec"}
+
+
+def test_new_daemons_get_an_annotation() -> None:
+    document = rewritten(request(OPTION, Annotations={"a": "b"}) | {"Env": ["A=1"]}, NEW)
+    assert document["Env"] == ["A=1"]
+    expected = {"a": "b", "credspec.dev/spec": "file://www.json"}
+    assert document["HostConfig"]["Annotations"] == expected
+
+
+def test_other_options_stay_in_order_and_the_last_spec_wins() -> None:
+    options = ["seccomp=unconfined", "CredentialSpec=FILE://a.json", "no-new-privileges", OPTION]
+    document = rewritten(request(*options))
+    assert document["HostConfig"]["SecurityOpt"] == ["seccomp=unconfined", "no-new-privileges"]
+    assert document["Env"] == ["CREDSPEC=file://www.json"]
+
+
+def test_a_raw_document_is_carried_verbatim() -> None:
+    raw = '{"a": "=://\\u00e9\\"", "b": 1.50}'
+    document = rewritten(request(f"credentialspec=raw://{raw}"))
+    assert document["Env"] == [f"CREDSPEC=raw://{raw}"]
+
+
+@pytest.mark.parametrize("version", [OLD, NEW])
+def test_the_option_wins_over_carriers_of_the_client(version: tuple[int, int]) -> None:
+    document = rewritten(
+        request(OPTION, Annotations={"credspec.dev/spec": "file://evil.json"})
+        | {"Env": ["CREDSPEC=file://evil.json", "CREDSPEC", "CREDSPEC_OTHER=1"]},
+        version,
+    )
+    assert "evil" not in json.dumps(document)
+    assert json.dumps(document).count("file://www.json") == 1
+    assert "CREDSPEC_OTHER=1" in document["Env"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"HostConfig": null}',
+        b'{"HostConfig": []}',
+        b'{"HostConfig": {"SecurityOpt": "credentialspec=rubbish"}}',
+        b'{"HostConfig": {"SecurityOpt": [1, "credentialspec=file://a"]}}',
+        b'{"HostConfig": {"SecurityOpt": ["seccomp=unconfined"]}} ',
+        b'{"HostConfig": {"SecurityOpt": ["credentialspec=file://a"]}} more',
+        b'{"a": NaN, "HostConfig": {"SecurityOpt": ["credentialspec=file://a"]}}',
+    ],
+)
+def test_what_the_daemon_is_to_have_as_it_is(data: bytes) -> None:
+    assert CreateBody.unpack(data) is None
+
+
+@given(members)
+def test_a_request_without_the_option_is_never_touched(document: dict[str, Any]) -> None:
+    assert CreateBody.unpack(json.dumps(document).encode()) is None
+
+
+@given(st.binary())
+def test_no_bytes_break_it(data: bytes) -> None:
+    assert CreateBody.unpack(data) is None
+
+
+@given(members, members, st.booleans())
+def test_unknown_members_survive(
+    body: dict[str, Any], config: dict[str, Any], ascii_only: bool
+) -> None:
+    document = body | {"HostConfig": config | {"SecurityOpt": [OPTION]}}
+    data = json.dumps(document, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+    result = rewritten(data)
+    assert {key: result[key] for key in body} == body
+    assert {key: result["HostConfig"][key] for key in config} == config
+
+
+def test_numbers_repeated_keys_and_invalid_utf_8_survive_as_written() -> None:
+    kept = b'"A":1e400,"A":123456789012345678901234567890.10,"B":"\xff\\ud800\\/"'
+    data = b'{%b,"HostConfig":{%b,"SecurityOpt":["%b"]}}' % (kept, kept, OPTION.encode())
+    create = CreateBody.unpack(data)
+    assert create is not None
+    assert create.pack(NEW).count(kept) == 2
+
+
+def test_keys_count_in_any_letter_case_as_for_the_daemon() -> None:
+    result = rewritten({"hostconfig": {"securityopt": [OPTION], "RUNTIME": ""}, "env": ["A=1"]})
+    assert result == {
+        "hostconfig": {"securityopt": None, "RUNTIME": "credspec"},
+        "env": ["A=1", "CREDSPEC=file://www.json"],
+    }
+
+
+@pytest.mark.parametrize("runtime", ["runc", 1, [1], {"a": 1}])
+def test_another_runtime_is_a_conflict(runtime: object) -> None:
+    with pytest.raises(UsageError, match="docker-runtime-conflict"):
+        rewritten(request(OPTION, Runtime=runtime))
+
+
+@pytest.mark.parametrize("runtime", [None, "", "credspec"])
+def test_our_runtime_or_none_is_no_conflict(runtime: object) -> None:
+    assert rewritten(request(OPTION, Runtime=runtime))["HostConfig"]["Runtime"] == "credspec"
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        request(OPTION) | {"Env": 5},
+        request(OPTION) | {"Env": [5]},
+        request(OPTION, Annotations="a"),
+        request(OPTION, Annotations=["a"]),
+    ],
+)
+def test_wrong_types_are_refused_not_dropped(document: object) -> None:
+    with pytest.raises(UsageError, match="docker-wrong-type"):
+        rewritten(document)
+
+
+def test_a_host_config_that_the_daemon_would_drop_is_refused() -> None:
+    config = '"HostConfig": {"SecurityOpt": ["credentialspec=file://a"]}'
+    assert CreateBody.unpack(f'{{{config}, "HostConfig": null}}'.encode()) is None
+    with pytest.raises(UsageError, match="docker-repeated-key"):
+        CreateBody.unpack(f'{{{config}, "hostConfig": {{}}}}'.encode())
+
+
+def test_a_malformed_reference_has_the_text_of_windows() -> None:
+    with pytest.raises(InvalidSpecError, match="value must be prefixed by 'file://'"):
+        CreateBody.unpack(json.dumps(request("credentialspec=rubbish")).encode())
+
+
+@given(st.dictionaries(st.text(), json_values))
+def test_json_objects_come_back(document: dict[str, Any]) -> None:
+    for text in (json.dumps(document), json.dumps(document, indent=3)):
+        assert json.loads(str(JsonObject.parse(text))) == document

@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from credspec.errors import UsageError
+from credspec.runtimes import shim_launcher
+from credspec.runtimes.docker_setup import DockerSetup
+
+
+@pytest.fixture
+def setup(tmp_path: Path) -> DockerSetup:
+    return DockerSetup(
+        run_directory=tmp_path / "run",
+        gateway_socket=tmp_path / "run/docker.sock",
+        daemon_config=tmp_path / "etc/daemon.json",
+        launcher_directory=tmp_path / "libexec",
+        context=None,
+    )
+
+
+def files(setup: DockerSetup) -> dict[str, bytes]:
+    root = setup.run_directory.parent
+    found = (path for path in root.rglob("*") if path.is_file() and "bin" not in path.parts)
+    return {str(path.relative_to(root)): path.read_bytes() for path in found}
+
+
+def given(setup: DockerSetup, text: bytes) -> None:
+    setup.daemon_config.parent.mkdir(exist_ok=True)
+    setup.daemon_config.write_bytes(text)
+
+
+def document(setup: DockerSetup) -> object:
+    return json.loads(setup.daemon_config.read_text())
+
+
+def test_without_a_configuration_one_is_made_and_removed_again(setup: DockerSetup) -> None:
+    assert len(setup.apply()) == 2
+    assert document(setup) == {"runtimes": {"credspec": {"path": str(setup.launcher)}}}
+    assert os.access(setup.launcher, os.X_OK)
+    assert len(setup.undo()) == 2
+    assert files(setup) == {}
+    assert not setup.launcher_directory.exists()
+
+
+@pytest.mark.parametrize(
+    "original",
+    [
+        b"{}",
+        b"",
+        b" \n",
+        b'{"log-level":"info","x-unknown":[1,2.50],\t"runtimes":{}}',
+        b'{"runtimes": {"nvidia": {"path": "/n", "runtimeArgs": []}}, "a": "\xc3\xa9"}\r\n',
+        b'\xef\xbb\xbf{"debug": true}',
+        b'{"default-runtime": "nvidia", "runtimes": null}',
+    ],
+)
+@pytest.mark.parametrize("set_as_default", [False, True])
+def test_undo_restores_every_byte(
+    setup: DockerSetup, original: bytes, set_as_default: bool
+) -> None:
+    given(setup, original)
+    plan = replace(setup, set_as_default=set_as_default)
+    plan.apply()
+    assert document(plan)["runtimes"]["credspec"] == {"path": str(plan.launcher)}  # type: ignore[index]
+    plan.undo()
+    assert files(plan) == {"etc/daemon.json": original}
+
+
+def test_both_ways_may_be_repeated(setup: DockerSetup) -> None:
+    given(setup, b'{"debug":true}')
+    setup.apply()
+    before = files(setup)
+    assert setup.apply() == []
+    assert files(setup) == before
+    setup.undo()
+    assert setup.undo() == []
+    assert files(setup) == {"etc/daemon.json": b'{"debug":true}'}
+
+
+def test_the_default_set_later_is_taken_back_too(setup: DockerSetup) -> None:
+    original = b'{"default-runtime":"crun","runtimes":{"crun":{"path":"crun"}}}'
+    given(setup, original)
+    setup.apply()
+    assert len(replace(setup, set_as_default=True).apply()) == 1
+    assert document(setup)["default-runtime"] == "credspec"  # type: ignore[index]
+    setup.undo()
+    assert files(setup) == {"etc/daemon.json": original}
+
+
+def test_changes_of_others_stay(setup: DockerSetup) -> None:
+    given(setup, b'{"debug": true}')
+    setup.apply()
+    changed = document(setup) | {"mtu": 1400}  # type: ignore[operator]
+    setup.daemon_config.write_text(json.dumps(changed))
+    setup.undo()
+    assert document(setup) == {"debug": True, "mtu": 1400}
+
+
+def test_keys_keep_their_order_and_the_file_its_mode(setup: DockerSetup) -> None:
+    given(setup, b'{"z": 1, "runtimes": {"y": {}}, "a": 2}')
+    setup.daemon_config.chmod(0o640)
+    setup.apply()
+    assert list(document(setup)) == ["z", "runtimes", "a"]  # type: ignore[call-overload]
+    assert setup.daemon_config.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_link_stays_a_link(setup: DockerSetup, tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "real.json").write_text("{}")
+    setup.daemon_config.symlink_to("../real.json")
+    setup.apply()
+    assert setup.daemon_config.is_symlink()
+    assert "credspec" in (tmp_path / "real.json").read_text()
+
+
+@pytest.mark.parametrize("bad", [b"{", b"[]", b"\xff", b'{"runtimes": []}', b"[" * 100_000])
+def test_a_broken_configuration_is_left_alone(setup: DockerSetup, bad: bytes) -> None:
+    given(setup, bad)
+    for action in (setup.apply, setup.undo):
+        with pytest.raises(UsageError, match="daemon-config-not-json"):
+            action()
+    assert files(setup) == {"etc/daemon.json": bad}
+
+
+def test_another_runtime_of_that_name_is_left_alone_unless_forced(setup: DockerSetup) -> None:
+    original = b'{"runtimes":{"credspec":{"path":"/other"}}}'
+    given(setup, original)
+    with pytest.raises(UsageError, match="daemon-config-runtime"):
+        setup.apply()
+    assert files(setup) == {"etc/daemon.json": original}, "nothing half-made"
+    replace(setup, force=True).apply()
+    setup.undo()
+    assert files(setup) == {"etc/daemon.json": original}
+
+
+def test_a_dry_run_says_the_same_and_does_nothing(setup: DockerSetup) -> None:
+    given(setup, b"{}")
+    said = setup.apply(dry_run=True)
+    assert files(setup) == {"etc/daemon.json": b"{}"}
+    assert setup.apply() == said
+    before = files(setup)
+    said = setup.undo(dry_run=True)
+    assert files(setup) == before
+    assert setup.undo() == said
+
+
+CLIENT = """#!/bin/sh
+echo "$@" >> {log}
+[ "$2" = inspect ] || exit 0
+[ -n "{endpoint}" ] || exit 1
+echo '[{{"Endpoints": {{"docker": {{"Host": "{endpoint}"}}}}}}]'
+"""
+
+
+def client(directory: Path, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (directory / "bin").mkdir(exist_ok=True)
+    log, program = directory / "bin/log", directory / "bin/docker"
+    program.write_text(CLIENT.format(log=log, endpoint=endpoint))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    return log
+
+
+def test_the_context_is_made_and_removed(
+    setup: DockerSetup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = replace(setup, context="credspec")
+    log = client(tmp_path, "", monkeypatch)
+    plan.apply()
+    assert f"context create credspec --docker host=unix://{plan.gateway_socket}" in log.read_text()
+    client(tmp_path, f"unix://{plan.gateway_socket}", monkeypatch)
+    assert plan.apply() == []
+    plan.undo()
+    assert "context rm --force credspec" in log.read_text()
+
+
+def test_a_context_of_somebody_else_is_left_alone(
+    setup: DockerSetup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = replace(setup, context="credspec")
+    log = client(tmp_path, "ssh://elsewhere", monkeypatch)
+    with pytest.raises(UsageError, match="docker-context-taken"):
+        plan.apply()
+    assert plan.undo() == []
+    assert "rm" not in log.read_text()
+    assert files(setup) == {}
+
+
+def test_no_docker_client_is_said_and_no_obstacle(
+    setup: DockerSetup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    changes = replace(setup, context="credspec").apply()
+    assert "no docker client" in changes[-1]
+    assert setup.launcher.exists()
+
+
+def test_the_launcher_runs_the_shim(tmp_path: Path) -> None:
+    runtime = tmp_path / "runtime"
+    runtime.write_text('#!/bin/sh\necho "ran $@"\n')
+    runtime.chmod(0o755)
+    launcher = tmp_path / "credspec-runtime"
+    launcher.write_text(shim_launcher.launcher_text(tmp_path, [str(runtime)]))
+    launcher.chmod(0o755)
+    assert launcher.read_text().startswith(f"#!{sys.executable} -IS\n")
+    result = subprocess.run([launcher, "list"], capture_output=True, text=True, check=True)
+    assert result.stdout == "ran list\n"
+
+
+@pytest.mark.parametrize("path", ["/opt/my python/bin/python", "/" + "x" * 260, ""])
+def test_interpreters_that_no_shebang_can_name(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", path)
+    with pytest.raises(UsageError, match="launcher-interpreter"):
+        shim_launcher.launcher_text(Path("/run/credspec"))
