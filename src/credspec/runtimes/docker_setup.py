@@ -148,7 +148,7 @@ class DockerSetup:
             document = _parsed(original or b"")
         except (ValueError, RecursionError) as error:
             document, found = None, str(error)
-        if not isinstance(document, dict) or not isinstance(document.get("runtimes") or {}, dict):
+        if not isinstance(document, dict) or not isinstance(document.get("runtimes"), dict | None):
             raise UsageError.of(
                 "daemon-config-not-json",
                 found,

@@ -39,7 +39,7 @@ def launcher_text(run_directory: Path, runtimes: Sequence[str] = ("runc", "crun"
             shebang line.
     """
     interpreter = sys.executable
-    if " " in interpreter or len(f"#!{interpreter} -IS".encode()) > _MAX_SHEBANG_BYTES:
+    if len(interpreter.split()) != 1 or len(f"#!{interpreter} -IS".encode()) > _MAX_SHEBANG_BYTES:
         raise UsageError.of(
             "launcher-interpreter",
             interpreter,
