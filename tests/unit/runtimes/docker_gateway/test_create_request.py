@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from credspec.agent.lease_environment import LEASE_ENVIRONMENT
 from credspec.errors import InvalidSpecError, UsageError
 from credspec.runtimes.docker_gateway.create_request import (
     CreateBody,
@@ -18,9 +19,14 @@ from credspec.runtimes.docker_gateway.json_object import JsonObject
 
 OPTION = "credentialspec=file://www.json"
 OLD, NEW = (1, 42), (1, 43)
+TICKETS = [f"{name}={value}" for name, value in LEASE_ENVIRONMENT.items()]
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=15,
 )
@@ -64,13 +70,18 @@ def test_version() -> None:
 
 def test_old_daemons_get_an_environment_variable() -> None:
     document = rewritten(request(OPTION) | {"Env": ["A=1"]})
-    assert document["Env"] == ["A=1", "CREDSPEC=file://www.json"]
+    assert document["Env"] == ["A=1", *TICKETS, "CREDSPEC=file://www.json"]
     assert document["HostConfig"] == {"SecurityOpt": None, "Runtime": "credspec"}
+
+
+def test_variables_of_the_client_stay_what_they_are() -> None:
+    document = rewritten(request(OPTION) | {"Env": ["KRB5CCNAME=FILE:/mine"]}, NEW)
+    assert document["Env"] == ["KRB5CCNAME=FILE:/mine", *TICKETS[1:]]
 
 
 def test_new_daemons_get_an_annotation() -> None:
     document = rewritten(request(OPTION, Annotations={"a": "b"}) | {"Env": ["A=1"]}, NEW)
-    assert document["Env"] == ["A=1"]
+    assert document["Env"] == ["A=1", *TICKETS]
     expected = {"a": "b", "credspec.dev/spec": "file://www.json"}
     assert document["HostConfig"]["Annotations"] == expected
 
@@ -79,13 +90,13 @@ def test_other_options_stay_in_order_and_the_last_spec_wins() -> None:
     options = ["seccomp=unconfined", "CredentialSpec=FILE://a.json", "no-new-privileges", OPTION]
     document = rewritten(request(*options))
     assert document["HostConfig"]["SecurityOpt"] == ["seccomp=unconfined", "no-new-privileges"]
-    assert document["Env"] == ["CREDSPEC=file://www.json"]
+    assert document["Env"] == [*TICKETS, "CREDSPEC=file://www.json"]
 
 
 def test_a_raw_document_is_carried_verbatim() -> None:
     raw = '{"a": "=://\\u00e9\\"", "b": 1.50}'
     document = rewritten(request(f"credentialspec=raw://{raw}"))
-    assert document["Env"] == [f"CREDSPEC=raw://{raw}"]
+    assert document["Env"] == [*TICKETS, f"CREDSPEC=raw://{raw}"]
 
 
 @pytest.mark.parametrize("version", [OLD, NEW])
@@ -155,7 +166,7 @@ def test_keys_count_in_any_letter_case_as_for_the_daemon() -> None:
     result = rewritten({"hostconfig": {"securityopt": [OPTION], "RUNTIME": ""}, "env": ["A=1"]})
     assert result == {
         "hostconfig": {"securityopt": None, "RUNTIME": "credspec"},
-        "env": ["A=1", "CREDSPEC=file://www.json"],
+        "env": ["A=1", *TICKETS, "CREDSPEC=file://www.json"],
     }
 
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -220,9 +220,9 @@ async def test_an_answer_in_the_middle_of_an_upload_arrives(tmp_path: Path) -> N
             client.settimeout(5)
             client.connect(str(path))
             client.sendall(b"POST /images/load HTTP/1.1\r\nContent-Length: 9999999\r\n\r\n")
-            with pytest.raises(OSError, match="Broken pipe|reset"):
-                while True:
-                    client.sendall(b"x" * 65536)
+            # Whether all of it can be sent is a matter of time; the answer must be there.
+            with suppress(ConnectionError):
+                client.sendall(b"x" * 9_000_000)
             return client.recv(65536)
 
     async with gateway(tmp_path, daemon) as path:
