@@ -1,0 +1,138 @@
+"""A dockerd of its own, with a network of none and no domain behind it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+CREDSPEC = [sys.executable, "-c", "from credspec.cli.main import main; main()"]
+SOURCE = Path(__file__).parents[3] / "src"
+
+
+class Daemon:
+    """A dockerd in a directory, started and stopped with all that it leaves."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.socket = directory / "docker.sock"
+        self.config = directory / "daemon.json"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *options: str) -> None:
+        with (self.directory / "dockerd.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    "dockerd",
+                    f"--data-root={self.directory}/data",
+                    f"--exec-root={self.directory}/exec",
+                    f"--pidfile={self.directory}/pid",
+                    f"--host=unix://{self.socket}",
+                    "--bridge=none",
+                    "--iptables=false",
+                    *options,
+                ],
+                stdout=log,
+                stderr=log,
+            )
+        wait_for(self.socket, self.process, log_file=self.directory / "dockerd.log")
+
+    def reload(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(10)
+        for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
+            mount = line.split()[4]
+            if mount.startswith(f"{self.directory}/"):
+                subprocess.run(["umount", "-l", mount], check=False)
+
+
+def wait_for(path: Path, process: subprocess.Popen[bytes], *, log_file: Path) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        assert process.poll() is None, log_file.read_text()[-2000:]
+        with socket.socket(socket.AF_UNIX) as connection:
+            if connection.connect_ex(str(path)) == 0:
+                return
+        time.sleep(0.05)
+    raise AssertionError(log_file.read_text()[-2000:])
+
+
+def docker(path: Path, *arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run the docker command at a socket."""
+    settings = {"capture_output": True, "text": True, "timeout": 60, **options}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("DOCKER_")}
+    environment |= {"DOCKER_CONFIG": f"{path.parent}/client", "DOCKER_BUILDKIT": "0"}
+    command = ["docker", "-H", f"unix://{path}", *arguments]
+    return subprocess.run(command, check=False, env=environment, **settings)  # type: ignore[call-overload]
+
+
+def credspec(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run the credspec command to its end."""
+    return subprocess.run(
+        [*CREDSPEC, *arguments],
+        env=os.environ | {"PYTHONPATH": str(SOURCE)} | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@contextmanager
+def running_gateway(listen: Path, upstream: Path, specs: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the gateway as a process."""
+    log_file = listen.with_suffix(".log")
+    places = ["--listen", str(listen), "--upstream", str(upstream), "--spec-directory", str(specs)]
+    with log_file.open("ab") as log:
+        process = subprocess.Popen(
+            [*CREDSPEC, "docker-gateway", *places],
+            env=os.environ | {"PYTHONPATH": str(SOURCE)},
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        wait_for(listen, process, log_file=log_file)
+        yield process
+    finally:
+        process.terminate()
+        assert process.wait(10) == 0
+        assert not listen.exists()
+
+
+@contextmanager
+def running_daemon(directory: Path, *options: str) -> Iterator[Daemon]:
+    """Run a dockerd in `directory`."""
+    daemon = Daemon(directory)
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, directory / "data", ignore_errors=True)
+        stack.callback(daemon.stop)
+        daemon.start(*options)
+        yield daemon
+
+
+def write_image(path: Path) -> None:
+    """Write a root file system of a static busybox."""
+    with tarfile.open(path, "w") as tar:
+        tar.add("/bin/busybox", "bin/busybox")
+        for name in ("sh", "cat", "echo", "sleep", "true", "seq", "wc", "env", "head"):
+            link = tarfile.TarInfo(f"bin/{name}")
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            tar.addfile(link)

@@ -1,0 +1,324 @@
+"""The docker command through the gateway, at a real dockerd with a runtime that is only runc."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from e2e.docker.gateway_fixtures import (
+    Daemon,
+    docker,
+    running_daemon,
+    running_gateway,
+    write_image,
+)
+
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0
+    or not all(shutil.which(name) for name in ("dockerd", "docker", "runc"))
+    or not Path("/bin/busybox").exists(),
+    reason="needs root, dockerd, docker, runc and busybox-static",
+)
+
+SAMPLE = Path(__file__).parents[2] / "unit/spec/samples/windows_powershell_5.json"
+MALFORMED = (
+    "docker: Error response from daemon: invalid credential spec security option - value must be "
+    "prefixed by 'file://', 'registry://', or 'raw://' followed by a non-empty value\n"
+)
+
+Docker = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    directory = tmp_path_factory.mktemp("gateway")
+    runc = shutil.which("runc") or "runc"
+    with running_daemon(directory, f"--add-runtime=credspec={runc}") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def specs(daemon: Daemon) -> Path:
+    directory = daemon.directory / "specs"
+    directory.mkdir()
+    shutil.copy(SAMPLE, directory / "www.json")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def gateway_socket(daemon: Daemon, specs: Path) -> Iterator[Path]:
+    path = daemon.directory / "gateway.sock"
+    with running_gateway(path, daemon.socket, specs):
+        yield path
+
+
+@pytest.fixture(scope="module")
+def image_file(daemon: Daemon) -> Path:
+    path = daemon.directory / "image.tar"
+    write_image(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def gateway(gateway_socket: Path, image_file: Path) -> Docker:
+    """The docker command through the gateway; the image `tiny` is there."""
+
+    def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+        return docker(gateway_socket, *arguments, **options)
+
+    imported = run("import", str(image_file), "tiny")
+    assert imported.returncode == 0, imported.stderr
+    return run
+
+
+@pytest.fixture(autouse=True)
+def no_containers_left(daemon: Daemon) -> Iterator[None]:
+    yield
+    left = docker(daemon.socket, "ps", "-aq").stdout.split()
+    if left:
+        docker(daemon.socket, "rm", "-f", *left)
+
+
+def run_argv(*options: str) -> list[str]:
+    return ["run", "--rm", "--network", "none", *options, "tiny"]
+
+
+def test_version_info_and_images(gateway: Docker, daemon: Daemon) -> None:
+    for arguments in (
+        ("version",),
+        ("info", "--format", "{{.ID}}"),
+        ("images", "--no-trunc"),
+        ("image", "inspect", "tiny"),
+    ):
+        through, direct = gateway(*arguments), docker(daemon.socket, *arguments)
+        assert through.returncode == 0, through.stderr
+        assert through.stdout == direct.stdout
+
+
+def test_save_and_load_are_the_same_bytes(gateway: Docker, daemon: Daemon, tmp_path: Path) -> None:
+    through, direct = tmp_path / "through.tar", tmp_path / "direct.tar"
+    assert gateway("save", "-o", str(through), "tiny").returncode == 0
+    assert docker(daemon.socket, "save", "-o", str(direct), "tiny").returncode == 0
+    digests = {hashlib.sha256(path.read_bytes()).digest() for path in (through, direct)}
+    assert len(digests) == 1
+    assert "Loaded image: tiny:latest" in gateway("load", "-i", str(through)).stdout
+
+
+def test_standard_input_ends_and_output_goes_on(gateway: Docker) -> None:
+    data = "x" * 3_000_000
+    result = gateway(*run_argv("-i"), "sh", "-c", "cat | wc -c; echo after", input=data)
+    assert (result.returncode, result.stdout.split()) == (0, ["3000000", "after"])
+
+
+def test_exit_status_and_both_outputs(gateway: Docker) -> None:
+    result = gateway(*run_argv(), "sh", "-c", "echo out; echo err >&2; exit 42")
+    assert (result.returncode, result.stdout, result.stderr) == (42, "out\n", "err\n")
+
+
+def test_exec_cp_and_logs(gateway: Docker, tmp_path: Path) -> None:
+    loop = "for i in $(seq 100); do echo line $i; sleep 0.2; done"
+    assert gateway(*run_argv("-d", "--name", "c1"), "sh", "-c", loop).returncode == 0
+    assert gateway("exec", "-i", "c1", "cat", input="in\n").stdout == "in\n"
+    (tmp_path / "file").write_text("contents")
+    assert gateway("cp", str(tmp_path / "file"), "c1:/file").returncode == 0
+    assert gateway("exec", "c1", "cat", "/file").stdout == "contents"
+    assert gateway("cp", "c1:/file", str(tmp_path / "back")).returncode == 0
+    assert (tmp_path / "back").read_text() == "contents"
+    gateway("kill", "c1")
+
+
+def test_logs_arrive_as_they_are_written(gateway: Docker, gateway_socket: Path) -> None:
+    loop = "for i in $(seq 100); do echo line $i; sleep 0.2; done"
+    gateway(*run_argv("-d", "--name", "c1"), "sh", "-c", loop)
+    following = subprocess.Popen(
+        ["docker", "-H", f"unix://{gateway_socket}", "logs", "-f", "c1"], stdout=subprocess.PIPE
+    )
+    with following:
+        assert following.stdout is not None
+        begin = time.monotonic()
+        lines = [following.stdout.readline() for _ in range(3)]
+        assert lines == [b"line 1\n", b"line 2\n", b"line 3\n"]
+        assert time.monotonic() - begin < 4, "not only when the container has ended"
+        gateway("kill", "c1")
+        assert following.wait(10) == 0
+
+
+def test_events_arrive_as_they_happen(gateway: Docker, gateway_socket: Path) -> None:
+    watching = subprocess.Popen(
+        ["docker", "-H", f"unix://{gateway_socket}", "events", "--filter", "type=container"],
+        stdout=subprocess.PIPE,
+    )
+    with watching:
+        assert watching.stdout is not None
+        time.sleep(0.5)
+        gateway(*run_argv(), "true")
+        assert b" container create " in watching.stdout.readline()
+        watching.terminate()
+
+
+@pytest.mark.parametrize("builder", ["0", "1"])
+def test_build(gateway: Docker, gateway_socket: Path, tmp_path: Path, builder: str) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM tiny\nCOPY data /data\nRUN cat /data\n")
+    (tmp_path / "data").write_bytes(b"some data")
+    # The distribution's client brings BuildKit's own (HTTP/2 over an upgraded connection).
+    client = "/usr/bin/docker"
+    if builder == "1" and not Path(client).exists():
+        pytest.skip("no client with BuildKit built in")
+    result = subprocess.run(
+        [
+            *(client, "-H", f"unix://{gateway_socket}", "build", "--network=none"),
+            *("-t", f"built{builder}", str(tmp_path)),
+        ],
+        env=os.environ | {"DOCKER_BUILDKIT": builder},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    if builder == "1" and "buildx" in result.stderr:
+        pytest.skip("this client needs a plug-in for BuildKit")
+    assert result.returncode == 0, result.stderr
+    shown = gateway("run", "--rm", "--network=none", f"built{builder}", "cat", "/data")
+    assert shown.stdout == "some data"
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ("rubbish", MALFORMED),
+        ("rubbish://", MALFORMED),
+        ("file://", MALFORMED),
+        ("raw://", MALFORMED),
+        ("registry://", MALFORMED),
+        ("config://x", MALFORMED),
+        ("registry://x", "invalid credential spec: registry:// exists only on Windows"),
+        ("file:///abs.json", "invalid credential spec: file:// path cannot be absolute\n"),
+        ("file://c:\\blah.txt", "invalid credential spec: file:// path cannot be absolute\n"),
+        ("file://../x", "invalid credential spec: file:// path must be under {specs}\n"),
+        (
+            "file://doesnotexist.txt",
+            "open {specs}/doesnotexist.txt: no such file or directory\n",
+        ),
+        ("raw://{{}}", "[spec-"),
+    ],
+)
+def test_bad_references(gateway: Docker, specs: Path, option: str, text: str) -> None:
+    option = option.replace("{{}}", "{}")
+    result = gateway(*run_argv("--security-opt", f"credentialspec={option}"), "true")
+    # The client makes 127 of texts with "no such file or directory".
+    assert result.returncode in {125, 127}
+    assert result.stderr.startswith("docker: Error response from daemon: ")
+    assert text.format(specs=specs) in result.stderr
+    assert gateway("ps", "-aq").stdout == ""
+
+
+def test_the_option_reaches_the_daemon_as_runtime_and_carrier(gateway: Docker) -> None:
+    options = ["--security-opt", "credentialspec=file://www.json"]
+    options += ["--security-opt", "no-new-privileges", "-e", "A=1", "--name", "c1"]
+    created = gateway("create", "--network=none", *options, "tiny", "true")
+    assert created.returncode == 0, created.stderr
+    container = json.loads(gateway("inspect", "c1").stdout)[0]
+    assert container["HostConfig"]["Runtime"] == "credspec"
+    assert container["HostConfig"]["SecurityOpt"] == ["no-new-privileges"]
+    assert "A=1" in container["Config"]["Env"]
+    # dockerd 20.10 speaks API 1.41, which has no annotations.
+    annotations = container["HostConfig"].get("Annotations") or {}
+    carried = annotations.get("credspec.dev/spec") == "file://www.json"
+    assert carried or "CREDSPEC=file://www.json" in container["Config"]["Env"]
+
+
+def test_a_raw_document_arrives_verbatim(gateway: Docker) -> None:
+    raw = SAMPLE.read_text("utf-8-sig")
+    gateway("create", "--name=c1", f"--security-opt=credentialspec=raw://{raw}", "tiny", "true")
+    container = json.loads(gateway("inspect", "c1").stdout)[0]
+    annotations = container["HostConfig"].get("Annotations") or {}
+    carried = annotations.get("credspec.dev/spec") == f"raw://{raw}"
+    assert carried or f"CREDSPEC=raw://{raw}" in container["Config"]["Env"]
+
+
+def test_other_security_options_pass_without_our_runtime(gateway: Docker) -> None:
+    gateway("create", "--name=c1", "--security-opt=no-new-privileges", "tiny", "true")
+    container = json.loads(gateway("inspect", "c1").stdout)[0]
+    assert container["HostConfig"]["SecurityOpt"] == ["no-new-privileges"]
+    assert container["HostConfig"]["Runtime"] == "runc"
+    assert not any(
+        entry.startswith(("CREDSPEC", "KRB5")) for entry in container["Config"]["Env"] or []
+    )
+    refused = gateway("create", "--security-opt=unheard=of", "tiny", "true")
+    assert 'invalid --security-opt 2: "unheard=of"' in refused.stderr
+
+
+def test_another_runtime_is_refused(gateway: Docker) -> None:
+    option = "--security-opt=credentialspec=file://www.json"
+    refused = gateway(*run_argv(option, "--runtime=runc"), "true")
+    assert "docker-runtime-conflict" in refused.stderr
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over a Unix socket, as Python's Docker clients do it: connections are kept."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("docker")
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(str(self.path))
+
+
+def test_a_connection_pool_cannot_slip_past_after_a_failed_upgrade(
+    gateway: Docker, gateway_socket: Path
+) -> None:
+    del gateway
+    connection = _Connection(gateway_socket)
+    fields = {"Connection": "Upgrade", "Upgrade": "tcp"}
+    body = {"Image": "tiny", "HostConfig": {"SecurityOpt": ["credentialspec=rubbish"]}}
+    for _ in range(3):
+        connection.request("POST", "/v1.41/containers/none/attach", headers=fields)
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == 404
+        connection.request(
+            "POST",
+            "/v1.41/containers/create",
+            json.dumps(body),
+            {"Content-Type": "application/json"},
+        )
+        answer = connection.getresponse()
+        assert b"invalid credential spec security option" in answer.read()
+    connection.close()
+
+
+def test_no_daemon_is_told_with_its_socket(tmp_path: Path) -> None:
+    listen = tmp_path / "gateway.sock"
+    with running_gateway(listen, tmp_path / "none.sock", tmp_path):
+        result = docker(listen, "info")
+        assert f"dockerd does not answer at {tmp_path}/none.sock" in result.stdout + result.stderr
+        log = listen.with_suffix(".log").read_text()
+        assert "docker-unreachable" in log, "an error is logged without --verbose"
+
+
+def test_it_stops_at_once_with_connections_open(
+    daemon: Daemon, gateway: Docker, tmp_path: Path
+) -> None:
+    del gateway
+    listen = tmp_path / "gateway.sock"
+    with running_gateway(listen, daemon.socket, tmp_path) as process:
+        watching = subprocess.Popen(["docker", "-H", f"unix://{listen}", "events"])
+        time.sleep(0.5)
+        begin = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        process.wait(5)
+        assert time.monotonic() - begin < 2
+        watching.wait(5)
