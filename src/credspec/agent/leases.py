@@ -237,9 +237,11 @@ class Leases:
         self._journal.remove(lease_id)
 
     def _is_alive(self, record: LeaseRecord) -> bool:
-        if Path(record.runtime_state).is_dir():
-            return is_mounted(self._directory(record.lease_id))
-        return self._now() - record.created < _CREATION_TIME
+        # The shim mounts before it asks for a lease, and unmounts even if no agent runs.
+        if not is_mounted(self._directory(record.lease_id)):
+            return False
+        is_new = self._now() - record.created < _CREATION_TIME
+        return is_new or Path(record.runtime_state).is_dir()
 
     def _directory(self, lease_id: str) -> Path:
         return self._leases_directory / _valid_id(lease_id)
