@@ -1,0 +1,236 @@
+"""Leases in this process, with the real domain and a real tmpfs for each lease."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from credspec.agent.domain_session import DomainSession
+from credspec.agent.host_identity import MachineKeytab
+from credspec.agent.identities import Identities, Identity
+from credspec.agent.journal import Journal
+from credspec.agent.leases import LeaseRequest, Leases
+from credspec.cli.new import NewSpecRequest, make_credential_spec
+from credspec.directory.connection import Transport
+from credspec.directory.locator import DnsResolver, Locator
+from credspec.errors import CredspecError, NotPermittedError
+from credspec.kerberos.krb5_conf import AgentKrb5Conf
+from credspec.lab.domain import Lab
+
+
+@dataclass
+class Bench:
+    """What a test needs to make agents that share journal, leases and specs."""
+
+    directory: Path
+    identity: MachineKeytab
+    krb5_conf: AgentKrb5Conf
+    mounted: list[Path] = field(default_factory=list)
+
+    def agent(self) -> tuple[Identities, Leases]:
+        async def renewed(identity: Identity) -> None:
+            await leases.renew(identity)
+
+        identities = Identities(self._session, renewed)
+        leases = Leases(
+            identities,
+            Journal(self.directory / "journal"),
+            leases_directory=self.directory / "leases",
+            spec_directory=self.directory / "specs",
+        )
+        return identities, leases
+
+    def _session(self, name: str) -> DomainSession:
+        return DomainSession(
+            name,
+            host_identity=self.identity,
+            locator=Locator(DnsResolver()),
+            transport=Transport.LDAP,
+            ca_file=None,
+            krb5_conf=self.krb5_conf,
+        )
+
+    def request(self, number: int, spec: str) -> LeaseRequest:
+        """Mount what the shim would mount, and return its request."""
+        lease_id = f"{number:032x}"
+        directory = self.directory / "leases" / lease_id
+        if directory not in self.mounted:
+            directory.mkdir()
+            subprocess.run(["mount", "-t", "tmpfs", "lease", str(directory)], check=True)
+            self.mounted.append(directory)
+        state = self.directory / "state" / lease_id
+        state.mkdir(parents=True, exist_ok=True)
+        return LeaseRequest(
+            lease_id=lease_id,
+            spec=f"file://{spec}",
+            container=f"container{number}",
+            runtime_state=str(state),
+            uid=1000,
+            gid=1000,
+        )
+
+
+@pytest.fixture
+def bench(
+    lab: Lab, host_identity: MachineKeytab, krb5_conf: AgentKrb5Conf, tmp_path: Path
+) -> Iterator[Bench]:
+    for name in ("journal", "leases", "specs"):
+        (tmp_path / name).mkdir()
+    make_credential_spec(NewSpecRequest("WebApp01", path=str(tmp_path / "specs/one.json")))
+    make_credential_spec(
+        NewSpecRequest(
+            "WebApp01",
+            path=str(tmp_path / "specs/three.json"),
+            additional_accounts=(("WebApp02", None), ("WebApp03", lab.netbios)),
+        )
+    )
+    found = Bench(tmp_path, host_identity, krb5_conf)
+    yield found
+    for directory in found.mounted:
+        subprocess.run(["umount", "-l", str(directory)], check=True)
+
+
+def files(bench: Bench, number: int) -> set[str]:
+    return {path.name for path in (bench.directory / "leases" / f"{number:032x}").iterdir()}
+
+
+async def test_many_leases_of_one_account_cost_one_acquisition(bench: Bench) -> None:
+    identities, leases = bench.agent()
+    await asyncio.gather(*(leases.make(bench.request(n, "one.json")) for n in range(1, 9)))
+    assert identities.acquisitions == 1
+    assert all(files(bench, n) == {"krb5cc", "krb5.conf"} for n in range(1, 9))
+    for record in leases.all():
+        await leases.release(record.lease_id)
+    assert all(files(bench, n) == set() for n in range(1, 9))
+    assert list((bench.directory / "journal").iterdir()) == []
+    await identities.close()
+
+
+async def test_every_account_of_a_spec_has_its_ticket(bench: Bench) -> None:
+    identities, leases = bench.agent()
+    record = await leases.make(bench.request(1, "three.json"))
+    assert record.accounts == ("WebApp01", "WebApp02", "WebApp03")
+    expected = {"krb5cc", "krb5.conf", *(f"krb5cc_webapp0{n}" for n in (1, 2, 3))}
+    assert files(bench, 1) == expected
+    assert identities.acquisitions == 3
+    for name, principal in (("krb5cc", "WebApp01$"), ("krb5cc_webapp02", "WebApp02$")):
+        path = bench.directory / "leases" / f"{1:032x}" / name
+        listed = subprocess.run(["klist", str(path)], capture_output=True, text=True, check=True)
+        assert f"Default principal: {principal}@EXAMPLE.TEST" in listed.stdout
+    await leases.release(record.lease_id)
+    await identities.close()
+
+
+async def test_all_or_nothing_with_one_problem_for_each_account(bench: Bench) -> None:
+    identities, leases = bench.agent()
+    path = bench.directory / "specs/bad.json"
+    text = (bench.directory / "specs/three.json").read_text()
+    path.write_text(text.replace("WebApp02", "Forbidden01").replace("WebApp03", "Nobody01"))
+    with pytest.raises(CredspecError) as caught:
+        await leases.make(bench.request(1, "bad.json"))
+    codes = {problem.code for problem in caught.value.problems}
+    assert codes == {"password-not-permitted", "account-not-found"}
+    assert files(bench, 1) == set()
+    assert leases.all() == []
+    assert list((bench.directory / "journal").iterdir()) == []
+    await identities.close()
+
+
+async def test_without_its_mount_a_lease_is_refused(bench: Bench) -> None:
+    identities, leases = bench.agent()
+    request = bench.request(1, "one.json")
+    subprocess.run(["umount", str(bench.mounted.pop())], check=True)
+    with pytest.raises(CredspecError, match="lease-directory-missing"):
+        await leases.make(request)
+    assert leases.all() == []
+    await identities.close()
+
+
+async def test_a_restart_adopts_living_leases_and_ends_the_others(bench: Bench) -> None:
+    identities, leases = bench.agent()
+    for number in (1, 2):
+        await leases.make(bench.request(number, "one.json"))
+    await identities.close()  # as if killed: nothing is released
+    (bench.directory / "state" / f"{2:032x}").rmdir()
+    subprocess.run(["umount", "-l", str(bench.mounted.pop())], check=True)
+    identities, leases = bench.agent()
+    leases.adopt()
+    while not identities.held():
+        await asyncio.sleep(0.01)
+    assert [record.container for record in leases.all()] == ["container1"]
+    assert identities.acquisitions == 1
+    assert files(bench, 1) == {"krb5cc", "krb5.conf"}
+    await leases.close()
+    await identities.close()
+
+
+async def test_a_container_that_ended_without_a_word_is_noticed(bench: Bench) -> None:
+    identities, leases = bench.agent()
+    await leases.make(bench.request(1, "one.json"))
+    assert await leases.sweep() == 0
+    subprocess.run(["umount", "-l", str(bench.mounted.pop())], check=True)
+    assert await leases.sweep() == 1
+    assert leases.all() == []
+    await identities.close()
+
+
+async def test_a_controller_that_takes_connections_and_never_answers(
+    lab: Lab, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The deadline ends it, and the event loop turns all the while."""
+    monkeypatch.setattr("credspec.agent.identities._DEADLINE_SECONDS", 2.0)
+    identities, leases = bench.agent()
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0.02)
+            turns += 1
+
+    turning = asyncio.create_task(turn())
+    lab.pause_dc()
+    try:
+        with pytest.raises(CredspecError, match="domain-timeout"):
+            await leases.make(bench.request(1, "one.json"))
+    finally:
+        lab.resume_dc()
+        turning.cancel()
+    assert turns >= 10, "the event loop was held up"
+    assert leases.all() == []
+    await identities.close()
+
+
+async def test_permission_by_a_new_group_needs_no_restart(lab: Lab, bench: Bench) -> None:
+    """The host's ticket is older than its membership: a new logon is made, once."""
+    identities, leases = bench.agent()
+    session = bench._session(lab.dns_domain)
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr("credspec.agent.domain_session._TICKET_IS_NEW", timedelta(-1))
+    try:
+        with pytest.raises(NotPermittedError):
+            session.acquire("Forbidden01")
+        lab.samba_tool("group", "add", "LateHosts")
+        lab.samba_tool(
+            *("service-account", "group-msa-membership", "add", "--name=Forbidden01"),
+            "--principal=CN=LateHosts,CN=Users,DC=example,DC=test",
+        )
+        lab.samba_tool("group", "addmembers", "LateHosts", "LABHOST$")
+        assert session.acquire("Forbidden01").account_name == "Forbidden01$"
+    finally:
+        monkey.undo()
+        lab.samba_tool(
+            *("service-account", "group-msa-membership", "remove", "--name=Forbidden01"),
+            "--principal=CN=LateHosts,CN=Users,DC=example,DC=test",
+        )
+        lab.samba_tool("group", "delete", "LateHosts")
+        session.close()
+        bench.identity.forget()
+        await leases.close()
+        await identities.close()
