@@ -163,7 +163,11 @@ def _guarded(where: str, call: Callable[[], _T]) -> _T:
         ) from None
     except (bonsai.ConnectionError, bonsai.ClosedConnection) as error:
         raise UnreachableError.of(
-            "ldap-unreachable", f"the connection failed: {_text(error)}", where=where
+            "ldap-unreachable",
+            f"the connection failed: {_text(error)}",
+            where=where,
+            remedy="check the route and firewalls to the domain controller, and that it runs "
+            "(Windows: error 1311, no logon servers)",
         ) from None
     except bonsai.AuthenticationError as error:
         raise NotPermittedError.of(

@@ -160,8 +160,8 @@ class Locator:
     def locate(self, domain: str, *, port: int = LDAP_PORT) -> list[DomainController]:
         """Return the domain controllers of `domain` that answer on `port`, best first.
 
-        Each has only the addresses that answered. Blocks for at most the deadlines of DNS and one
-        probe, since all are probed at once.
+        Each has only the addresses that answered; a single one is not probed. Blocks for at most
+        the deadlines of DNS and one probe, since all are probed at once.
 
         Raises:
             UsageError: `domain-name-invalid`.
@@ -180,8 +180,12 @@ class Locator:
                 remedy="check the domain name, and that this host asks the domain's DNS servers",
             )
         candidates = [(r.target, a) for r in records for a in self.resolver.addresses(r.target)]
-        with ThreadPoolExecutor(max_workers=max(1, len(candidates))) as pool:
-            alive = list(pool.map(lambda c: self.probe(c[1], port), candidates))
+        if len(candidates) == 1:
+            # With no choice to make, the connection itself is the probe.
+            alive = [True]
+        else:
+            with ThreadPoolExecutor(max_workers=max(1, len(candidates))) as pool:
+                alive = list(pool.map(lambda c: self.probe(c[1], port), candidates))
         controllers: dict[str, list[str]] = {}
         for (host, address), up in zip(candidates, alive, strict=True):
             if up:

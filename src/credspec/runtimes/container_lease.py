@@ -1,19 +1,18 @@
 """What the shim does for a container with a spec: tmpfs, agent, bundle, and the real runtime.
 
-Standard library only: it runs on the way of every container with a spec.
+Standard library only: it runs on the way of every container with a spec, and of its deletion.
+That is why `_signal` and `_socket` stand here, without the wrappers that cost more than the work, and why
+JSON, which only the creation needs, is imported there.
 """
 
 from __future__ import annotations
 
-import json
+import _signal
+import _socket
 import os
-import signal
-import socket
 import sys
-import time
 from ctypes import CDLL, get_errno
 
-from credspec.runtimes.oci_bundle import add_tickets, host_ids, read_config, take_spec, write_config
 from credspec.runtimes.shim import Invocation, ShimError
 
 TYPE_CHECKING = False
@@ -42,6 +41,14 @@ def run_with_lease(
     Raises:
         ShimError: the container must not start; nothing is left.
     """
+    from credspec.runtimes.oci_bundle import (
+        add_tickets,
+        host_ids,
+        read_config,
+        take_spec,
+        write_config,
+    )
+
     config = read_config(invocation.bundle)
     spec = take_spec(config) if config is not None else None
     if config is None or spec is None:
@@ -112,10 +119,11 @@ class Lease:
 def _run(runtime: str, arguments: Sequence[str]) -> int:
     # Python ignores these two signals, and a container must not inherit that.
     pid = os.posix_spawn(
-        runtime, [runtime, *arguments], os.environ, setsigdef=[signal.SIGPIPE, signal.SIGXFSZ]
+        runtime, [runtime, *arguments], os.environ, setsigdef=[_signal.SIGPIPE, _signal.SIGXFSZ]
     )
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGWINCH):
-        signal.signal(number, lambda received, _: os.kill(pid, received))
+    passed_on = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGWINCH")
+    for number in (getattr(_signal, name) for name in passed_on):
+        _signal.signal(number, lambda received, _: os.kill(pid, received))
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) & 0xFF
 
 
@@ -123,12 +131,16 @@ def _ask_agent(
     agent_socket: str, method: str, path: str, body: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Ask the agent; HTTP/1.0, so that the end of the connection is the end of the answer."""
-    payload = b"" if body is None else json.dumps(body).encode()
+    payload = b""
+    if body is not None:
+        import json
+
+        payload = json.dumps(body).encode()
     head = (
         f"{method} {path} HTTP/1.0\r\nHost: credspec\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(payload)}\r\n\r\n"
     )
-    connection = socket.socket(socket.AF_UNIX)
+    connection = _socket.socket(_socket.AF_UNIX)
     answer = bytearray()
     try:
         connection.settimeout(_AGENT_SECONDS)
@@ -150,8 +162,12 @@ def _ask_agent(
         connection.close()
     header, _, content = bytes(answer).partition(b"\r\n\r\n")
     status = header[9:12]
+    if status == b"204":
+        return {}
+    import json
+
     try:
-        document = json.loads(content) if content else {}
+        document = json.loads(content)
     except ValueError:
         document = {}
     if not status.startswith(b"2") or not isinstance(document, dict):
@@ -195,6 +211,9 @@ def report(invocation: Invocation, text: str) -> None:
     log = invocation.options.get("--log")
     if not log:
         return
+    import json
+    import time
+
     entry = {
         "level": "error",
         "msg": f"credspec: {text}",

@@ -22,8 +22,10 @@ _TEMPLATE: Final = """\
 # Written by `credspec setup`; `credspec setup docker --undo` removes it.
 import sys
 
-sys.path.append({package!r})
+sys.path.insert(0, {package!r})  # first, so that the shim is found without a search
 from credspec.runtimes.shim import main
+
+sys.path.append(sys.path.pop(0))
 
 main(run_directory={run_directory!r}, runtimes={runtimes!r})
 """

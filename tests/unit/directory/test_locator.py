@@ -78,9 +78,15 @@ def test_no_record() -> None:
 
 
 def test_no_controller_answers() -> None:
-    dns = FixedDns([SrvRecord(0, 1, 389, "dc1.a.test")], {"dc1.a.test": ["192.0.2.1"]})
+    dns = FixedDns([SrvRecord(0, 1, 389, "dc1.a.test")], {"dc1.a.test": ["192.0.2.1", "192.0.2.2"]})
     with pytest.raises(UnreachableError, match=r"dc1\.a\.test \(192\.0\.2\.1\).*dc-unreachable"):
         Locator(dns, probe=lambda *_: False).locate("a.test")
+
+
+def test_a_single_controller_is_not_probed() -> None:
+    dns = FixedDns([SrvRecord(0, 1, 389, "dc1.a.test")], {"dc1.a.test": ["192.0.2.1"]})
+    found = Locator(dns, probe=lambda *_: False).locate("a.test")
+    assert found == [DomainController("dc1.a.test", ("192.0.2.1",))]
 
 
 def test_controllers_without_an_address() -> None:
