@@ -1,8 +1,8 @@
 """What the shim does for a container with a spec: tmpfs, agent, bundle, and the real runtime.
 
 Standard library only: it runs on the way of every container with a spec, and of its deletion.
-That is why `_signal` and `_socket` stand here, without the wrappers that cost more than the work, and why
-JSON, which only the creation needs, is imported there.
+That is why `_signal` and `_socket` stand here, without the wrappers that cost more than the work,
+and why JSON, which only the creation needs, is imported there.
 """
 
 from __future__ import annotations
