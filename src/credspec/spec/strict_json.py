@@ -177,8 +177,10 @@ def _too_deep(pointer: str) -> Problem:
 def _syntax_error(text: str, error: json.JSONDecodeError) -> InvalidSpecError:
     where = f"line {error.lineno} column {error.colno}"
     space = _SPACE.match(text, error.pos)
-    rest = text[space.end() if space else error.pos :]
-    if rest.startswith(("//", "/*", "#")):
+    start = space.end() if space else error.pos
+    if text.startswith(("//", "/*", "#"), start):
+        before = text[:start]
+        where = f"line {before.count(chr(10)) + 1} column {start - before.rfind(chr(10))}"
         return InvalidSpecError.of(
             "spec-comment",
             "a comment",
