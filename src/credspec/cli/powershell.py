@@ -116,6 +116,12 @@ def _table(paths: Sequence[Path]) -> str:
     """Lay out objects with Name and Path as PowerShell does; nothing for none."""
     if not paths:
         return ""
-    rows = [("Name", "Path"), ("----", "----"), *((path.name, str(path)) for path in paths)]
+    found = ((_printable(path.name), _printable(str(path))) for path in paths)
+    rows = [("Name", "Path"), ("----", "----"), *found]
     width = max(len(name) for name, _ in rows)
     return "\n" + "".join(f"{name:<{width}} {path}\n" for name, path in rows) + "\n"
+
+
+def _printable(name: str) -> str:
+    # File names may hold control characters and bytes that are no text.
+    return "".join(c if c.isprintable() else "?" for c in name)

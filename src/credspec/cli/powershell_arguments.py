@@ -27,6 +27,12 @@ _TOKEN: Final = re.compile(
     )\s*""",
     re.VERBOSE,
 )
+# Documentation that went through a word processor has longer dashes; PowerShell takes them too.
+_DASHES: Final = "-\u2013\u2014\u2015"
+_NAMED: Final = re.compile(
+    rf"[{_DASHES}](?P<name>[A-Za-z?][^:]*)(?P<colon>:?)(?P<value>.*)", re.DOTALL
+)
+_ARRAY: Final = re.compile(r"@?\((?P<items>.*)\)", re.DOTALL)
 _PAIR: Final = re.compile(r"\s*(\w+)\s*=\s*(?:'((?:[^']|'')*)'|\"([^\"]*)\"|([^\s;'\"]+))\s*")
 
 
@@ -57,8 +63,9 @@ def parse_arguments(parameters: Sequence[Parameter], line: Sequence[str]) -> Arg
     `line` is as the shell split it; a hashtable may come in several pieces.
 
     Raises:
-        UsageError: in PowerShell's words, `powershell-parameter-unknown`, `-ambiguous`, `-twice`,
-            `-argument-missing`, `-argument-invalid`, `-positional` and `-missing`.
+        UsageError: in PowerShell's words, with the codes `powershell-unknown`,
+            `powershell-ambiguous`, `powershell-twice`, `powershell-argument-missing`,
+            `powershell-argument-invalid`, `powershell-positional` and `powershell-missing`.
     """
     words: dict[str, str] = {}
     switches: dict[str, bool] = {}
@@ -67,10 +74,14 @@ def parse_arguments(parameters: Sequence[Parameter], line: Sequence[str]) -> Arg
     while rest:
         piece = rest.pop(0)
         attached: str | None = None
-        if re.match(r"-[A-Za-z?]", piece):
-            name, colon, value = piece[1:].partition(":")
-            parameter = _named(parameters, name)
-            attached = value if colon and value else None
+        named = _NAMED.fullmatch(piece)
+        if named is not None:
+            parameter = _named(parameters, named["name"])
+            attached = named["value"] if named["colon"] else None
+            if attached == "":
+                attached = _next_argument(parameter, rest)
+        elif piece.startswith("--"):
+            raise _unknown(piece[1:])
         else:
             rest.insert(0, piece)
             parameter = _positional(parameters, words, piece)
@@ -83,9 +94,8 @@ def parse_arguments(parameters: Sequence[Parameter], line: Sequence[str]) -> Arg
         if parameter.switch:
             switches[parameter.name] = _switch(parameter, attached)
             continue
-        if attached is not None:
-            rest.insert(0, attached)
-        argument = _take_argument(parameter, rest)
+        first = _next_argument(parameter, rest) if attached is None else attached
+        argument = _whole_argument(parameter, first, rest)
         if parameter.array:
             arrays[parameter.name] = _values(parameter, argument)
         else:
@@ -107,9 +117,7 @@ def _named(parameters: Sequence[Parameter], given: str) -> Parameter:
         p for p in parameters if any(n.lower().startswith(wanted) for n in (p.name, *p.aliases))
     ]
     if not found:
-        raise _error(
-            "unknown", f"A parameter cannot be found that matches parameter name '{given}'."
-        )
+        raise _unknown(given)
     if len(found) > 1:
         raise _error(
             "ambiguous",
@@ -136,24 +144,30 @@ def _switch(parameter: Parameter, attached: str | None) -> bool:
         raise _error(
             "argument-invalid",
             f"Cannot convert '{attached}' to the type of switch parameter '{parameter.name}'.",
+            expected="$true or $false",
         )
     return value
 
 
-def _take_argument(parameter: Parameter, rest: list[str]) -> str:
-    """Take the pieces of one argument: more while a hashtable is open or a comma stands."""
-    if not rest or re.fullmatch(r"-[A-Za-z]\w*(?::.*)?", rest[0]):
-        raise _error("argument-missing", f"Missing an argument for parameter '{parameter.name}'.")
-    argument = rest.pop(0)
-    while (
-        rest
-        and parameter.array
-        and (
-            argument.count("{") > argument.count("}")
-            or argument.rstrip().endswith(",")
-            or rest[0].lstrip().startswith(",")
-        )
-    ):
+def _next_argument(parameter: Parameter, rest: list[str]) -> str:
+    if rest and not _NAMED.fullmatch(rest[0]):
+        return rest.pop(0)
+    kind = "Management.Automation.SwitchParameter" if parameter.switch else "String"
+    raise _error(
+        "argument-missing",
+        f"Missing an argument for parameter '{parameter.name}'. Specify a parameter of type "
+        f"'System.{kind}{'[]' if parameter.array else ''}' and try again.",
+        remedy="quote a value that starts with $ for the shell" if parameter.switch else "",
+    )
+
+
+def _whole_argument(parameter: Parameter, argument: str, rest: list[str]) -> str:
+    """Join the pieces of one argument: more while a hashtable is open or a comma stands."""
+    while rest and parameter.array:
+        is_open = any(argument.count(a) > argument.count(b) for a, b in ("{}", "()"))
+        goes_on = argument.rstrip().endswith(",") or rest[0].lstrip().startswith(",")
+        if not is_open and (not goes_on or _NAMED.fullmatch(rest[0])):
+            break
         argument = f"{argument} {rest.pop(0)}"
     return argument
 
@@ -166,12 +180,21 @@ def _single(parameter: Parameter, argument: str) -> str:
         )
     for quote in "'\"":
         if len(argument) > 1 and argument[0] == argument[-1] == quote:
-            return argument[1:-1]
+            argument = argument[1:-1]
+            break
+    if not argument:
+        raise _error(
+            "argument-invalid",
+            f"Cannot bind argument to parameter '{parameter.name}' because it is an empty string.",
+        )
     return argument
 
 
 def _values(parameter: Parameter, argument: str) -> tuple[Value, ...]:
     found: list[Value] = []
+    wrapped = _ARRAY.fullmatch(argument)
+    if wrapped is not None:
+        argument = wrapped["items"]
     position = 0
     expects_value = True
     while position < len(argument):
@@ -196,25 +219,39 @@ def _hashtable(parameter: Parameter, body: str) -> dict[str, str]:
     # A quoted value may hold a semicolon, so pairs are read one after the other.
     position = 0
     while body[position:].strip(" ;\t\n"):
-        match = _PAIR.match(
-            body, position + len(body[position:]) - len(body[position:].lstrip(" ;"))
-        )
+        match = _PAIR.match(body, len(body) - len(body[position:].lstrip(" ;\t\r\n")))
         if match is None:
             raise _not_understood(parameter, "@{" + body + "}")
         key, *values = match.groups()
+        if key.lower() in table:
+            raise _error(
+                "argument-invalid", f"Duplicate keys '{key}' are not allowed in hash literals."
+            )
         table[key.lower()] = next(v for v in values if v is not None).replace("''", "'")
         position = match.end()
-        if body[position:].strip() and not body[position:].lstrip().startswith(";"):
+        space = match[0][len(match[0].rstrip()) :]
+        if body[position:].strip() and not body.startswith(";", position) and "\n" not in space:
             raise _not_understood(parameter, "@{" + body + "}")
     return table
 
 
+def _unknown(given: str) -> UsageError:
+    return _error("unknown", f"A parameter cannot be found that matches parameter name '{given}'.")
+
+
 def _not_understood(parameter: Parameter, argument: str) -> UsageError:
+    if argument.count("{") > argument.count("}"):
+        # An unquoted semicolon ends the command for every shell but PowerShell.
+        return _error(
+            "argument-invalid",
+            f"The hash literal was incomplete for parameter '{parameter.name}'.",
+            remedy="put the whole hashtable into double quotes for the shell",
+        )
     return _error(
         "argument-invalid",
         f"Cannot understand '{argument[:80]}' given for parameter '{parameter.name}'.",
     )
 
 
-def _error(code: str, text: str) -> UsageError:
-    return UsageError.of(f"powershell-{code}", text)
+def _error(code: str, text: str, *, expected: str = "", remedy: str = "") -> UsageError:
+    return UsageError.of(f"powershell-{code}", text, expected=expected, remedy=remedy)
