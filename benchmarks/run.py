@@ -13,15 +13,13 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "demo"))
-
 from credspec.agent.client import AgentClient
 from credspec.agent.config import load_config
 from credspec.lab import domain
 from credspec.lab.client_image import write_client_image
+from credspec.lab.docker_engine import DockerEngine
 from credspec.lab.domain import Lab
 from credspec.runtimes.docker_setup import DockerSetup
-from docker_engine import DockerEngine
 from measure import interleaved, row
 
 IMAGE = "kerberos-client"

@@ -22,8 +22,8 @@ from credspec.agent.config import load_config
 from credspec.errors import CredspecError
 from credspec.lab import domain
 from credspec.lab.client_image import write_client_image
+from credspec.lab.docker_engine import DockerEngine
 from credspec.runtimes.docker_setup import DockerSetup
-from docker_engine import DockerEngine
 
 IMAGE = "kerberos-client"
 NEW_SPEC = "New-CredentialSpec -AccountName WebApp01 -Path ./www.json"

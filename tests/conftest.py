@@ -30,7 +30,15 @@ def own_mount_namespace() -> None:
 
 
 @pytest.fixture(scope="session")
-def lab() -> Iterator[Lab]:
+def host_mounts() -> Iterator[int]:
+    """A descriptor of the host's mount namespace, for what needs the host's name resolution."""
+    fd = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    yield fd
+    os.close(fd)
+
+
+@pytest.fixture(scope="session")
+def lab(host_mounts: int) -> Iterator[Lab]:
     """The domain of this run."""
     own_mount_namespace()
     found = domain.up("test")

@@ -1,4 +1,4 @@
-"""A dockerd of the demonstration's own, in the lab's network: the host's Docker is not touched."""
+"""A dockerd of its own, in a lab's network: the host's Docker is not touched."""
 
 from __future__ import annotations
 
@@ -38,10 +38,7 @@ class DockerEngine:
         """Start dockerd and wait until it answers."""
         if not self.daemon_config.exists():
             self.daemon_config.write_text("{}")
-        command = ["nsenter", f"--net=/run/netns/{self._namespace}", "dockerd"]
-        command += ["--config-file", str(self.daemon_config), "-H", f"unix://{self.socket}"]
-        for option, name in (("--data-root", "data"), ("--exec-root", "exec"), ("-p", "pid")):
-            command += [option, str(self.directory / name)]
+        command = ["nsenter", f"--net=/run/netns/{self._namespace}", *self.dockerd_command()]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, start_new_session=True
@@ -51,6 +48,14 @@ class DockerEngine:
             if time.monotonic() > end or self._process.poll() is not None:
                 raise RuntimeError(f"dockerd does not start: {self.log.read_text()[-1000:]}")
             time.sleep(0.1)
+
+    def dockerd_command(self) -> list[str]:
+        """Return the command of dockerd, as it is in the network namespace."""
+        command = ["dockerd", "--config-file", str(self.daemon_config)]
+        command += ["-H", f"unix://{self.socket}"]
+        for option, name in (("--data-root", "data"), ("--exec-root", "exec"), ("-p", "pid")):
+            command += [option, str(self.directory / name)]
+        return command
 
     def docker(
         self, *arguments: str, check: bool = True, data: bytes | None = None
@@ -73,8 +78,8 @@ class DockerEngine:
         found = json.loads(self.docker("version", "--format", "{{json .Server}}").stdout)
         return f"Docker {found['Version']}, API {found['ApiVersion']}"
 
-    def stop(self) -> None:
-        """Remove all containers, stop dockerd and remove its files."""
+    def halt(self) -> None:
+        """Remove all containers and stop dockerd; it can be started again."""
         if self._process is not None and self._process.poll() is None:
             found = self.docker("ps", "-aq", check=False).stdout.decode().split()
             if found:
@@ -85,5 +90,9 @@ class DockerEngine:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+
+    def stop(self) -> None:
+        """Stop dockerd and remove its files."""
+        self.halt()
         unmount_below(self.directory)
         shutil.rmtree(self.directory, ignore_errors=True)

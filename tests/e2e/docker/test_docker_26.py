@@ -1,0 +1,88 @@
+"""The main job with Docker 26, whose API takes annotations; its Python is 3.13."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from folder_engine import FolderDockerEngine, bootstrap
+
+from credspec.lab.namespaces import unmount_below
+from credspec.runtimes.docker_setup import DockerSetup
+
+IMAGE = "kerberos-client"
+
+
+@pytest.fixture(scope="module")
+def engine(host, host_mounts: int) -> Iterator[FolderDockerEngine]:
+    folder = Path(tempfile.mkdtemp(prefix="credspec-trixie-", dir="/var/tmp"))
+    running = FolderDockerEngine(
+        host.lab.network.namespace,
+        folder,
+        [host.config.run_directory],
+        host.config.leases_directory,
+    )
+    # One dockerd at a time has the bridge.
+    host.engine.halt()
+    try:
+        bootstrap("trixie", folder, host_mounts)
+        setup = DockerSetup(
+            run_directory=host.config.run_directory,
+            gateway_socket=host.config.gateway_socket,
+            daemon_config=running.daemon_config,
+            launcher_directory=running.directory / "libexec",
+            context=None,
+        )
+        setup.apply()
+        _, _, rest = setup.launcher.read_text().partition("\n")
+        setup.launcher.write_text(f"#!/usr/bin/python3 -IS\n{rest}")
+        running.start()
+        running.import_image(host.image, IMAGE)
+        host.stop("docker-gateway")
+        host.start("docker-gateway", "--upstream", str(running.socket))
+        yield running
+    finally:
+        running.stop()
+        unmount_below(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        host.engine.start()
+        host.stop("docker-gateway")
+        host.start("docker-gateway", "--upstream", str(host.engine.socket))
+
+
+RUN = 'docker run --rm --security-opt "credentialspec=file://WebApp01.json"'
+
+
+def test_it_is_docker_26_or_newer(engine: FolderDockerEngine) -> None:
+    assert int(engine.version().removeprefix("Docker ").partition(".")[0]) >= 26
+
+
+@pytest.mark.parametrize("user", ["", "--user 1000:1000"])
+def test_the_domain_knows_the_container(host, engine: FolderDockerEngine, user: str) -> None:
+    line = f"{RUN} {user} --dns {host.lab.dc_address} {IMAGE}"
+    shown = host.shell(f"{line} ldapwhoami -Q -H ldap://{host.lab.dc_host}")
+    assert shown.stdout == "u:EXAMPLE\\WebApp01$\n", shown.stderr
+
+
+def test_the_carrier_is_an_annotation(host, engine: FolderDockerEngine) -> None:
+    host.shell(f"{RUN.replace('--rm', '-d --name a1')} {IMAGE} sleep 60")
+    found = engine.docker("inspect", "a1").stdout.decode()
+    assert '"credspec.dev/spec": "file://WebApp01.json"' in found
+    assert "CREDSPEC=" not in found
+    assert "WebApp01$" in host.shell("docker exec a1 klist").stdout
+    engine.docker("rm", "-f", "a1")
+
+
+def test_a_refusal_reaches_the_user(host, engine: FolderDockerEngine) -> None:
+    shown = host.shell(f'docker run --rm --security-opt "credentialspec=file://../x" {IMAGE} klist')
+    assert "file:// path must be under" in shown.stderr
+    text = (host.lab.specs_directory / "WebApp01.json").read_text()
+    path = host.lab.specs_directory / "forbidden.json"
+    path.write_text(text.replace("WebApp01", "Forbidden01"))
+    shown = host.shell(
+        f'docker run --rm --security-opt "credentialspec=file://forbidden.json" {IMAGE} klist'
+    )
+    assert "password-not-permitted" in shown.stderr
