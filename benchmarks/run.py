@@ -15,7 +15,7 @@ from pathlib import Path
 
 from credspec.agent.client import AgentClient
 from credspec.agent.config import load_config
-from credspec.lab import domain
+from credspec.lab import provisioning
 from credspec.lab.client_image import write_client_image
 from credspec.lab.docker_engine import DockerEngine
 from credspec.lab.domain import Lab
@@ -81,7 +81,7 @@ row("replay of shell-based tools", against, None, "(AWS credentials-fetcher: abo
 def main() -> None:
     """Bring the stage up, print the table, take the stage down."""
     with ExitStack() as stack:
-        lab = domain.up("bench")
+        lab = provisioning.up("bench")
         stack.callback(lab.down)
         here = str(Path(__file__).parent)
         subprocess.run(lab.exec_argv([sys.executable, "-c", COLD, here]), check=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 from credspec.agent.client import AgentClient
 from credspec.agent.config import load_config
 from credspec.errors import CredspecError
-from credspec.lab import domain
+from credspec.lab import provisioning
 from credspec.lab.client_image import write_client_image
 from credspec.lab.docker_engine import DockerEngine
 from credspec.runtimes.docker_setup import DockerSetup
@@ -40,7 +40,7 @@ class Demo:
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
         with self.step("a real Active Directory domain (Samba AD DC), a joined host, gMSAs"):
-            self.lab = domain.up("demo", progress=lambda line: say(f"      {line}"))
+            self.lab = provisioning.up("demo", progress=lambda line: say(f"      {line}"))
             stack.callback(self.lab.down)
         self.config = load_config(self.lab.config_path)
         with self.step("a Docker daemon of its own, with the runtime registered"):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from credspec.directory.connection import LIBLDAP_ENVIRONMENT
-from credspec.lab import domain
+from credspec.lab import provisioning
 from credspec.lab.domain import Lab
 from credspec.lab.namespaces import bind
 
@@ -41,7 +41,7 @@ def host_mounts() -> Iterator[int]:
 def lab(host_mounts: int) -> Iterator[Lab]:
     """The domain of this run."""
     own_mount_namespace()
-    found = domain.up("test")
+    found = provisioning.up("test")
     try:
         for name in ("resolv.conf", "hosts"):
             bind(found.directory / name, Path("/etc", name).resolve())

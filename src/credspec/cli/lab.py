@@ -41,7 +41,7 @@ def lab() -> None:
 @click.option("--netbios", help="NetBIOS name.  [default: the realm's first part]")
 def up(name: str, realm: str, netbios: str | None) -> None:
     """Bring a lab up; one that is up stays as it is."""
-    from credspec.lab import domain
+    from credspec.lab import provisioning
 
     started = time.monotonic()
     steps = 0
@@ -51,7 +51,7 @@ def up(name: str, realm: str, netbios: str | None) -> None:
         steps += 1
         click.echo(f"{line} ...", err=True)
 
-    found = domain.up(name, realm=realm, netbios=netbios, progress=progress)
+    found = provisioning.up(name, realm=realm, netbios=netbios, progress=progress)
     if steps:
         took = time.monotonic() - started
         click.echo(f"Lab {name!r} is up: domain {found.dns_domain}, {took:.1f} s.", err=True)

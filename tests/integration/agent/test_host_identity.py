@@ -9,7 +9,8 @@ import pytest
 from credspec.agent.host_identity import CallersTicket, MachineKeytab
 from credspec.errors import NotPermittedError
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
-from credspec.lab.domain import HOST_ACCOUNT, Lab
+from credspec.lab.domain import Lab
+from credspec.lab.provisioning import HOST_ACCOUNT
 
 
 def test_the_machine_keytab_gets_a_ticket_once(lab: Lab, krb5_conf: AgentKrb5Conf) -> None:

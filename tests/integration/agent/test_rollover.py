@@ -13,8 +13,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from credspec.lab import domain
-from credspec.lab.domain import DAILY, Lab
+from credspec.lab import provisioning
+from credspec.lab.domain import Lab
+from credspec.lab.provisioning import DAILY
 
 FAKETIME = f"/usr/lib/{os.uname().machine}-linux-gnu/faketime/libfaketimeMT.so.1"
 
@@ -59,7 +60,7 @@ print(json.dumps({{
 def own_lab(lab: Lab) -> Iterator[Lab]:
     """A second domain; the first stays up beside it."""
     del lab
-    found = domain.up("rollover", realm="ROLL.TEST")
+    found = provisioning.up("rollover", realm="ROLL.TEST")
     yield found
     found.down()
 

@@ -16,7 +16,8 @@ from credspec.directory.domain import DomainFacts, read_domain_facts
 from credspec.directory.locator import DnsResolver, DomainController, Locator, SrvRecord
 from credspec.errors import NotFoundError, NotPermittedError, UnreachableError, UsageError
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
-from credspec.lab.domain import FORBIDDEN, READABLE, Lab
+from credspec.lab.domain import Lab
+from credspec.lab.provisioning import FORBIDDEN, READABLE
 
 
 def test_the_controller_is_located_by_dns(lab: Lab) -> None:

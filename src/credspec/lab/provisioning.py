@@ -1,0 +1,270 @@
+"""Making a lab: the domain, its host, its gMSAs and what its users need."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from credspec.errors import CredspecError, UsageError
+from credspec.lab import postgres
+from credspec.lab.domain import (
+    DEFAULT_NAME,
+    NAME,
+    RUN_ROOT,
+    STATE_ROOT,
+    Lab,
+    open_lab,
+    run_tool,
+    valid,
+)
+from credspec.lab.namespaces import Plan, command_in, mount_shared_tmpfs
+from credspec.lab.network import LabNetwork, free_subnet
+
+HOST_ACCOUNT: Final = "LABHOST$"
+READABLE: Final = ("WebApp01", "WebApp02", "WebApp03", "WebApp04", "WebApp05")
+"""gMSAs whose passwords the lab's host may read; WebApp02's through a group in a group."""
+FORBIDDEN: Final = "Forbidden01"
+"""A gMSA whose password the lab's host may not read."""
+DISABLED: Final = "Disabled01"
+"""A gMSA whose password the lab's host may read, but that is disabled."""
+DAILY: Final = "WebApp05"
+"""The gMSA whose password changes every day; the others' every 30 days."""
+
+_REALM: Final = re.compile(r"[A-Z0-9](?:[A-Z0-9-]{0,30}[A-Z0-9])?(?:\.[A-Z0-9-]{1,31})+")
+_NETBIOS: Final = re.compile(r"[A-Z0-9](?:[A-Z0-9-]{0,13}[A-Z0-9])?")
+
+Progress = Callable[[str], None]
+"""Receives a line for each step of what takes its time."""
+
+
+def up(
+    name: str = DEFAULT_NAME,
+    *,
+    realm: str = "EXAMPLE.TEST",
+    netbios: str | None = None,
+    progress: Progress = lambda _: None,
+) -> Lab:
+    """Bring a lab up and return it; one that is up already is returned as it is.
+
+    If it fails or is interrupted, nothing is left.
+
+    Raises:
+        UsageError: `lab-name-invalid`, `lab-realm-invalid`, `lab-needs-root`,
+            `lab-program-missing`.
+        CredspecError: of the step that failed.
+    """
+    directory = STATE_ROOT / valid(name, NAME, "name")
+    realm = valid(realm.upper(), _REALM, "realm")
+    netbios = valid((netbios or realm.partition(".")[0]).upper(), _NETBIOS, "NetBIOS name")
+    _require_programs()
+    with contextlib.suppress(CredspecError):
+        existing = open_lab(name)
+        if existing.is_running():
+            return existing
+        progress("Removing a lab that did not end well")
+        existing.down()
+    shutil.rmtree(directory, ignore_errors=True)
+    lab = Lab(
+        name=name,
+        realm=realm,
+        netbios=netbios,
+        network=LabNetwork.of(name, free_subnet()),
+        directory=directory,
+        run_directory=RUN_ROOT / name,
+    )
+    try:
+        _build(lab, progress)
+    except BaseException:
+        lab.down()
+        raise
+    return lab
+
+
+def _build(lab: Lab, progress: Progress) -> None:
+    # Others may pass through, for PostgreSQL's sake; what is secret has a mode of its own.
+    lab.directory.mkdir(mode=0o711, parents=True)
+    subnet = ipaddress.IPv4Network(f"{lab.network.host_address}/30", strict=False)
+    (lab.directory / "lab.json").write_text(
+        json.dumps({"realm": lab.realm, "netbios": lab.netbios, "subnet": str(subnet)}), "utf-8"
+    )
+    lab.network.up()
+    password = secrets.token_urlsafe(18) + "aA1!"
+    _write_files(lab, password)
+    progress(f"Provisioning the domain {lab.realm}")
+    _provision(lab, password)
+    progress("Making the host, the gMSAs and the service accounts")
+    _populate(lab)
+    programs = postgres.find_programs()
+    if programs is not None:
+        progress("Making the PostgreSQL database")
+        postgres.initialise(
+            programs,
+            lab.directory / "postgres",
+            realm=lab.realm,
+            roles=[f"{account}$" for account in READABLE],
+            keytab=lab.directory / "postgres.keytab",
+        )
+    progress("Starting the domain controller")
+    lab.start_dc()
+    _name_services(lab)
+    if programs is None:
+        progress("PostgreSQL is not installed: going on without it")
+    else:
+        lab.start_postgres()
+    shutil.copyfile(lab.directory / "dc/private/tls/ca.pem", lab.directory / "ca.pem")
+
+
+def _write_files(lab: Lab, password: str) -> None:
+    domain, address = lab.dns_domain, lab.network.address
+    own_name = socket.gethostname()
+    files = {
+        "admin-password": password + "\n",
+        "resolv.conf": f"nameserver {address}\noptions timeout:2 attempts:2\n",
+        "hosts": (
+            "127.0.0.1 localhost\n"
+            # Libraries look up the host's own name, which the domain's DNS does not know.
+            f"127.0.1.1 {own_name}\n"
+            f"{address} {lab.dc_host} dc1\n{address} db.{domain} web.{domain}\n"
+        ),
+        "krb5.conf": (
+            "[libdefaults]\n"
+            f" default_realm = {lab.realm}\n"
+            " dns_lookup_kdc = false\n rdns = false\n dns_canonicalize_hostname = false\n"
+            f"[realms]\n {lab.realm} = {{\n  kdc = {address}\n }}\n"
+            f"[domain_realm]\n .{domain} = {lab.realm}\n {domain} = {lab.realm}\n"
+        ),
+        "config.toml": (
+            f'run_directory = "{lab.run_directory}"\n'
+            f'spec_directory = "{lab.specs_directory}"\n'
+            "[host_identity]\n"
+            f'keytab = "{lab.host_keytab}"\nprincipal = "{HOST_ACCOUNT}@{lab.realm}"\n'
+            "[ldap]\n"
+            f'ca_file = "{lab.directory / "ca.pem"}"\n'
+        ),
+    }
+    for name, content in files.items():
+        path = lab.directory / name
+        path.touch(mode=0o600 if name == "admin-password" else 0o644)
+        path.write_text(content, "utf-8")
+    lab.specs_directory.mkdir(mode=0o755)
+    lab.run_directory.mkdir(mode=0o755, parents=True)
+    leases = lab.run_directory / "leases"
+    leases.mkdir(mode=0o700)
+    # The agent runs in a mount namespace of its own, the runtime does not: what the runtime mounts
+    # for a container must reach the agent, as it does under systemd.
+    mount_shared_tmpfs(leases)
+
+
+def _provision(lab: Lab, password: str) -> None:
+    command = ["samba-tool", "domain", "provision"]
+    command += [f"--realm={lab.realm}", f"--domain={lab.netbios}", f"--adminpass={password}"]
+    command += ["--server-role=dc", "--dns-backend=SAMBA_INTERNAL", "--host-name=dc1"]
+    command += ["--function-level=2016", "--option=ad dc functional level=2016"]
+    command += [f"--host-ip={lab.network.address}", "--quiet"]
+    command += [f"--targetdir={lab.directory / 'dc'}"]
+    command += ["--option=interfaces=eth0 lo", "--option=bind interfaces only=yes"]
+    (lab.directory / "dc").mkdir(mode=0o700)
+    run_tool(command_in(Plan(netns=lab.network.namespace, binds=lab.etc_files()), command))
+    # No forwarder: a name outside the lab is unknown at once, not after a time-out.
+    smb_conf = lab.smb_conf
+    kept = [line for line in smb_conf.read_text("utf-8").splitlines() if "forwarder" not in line]
+    log = f"\tlog file = {lab.directory}/dc/log.%m\n\tmax log size = 1000"
+    text = "\n".join(kept).replace("[global]", f"[global]\n{log}", 1)
+    smb_conf.write_text(text + "\n", "utf-8")
+
+
+def _populate(lab: Lab) -> None:
+    domain = lab.dns_domain
+    tool = lab.samba_tool
+    tool("computer", "create", HOST_ACCOUNT.removesuffix("$"))
+    tool("user", "setpassword", HOST_ACCOUNT, f"--newpassword={secrets.token_urlsafe(24)}aA1!")
+    tool("user", "enable", HOST_ACCOUNT)
+    for group, member in (("LabHosts", HOST_ACCOUNT), ("WebAppHosts", "LabHosts")):
+        tool("group", "add", group)
+        tool("group", "addmembers", group, member)
+    for account in (*READABLE, FORBIDDEN, DISABLED):
+        interval = 1 if account == DAILY else 30
+        tool(
+            *("service-account", "create", f"--name={account}"),
+            f"--dns-host-name={account.lower()}.{domain}",
+            f"--managed-password-interval={interval}",
+        )
+        if account != DISABLED:
+            tool("user", "enable", f"{account}$")
+        if account != FORBIDDEN:
+            group = f"CN=WebAppHosts,CN=Users,{_domain_dn(lab)}"
+            reader = group if account == "WebApp02" else HOST_ACCOUNT
+            tool(
+                *("service-account", "group-msa-membership", "add"),
+                *(f"--name={account}", f"--principal={reader}"),
+            )
+    tool("user", "create", "alice", f"{secrets.token_urlsafe(18)}aA1!")
+    tool("computer", "create", "DBHOST")
+    tool("user", "setpassword", "DBHOST$", f"--newpassword={secrets.token_urlsafe(24)}aA1!")
+    tool("user", "enable", "DBHOST$")
+    for name, account in (
+        (f"postgres/db.{domain}", "DBHOST$"),
+        (f"HTTP/web.{domain}", "WebApp01$"),
+        (f"MSSQLSvc/db.{domain}:1433", "WebApp01$"),
+        (f"ldap/dc1.{domain}", "DC1$"),
+    ):
+        tool("spn", "add", name, account)
+    _declare_aes(lab, "DBHOST")
+    for keytab, principal in (
+        ("host.keytab", HOST_ACCOUNT),
+        ("postgres.keytab", f"postgres/db.{domain}"),
+    ):
+        path = lab.directory / keytab
+        tool("domain", "exportkeytab", str(path), f"--principal={principal}")
+        path.chmod(0o600)
+
+
+def _name_services(lab: Lab) -> None:
+    """Let DNS name the services; the controller must run, and takes this logon from its keys."""
+    for name in ("db", "web"):
+        record = [lab.network.address, lab.dns_domain, name, "A", lab.network.address]
+        command = ["samba-tool", "dns", "add", *record, "-P", "-s", str(lab.smb_conf)]
+        run_tool(command_in(Plan(netns=lab.network.namespace, binds=lab.etc_files()), command))
+
+
+def _declare_aes(lab: Lab, account: str) -> None:
+    """Let the KDC make AES tickets for a service whose host never told it that it may."""
+    dn = f"CN={account},CN=Computers,{_domain_dn(lab)}"
+    ldif = f"dn: {dn}\nchangetype: modify\nreplace: msDS-SupportedEncryptionTypes\n"
+    ldif += "msDS-SupportedEncryptionTypes: 24\n"
+    run_tool(["ldbmodify", "-H", str(lab.directory / "dc/private/sam.ldb")], ldif)
+
+
+def _domain_dn(lab: Lab) -> str:
+    return "DC=" + lab.dns_domain.replace(".", ",DC=")
+
+
+def _require_programs() -> None:
+    if os.geteuid() != 0:
+        raise UsageError.of("lab-needs-root", "a lab needs root", where="lab")
+    packages = {
+        "samba": "samba samba-ad-dc samba-ad-provision",
+        "samba-tool": "samba",
+        "ldbmodify": "ldb-tools",
+        "ldapsearch": "ldap-utils",
+        "ip": "iproute2",
+    }
+    missing = [name for name in packages if shutil.which(name) is None]
+    if missing:
+        raise UsageError.of(
+            "lab-program-missing",
+            f"not installed: {', '.join(missing)}",
+            where="lab",
+            expected="Samba 4.21 or newer, as domain controller",
+            remedy="apt-get install "
+            + " ".join(packages[name] for name in missing)
+            + " (on Debian 12 from bookworm-backports)",
+        )
