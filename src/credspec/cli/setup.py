@@ -10,7 +10,10 @@ import click
 _PATH = click.Path(path_type=Path)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    epilog="Example: credspec setup docker --dry-run",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 def setup() -> None:
     """Register credspec with container engines; --undo takes it back."""
 
