@@ -38,6 +38,8 @@ class Service:
         """Start the service, unless it runs."""
         if self.pid() is not None:
             return
+        # Kerberos acceptors would keep their replay caches in /var/tmp, where they outlive the lab.
+        environment = environment | {"KRB5RCACHENAME": "none:"}
         # Not Popen: the service outlives this process, and nobody here waits for it.
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         actions = [

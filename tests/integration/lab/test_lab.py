@@ -31,6 +31,7 @@ def surroundings() -> dict[str, object]:
         "mounts": sorted(
             line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()
         ),
+        "replay caches": sorted(p.name for p in Path("/var/tmp").glob("krb5_*")),  # noqa: S108
         "samba": len(printed("ps", "-C", "samba", "-o", "pid=").split()) > 0,
         "postgres": len(printed("ps", "-C", "postgres", "-o", "pid=").split()) > 0,
         "etc": etc.hexdigest(),
