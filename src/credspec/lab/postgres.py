@@ -59,6 +59,8 @@ def server_command(programs: Path, data: Path, *, address: str, keytab: Path) ->
         "krb_server_keyfile": str(keytab),
         "unix_socket_directories": "",
         "fsync": "off",
+        # Files of its own, not the host's /dev/shm, which others clean up.
+        "dynamic_shared_memory_type": "mmap",
         "max_connections": "50",
     }
     command = [str(programs / "postgres"), "-D", str(data)]

@@ -47,6 +47,8 @@ class Daemon:
 
     def reload(self) -> None:
         assert self.process is not None
+        # Docker 26 answers its API a moment before it takes SIGHUP for anything but its end.
+        time.sleep(2)
         self.process.send_signal(signal.SIGHUP)
         time.sleep(0.5)
 

@@ -24,17 +24,10 @@ from e2e.docker.gateway_fixtures import (
     write_image,
 )
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0
-    or not all(shutil.which(name) for name in ("dockerd", "docker", "runc"))
-    or not Path("/bin/busybox").exists(),
-    reason="needs root, dockerd, docker, runc and busybox-static",
-)
-
 SAMPLE = Path(__file__).parents[2] / "unit/spec/samples/windows_powershell_5.json"
 MALFORMED = (
     "docker: Error response from daemon: invalid credential spec security option - value must be "
-    "prefixed by 'file://', 'registry://', or 'raw://' followed by a non-empty value\n"
+    "prefixed by 'file://', 'registry://', or 'raw://' followed by a non-empty value"
 )
 
 Docker = Callable[..., subprocess.CompletedProcess[str]]
@@ -172,9 +165,7 @@ def test_build(gateway: Docker, gateway_socket: Path, tmp_path: Path, builder: s
     (tmp_path / "Dockerfile").write_text("FROM tiny\nCOPY data /data\nRUN cat /data\n")
     (tmp_path / "data").write_bytes(b"some data")
     # The distribution's client brings BuildKit's own (HTTP/2 over an upgraded connection).
-    client = "/usr/bin/docker"
-    if builder == "1" and not Path(client).exists():
-        pytest.skip("no client with BuildKit built in")
+    client = "/usr/bin/docker" if Path("/usr/bin/docker").exists() else "docker"
     result = subprocess.run(
         [
             *(client, "-H", f"unix://{gateway_socket}", "build", "--network=none"),
@@ -186,8 +177,6 @@ def test_build(gateway: Docker, gateway_socket: Path, tmp_path: Path, builder: s
         check=False,
         timeout=120,
     )
-    if builder == "1" and "buildx" in result.stderr:
-        pytest.skip("this client needs a plug-in for BuildKit")
     assert result.returncode == 0, result.stderr
     shown = gateway("run", "--rm", "--network=none", f"built{builder}", "cat", "/data")
     assert shown.stdout == "some data"
@@ -203,12 +192,12 @@ def test_build(gateway: Docker, gateway_socket: Path, tmp_path: Path, builder: s
         ("registry://", MALFORMED),
         ("config://x", MALFORMED),
         ("registry://x", "invalid credential spec: registry:// exists only on Windows"),
-        ("file:///abs.json", "invalid credential spec: file:// path cannot be absolute\n"),
-        ("file://c:\\blah.txt", "invalid credential spec: file:// path cannot be absolute\n"),
-        ("file://../x", "invalid credential spec: file:// path must be under {specs}\n"),
+        ("file:///abs.json", "invalid credential spec: file:// path cannot be absolute"),
+        ("file://c:\\blah.txt", "invalid credential spec: file:// path cannot be absolute"),
+        ("file://../x", "invalid credential spec: file:// path must be under {specs}"),
         (
             "file://doesnotexist.txt",
-            "open {specs}/doesnotexist.txt: no such file or directory\n",
+            "open {specs}/doesnotexist.txt: no such file or directory",
         ),
         ("raw://{{}}", "[spec-"),
     ],
@@ -219,7 +208,12 @@ def test_bad_references(gateway: Docker, specs: Path, option: str, text: str) ->
     # The client makes 127 of texts with "no such file or directory".
     assert result.returncode in {125, 127}
     assert result.stderr.startswith("docker: Error response from daemon: ")
-    assert text.format(specs=specs) in result.stderr
+    # Older clients end the daemon's text with a full stop.
+    first_line = result.stderr.splitlines()[0].removesuffix(".")
+    expected = text.format(specs=specs)
+    assert expected in first_line
+    if "[" not in first_line:  # a text of moby's own stands alone, without our code
+        assert first_line.endswith(expected)
     assert gateway("ps", "-aq").stdout == ""
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +14,6 @@ from e2e.docker.gateway_fixtures import (
     credspec,
     docker,
     running_daemon,
-)
-
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or not all(shutil.which(name) for name in ("dockerd", "docker", "runc")),
-    reason="needs root, dockerd, docker and runc",
 )
 
 ORIGINAL = b'{"log-level":"warn",  "shutdown-timeout": 5}\r\n'
