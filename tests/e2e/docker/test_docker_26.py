@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from folder_engine import FolderDockerEngine, bootstrap
 
+from credspec.agent.client import AgentClient
 from credspec.lab.namespaces import unmount_below
 from credspec.runtimes.docker_setup import DockerSetup
 
@@ -68,12 +69,19 @@ def test_the_domain_knows_the_container(host, engine: FolderDockerEngine, user: 
 
 
 def test_the_carrier_is_an_annotation(host, engine: FolderDockerEngine) -> None:
-    host.shell(f"{RUN.replace('--rm', '-d --name a1')} {IMAGE} sleep 60")
-    found = engine.docker("inspect", "a1").stdout.decode()
-    assert '"credspec.dev/spec": "file://WebApp01.json"' in found
-    assert "CREDSPEC=" not in found
-    assert "WebApp01$" in host.shell("docker exec a1 klist").stdout
-    engine.docker("rm", "-f", "a1")
+    """Asked as a client of today asks; an older client's version of the API has no annotations."""
+    api = AgentClient(host.config.gateway_socket)  # HTTP and JSON on a Unix socket, as Docker's
+    option = "credentialspec=file://WebApp01.json"
+    body = {"Image": IMAGE, "Cmd": ["sleep", "60"], "HostConfig": {"SecurityOpt": [option]}}
+    api.request("POST", "/v1.45/containers/create?name=a1", body)
+    try:
+        api.request("POST", "/v1.45/containers/a1/start")
+        found = api.get("/v1.45/containers/a1/json")
+        assert found["HostConfig"]["Annotations"] == {"credspec.dev/spec": "file://WebApp01.json"}
+        assert not [e for e in found["Config"]["Env"] if e.startswith("CREDSPEC=")]
+        assert "WebApp01$" in host.shell("docker exec a1 klist").stdout
+    finally:
+        engine.docker("rm", "-f", "a1")
 
 
 def test_a_refusal_reaches_the_user(host, engine: FolderDockerEngine) -> None:
