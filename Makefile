@@ -24,7 +24,7 @@ bench: install
 
 install:
 	@packaging/install-debian-packages
-	@$(MAKE) --no-print-directory .venv/.done
+	@$(MAKE) --silent --no-print-directory .venv/.done
 
 # Native parts are compiled once; pip keeps what it built.
 .venv/.done: requirements/dev.lock pyproject.toml
