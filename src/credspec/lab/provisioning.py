@@ -206,7 +206,8 @@ def _populate(lab: Lab) -> None:
                 *("service-account", "group-msa-membership", "add"),
                 *(f"--name={account}", f"--principal={reader}"),
             )
-    tool("user", "create", "alice", f"{secrets.token_urlsafe(18)}aA1!")
+    # Not a password of ours as an argument: one that starts with a dash would be an option.
+    tool("user", "create", "alice", "--random-password")
     tool("computer", "create", "DBHOST")
     tool("user", "setpassword", "DBHOST$", f"--newpassword={secrets.token_urlsafe(24)}aA1!")
     tool("user", "enable", "DBHOST$")
