@@ -19,7 +19,7 @@ from credspec.directory.accounts import (
     read_managed_password,
 )
 from credspec.directory.connection import Connection, Transport
-from credspec.directory.domain import DomainFacts, read_domain_facts
+from credspec.directory.domain import DomainFacts, read_domain_facts, read_trusted_domain
 from credspec.directory.locator import DomainController, Locator, valid_domain
 from credspec.directory.managed_password import ManagedPassword
 from credspec.errors import CredspecError, NotPermittedError, UnreachableError
@@ -85,6 +85,10 @@ class DomainSession:
     def find(self, account: str) -> GroupManagedServiceAccount:
         """Find an account of this domain; raises as `find_account`."""
         return self._with_connection(lambda c, facts: find_account(c, facts, account))
+
+    def trusted_domain(self, netbios_name: str) -> str | None:
+        """Return the DNS name of a trusted domain; raises as `read_trusted_domain`."""
+        return self._with_connection(lambda c, facts: read_trusted_domain(c, facts, netbios_name))
 
     def acquire(self, account: str) -> Acquisition:
         """Read an account's managed password and get its ticket.

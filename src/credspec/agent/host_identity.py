@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 from credspec.errors import CredspecError, NotPermittedError, Problem
 from credspec.kerberos.tickets import Ticket, kerberos_error, ticket_from_keytab
@@ -40,6 +40,8 @@ class MachineKeytab:
 
     `principal` may be given without realm, or be None for the keytab's first computer account.
     """
+
+    _any_account: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -119,7 +121,8 @@ class MachineKeytab:
             raise _as_unreadable(kerberos_error(error, "keytab"), self.keytab) from None
         wanted = self.principal
         for name in names:
-            if wanted is None and name.partition("@")[0].endswith("$"):
+            is_computer = name.partition("@")[0].endswith("$")
+            if wanted is None and (is_computer or self._any_account):
                 return name
             if wanted is not None and wanted.lower() in {
                 name.lower(),
@@ -154,6 +157,12 @@ class MachineKeytab:
                 where=f"host keytab {self.keytab}",
                 remedy="run the agent as root",
             ) from None
+
+
+class KeytabIdentity(MachineKeytab):
+    """Whoever a keytab holds keys of; without `principal` its first entry."""
+
+    _any_account = True
 
 
 def _as_unreadable(error: CredspecError, keytab: Path) -> NotPermittedError:

@@ -17,7 +17,7 @@ from credspec.agent.identities import Identities, Identity, IdentityName
 from credspec.agent.journal import LEASE_ID, Journal, LeaseRecord
 from credspec.agent.lease_directory import is_mounted, wipe, write_files
 from credspec.agent.refresh_time import retry_delay
-from credspec.directory.accounts import valid_account_name
+from credspec.directory.account_identity import valid_account_name
 from credspec.directory.domain import DomainFacts
 from credspec.errors import CredspecError, InvalidSpecError, NotFoundError, Problem, UsageError
 from credspec.kerberos.krb5_conf import container_krb5_conf

@@ -1,36 +1,39 @@
 """``credspec new``: make a credential spec from what the directory says of a gMSA.
 
-Works on any machine that reaches a domain controller, with the caller's Kerberos ticket or, on a
-joined host, with the machine keytab.
+Works on any machine that reaches a domain controller: with the caller's Kerberos ticket, a keytab,
+a typed password or, on a joined host, with the machine keytab.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from credspec.errors import NotFoundError, NotPermittedError, Problem, UsageError
+from credspec.errors import NotFoundError, Problem, UnreachableError, UsageError
 
 if TYPE_CHECKING:
     from credspec.agent.config import Config
     from credspec.agent.domain_session import DomainSession
-    from credspec.agent.host_identity import HostIdentity
+    from credspec.agent.logon import Logon
     from credspec.directory.domain import DomainFacts
+    from credspec.spec.document import GroupManagedServiceAccount
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewSpecRequest:
     """What ``New-CredentialSpec`` was asked for.
 
-    `additional_accounts` are pairs of account and domain; a domain of None is that of the main
-    account. Of `path` and `file_name` at most one is given.
+    Accounts may be named in any form that the directory knows. `additional_accounts` are pairs of
+    account and domain; a domain of None is that of the main account. Of `path` and `file_name` at
+    most one is given. `host_account` is ``PLUGIN=INPUT``, see `credspec.spec.host_account`.
+    `user` and `keytab` say what to log on with, see `credspec.agent.logon.Logon`.
     """
 
     account_name: str
@@ -39,40 +42,35 @@ class NewSpecRequest:
     domain: str | None = None
     additional_accounts: tuple[tuple[str, str | None], ...] = ()
     no_clobber: bool = False
+    host_account: str | None = None
+    user: str | None = None
+    keytab: str | None = None
 
 
-def make_credential_spec(request: NewSpecRequest) -> Path:
+def make_credential_spec(
+    request: NewSpecRequest, ask_password: Callable[[str], str] | None = None
+) -> Path:
     """Make a spec and write it; return where.
 
     Every account is looked up before anything is written, and every one that is missing is told.
+    `ask_password` is called with a principal if its password is needed.
 
     Raises:
         CredspecError: of the class of the step that failed.
     """
     from credspec.agent.config import load_config
-    from credspec.spec.document import (
-        ActiveDirectoryConfig,
-        CredentialSpec,
-        DomainJoinConfig,
-        GroupManagedServiceAccount,
-    )
+    from credspec.agent.logon import Logon
+    from credspec.spec.document import ActiveDirectoryConfig, CredentialSpec, DomainJoinConfig
     from credspec.spec.file_name import default_file_name, with_json_suffix
+    from credspec.spec.host_account import host_account_config
     from credspec.spec.spec_directory import SpecDirectory
 
     config = load_config()
-    names = [request.account_name, *(account for account, _ in request.additional_accounts)]
-    domains = [domain for _, domain in request.additional_accounts if domain]
-    facts, found = _look_up(config, request.domain, names, domains)
-    main, *additional = (name.removesuffix("$") for name in found)
-    # The main account in both forms of its domain, the additional ones as they were given.
-    accounts = [
-        GroupManagedServiceAccount(name=main, scope=facts.dns_name),
-        GroupManagedServiceAccount(name=main, scope=facts.netbios_name),
-    ]
-    accounts += [
-        GroupManagedServiceAccount(name=name, scope=of_domain or request.domain or facts.dns_name)
-        for name, (_, of_domain) in zip(additional, request.additional_accounts, strict=True)
-    ]
+    # What the user typed is checked before anybody is asked for a password.
+    host = None if request.host_account is None else host_account_config(request.host_account)
+    keytab = None if request.keytab is None else Path(request.keytab)
+    logon = Logon(user=request.user, keytab=keytab, ask_password=ask_password)
+    facts, main, accounts = _look_up(config, logon, request)
     spec = CredentialSpec(
         cms_plugins=("ActiveDirectory",),
         domain_join_config=DomainJoinConfig(
@@ -84,7 +82,7 @@ def make_credential_spec(request: NewSpecRequest) -> Path:
             net_bios_name=facts.netbios_name,
         ),
         active_directory_config=ActiveDirectoryConfig(
-            group_managed_service_accounts=tuple(accounts)
+            group_managed_service_accounts=accounts, host_account_config=host
         ),
     )
     if request.path is not None:
@@ -97,105 +95,141 @@ def make_credential_spec(request: NewSpecRequest) -> Path:
 
 
 def _look_up(
-    config: Config, domain: str | None, names: list[str], scopes: list[str]
-) -> tuple[DomainFacts, list[str]]:
-    """Return the domain's facts and the sAMAccountName of each account."""
-    from credspec.agent.domain_session import DomainSession
-    from credspec.directory.locator import DnsResolver, Locator
-    from credspec.kerberos.krb5_conf import AgentKrb5Conf
+    config: Config, logon: Logon, request: NewSpecRequest
+) -> tuple[DomainFacts, str, tuple[GroupManagedServiceAccount, ...]]:
+    """Return the facts of the main account's domain, its name, and all entries of the spec."""
+    from credspec.agent.logon import log_on, open_session, own_krb5_conf
+    from credspec.directory.account_identity import parse_account_identity
+    from credspec.spec.document import GroupManagedServiceAccount
 
-    with tempfile.TemporaryDirectory(prefix="credspec-") as directory:
-        own = Path(directory) / "krb5.conf"
-        os.environ["KRB5_CONFIG"] = f"{own}:{os.environ.get('KRB5_CONFIG') or '/etc/krb5.conf'}"
-        krb5_conf = AgentKrb5Conf(own)
-        identity = _identity(config)
-        session = DomainSession(
-            domain or identity.domain,
-            host_identity=identity,
-            locator=Locator(DnsResolver()),
-            transport=config.transport,
-            ca_file=config.ca_file,
-            krb5_conf=krb5_conf,
+    with ExitStack() as stack:
+        krb5_conf = stack.enter_context(own_krb5_conf())
+        named = parse_account_identity(request.account_name).domain
+        for name, _ in request.additional_accounts:
+            parse_account_identity(name)
+        identity = log_on(config, logon, krb5_conf)
+        sessions: dict[str, DomainSession] = {}
+
+        def session_of(domain: str) -> DomainSession:
+            if domain.lower() not in sessions:
+                opened = open_session(config, identity, krb5_conf, domain)
+                stack.callback(opened.close)
+                sessions[domain.lower()] = opened
+            return sessions[domain.lower()]
+
+        dns_name = named if named and "." in named else identity.domain
+        home = session_of(request.domain or dns_name)
+        facts = home.facts()
+        wanted = [(request.account_name, None), *request.additional_accounts]
+        problems: list[Problem] = []
+        found: list[str] = []
+        for name, of_domain in wanted:
+            try:
+                domain = _dns_name_of(of_domain, facts, home)
+                account = (home if domain is None else session_of(domain)).find(name)
+                found.append(account.account_name.removesuffix("$"))
+            except (NotFoundError, UsageError, UnreachableError) as error:
+                if error.code in {"ldap-unreachable", "ldap-timeout", "dns-unreachable"}:
+                    raise
+                problems += error.problems
+        if problems:
+            raise NotFoundError(*dict.fromkeys(problems))
+        main, *additional = found
+        # The main account in both forms of its domain, the additional ones as they were given.
+        entries = [(main, facts.dns_name), (main, facts.netbios_name)]
+        entries += [
+            (name, of_domain or request.domain or facts.dns_name)
+            for name, (_, of_domain) in zip(additional, request.additional_accounts, strict=True)
+        ]
+        accounts = [GroupManagedServiceAccount(name=name, scope=scope) for name, scope in entries]
+        return facts, main, tuple(accounts)
+
+
+def _dns_name_of(domain: str | None, facts: DomainFacts, home: DomainSession) -> str | None:
+    """Return the DNS name of another domain than the main account's, None for that one itself."""
+    if domain is None or domain.lower() in {facts.dns_name.lower(), facts.netbios_name.lower()}:
+        return None
+    if "." in domain:
+        return domain
+    partner = home.trusted_domain(domain)
+    if partner is None:
+        raise NotFoundError.of(
+            "domain-not-trusted",
+            f"{facts.dns_name} knows no trusted domain with the NetBIOS name {domain[:80]!r}",
+            where=f"domain {domain[:80]}",
+            remedy="give its DNS name, and check that a trust exists between the domains",
         )
-        try:
-            facts = session.facts()
-            _require_own_domain(scopes, facts)
-            return facts, _find_all(session, names)
-        finally:
-            session.close()
+    return partner
 
 
-def _identity(config: Config) -> HostIdentity:
-    from credspec.agent.host_identity import HOST_CACHE, CallersTicket, MachineKeytab
-
-    callers = CallersTicket.of_default_cache(datetime.now(UTC))
-    if callers is not None:
-        return callers
-    if not config.keytab.exists():
-        raise NotPermittedError.of(
-            "no-credentials",
-            f"there is no Kerberos ticket, and no machine keytab at {config.keytab}",
-            where="logon",
-            remedy="run kinit USER@REALM first",
-        )
-    os.environ["KRB5CCNAME"] = HOST_CACHE
-    return MachineKeytab(config.keytab, config.principal)
+def ask_on_terminal(principal: str) -> str:
+    """Ask for a password without showing it; without a terminal it is the first line of input."""
+    if sys.stdin.isatty():
+        password: str = click.prompt(f"Password of {principal}", hide_input=True, err=True)
+        return password
+    return sys.stdin.readline().rstrip("\r\n")
 
 
-def _require_own_domain(scopes: list[str], facts: DomainFacts) -> None:
-    own = {facts.dns_name.lower(), facts.netbios_name.lower()}
-    problems = [
-        Problem(
-            code="account-other-domain",
-            found=f"domain {scope!r}",
-            where="AdditionalAccounts",
-            expected=f"{facts.dns_name} or {facts.netbios_name}",
-            remedy="accounts of other domains are not supported yet",
-        )
-        for scope in scopes
-        if scope.lower() not in own
-    ]
-    if problems:
-        raise UsageError(*problems)
+def _additional(text: str) -> tuple[str, str | None]:
+    r"""Read ``NAME``, ``NAME@domain`` or ``DOMAIN\NAME`` of an additional account."""
+    from credspec.directory.account_identity import IdentityForm, parse_account_identity
 
-
-def _find_all(session: DomainSession, names: list[str]) -> list[str]:
-    found: list[str] = []
-    problems: list[Problem] = []
-    for name in names:
-        try:
-            found.append(session.find(name).account_name)
-        except (NotFoundError, UsageError) as error:
-            problems += error.problems
-    if problems:
-        raise NotFoundError(*dict.fromkeys(problems))
-    return found
+    identity = parse_account_identity(text)
+    if identity.form in {IdentityForm.USER_PRINCIPAL_NAME, IdentityForm.LOGON_NAME}:
+        return identity.value, identity.domain
+    return text, identity.domain
 
 
 @click.command(
-    epilog="Example: credspec new WebApp01 --path ./www.json",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.argument("account")
 @click.option("--path", help="Write the spec to this file.", type=click.Path(dir_okay=False))
 @click.option("--file-name", help="File in the spec directory.  [default: NETBIOS_ACCOUNT.json]")
 @click.option("--domain", help="DNS name of the domain.  [default: that of the ticket or host]")
-@click.option("--additional-account", multiple=True, help="Another account; may be repeated.")
+@click.option(
+    "--additional-account",
+    multiple=True,
+    metavar="NAME[@DOMAIN]",
+    help="Another account, perhaps of another domain; may be repeated.",
+)
+@click.option(
+    "--host-account",
+    metavar="PLUGIN=INPUT",
+    help="Where hosts outside the domain get their account: rancher, azure-key-vault, aws, "
+    "aws-windows, aws-secret-name, credspec, or a GUID in braces.",
+)
 @click.option("--no-clobber", is_flag=True, help="Keep a file that exists.")
+@click.option("--user", metavar="USER@REALM", help="Log on as this user; the password is asked.")
+@click.option(
+    "--keytab", type=click.Path(exists=True, dir_okay=False), help="Log on with this keytab."
+)
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def new(  # noqa: PLR0917 - click passes them by name
+def new(
+    *,
     account: str,
     path: str | None,
     file_name: str | None,
     domain: str | None,
     additional_account: tuple[str, ...],
+    host_account: str | None,
     no_clobber: bool,
+    user: str | None,
+    keytab: str | None,
     output: str,
 ) -> None:
-    """Make a credential spec for the gMSA ACCOUNT from what the directory says of it.
+    r"""Make a credential spec for the gMSA ACCOUNT from what the directory says of it.
 
-    Logs on with your Kerberos ticket, or with the machine keytab if you have none. What PowerShell
-    users type works too: New-CredentialSpec -AccountName WebApp01 -Path ./www.json
+    ACCOUNT is a sAMAccountName, a distinguished name, a GUID, a SID, DOMAIN\name or name@domain.
+    Logs on with your Kerberos ticket, or with the machine keytab if you have none; --user and
+    --keytab choose something else. What PowerShell users type works too: New-CredentialSpec
+    -AccountName WebApp01 -Path ./www.json
+
+    \b
+    Examples:
+      credspec new WebApp01 --path ./www.json
+      credspec new WebApp01 --additional-account WebApp02 --file-name both
+      credspec new WebApp01 --host-account rancher=cattle-gmsa:reader
     """
     if path is not None and file_name is not None:
         raise click.UsageError("--path and --file-name exclude each other.")
@@ -205,9 +239,13 @@ def new(  # noqa: PLR0917 - click passes them by name
             path=path,
             file_name=file_name,
             domain=domain,
-            additional_accounts=tuple((name, None) for name in additional_account),
+            additional_accounts=tuple(map(_additional, additional_account)),
             no_clobber=no_clobber,
-        )
+            host_account=host_account,
+            user=user,
+            keytab=keytab,
+        ),
+        ask_on_terminal,
     )
     if output == "json":
         click.echo(json.dumps({"name": written.name, "path": str(written)}))

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
 from credspec.cli.new import NewSpecRequest, make_credential_spec
-from credspec.cli.powershell_arguments import Parameter, Value, parse_arguments
+from credspec.cli.powershell_arguments import (
+    COMMON_PARAMETERS,
+    Arguments,
+    Parameter,
+    Value,
+    parse_arguments,
+)
 from credspec.errors import CredspecError, ExitStatus, UsageError
 
 _NEW_PARAMETERS: Final = (
@@ -18,14 +25,18 @@ _NEW_PARAMETERS: Final = (
     Parameter("Domain"),
     Parameter("AdditionalAccounts", array=True),
     Parameter("NoClobber", switch=True),
+    *COMMON_PARAMETERS,
 )
+_SILENT: Final = frozenset({"silentlycontinue", "ignore"})
 _NEW_HELP: Final = """\
 New-CredentialSpec: make a credential spec for a group Managed Service Account.
 
   New-CredentialSpec [-AccountName] NAME [-FileName NAME | -Path FILE] [-Domain NAME]
                      [-AdditionalAccounts NAME,@{AccountName='NAME';Domain='NAME'}] [-NoClobber]
 
-Without -Path the file goes into the spec directory, named NETBIOS_ACCOUNT.json.
+Without -Path the file goes into the spec directory, named NETBIOS_ACCOUNT.json. Logs on with your
+Kerberos ticket, or with the machine keytab; `credspec new` has more ways. PowerShell's common
+parameters are taken too: -Verbose tells each step, -ErrorAction SilentlyContinue hides errors.
 
 Examples:
   New-CredentialSpec -AccountName WebApp01 -Path ./www.json
@@ -41,15 +52,20 @@ Example:
 
 def new_credential_spec() -> NoReturn:
     """Run ``New-CredentialSpec`` with the process's arguments."""
-    _run("New-CredentialSpec", _NEW_HELP, _new)
+    _run("New-CredentialSpec", _NEW_HELP, _NEW_PARAMETERS, _new)
 
 
 def get_credential_spec() -> NoReturn:
     """Run ``Get-CredentialSpec`` with the process's arguments."""
-    _run("Get-CredentialSpec", _GET_HELP, _get)
+    _run("Get-CredentialSpec", _GET_HELP, COMMON_PARAMETERS, _get)
 
 
-def _run(name: str, help_text: str, command: Callable[[Sequence[str]], list[Path]]) -> NoReturn:
+def _run(
+    name: str,
+    help_text: str,
+    parameters: Sequence[Parameter],
+    command: Callable[[Arguments], list[Path]],
+) -> NoReturn:
     # What libldap reads at its start stands before anything loads it.
     from credspec.cli.main import set_libldap_environment
 
@@ -58,19 +74,25 @@ def _run(name: str, help_text: str, command: Callable[[Sequence[str]], list[Path
     if {a.lower() for a in arguments} & {"-?", "-h", "-help", "--help"}:
         sys.stdout.write(help_text)
         sys.exit(ExitStatus.OK)
+    silent = False
     try:
-        sys.stdout.write(_table(command(arguments)))
+        given = parse_arguments(parameters, arguments)
+        silent = given.words.get("ErrorAction", "").lower() in _SILENT
+        sys.stdout.write(_table(command(given)))
+        sys.stdout.flush()
     except CredspecError as error:
-        for line in str(error).splitlines():
+        for line in () if silent else str(error).splitlines():
             sys.stderr.write(f"{name}: {line}\n")
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitStatus.OTHER)
     sys.exit(ExitStatus.OK)
 
 
-def _new(arguments: Sequence[str]) -> list[Path]:
-    given = parse_arguments(_NEW_PARAMETERS, arguments)
+def _new(given: Arguments) -> list[Path]:
     words = given.words
     if "Path" in words and "FileName" in words:
         raise UsageError.of(
@@ -87,7 +109,17 @@ def _new(arguments: Sequence[str]) -> list[Path]:
         additional_accounts=tuple(_additional(value) for value in additional),
         no_clobber=given.switches.get("NoClobber", False),
     )
-    return [make_credential_spec(request)]
+    verbose = given.switches.get("Verbose", False)
+    if verbose:
+        _tell(f"Looking up {request.account_name} in the directory.")
+    written = make_credential_spec(request)
+    if verbose:
+        _tell(f"Wrote {written}.")
+    return [written]
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(f"VERBOSE: {_printable(text)}\n")
 
 
 def _additional(value: Value) -> tuple[str, str | None]:
@@ -103,11 +135,11 @@ def _additional(value: Value) -> tuple[str, str | None]:
     return value["accountname"], value["domain"]
 
 
-def _get(arguments: Sequence[str]) -> list[Path]:
+def _get(given: Arguments) -> list[Path]:
     from credspec.agent.config import load_config
     from credspec.spec.spec_directory import SpecDirectory
 
-    parse_arguments((), arguments)
+    del given
     directory = load_config().spec_directory
     return [directory / name for name in SpecDirectory(directory).names()]
 

@@ -46,6 +46,25 @@ class Parameter:
     array: bool = False
     positional: bool = False
     mandatory: bool = False
+    choices: tuple[str, ...] = ()
+
+
+_PREFERENCES: Final = ("SilentlyContinue", "Stop", "Continue", "Inquire", "Ignore", "Break")
+COMMON_PARAMETERS: Final = (
+    Parameter("Verbose", aliases=("vb",), switch=True),
+    Parameter("Debug", aliases=("db",), switch=True),
+    Parameter("ErrorAction", aliases=("ea",), choices=_PREFERENCES),
+    Parameter("WarningAction", aliases=("wa",), choices=_PREFERENCES),
+    Parameter("InformationAction", aliases=("infa",), choices=_PREFERENCES),
+    Parameter("ProgressAction", aliases=("proga",), choices=_PREFERENCES),
+    Parameter("ErrorVariable", aliases=("ev",)),
+    Parameter("WarningVariable", aliases=("wv",)),
+    Parameter("InformationVariable", aliases=("iv",)),
+    Parameter("OutVariable", aliases=("ov",)),
+    Parameter("OutBuffer", aliases=("ob",)),
+    Parameter("PipelineVariable", aliases=("pv",)),
+)
+"""What every advanced function of PowerShell takes (about_CommonParameters)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +118,7 @@ def parse_arguments(parameters: Sequence[Parameter], line: Sequence[str]) -> Arg
         if parameter.array:
             arrays[parameter.name] = _values(parameter, argument)
         else:
-            words[parameter.name] = _single(parameter, argument)
+            words[parameter.name] = _chosen(parameter, _single(parameter, argument))
     missing = [p.name for p in parameters if p.mandatory and p.name not in words]
     if missing:
         raise _error(
@@ -188,6 +207,16 @@ def _single(parameter: Parameter, argument: str) -> str:
             f"Cannot bind argument to parameter '{parameter.name}' because it is an empty string.",
         )
     return argument
+
+
+def _chosen(parameter: Parameter, word: str) -> str:
+    if parameter.choices and word.lower() not in {c.lower() for c in parameter.choices}:
+        raise _error(
+            "argument-invalid",
+            f"Cannot bind parameter '{parameter.name}' to the value '{word[:80]}'.",
+            expected=f"one of {', '.join(parameter.choices)}",
+        )
+    return word
 
 
 def _values(parameter: Parameter, argument: str) -> tuple[Value, ...]:

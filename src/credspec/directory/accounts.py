@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Final
 
+from credspec.directory.account_identity import (
+    AccountIdentity,
+    IdentityForm,
+    parse_account_identity,
+    valid_account_name,
+)
 from credspec.directory.connection import Connection, Entry, escape
 from credspec.directory.domain import DomainFacts
 from credspec.directory.managed_password import ManagedPassword
 from credspec.directory.security_descriptor import allowed_readers
-from credspec.errors import CredspecError, NotFoundError, NotPermittedError, UsageError
+from credspec.errors import CredspecError, NotFoundError, NotPermittedError
 
 _ACCOUNT_DISABLED: Final = 0x2  # userAccountControl, MS-ADTS 2.2.16
 _PASSWORD: Final = "msDS-ManagedPassword"  # noqa: S105 - the attribute's name
+_CLASS: Final = "msDS-GroupManagedServiceAccount"
+# From the special to the general: a computer is a user too.
+_OTHER_CLASSES: Final = {
+    "msds-managedserviceaccount": "a standalone managed service account",
+    "msds-delegatedmanagedserviceaccount": "a delegated managed service account",
+    "computer": "a computer",
+    "user": "a user",
+    "group": "a group",
+}
 _ATTRIBUTES: Final = (
     "sAMAccountName",
     "userAccountControl",
     "servicePrincipalName",
     "msDS-GroupMSAMembership",
 )
-# MS-ADTS 3.1.1.6.2 for the characters; bounded, since it goes into a filter and a principal.
-_ACCOUNT_NAME: Final = re.compile(r"[^\x00-\x1f\x7f\"/\\\[\]:;|=,+*?<>@\s]{1,63}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,50 +47,36 @@ class GroupManagedServiceAccount:
     readers: tuple[str, ...]
 
 
-def valid_account_name(name: str) -> str:
-    """Return a sAMAccountName without its trailing ``$``.
-
-    Raises:
-        UsageError: `account-name-invalid`, before the name gets into a filter or a principal.
-    """
-    bare = name.removesuffix("$")
-    if not _ACCOUNT_NAME.fullmatch(bare) or bare in {".", ".."}:
-        raise UsageError.of(
-            "account-name-invalid",
-            f"{name[:80]!r} is not an account name",
-            where="account",
-            expected="a sAMAccountName such as WebApp01",
-        )
-    return bare
-
-
 def find_account(
     connection: Connection, facts: DomainFacts, name: str
 ) -> GroupManagedServiceAccount:
     """Find a gMSA anywhere in its domain.
 
-    `name` is the sAMAccountName with or without ``$``.
+    `name` may have any form that `credspec.directory.account_identity` knows.
 
     Raises:
         UsageError: `account-name-invalid`.
-        NotFoundError: `account-not-found`.
+        NotFoundError: `account-not-found`, `account-wrong-class`, `account-other-domain`.
     """
-    return _account(_find(connection, facts, name, _ATTRIBUTES))
+    identity = parse_account_identity(name)
+    _require_domain(identity, facts)
+    return _account(_find(connection, facts, identity, _ATTRIBUTES))
 
 
 def read_managed_password(
     connection: Connection, facts: DomainFacts, name: str
 ) -> tuple[GroupManagedServiceAccount, ManagedPassword]:
-    """Find a gMSA and read its managed password, in one search.
+    """Find a gMSA by its sAMAccountName and read its managed password, in one search.
 
     Raises:
         UsageError: `account-name-invalid`.
-        NotFoundError: `account-not-found`.
+        NotFoundError: `account-not-found`, `account-wrong-class`.
         NotPermittedError: `password-not-permitted`; the text says who may read it and how to
             allow this host.
         CredspecError: `managed-password-malformed`.
     """
-    entry = _find(connection, facts, name, (*_ATTRIBUTES, _PASSWORD))
+    identity = AccountIdentity(IdentityForm.ACCOUNT_NAME, valid_account_name(name))
+    entry = _find(connection, facts, identity, (*_ATTRIBUTES, _PASSWORD))
     account = _account(entry)
     blob = entry.get(_PASSWORD.lower())
     if not blob:
@@ -105,23 +103,69 @@ def read_key_version(connection: Connection, account: GroupManagedServiceAccount
 
 
 def _find(
-    connection: Connection, facts: DomainFacts, name: str, attributes: tuple[str, ...]
+    connection: Connection,
+    facts: DomainFacts,
+    identity: AccountIdentity,
+    attributes: tuple[str, ...],
 ) -> Entry:
-    bare = valid_account_name(name)
     found = connection.search(
         facts.naming_context,
-        f"(&(objectClass=msDS-GroupManagedServiceAccount)(sAMAccountName={escape(bare)}$))",
+        f"(&(objectClass={_CLASS}){identity.filter_in(facts.dns_name)})",
         attributes,
     )
     if not found:
-        raise NotFoundError.of(
-            "account-not-found",
-            f'there is no group managed service account "{bare}" in {facts.dns_name}',
-            where=f"account {bare}",
-            remedy="check its name; it must be the sAMAccountName "
-            "(Windows: error 1787, no trust account)",
-        )
+        raise _not_found(connection, facts, identity)
     return found[0]
+
+
+def _not_found(
+    connection: Connection, facts: DomainFacts, identity: AccountIdentity
+) -> NotFoundError:
+    """Tell what the name is instead of a gMSA, if it is anything."""
+    where = f"account {identity.value}"
+    wanted = identity.filter_in(facts.dns_name)
+    if identity.form not in {IdentityForm.DISTINGUISHED_NAME, IdentityForm.GUID, IdentityForm.SID}:
+        wanted = f"(|{wanted}(sAMAccountName={escape(identity.value)}))"
+    others = connection.search(facts.naming_context, wanted, ("objectClass",))
+    classes = {value.decode("utf-8", "replace").lower() for value in _classes(others)}
+    for name, text in _OTHER_CLASSES.items():
+        if name in classes:
+            return NotFoundError.of(
+                "account-wrong-class",
+                f'"{identity.value}" is {text} in {facts.dns_name}',
+                where=where,
+                expected="a group managed service account (msDS-GroupManagedServiceAccount)",
+                remedy="name the gMSA, or make one with New-ADServiceAccount",
+            )
+    return NotFoundError.of(
+        "account-not-found",
+        f'there is no group managed service account "{identity.value}" in {facts.dns_name}',
+        where=where,
+        remedy="check its name and its domain (Windows: error 1787, no trust account); an account "
+        "of another domain needs that domain's name",
+    )
+
+
+def _classes(entries: list[Entry]) -> list[bytes]:
+    return [value for entry in entries for value in entry.get("objectclass", ())]
+
+
+def _require_domain(identity: AccountIdentity, facts: DomainFacts) -> None:
+    if identity.domain is None:
+        return
+    if identity.domain.lower() in {facts.dns_name.lower(), facts.netbios_name.lower()}:
+        return
+    # An explicit user principal name may have any suffix: the filter decides.
+    if identity.form is IdentityForm.USER_PRINCIPAL_NAME:
+        return
+    raise NotFoundError.of(
+        "account-other-domain",
+        f'"{identity.value[:200]}" names the domain {identity.domain}',
+        where="account",
+        expected=f"an account of {facts.dns_name} ({facts.netbios_name})",
+        remedy="give its domain with -Domain, or for an additional account with "
+        "@{AccountName='...';Domain='...'}",
+    )
 
 
 def _account(entry: Entry) -> GroupManagedServiceAccount:

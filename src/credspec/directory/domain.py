@@ -66,6 +66,18 @@ def read_domain_facts(connection: Connection) -> DomainFacts:
     )
 
 
+def read_trusted_domain(
+    connection: Connection, facts: DomainFacts, netbios_name: str
+) -> str | None:
+    """Return the DNS name of a trusted domain (MS-ADTS 6.1.6.7), None if there is no such trust."""
+    found = connection.search(
+        f"CN=System,{facts.naming_context}",
+        f"(&(objectClass=trustedDomain)(flatName={escape(netbios_name)}))",
+        ("trustPartner",),
+    )
+    return _text(found[0], "trustPartner").lower() if found else None
+
+
 def _only(entries: list[Entry], name: str) -> Entry:
     if len(entries) != 1:
         raise _missing(name)

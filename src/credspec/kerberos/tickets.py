@@ -63,6 +63,37 @@ def ticket_from_keytab(principal: str, keytab: Path, *, into_cache: str | None =
         raise kerberos_error(error, principal) from None
 
 
+def ticket_from_password(principal: str, password: str, *, into_cache: str) -> Ticket:
+    """Get a TGT with a password that a person typed.
+
+    `into_cache` names the credential cache that receives the ticket.
+
+    Raises:
+        NotPermittedError: the KDC refused, see `kerberos_error`; `kdc-password-refused`.
+        UnreachableError: no KDC answered.
+    """
+    import krb5
+
+    context = krb5.init_secure_context()
+    try:
+        name = krb5.parse_name_flags(context, principal.encode())
+        options = krb5.get_init_creds_opt_alloc(context)
+        credentials = krb5.get_init_creds_password(
+            context, name, options, password.encode("utf-8", "surrogateescape")
+        )
+        return _ticket(context, principal, name, credentials, into_cache)
+    except krb5.Krb5Error as error:
+        translated = kerberos_error(error, principal)
+        if translated.code != "kdc-key-refused":
+            raise translated from None
+        raise NotPermittedError.of(
+            "kdc-password-refused",
+            "the domain refused the password",
+            where=f"ticket of {principal}",
+            remedy="check the user's name and password",
+        ) from None
+
+
 def ticket_from_keys(principal: str, keys: Iterable[Key]) -> Ticket:
     """Get a TGT with keys in memory.
 
@@ -151,6 +182,18 @@ def _as_exchange(
     if enctypes:
         krb5.get_init_creds_opt_set_etype_list(options, list(enctypes))
     credentials = krb5.get_init_creds_keytab(context, name, options, keytab)
+    return _ticket(context, principal, name, credentials, into_cache)
+
+
+def _ticket(
+    context: krb5.Context,
+    principal: str,
+    name: krb5.Principal,
+    credentials: krb5.Creds,
+    into_cache: str | None,
+) -> Ticket:
+    import krb5
+
     _check_clock(principal, credentials.times.authtime)
     if into_cache is not None:
         cache = krb5.cc_resolve(context, into_cache.encode())

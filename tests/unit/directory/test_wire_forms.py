@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from credspec.directory.accounts import valid_account_name
+from credspec.directory.account_identity import valid_account_name
 from credspec.directory.connection import escape
 from credspec.directory.security_descriptor import allowed_readers
 from credspec.directory.security_identifier import sid_to_text
