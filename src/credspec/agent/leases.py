@@ -18,7 +18,7 @@ from credspec.agent.journal import LEASE_ID, Journal, LeaseRecord
 from credspec.agent.lease_directory import is_mounted, wipe, write_files
 from credspec.agent.refresh_time import retry_delay
 from credspec.directory.account_identity import valid_account_name
-from credspec.directory.domain import DomainFacts
+from credspec.directory.domain import DomainFacts, differences
 from credspec.errors import CredspecError, InvalidSpecError, NotFoundError, Problem, UsageError
 from credspec.kerberos.krb5_conf import container_krb5_conf
 from credspec.spec.document import CredentialSpec
@@ -281,25 +281,9 @@ def _accounts(spec: CredentialSpec) -> tuple[str, ...]:
 
 def _check_same_domain(spec: CredentialSpec, facts: DomainFacts) -> None:
     """Refuse a spec that names another domain than the one that answered to the name."""
-    config = spec.domain_join_config
-    pairs = (
-        ("Sid", "spec-domain-sid-differs", config.sid, facts.sid),
-        ("Guid", "spec-domain-guid-differs", config.guid, facts.guid),
-    )
-    problems = [
-        Problem(
-            code=code,
-            found=f"{found}, which is not the one of {facts.dns_name}",
-            where=f"/DomainJoinConfig/{field}",
-            expected=actual,
-            remedy="the spec was made for another domain of that name: make it anew with "
-            "New-CredentialSpec",
-        )
-        for field, code, found, actual in pairs
-        if found and found.strip("{}").lower() != actual.lower()
-    ]
-    if problems:
-        raise InvalidSpecError(*problems)
+    errors, _ = differences(spec.domain_join_config, facts)
+    if errors:
+        raise InvalidSpecError(*errors)
 
 
 def _names(record: LeaseRecord) -> tuple[IdentityName, ...]:

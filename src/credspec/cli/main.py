@@ -22,13 +22,19 @@ _LIBLDAP_ENVIRONMENT: Final = {"LDAPSASL_NOCANON": "on", "LDAPSASL_CBINDING": "t
 # name: (module, attribute, one-line help)
 _COMMANDS: Final = {
     "agent": ("credspec.cli.agent", "agent", "Run the host agent."),
+    "check": ("credspec.cli.check", "check", "Find out why it does not work, from spec to ticket."),
+    "convert": ("credspec.cli.convert", "convert", "Convert a spec for Kubernetes, Compose, ..."),
     "docker-gateway": (
         "credspec.cli.docker_gateway",
         "docker_gateway",
         "Serve the Docker API with credentialspec= understood.",
     ),
     "lab": ("credspec.cli.lab", "lab", "Run a throwaway Active Directory domain."),
+    "lint": ("credspec.cli.lint", "lint", "Report all that is wrong with credential specs."),
+    "list": ("credspec.cli.list", "list_specs", "List the specs of the spec directory."),
     "new": ("credspec.cli.new", "new", "Make a credential spec for a gMSA from the directory."),
+    "schema": ("credspec.cli.schema", "schema", "Print the JSON Schema of credential specs."),
+    "show": ("credspec.cli.show", "show", "Show what a credential spec says."),
     "status": ("credspec.cli.status", "status", "Show the agent's identities and leases."),
     "setup": ("credspec.cli.setup", "setup", "Register credspec with container engines."),
 }

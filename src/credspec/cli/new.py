@@ -61,7 +61,7 @@ def make_credential_spec(
     from credspec.agent.config import load_config
     from credspec.agent.logon import Logon
     from credspec.spec.document import ActiveDirectoryConfig, CredentialSpec, DomainJoinConfig
-    from credspec.spec.file_name import default_file_name, with_json_suffix
+    from credspec.spec.file_name import default_file_name, valid_file_name, with_json_suffix
     from credspec.spec.host_account import host_account_config
     from credspec.spec.spec_directory import SpecDirectory
 
@@ -69,6 +69,7 @@ def make_credential_spec(
     # What the user typed is checked before anybody is asked for a password.
     host = None if request.host_account is None else host_account_config(request.host_account)
     keytab = None if request.keytab is None else Path(request.keytab)
+    file_name = None if request.file_name is None else valid_file_name(request.file_name)
     logon = Logon(user=request.user, keytab=keytab, ask_password=ask_password)
     facts, main, accounts = _look_up(config, logon, request)
     spec = CredentialSpec(
@@ -88,7 +89,7 @@ def make_credential_spec(
     if request.path is not None:
         target = Path(with_json_suffix(request.path))
     else:
-        name = request.file_name or default_file_name(facts.netbios_name, main)
+        name = file_name or default_file_name(facts.netbios_name, main)
         target = config.spec_directory / with_json_suffix(name)
     SpecDirectory(target.parent).write(target.name, spec.to_text(), no_clobber=request.no_clobber)
     return target.absolute()

@@ -15,9 +15,11 @@ from credspec.directory.connection import Connection, Entry, escape
 from credspec.directory.domain import DomainFacts
 from credspec.directory.managed_password import ManagedPassword
 from credspec.directory.security_descriptor import allowed_readers
+from credspec.directory.security_identifier import sid_to_text
 from credspec.errors import CredspecError, NotFoundError, NotPermittedError
 
 _ACCOUNT_DISABLED: Final = 0x2  # userAccountControl, MS-ADTS 2.2.16
+_WORKSTATION_TRUST: Final = 0x1000
 _PASSWORD: Final = "msDS-ManagedPassword"  # noqa: S105 - the attribute's name
 _CLASS: Final = "msDS-GroupManagedServiceAccount"
 # From the special to the general: a computer is a user too.
@@ -30,6 +32,7 @@ _OTHER_CLASSES: Final = {
 }
 _ATTRIBUTES: Final = (
     "sAMAccountName",
+    "objectSid",
     "userAccountControl",
     "servicePrincipalName",
     "msDS-GroupMSAMembership",
@@ -42,7 +45,9 @@ class GroupManagedServiceAccount:
 
     distinguished_name: str
     account_name: str
+    sid: str
     enabled: bool
+    is_workstation_trust: bool
     service_principal_names: tuple[str, ...]
     readers: tuple[str, ...]
 
@@ -80,7 +85,7 @@ def read_managed_password(
     account = _account(entry)
     blob = entry.get(_PASSWORD.lower())
     if not blob:
-        raise _not_permitted(connection, facts, account)
+        raise not_permitted(connection, facts, account)
     return account, ManagedPassword.unpack(blob[0])
 
 
@@ -174,7 +179,9 @@ def _account(entry: Entry) -> GroupManagedServiceAccount:
     return GroupManagedServiceAccount(
         distinguished_name=entry["dn"][0].decode(),
         account_name=entry["samaccountname"][0].decode(),
+        sid=sid_to_text(entry["objectsid"][0]),
         enabled=not control & _ACCOUNT_DISABLED,
+        is_workstation_trust=bool(control & _WORKSTATION_TRUST),
         service_principal_names=tuple(
             value.decode("utf-8", "replace") for value in entry.get("serviceprincipalname", ())
         ),
@@ -182,10 +189,11 @@ def _account(entry: Entry) -> GroupManagedServiceAccount:
     )
 
 
-def _not_permitted(
+def not_permitted(
     connection: Connection, facts: DomainFacts, account: GroupManagedServiceAccount
 ) -> NotPermittedError:
-    names = [_name_of_sid(connection, facts, sid) for sid in account.readers]
+    """Return the error that says who may read the password, and how to allow this host."""
+    names = [name_of_sid(connection, facts, sid) for sid in account.readers]
     who = ", ".join(names) if names else "nobody that this host can see"
     bare = account.account_name.removesuffix("$")
     return NotPermittedError.of(
@@ -199,10 +207,29 @@ def _not_permitted(
     )
 
 
-def _name_of_sid(connection: Connection, facts: DomainFacts, sid: str) -> str:
+def name_of_sid(connection: Connection, facts: DomainFacts, sid: str) -> str:
+    r"""Return ``NETBIOS\name`` of a SID of the domain, or the SID itself."""
     try:
         found = connection.search(facts.naming_context, f"(objectSid={sid})", ("sAMAccountName",))
     except CredspecError:
         return sid
     values = found[0].get("samaccountname") if found else None
     return f"{facts.netbios_name}\\{values[0].decode('utf-8', 'replace')}" if values else sid
+
+
+def name_is_taken(connection: Connection, facts: DomainFacts, name: str) -> bool:
+    """Return whether another account has the gMSA's name without its ``$``."""
+    wanted = f"(sAMAccountName={escape(valid_account_name(name))})"
+    return bool(connection.search(facts.naming_context, wanted, ("sAMAccountName",)))
+
+
+def accounts_with_service_principal_name(
+    connection: Connection, facts: DomainFacts, name: str
+) -> tuple[str, ...]:
+    """Return the sAMAccountNames of all accounts of the domain that hold an SPN."""
+    wanted = f"(servicePrincipalName={escape(name)})"
+    return tuple(
+        entry["samaccountname"][0].decode("utf-8", "replace")
+        for entry in connection.search(facts.naming_context, wanted, ("sAMAccountName",))
+        if entry.get("samaccountname")
+    )

@@ -65,8 +65,9 @@ class Connection:
         *,
         ca_file: Path | None = None,
         seconds: float = _OPERATION_SECONDS,
+        anonymous: bool = False,
     ) -> Self:
-        """Connect and bind.
+        """Connect and bind; `anonymous` is good for the rootDSE alone.
 
         `ca_file` holds the certificate authorities to trust, in PEM; only with LDAPS, default the
         system's.
@@ -86,12 +87,13 @@ class Connection:
         import bonsai
 
         client = bonsai.LDAPClient(f"{transport}://{controller.host}:{transport.port}")
-        client.set_credentials("GSSAPI")
+        if not anonymous:
+            client.set_credentials("GSSAPI")
         client.set_ignore_referrals(True)
         client.set_server_chase_referrals(False)
-        if transport is Transport.LDAP:
+        if transport is Transport.LDAP and not anonymous:
             client.set_sasl_security_properties(min_ssf=_SEAL_STRENGTH)
-        else:
+        elif transport is Transport.LDAPS:
             client.set_cert_policy("demand")
             if ca_file is not None:
                 client.set_ca_cert(str(ca_file))

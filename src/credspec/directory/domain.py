@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from credspec.directory.connection import Connection, Entry, escape
 from credspec.directory.security_identifier import sid_to_text
-from credspec.errors import CredspecError
+from credspec.errors import CredspecError, Problem
+from credspec.spec.document import DomainJoinConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,8 @@ class DomainFacts:
 
     `dns_name` and `netbios_name` name the domain, `forest` the forest's root domain; `sid` is the
     domain's SID in text form, `guid` the GUID of the domain object in lower case without braces;
-    `naming_context` is the DN of the domain.
+    `naming_context` is the DN of the domain, `configuration_naming_context` that of the forest's
+    configuration.
     """
 
     dns_name: str
@@ -25,6 +27,7 @@ class DomainFacts:
     sid: str
     guid: str
     naming_context: str
+    configuration_naming_context: str
 
     @property
     def realm(self) -> str:
@@ -63,6 +66,7 @@ def read_domain_facts(connection: Connection) -> DomainFacts:
         sid=sid_to_text(_value(head, "objectSid")),
         guid=str(uuid.UUID(bytes_le=_value(head, "objectGUID"))),
         naming_context=domain_nc,
+        configuration_naming_context=configuration_nc,
     )
 
 
@@ -76,6 +80,60 @@ def read_trusted_domain(
         ("trustPartner",),
     )
     return _text(found[0], "trustPartner").lower() if found else None
+
+
+def differences(
+    config: DomainJoinConfig, facts: DomainFacts
+) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
+    """Compare what a spec says of its domain with what the domain says of itself.
+
+    Returns errors, with which the spec is about another domain (`spec-domain-sid-differs`,
+    `spec-domain-guid-differs`), and warnings (`spec-domain-name-differs`,
+    `spec-domain-sid-of-account`). Fields that the spec leaves out are not compared.
+    """
+    errors: list[Problem] = []
+    warnings: list[Problem] = []
+    sid = (config.sid or facts.sid).upper()
+    if sid.startswith(f"{facts.sid.upper()}-"):
+        warnings.append(
+            _difference("spec-domain-sid-of-account", "Sid", sid, facts.sid, "leave its end out")
+        )
+    elif sid != facts.sid.upper():
+        errors.append(_other_domain("Sid", config.sid, facts.sid, facts))
+    if config.guid and config.guid.strip("{}").lower() != facts.guid:
+        errors.append(_other_domain("Guid", config.guid, facts.guid, facts))
+    names = (
+        ("DnsName", config.dns_name, facts.dns_name),
+        ("DnsTreeName", config.dns_tree_name, facts.forest),
+        ("NetBiosName", config.net_bios_name, facts.netbios_name),
+    )
+    warnings += [
+        _difference("spec-domain-name-differs", field, found, actual, "correct it")
+        for field, found, actual in names
+        if found and found.lower() != actual.lower()
+    ]
+    return tuple(errors), tuple(warnings)
+
+
+def _other_domain(field: str, found: str | None, actual: str, facts: DomainFacts) -> Problem:
+    return _difference(
+        f"spec-domain-{field.lower()}-differs",
+        field,
+        f"{found}, which is not the one of {facts.dns_name}",
+        actual,
+        "the spec was made for another domain of that name: make it anew with New-CredentialSpec "
+        "(Windows: error 1787)",
+    )
+
+
+def _difference(code: str, field: str, found: str, expected: str, remedy: str) -> Problem:
+    return Problem(
+        code=code,
+        where=f"/DomainJoinConfig/{field}",
+        found=found,
+        expected=expected,
+        remedy=remedy,
+    )
 
 
 def _only(entries: list[Entry], name: str) -> Entry:

@@ -61,8 +61,24 @@ class Resolver(Protocol):
 class DnsResolver:
     """DNS by the system's resolver configuration, with TCP after a truncated answer."""
 
-    def __init__(self, seconds: float = _DNS_SECONDS) -> None:
+    def __init__(
+        self, seconds: float = _DNS_SECONDS, *, tcp: bool = False, nameserver: str | None = None
+    ) -> None:
+        """Ask by UDP first, or by `tcp` alone; the system's name servers, or `nameserver`."""
         self._seconds = seconds
+        self._tcp = tcp
+        self._nameserver = nameserver
+
+    def nameservers(self) -> Sequence[str]:
+        """Return the addresses of the name servers that are asked; empty if there are none."""
+        import dns.resolver
+
+        if self._nameserver is not None:
+            return [self._nameserver]
+        try:
+            return [str(server) for server in dns.resolver.Resolver().nameservers]
+        except dns.resolver.NoResolverConfiguration:
+            return []
 
     def srv(self, name: str) -> Sequence[SrvRecord]:
         """Return the SRV records of `name`.
@@ -85,8 +101,10 @@ class DnsResolver:
 
         try:
             resolver = dns.resolver.Resolver()
+            if self._nameserver is not None:
+                resolver.nameservers = [self._nameserver]
             # The trailing dot keeps search domains out of it.
-            answer = resolver.resolve(f"{name}.", kind, lifetime=self._seconds)
+            answer = resolver.resolve(f"{name}.", kind, tcp=self._tcp, lifetime=self._seconds)
         except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
             return ()
         except dns.exception.DNSException as error:

@@ -289,3 +289,29 @@ def kerberos_error(error: krb5.Krb5Error, principal: str) -> CredspecError:
         )
     text = str(error).strip()
     return CredspecError.of("kerberos", f"Kerberos error {number}: {text}", where=where)
+
+
+def enctype_name(enctype: int) -> str:
+    """Return the name of an encryption type as klist prints it; its number if it is unknown."""
+    try:
+        return Enctype(enctype).name.lower().replace("_", "-")
+    except ValueError:
+        return f"enctype {enctype}"
+
+
+def keytab_versions(keytab: Path, principal: str) -> frozenset[int]:
+    """Return the key version numbers that a keytab holds of a principal.
+
+    Raises:
+        CredspecError: see `kerberos_error`.
+    """
+    import krb5
+
+    context = krb5.init_secure_context()
+    try:
+        table = krb5.kt_resolve(context, f"FILE:{keytab}".encode())
+        return frozenset(
+            entry.kvno for entry in table if entry.principal.name == principal.encode()
+        )
+    except krb5.Krb5Error as error:
+        raise kerberos_error(error, principal) from None

@@ -167,3 +167,45 @@ def test_get_has_no_parameters(run: Run) -> None:
     status, _, err = run(powershell.get_credential_spec, "x")
     assert status == 2
     assert "A positional parameter cannot be found that accepts argument 'x'." in err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("WebApp01", "-Verbose", "-ErrorAction", "Stop"),
+        ("WebApp01", "-vb", "-ea:stop", "-OutVariable", "made"),
+        ("WebApp01", "-Debug:$false", "-WarningAction", "Ignore", "-Verb"),
+    ],
+)
+def test_common_parameters(run: Run, requests: list[NewSpecRequest], line: tuple[str, ...]) -> None:
+    status, _, errors = run(powershell.new_credential_spec, *line)
+    assert status == 0
+    assert errors.startswith("VERBOSE: ")
+    assert requests == [NewSpecRequest(account_name="WebApp01")]
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        (("WebApp01", "-ErrorAction", "Explode"), "powershell-argument-invalid"),
+        (("WebApp01", "-D", "x"), "powershell-ambiguous"),
+        (("WebApp01", "-WhatIf"), "powershell-unknown"),
+    ],
+)
+def test_common_parameters_are_checked(run: Run, line: tuple[str, ...], code: str) -> None:
+    status, _, errors = run(powershell.new_credential_spec, *line)
+    assert (status, code in errors) == (2, True)
+
+
+def test_errors_may_be_silenced(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(_: NewSpecRequest) -> Path:
+        raise UnreachableError.of("dns-unreachable", "no name server answers")
+
+    monkeypatch.setattr(powershell, "make_credential_spec", make)
+    silent = ("WebApp01", "-ErrorAction", "SilentlyContinue")
+    assert run(powershell.new_credential_spec, *silent) == (4, "", "")
+
+
+def test_get_takes_common_parameters(run: Run, specs: Path) -> None:
+    del specs
+    assert run(powershell.get_credential_spec, "-Verbose", "-ea", "Stop")[0] == 0

@@ -1,0 +1,180 @@
+"""``credspec check``: the doctor."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from credspec.cli.new import ask_on_terminal
+from credspec.errors import ExitStatus, NotPermittedError, UsageError
+
+if TYPE_CHECKING:
+    from credspec.agent.config import Config
+    from credspec.agent.host_identity import HostIdentity
+    from credspec.agent.logon import Logon
+    from credspec.doctor.step import StepResult
+    from credspec.kerberos.krb5_conf import AgentKrb5Conf
+
+_MARKS: Final = {"ok": "ok", "warning": "warn", "failed": "FAIL", "skipped": "-"}
+_COLOURS: Final = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": None}
+_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("spec", required=False)
+@click.option("--account", multiple=True, help="Check this gMSA without a spec; may be repeated.")
+@click.option("--domain", help="DNS name of the domain, without a spec.  [default: the host's]")
+@click.option("--own-ticket", is_flag=True, help="Log on with your ticket, not as the host.")
+@click.option("--user", metavar="USER@REALM", help="Log on as this user; the password is asked.")
+@click.option("--keytab", type=_FILE, help="Log on with this keytab, not the machine's.")
+@click.option("--directory-only", is_flag=True, help="Leave out agent, runtime and gateway.")
+@click.option(
+    "--docker-socket",
+    type=click.Path(path_type=Path),
+    default=Path("/var/run/docker.sock"),
+    show_default=True,
+    help="Where dockerd listens.",
+)
+@click.option("--explain", metavar="WORD", help="Say what a Windows error number means here.")
+@click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def check(
+    *,
+    spec: str | None,
+    account: tuple[str, ...],
+    domain: str | None,
+    own_ticket: bool,
+    user: str | None,
+    keytab: Path | None,
+    directory_only: bool,
+    docker_socket: Path,
+    explain: str | None,
+    output: str,
+) -> int:
+    r"""Walk the whole way from a credential spec to a ticket, and name the first cause.
+
+    SPEC is a path, file://NAME, raw://DOCUMENT or a name in the spec directory. Without it the
+    host, its domain and each --account are checked. Nothing is changed. Logs on as the host does,
+    with the machine keytab, or with your ticket if there is none. Exit status: 0 if all is well,
+    else that of the first cause.
+
+    Known from Windows: 1311, 1355 and 1722 (dns, dc-ports, agent), 1787 (domain, account), 1398
+    (clock), nltest /sc_verify (ldap), klist get krbtgt (ticket); --explain says more.
+
+    \b
+    Examples:
+      credspec check www.json
+      credspec check --account WebApp01 --directory-only
+      credspec check --explain 1311
+    """
+    if explain is not None:
+        _explain(explain)
+        return ExitStatus.OK
+    if spec is not None and (account or domain):
+        raise click.UsageError("A spec names its own domain and accounts.")
+
+    from credspec.agent.config import load_config
+    from credspec.agent.logon import Logon, own_krb5_conf
+    from credspec.cli.spec_argument import spec_source
+    from credspec.directory.account_identity import valid_account_name
+    from credspec.directory.locator import valid_domain
+    from credspec.doctor.examination import Examination
+
+    config = load_config()
+    source = None if spec is None else spec_source(spec, config.spec_directory)
+    with ExitStack() as stack:
+        krb5_conf = stack.enter_context(own_krb5_conf())
+        logon = Logon(user=user, keytab=keytab, ask_password=ask_on_terminal)
+        examination = Examination(
+            config=config,
+            krb5_conf=krb5_conf,
+            identity=_identity(config, logon, krb5_conf, own_ticket=own_ticket),
+            spec_source=source,
+            domain=None if domain is None else valid_domain(domain),
+            accounts=tuple(valid_account_name(name) for name in account),
+            only_directory=directory_only,
+            docker_socket=docker_socket,
+        )
+        stack.callback(examination.close)
+        results: list[StepResult] = []
+        for result in examination.results():
+            results.append(result)
+            if output == "text":
+                _print(result)
+    first = next((result for result in results if result.exit_status), None)
+    if output == "json":
+        document = {
+            "ok": first is None,
+            "first_cause": None if first is None else first.to_json(),
+            "steps": [result.to_json() for result in results],
+        }
+        click.echo(json.dumps(document, indent=2))
+    else:
+        _print_end(results, first)
+    return ExitStatus.OK if first is None else first.exit_status
+
+
+def _identity(
+    config: Config, logon: Logon, krb5_conf: AgentKrb5Conf, *, own_ticket: bool
+) -> HostIdentity:
+    from credspec.agent.host_identity import HOST_CACHE, MachineKeytab
+    from credspec.agent.logon import log_on
+
+    no_choice = logon.user is None and logon.keytab is None
+    if no_choice and not own_ticket and config.keytab.exists():
+        os.environ["KRB5CCNAME"] = HOST_CACHE
+        return MachineKeytab(config.keytab, config.principal)
+    try:
+        return log_on(config, logon, krb5_conf)
+    except NotPermittedError as error:
+        if error.code != "no-credentials":
+            raise
+        # Neither ticket nor keytab: the step on the host identity says so in its place.
+        return MachineKeytab(config.keytab, config.principal)
+
+
+def _print(result: StepResult) -> None:
+    mark = click.style(f"{_MARKS[result.state]:<4}", fg=_COLOURS[result.state])
+    subject = f" {result.step.subject}" if result.step.subject else ""
+    took = "" if result.state == "skipped" else f"  ({result.seconds * 1000:.0f} ms)"
+    text = "" if result.state == "failed" else f": {_printable(result.text)}"
+    click.echo(f"{mark}  {result.step.name}{subject}{text}{took}")
+    for problem in result.problems:
+        click.echo(f"      {problem.text()} [{problem.code}]")
+
+
+def _print_end(results: list[StepResult], first: StepResult | None) -> None:
+    warnings = sum(result.state == "warning" for result in results)
+    if first is None:
+        end = f"All is well, with {warnings} warning(s)." if warnings else "All is well."
+        click.echo(f"\n{end}")
+        return
+    problem = first.problems[0]
+    click.echo(f"\nFirst cause: {first.step.key}, of {len(results)} steps")
+    lines = {"where": problem.where, "found": problem.found, "expected": problem.expected}
+    for name, text in (lines | {"mend": problem.remedy}).items():
+        if text:
+            click.echo(f"  {name + ':':<10}{_printable(text)}")
+
+
+def _explain(word: str) -> None:
+    from credspec.doctor.windows_words import WINDOWS_WORDS, find_windows_word
+
+    entry = find_windows_word(word)
+    if entry is None:
+        raise UsageError.of(
+            "windows-word-unknown",
+            repr(word[:60]),
+            where="--explain",
+            expected=f"one of {', '.join(known.word for known in WINDOWS_WORDS)}",
+        )
+    click.echo(f"{entry.word} ({entry.symbol}): {entry.meaning}")
+    click.echo(f"Steps that look at it: {', '.join(entry.steps)}")
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)

@@ -1,0 +1,111 @@
+"""An examination: the steps in the order of the way of the data, and what they hand on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from credspec.agent.config import Config
+from credspec.agent.host_identity import HostIdentity
+from credspec.directory.accounts import GroupManagedServiceAccount
+from credspec.directory.connection import Connection
+from credspec.directory.domain import DomainFacts
+from credspec.directory.locator import DomainController
+from credspec.directory.managed_password import ManagedPassword
+from credspec.doctor.account_steps import account_steps
+from credspec.doctor.host_steps import HOST_STEPS
+from credspec.doctor.logon_steps import IDENTITY_STEP, LOGON_STEPS
+from credspec.doctor.network_steps import NETWORK_STEPS
+from credspec.doctor.spec_steps import DOMAIN_STEP, SPEC_STEP
+from credspec.doctor.step import State, Step, StepResult
+from credspec.errors import CredspecError
+from credspec.kerberos.krb5_conf import AgentKrb5Conf
+from credspec.kerberos.tickets import Ticket
+from credspec.spec.document import CredentialSpec
+
+_DOCKER_SOCKET = Path("/var/run/docker.sock")
+
+
+@dataclass(slots=True, kw_only=True)
+class Examination:
+    """What is examined, and what the steps so far have learnt.
+
+    Either `spec_source` (a callable that returns the bytes of a spec) or `domain` and `accounts`
+    say what to look at. `identity` is what to log on with. `only_directory` leaves out what
+    belongs to this host: agent, runtime, gateway.
+    """
+
+    config: Config
+    krb5_conf: AgentKrb5Conf
+    identity: HostIdentity
+    spec_source: Callable[[], bytes] | None = None
+    domain: str | None = None
+    accounts: tuple[str, ...] = ()
+    only_directory: bool = False
+    docker_socket: Path = _DOCKER_SOCKET
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    spec: CredentialSpec | None = None
+    controllers: list[DomainController] = field(default_factory=list)
+    ticket: Ticket | None = None
+    connection: Connection | None = None
+    facts: DomainFacts | None = None
+    found: dict[str, GroupManagedServiceAccount] = field(default_factory=dict)
+    passwords: dict[str, ManagedPassword] = field(default_factory=dict)
+
+    def results(self) -> Iterator[StepResult]:
+        """Run the steps one after the other; each result comes when its step has ended.
+
+        A step whose needs were not met is skipped and says why. Nothing is raised but what is a
+        defect of ours.
+        """
+        failed: set[str] = set()
+        for step in self._steps():
+            missing = [name for name in step.needs if name in failed]
+            if missing:
+                failed.add(step.key)
+                text = f"not tried, since {missing[0]} failed"
+                yield StepResult(step=step, state=State.SKIPPED, text=text)
+                continue
+            result = _run(step, self)
+            if result.state is State.FAILED:
+                failed.add(step.key)
+            yield result
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+
+    def _steps(self) -> Iterator[Step]:
+        """Return the steps; the accounts are known only after the first one has run."""
+        if self.spec_source is not None:
+            yield SPEC_STEP
+        yield IDENTITY_STEP
+        if self.domain is not None:
+            yield from NETWORK_STEPS
+            yield from LOGON_STEPS
+            yield DOMAIN_STEP
+            for account in self.accounts:
+                yield from account_steps(account)
+        if not self.only_directory:
+            yield from HOST_STEPS
+
+
+def _run(step: Step, examination: Examination) -> StepResult:
+    started = time.monotonic()
+    try:
+        finding = step.run(examination)
+    except CredspecError as error:
+        return StepResult.of_error(step, error, time.monotonic() - started)
+    return StepResult(
+        step=step,
+        state=State.WARNING if finding.warnings else State.OK,
+        text=finding.text,
+        problems=finding.warnings,
+        seconds=time.monotonic() - started,
+    )

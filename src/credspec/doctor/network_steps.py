@@ -1,0 +1,154 @@
+"""Steps on the network: DNS, ports of the domain controllers, clocks. None of them logs on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from credspec.directory.clock import MAX_SKEW, read_controller_time
+from credspec.directory.locator import (
+    DnsResolver,
+    DomainController,
+    Locator,
+    SrvRecord,
+    answers,
+    valid_domain,
+)
+from credspec.doctor.step import Finding, Step
+from credspec.errors import CredspecError, NotPermittedError, Problem, UnreachableError
+
+if TYPE_CHECKING:
+    from credspec.doctor.examination import Examination
+
+_KERBEROS: Final = 88
+_OPTIONAL_PORTS: Final = {389: "LDAP", 464: "password change", 636: "LDAPS", 445: "SMB"}
+_DOUBTFUL_SKEW: Final = timedelta(seconds=60)
+_MAX_CONTROLLERS: Final = 10
+
+
+def _dns(examination: Examination) -> Finding:
+    """Ask as the agent does: UDP, TCP after a truncated answer."""
+    controllers = Locator(DnsResolver(), probe=lambda _address, _port: True).locate(
+        _domain_of(examination), port=examination.config.transport.port
+    )
+    examination.controllers = controllers[:_MAX_CONTROLLERS]
+    shown = ", ".join(f"{dc.host} ({', '.join(dc.addresses)})" for dc in controllers[:4])
+    more = f" and {len(controllers) - 4} more" if len(controllers) > 4 else ""  # noqa: PLR2004
+    return Finding(f"{len(controllers)} domain controller(s): {shown}{more}")
+
+
+def _dns_tcp(examination: Examination) -> Finding:
+    """Ask every name server by TCP: answers of a large domain do not fit into a datagram."""
+    name = f"_ldap._tcp.dc._msdcs.{_domain_of(examination)}"
+    servers = DnsResolver().nameservers()
+    silent = [server for server in servers if not _answers_by_tcp(server, name)]
+    problem = Problem(
+        code="dns-tcp-blocked",
+        where="DNS",
+        found=f"no answer by TCP from {', '.join(silent)}",
+        expected="port 53 open for TCP as for UDP",
+        remedy="open it in firewalls: larger answers are cut off and asked again by TCP (Windows: "
+        "error 1311 or 1355 from time to time)",
+    )
+    if silent and len(silent) == len(servers):
+        raise UnreachableError(problem)
+    text = f"{len(servers) - len(silent)} of {len(servers)} name server(s) answer by TCP"
+    return Finding(text, (problem,) if silent else ())
+
+
+def _answers_by_tcp(server: str, name: str) -> bool:
+    try:
+        records: Sequence[SrvRecord] = DnsResolver(2, tcp=True, nameserver=server).srv(name)
+    except CredspecError:
+        return False
+    return bool(records)
+
+
+def _ports(examination: Examination) -> Finding:
+    required = {_KERBEROS: "Kerberos", examination.config.transport.port: "LDAP"}
+    optional = {port: what for port, what in _OPTIONAL_PORTS.items() if port not in required}
+    pairs = [
+        (controller, address, port)
+        for controller in examination.controllers
+        for address in controller.addresses
+        for port in (*required, *optional)
+    ]
+    with ThreadPoolExecutor(max_workers=min(64, max(1, len(pairs)))) as pool:
+        opened = list(pool.map(lambda pair: answers(pair[1], pair[2]), pairs))
+    closed = [pair for pair, is_open in zip(pairs, opened, strict=True) if not is_open]
+    blocked = {(host.host, address) for host, address, port in closed if port in required}
+    examination.controllers = [
+        DomainController(controller.host, reachable)
+        for controller in examination.controllers
+        if (
+            reachable := tuple(
+                a for a in controller.addresses if (controller.host, a) not in blocked
+            )
+        )
+    ]
+    problems = tuple(
+        Problem(
+            code="dc-port-closed",
+            where=f"{controller.host} ({address})",
+            found=f"port {port} ({required.get(port)}) takes no connection",
+            remedy="start the domain controller, or open the port in firewalls (Windows: error "
+            "1311, no logon servers; nltest /sc_verify says 1311 or 1722)",
+        )
+        for controller, address, port in closed
+        if port in required
+    )
+    if not examination.controllers:
+        raise UnreachableError(*problems)
+    unused = sorted({port for _, _, port in closed if port in optional})
+    text = f"{', '.join(str(port) for port in required)} open"
+    if unused:
+        text += f"; closed, and not needed: {', '.join(f'{p} ({optional[p]})' for p in unused)}"
+    return Finding(text, problems)
+
+
+def _clock(examination: Examination) -> Finding:
+    """Compare with the first controller that tells: those of a domain keep one time."""
+    failure: CredspecError | None = None
+    for controller in examination.controllers:
+        try:
+            theirs = read_controller_time(
+                controller, examination.config.transport, ca_file=examination.config.ca_file
+            )
+        except CredspecError as error:
+            failure = failure or error
+            continue
+        return _skew(controller, theirs, examination.now())
+    raise failure or UnreachableError.of("dc-unreachable", "no domain controller", where="clock")
+
+
+def _skew(controller: DomainController, theirs: datetime, ours: datetime) -> Finding:
+    # They tell whole seconds.
+    ahead = theirs - ours.replace(microsecond=0)
+    seconds = abs(ahead.total_seconds())
+    direction = "behind" if ahead > timedelta(0) else "ahead of"
+    text = f"{seconds:.0f} s {direction} {controller.host}" if seconds else "no difference"
+    problem = Problem(
+        code="clock-skew",
+        where="clock",
+        found=f"this host's clock is {text}",
+        expected=f"at most {MAX_SKEW.total_seconds():.0f} s",
+        remedy="synchronise the clock with the domain (chrony, systemd-timesyncd; Windows: error "
+        "1398)",
+    )
+    if abs(ahead) > MAX_SKEW:
+        raise NotPermittedError(problem)
+    return Finding(text, (problem,) if abs(ahead) > _DOUBTFUL_SKEW else ())
+
+
+def _domain_of(examination: Examination) -> str:
+    return valid_domain(examination.domain or "")
+
+
+NETWORK_STEPS: Final = (
+    Step(name="dns", title="DNS knows the domain's controllers", run=_dns, needs=("spec",)),
+    Step(name="dns-tcp", title="DNS answers by TCP", run=_dns_tcp, needs=("spec", "dns")),
+    Step(name="dc-ports", title="Domain controllers take connections", run=_ports, needs=("dns",)),
+    Step(name="clock", title="Clocks agree", run=_clock, needs=("dc-ports",)),
+)
