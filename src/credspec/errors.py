@@ -7,9 +7,8 @@ on them. This is the one module that every room may import.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from enum import IntEnum
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final, NamedTuple, Self
 
 
 class ExitStatus(IntEnum):
@@ -24,8 +23,8 @@ class ExitStatus(IntEnum):
     AGENT_UNREACHABLE = 6
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
+# Not a dataclass: that would cost every command the import of inspect.
+class Problem(NamedTuple):
     """One thing that is wrong.
 
     `code` is the stable name of the problem, such as ``spec-not-json``. `where` is the JSON pointer
@@ -85,7 +84,7 @@ class CredspecError(Exception):
             "title": self.kind,
             "status": self.http_status,
             "detail": str(self),
-            "problems": [asdict(p) for p in self.problems],
+            "problems": [p._asdict() for p in self.problems],
         }
 
     @staticmethod

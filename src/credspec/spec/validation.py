@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any, Final
 
 import jsonschema_rs
@@ -50,8 +50,7 @@ _TYPES: Final = {
 
 def schema_text() -> str:
     """Return the JSON Schema (2020-12) of the credential spec as it is published."""
-    resource = files(__package__).joinpath("schema", "credential-spec.schema.json")
-    return resource.read_text(encoding="utf-8")
+    return (Path(__file__).parent / "schema/credential-spec.schema.json").read_text("utf-8")
 
 
 def unwrapped(document: Any) -> tuple[Any, str]:
