@@ -66,6 +66,15 @@ def unwrapped(document: Any) -> tuple[Any, str]:
     return (document.get("credspec"), "/credspec") if is_wrapper else (document, "")
 
 
+def described_keys(place: str) -> frozenset[str]:
+    """Return the keys that the schema describes for the object with that name.
+
+    `place` is empty for the document, or the name of the property that holds the object or, of
+    ``GroupManagedServiceAccounts``, the objects.
+    """
+    return _described().get(place, frozenset())
+
+
 def problems_of(document: Any) -> tuple[Problem, ...]:
     """Return all that is wrong with a parsed file; nothing if it holds a valid credential spec.
 
@@ -85,8 +94,28 @@ def problems_of(document: Any) -> tuple[Problem, ...]:
 
 
 @cache
+def _schema() -> dict[str, Any]:
+    schema: dict[str, Any] = json.loads(schema_text())
+    return schema
+
+
+@cache
+def _described() -> dict[str, frozenset[str]]:
+    found: dict[str, frozenset[str]] = {}
+    waiting = [("", _schema())]
+    while waiting:
+        place, schema = waiting.pop()
+        if "properties" in schema:
+            found[place] = frozenset(schema["properties"])
+        waiting += [(name, below) for name, below in schema.get("properties", {}).items()]
+        if "items" in schema:
+            waiting.append((place, schema["items"]))
+    return found
+
+
+@cache
 def _validator() -> jsonschema_rs.Draft202012Validator:
-    return jsonschema_rs.Draft202012Validator(json.loads(schema_text()))
+    return jsonschema_rs.Draft202012Validator(_schema())
 
 
 def _problem(error: jsonschema_rs.ValidationError, where: str) -> Problem:

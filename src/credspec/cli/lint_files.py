@@ -1,0 +1,149 @@
+"""The work of ``credspec lint`` without click, whose import costs more than the work."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from credspec.errors import ExitStatus, InvalidSpecError, Problem, UsageError
+from credspec.spec.encoding import MAX_SPEC_BYTES, decode_spec
+from credspec.spec.lint import Finding, Severity, lint_bytes, lint_document
+
+_YAML: Final = (".yaml", ".yml")
+
+
+class Linted(NamedTuple):
+    """A file: how it is called in the output, its contents, and the findings about it."""
+
+    path: str
+    data: bytes
+    findings: tuple[Finding, ...]
+
+
+def run_plain(paths: Sequence[str]) -> int:
+    """Lint files as ``credspec lint`` does without options; return the exit status."""
+    linted = [lint_file(path) for path in files_of(paths)]
+    print_text(linted)
+    return status_of(linted, strict=False)
+
+
+def files_of(paths: Iterable[str]) -> list[str]:
+    """Return the files that the paths mean: a directory means its ``*.json``, sorted.
+
+    Raises:
+        UsageError: `lint-no-file` if a path does not exist.
+    """
+    found: list[str] = []
+    for path in paths:
+        if path != "-" and os.path.isdir(path):  # noqa: PTH112 - a path may hold a NUL
+            found += sorted(str(file) for file in Path(path).glob("*.json") if file.is_file())
+        elif path == "-" or os.path.exists(path):  # noqa: PTH110
+            found.append(path)
+        else:
+            raise UsageError.of(
+                "lint-no-file",
+                "no such file",
+                where=path[:200],
+                expected="the path of a credential spec, of a directory of them, or - for input",
+            )
+    return found
+
+
+def lint_file(path: str) -> Linted:
+    """Lint one file, JSON or Kubernetes YAML; ``-`` is standard input.
+
+    Raises:
+        UsageError: `lint-unreadable`.
+    """
+    data = read(path)
+    if not path.lower().endswith(_YAML):
+        return Linted(path, data, lint_bytes(data))
+    try:
+        return Linted(path, data, lint_document(parse(path, data)))
+    except InvalidSpecError as error:
+        findings = tuple(Finding(Severity.ERROR, problem) for problem in error.problems)
+        return Linted(path, data, findings)
+
+
+def read(path: str) -> bytes:
+    """Return at most one byte more than a spec may have.
+
+    Raises:
+        UsageError: `lint-unreadable`.
+    """
+    if path == "-":
+        return sys.stdin.buffer.read(MAX_SPEC_BYTES + 1)
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - shown as it was given
+            return file.read(MAX_SPEC_BYTES + 1)
+    except (OSError, ValueError) as error:
+        text = getattr(error, "strerror", None) or str(error)
+        raise UsageError.of("lint-unreadable", text, where=path[:200]) from None
+
+
+def parse(path: str, data: bytes) -> Any:
+    """Return the parsed document of a file.
+
+    Raises:
+        InvalidSpecError: it is no JSON, or by its name's ending no YAML.
+    """
+    if path.lower().endswith(_YAML):
+        from credspec.spec.kubernetes import from_kubernetes_yaml
+
+        return from_kubernetes_yaml(decode_spec(data))
+    from credspec.spec.strict_json import parse_json
+
+    return parse_json(decode_spec(data))
+
+
+def print_text(linted: Iterable[Linted]) -> None:
+    """Print a line for each finding, and on standard error how many there were of each kind."""
+    errors = warnings = 0
+    for file in linted:
+        if not file.findings:
+            continue
+        places = _places(file)
+        for severity, problem, _ in file.findings:
+            errors += severity is Severity.ERROR
+            warnings += severity is Severity.WARNING
+            place = _place(problem, places)
+            sys.stdout.write(f"{_shown(file.path)}:{place} {severity}: {problem.text()}")
+            sys.stdout.write(f" [{problem.code}]\n")
+    if errors or warnings:
+        sys.stdout.flush()
+        sys.stderr.write(f"{errors} error(s), {warnings} warning(s)\n")
+
+
+def status_of(linted: Iterable[Linted], *, strict: bool) -> int:
+    """Return 3 if there is an error, or with `strict` a warning; else 0."""
+    for file in linted:
+        for finding in file.findings:
+            if strict or finding.severity is Severity.ERROR:
+                return ExitStatus.INVALID_SPEC
+    return ExitStatus.OK
+
+
+def _places(file: Linted) -> dict[str, tuple[int, int]]:
+    if file.path.lower().endswith(_YAML):
+        return {}
+    from credspec.spec.json_positions import positions
+
+    try:
+        return positions(decode_spec(file.data))
+    except InvalidSpecError:
+        return {}
+
+
+def _place(problem: Problem, places: dict[str, tuple[int, int]]) -> str:
+    where = problem.where
+    while where and where not in places:
+        where = where.rpartition("/")[0]
+    line, column = places.get(where, (0, 0)) if problem.where.startswith("/") else (0, 0)
+    return f"{line}:{column}:" if line else ""
+
+
+def _shown(path: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in path)
