@@ -7,7 +7,6 @@ author wanted, here or on Windows or Kubernetes.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from credspec.spec.parts import (
     domain_of,
     host_of,
     names_look_swapped,
+    nearest,
     nearest_key,
     plain,
     tables_of,
@@ -271,13 +271,13 @@ def _machine_account(spec: dict[str, Any]) -> Iterator[Problem]:
             f"here it is the first one, {listed[0][:60]!r}",
         )
     elif name and plain(name) not in {plain(other) for other in listed}:
-        near = difflib.get_close_matches(name[:60], [other[:60] for other in listed[:50]], 1)
+        near = nearest(name, listed)
         yield _problem(
             "lint-machine-account-unlisted",
             where,
             repr(name[:60]),
             "one of the accounts",
-            f"did you mean {near[0]!r}?" if near else "add it to GroupManagedServiceAccounts",
+            f"did you mean {near!r}?" if near else "add it to GroupManagedServiceAccounts",
         )
 
 
@@ -300,13 +300,13 @@ def _scopes(spec: dict[str, Any]) -> Iterator[Problem]:
             )
         seen.add(key)
         if own and scope.casefold() not in own:
-            near = difflib.get_close_matches(scope.lower()[:60], sorted(own), 1, 0.8)
+            near = nearest(scope.lower(), sorted(own))
             yield _problem(
                 "lint-scope-unknown",
                 f"{ACCOUNTS}/{index}/Scope",
                 repr(scope[:60]),
                 " or ".join(name[:60] for name in known),
-                f"did you mean {near[0]!r}?" if near else "right only for a trusted domain",
+                f"did you mean {near!r}?" if near else "right only for a trusted domain",
             )
     for index, _, wanted in twins_missing(spec):
         yield _problem(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 DOMAIN: Final = "/DomainJoinConfig"
 DIRECTORY: Final = "/ActiveDirectoryConfig"
 ACCOUNTS: Final = f"{DIRECTORY}/GroupManagedServiceAccounts"
 HOST: Final = f"{DIRECTORY}/HostAccountConfig"
+_MAX_COMPARED: Final = 40
+_MAX_NAMES: Final = 50
 
 
 def domain_of(spec: dict[str, Any]) -> dict[str, Any]:
@@ -91,8 +92,16 @@ def nearest_key(key: str, known: frozenset[str], present: dict[str, Any]) -> str
     absent = [name for name in sorted(known) if name not in present]
     same = [name for name in absent if name.casefold() == key.casefold()]
     # Long keys are no slips of the pen, and comparing them takes long.
-    near = difflib.get_close_matches(key, absent, 1, 0.8) if len(key) <= 40 else []  # noqa: PLR2004
-    return next(iter(same or near), None)
+    return same[0] if same else nearest(key, absent) if len(key) <= _MAX_COMPARED else None
+
+
+def nearest(text: str, names: Iterable[str]) -> str | None:
+    """Return the name that a text is nearly, None if there is no such; long ones are cut."""
+    from difflib import get_close_matches  # slow to load, and seldom wanted
+
+    cut = {name[:_MAX_COMPARED]: name for name in names}
+    found = get_close_matches(text[:_MAX_COMPARED], list(cut)[:_MAX_NAMES], 1, 0.8)
+    return cut[found[0]] if found else None
 
 
 def tables_of(spec: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -1,0 +1,243 @@
+"""Credential specs as Kubernetes objects: ``GMSACredentialSpec`` of ``windows.k8s.io/v1``.
+
+The YAML that is read is that of JSON documents: no anchors and aliases, no tags, no repeated keys,
+one document in a file. What Kubernetes would make of a file is then what is read here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from credspec.errors import InvalidSpecError, Problem, UsageError
+from credspec.spec.document import CredentialSpec
+from credspec.spec.encoding import check_text
+from credspec.spec.strict_json import MAX_DEPTH, pointer_to
+from credspec.spec.validation import described_keys
+
+if TYPE_CHECKING:
+    import yaml
+
+API_VERSION: Final = "windows.k8s.io/v1"
+KIND: Final = "GMSACredentialSpec"
+
+_MAX_NAME: Final = 253
+_LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+# The scalars of JSON; what else YAML reads as numbers, dates or booleans stays text.
+_INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,300})")
+_NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
+_CONSTANTS: Final = {"true": True, "false": False, "null": None, "~": None, "": None}
+
+
+class Conversion(NamedTuple):
+    """A converted document, and what could not be taken over."""
+
+    text: str
+    warnings: tuple[Problem, ...] = ()
+
+
+def object_name(text: str) -> str:
+    """Return a name for the object made from another one, such as ``contoso-webapp01``.
+
+    Raises:
+        UsageError: `kubernetes-name-invalid` if nothing of it is left.
+    """
+    return valid_object_name(re.sub(r"[^a-z0-9.-]+", "-", text.lower()).strip("-.")[:_MAX_NAME])
+
+
+def valid_object_name(name: str) -> str:
+    """Return the name of an object (a DNS subdomain, RFC 1123).
+
+    Raises:
+        UsageError: `kubernetes-name-invalid`.
+    """
+    if len(name) > _MAX_NAME or not _NAME.fullmatch(name):
+        raise UsageError.of(
+            "kubernetes-name-invalid",
+            f"{name[:80]!r} is not the name of an object",
+            where="name",
+            expected="lower-case letters, digits, - and ., such as contoso-webapp01",
+        )
+    return name
+
+
+def to_kubernetes_yaml(spec: CredentialSpec, name: str) -> Conversion:
+    """Return the object in YAML.
+
+    Unknown keys, which Kubernetes would drop, are left out; a `PluginInput` that is an object
+    becomes a string that holds it as JSON, since every leaf of the resource is a string. The
+    warnings tell both.
+
+    Raises:
+        UsageError: `kubernetes-name-invalid`.
+    """
+    import yaml
+
+    warnings: list[Problem] = []
+    content = _pruned(spec.to_json(), "", "", warnings)
+    host = content["ActiveDirectoryConfig"].get("HostAccountConfig", {})
+    if isinstance(host.get("PluginInput"), dict):
+        host["PluginInput"] = json.dumps(host["PluginInput"], ensure_ascii=False)
+        warnings.append(
+            Problem(
+                code="convert-plugin-input",
+                where="/ActiveDirectoryConfig/HostAccountConfig/PluginInput",
+                found="an object, written as a string with JSON in it",
+                remedy="check that the plug-in takes it so",
+            )
+        )
+    document = {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {"name": valid_object_name(name)},
+        "credspec": content,
+    }
+    text = yaml.dump(document, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=10_000)
+    return Conversion(text, tuple(warnings))
+
+
+def from_kubernetes_yaml(text: str) -> Any:
+    """Return what a YAML text holds; `CredentialSpec.from_json` reads it, object and all.
+
+    Raises:
+        InvalidSpecError: `spec-not-yaml`, `spec-yaml-feature`, `spec-duplicate-key`,
+            `spec-too-deep`, and those of `check_text`; with line and column.
+    """
+    import yaml
+
+    check_text(text)
+    try:
+        return _document(yaml.SafeLoader(text))
+    except yaml.YAMLError as error:
+        raise _syntax_error(error) from None
+
+
+def _pruned(table: dict[str, Any], place: str, pointer: str, warnings: list[Problem]) -> Any:
+    """Return a copy with the keys of the schema alone; the inside of a leaf is left alone."""
+    known = described_keys(place)
+    kept: dict[str, Any] = {}
+    for key, value in table.items():
+        where = pointer_to(pointer, key)
+        if key not in known:
+            warnings.append(
+                Problem(code="convert-key-dropped", where=where, found="an unknown key, left out")
+            )
+        elif isinstance(value, dict) and described_keys(key):
+            kept[key] = _pruned(value, key, where, warnings)
+        elif isinstance(value, list) and described_keys(key):
+            kept[key] = [
+                _pruned(item, key, pointer_to(where, index), warnings)
+                for index, item in enumerate(value)
+            ]
+        else:
+            kept[key] = value
+    return kept
+
+
+def _dumper() -> type[yaml.SafeDumper]:
+    """Return a dumper that quotes whatever a reader of another YAML version might not take as text."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        pass
+
+    def represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+        is_doubtful = text.lower() in {*_CONSTANTS, "y", "n"} or _NUMBER.fullmatch(text)
+        style = '"' if is_doubtful else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+    Dumper.add_representer(str, represent)
+    return Dumper
+
+
+def _document(loader: yaml.SafeLoader) -> Any:
+    """Read events, not nodes: PyYAML's composer calls itself for each level of nesting."""
+    import yaml
+
+    result: list[Any] = []
+    # Each open collection with, for a mapping, the key that waits for its value.
+    levels: list[tuple[Any, list[str]]] = []
+    documents = 0
+    while loader.check_event():
+        event: Any = loader.get_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.DocumentStartEvent):
+            documents += 1
+            if documents > 1:
+                raise _refused(event, "a second document", "one document in a file")
+        if isinstance(event, yaml.NodeEvent):
+            _check_plain(event)
+        if isinstance(event, yaml.ScalarEvent):
+            _put(levels, result, _scalar(event), event)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            opened: Any = {} if isinstance(event, yaml.MappingStartEvent) else []
+            _put(levels, result, opened, event)
+            levels.append((opened, []))
+            if len(levels) > MAX_DEPTH:
+                raise _refused(
+                    event, "nested too deep", f"at most {MAX_DEPTH} levels", "spec-too-deep"
+                )
+        elif isinstance(event, yaml.CollectionEndEvent):
+            levels.pop()
+    if not result:
+        raise InvalidSpecError.of("spec-empty", "nothing", expected="a GMSACredentialSpec")
+    return result[0]
+
+
+def _put(
+    levels: list[tuple[Any, list[str]]], result: list[Any], value: Any, event: yaml.Event
+) -> None:
+    if not levels:
+        result.append(value)
+        return
+    collection, waiting = levels[-1]
+    if isinstance(collection, list):
+        collection.append(value)
+    elif waiting:
+        collection[waiting.pop()] = value
+    elif not isinstance(value, str):
+        raise _refused(event, "a key that is no text", "text as key")
+    elif value in collection:
+        raise _refused(
+            event, f"the key {value[:60]!r} again", "each key once", "spec-duplicate-key"
+        )
+    else:
+        waiting.append(value)
+
+
+def _check_plain(event: yaml.NodeEvent) -> None:
+    import yaml
+
+    if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
+        raise _refused(event, "an anchor or alias", "plain YAML: write the value out")
+    if getattr(event, "tag", None) not in {None, "!"}:
+        raise _refused(event, "a tag", "plain YAML without tags")
+
+
+def _scalar(event: yaml.ScalarEvent) -> Any:
+    text = str(event.value)
+    if event.style is not None or event.tag == "!":
+        return text
+    if text.lower() in _CONSTANTS:
+        return _CONSTANTS[text.lower()]
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    return float(text) if _NUMBER.fullmatch(text) else text
+
+
+def _refused(
+    event: yaml.Event, found: str, expected: str, code: str = "spec-yaml-feature"
+) -> InvalidSpecError:
+    mark = event.start_mark
+    where = f"line {mark.line + 1} column {mark.column + 1}" if mark else ""
+    return InvalidSpecError.of(code, found, where=where, expected=expected)
+
+
+def _syntax_error(error: yaml.YAMLError) -> InvalidSpecError:
+    mark = getattr(error, "problem_mark", None)
+    where = f"line {mark.line + 1} column {mark.column + 1}" if mark else ""
+    text = getattr(error, "problem", None) or getattr(error, "reason", None) or "not readable"
+    return InvalidSpecError.of(
+        "spec-not-yaml", f"not YAML: {text}", where=where, expected="a GMSACredentialSpec in YAML"
+    )
