@@ -137,7 +137,7 @@ def _pruned(table: dict[str, Any], place: str, pointer: str, warnings: list[Prob
 
 
 def _dumper() -> type[yaml.SafeDumper]:
-    """Return a dumper that quotes whatever a reader of another YAML version might not take as text."""
+    """Return a dumper that quotes what readers of other YAML versions may not take as text."""
     import yaml
 
     class Dumper(yaml.SafeDumper):

@@ -1,0 +1,72 @@
+"""``credspec convert``: a credential spec for other tools, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+_FORMS = ("json", "raw", "docker-run", "compose", "kubernetes", "ecs", "oci")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("spec")
+@click.option("--to", "form", type=click.Choice(_FORMS), required=True, help="The form wanted.")
+@click.option("--name", help="Of the Kubernetes object or Compose service.  [default: the file's]")
+@click.option("--service", help="The service of a Compose file to take the spec from.")
+@click.option("--reference", help="Instead of the document itself, e.g. file://www.json.")
+@click.option("--location", help="ARN of the S3 object or SSM parameter with the spec, for ecs.")
+@click.option("--path", type=click.Path(dir_okay=False, path_type=Path), help="Write it there.")
+def convert(
+    *,
+    spec: str,
+    form: str,
+    name: str | None,
+    service: str | None,
+    reference: str | None,
+    location: str | None,
+    path: Path | None,
+) -> None:
+    r"""Convert a credential spec to and from the forms that other tools take.
+
+    SPEC is a path, file://NAME, raw://DOCUMENT, a name in the spec directory, or - for standard
+    input. What it holds is told by its contents: a spec in any encoding, a Kubernetes
+    GMSACredentialSpec in YAML or JSON, a Compose file, or an OCI config.json.
+
+    \b
+    Examples:
+      credspec convert www.json --to kubernetes
+      credspec convert www.json --to compose --name web --reference file://www.json
+      credspec convert www.json --to raw
+      credspec convert www.json --to oci
+    """
+    from credspec.agent.config import load_config
+    from credspec.cli.spec_argument import spec_source
+    from credspec.spec import conversions
+    from credspec.spec.document import CredentialSpec
+    from credspec.spec.spec_directory import SpecDirectory
+
+    data = spec_source(spec, load_config().spec_directory)()
+    is_yaml = spec.lower().endswith((".yaml", ".yml"))
+    document = conversions.read_any_form(data, service=service, is_yaml=is_yaml)
+    found = CredentialSpec.from_json(document)
+    converted = conversions.convert(
+        found,
+        conversions.Form(form),
+        name=name or _default_name(spec, found.default_account),
+        reference=reference,
+        location=location,
+    )
+    for problem in converted.warnings:
+        click.echo(f"credspec: warning: {problem.text()} [{problem.code}]", err=True)
+    if path is None:
+        click.echo(converted.text, nl=False)
+        return
+    SpecDirectory(path.absolute().parent).write(path.name, converted.text)
+
+
+def _default_name(spec: str, account: str) -> str:
+    from credspec.spec.kubernetes import object_name
+
+    is_file = "://" not in spec and spec != "-"
+    return object_name(Path(spec).stem if is_file else account)

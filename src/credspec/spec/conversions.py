@@ -1,0 +1,211 @@
+"""Credential specs in the forms that other tools take them in, and back."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any, Final
+
+from credspec.errors import InvalidSpecError, Problem, UsageError
+from credspec.spec.document import CredentialSpec
+from credspec.spec.encoding import decode_spec
+from credspec.spec.kubernetes import (
+    Conversion,
+    from_kubernetes_yaml,
+    to_kubernetes_yaml,
+)
+from credspec.spec.reference import SpecReference, parse_reference, parse_security_options
+from credspec.spec.strict_json import parse_json
+
+ANNOTATION: Final = "credspec.dev/spec"
+"""The annotation of an OCI bundle that the runtime shim reads."""
+
+_SERVICE: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_LOCATION: Final = re.compile(r"arn:aws[a-z-]*:(?:s3|ssm):[^\s\"]{1,1000}")
+
+
+class Form(StrEnum):
+    """The forms that a spec is converted to."""
+
+    JSON = "json"
+    RAW = "raw"
+    DOCKER_RUN = "docker-run"
+    COMPOSE = "compose"
+    KUBERNETES = "kubernetes"
+    ECS = "ecs"
+    OCI = "oci"
+
+
+def convert(
+    spec: CredentialSpec,
+    form: Form,
+    *,
+    name: str,
+    reference: str | None = None,
+    location: str | None = None,
+) -> Conversion:
+    """Return a spec in another form.
+
+    `name` is that of the Kubernetes object or of the Compose service. `reference`, such as
+    ``file://www.json``, takes the place of the document for docker-run, compose and oci.
+    `location` is the ARN of the S3 object or SSM parameter that holds the spec, for ecs.
+
+    Raises:
+        UsageError: `convert-service-name`, `convert-location`, `kubernetes-name-invalid`.
+        InvalidSpecError: `spec-reference-invalid`.
+    """
+    used = _reference(spec, reference)
+    if form is Form.COMPOSE:
+        return _to_compose(str(used), name)
+    if form is Form.KUBERNETES:
+        return to_kubernetes_yaml(spec, name)
+    if form is Form.ECS:
+        return _to_ecs(spec, location)
+    option = shlex.quote(f"credentialspec={used}")
+    texts = {
+        Form.JSON: spec.to_text,
+        Form.RAW: lambda: f"{used}\n",
+        Form.DOCKER_RUN: lambda: f"--security-opt {option}\n",
+        Form.OCI: lambda: _oci_text(spec, used),
+    }
+    return Conversion(texts[form]())
+
+
+def read_any_form(data: bytes, *, service: str | None = None, is_yaml: bool = False) -> Any:
+    """Return the parsed document that a file of any of the forms holds.
+
+    `service` chooses among the services of a Compose file. With `is_yaml` text that could be JSON
+    is read as YAML.
+
+    Raises:
+        InvalidSpecError: of the form, or `convert-reference` where the file only says where the
+            spec is; `convert-services` where services have different ones.
+    """
+    text = decode_spec(data).strip()
+    if text.startswith("raw://"):
+        return parse_json(text.removeprefix("raw://"))
+    looks_like_json = text.startswith(("{", "[", '"', "/", "#"))
+    document = parse_json(text) if looks_like_json and not is_yaml else from_kubernetes_yaml(text)
+    if not isinstance(document, dict) or "DomainJoinConfig" in document:
+        return document
+    for is_form, read in _READERS:
+        if is_form(document):
+            return read(document, service)
+    return document
+
+
+def _reference(spec: CredentialSpec, reference: str | None) -> SpecReference:
+    if reference is not None:
+        return parse_reference(reference)
+    return SpecReference("raw", spec.to_text(compact=True))
+
+
+def _to_compose(reference: str, service: str) -> Conversion:
+    if not _SERVICE.fullmatch(service):
+        raise UsageError.of(
+            "convert-service-name",
+            f"{service[:80]!r} is not the name of a Compose service",
+            where="name",
+            expected="letters, digits, -, _ and .",
+        )
+    # Compose replaces $NAME in every value; two of them are one.
+    option = json.dumps(f"credentialspec={reference}".replace("$", "$$"), ensure_ascii=False)
+    # JSON strings are YAML strings, but for a line feed that YAML 1.1 sees in these three.
+    option = option.translate({0x85: "\\N", 0x2028: "\\L", 0x2029: "\\P"})
+    return Conversion(f"services:\n  {service}:\n    security_opt:\n      - {option}\n")
+
+
+def _to_ecs(spec: CredentialSpec, location: str | None) -> Conversion:
+    if location is None or not _LOCATION.fullmatch(location):
+        raise UsageError.of(
+            "convert-location",
+            "no ARN was given" if location is None else f"{location[:120]!r} is not one",
+            where="location",
+            expected="the ARN of the S3 object or SSM parameter that holds the spec",
+            remedy="put the spec there as JSON (credspec convert --to json) and give --location",
+        )
+    host = spec.active_directory_config.host_account_config
+    scheme = "credentialspec" if host is None else "credentialspecdomainless"
+    fragment = {"credentialSpecs": [f"{scheme}:{location}"]}
+    return Conversion(json.dumps(fragment, indent=2) + "\n")
+
+
+def _oci_text(spec: CredentialSpec, reference: SpecReference) -> str:
+    fragment = {
+        "annotations": {ANNOTATION: str(reference)},
+        # A string, as moby, containerd and hcsshim write it, although the schema says object.
+        "windows": {"credentialSpec": spec.to_text(compact=True)},
+    }
+    return json.dumps(fragment, indent=2, ensure_ascii=False) + "\n"
+
+
+def _from_oci(document: dict[str, Any], _: str | None) -> Any:
+    annotations = document.get("annotations")
+    carried = annotations.get(ANNOTATION) if isinstance(annotations, dict) else None
+    if isinstance(carried, str):
+        return _document_of(parse_reference(carried), f"/annotations/{ANNOTATION}")
+    windows = document.get("windows")
+    carried = windows.get("credentialSpec") if isinstance(windows, dict) else None
+    return parse_json(carried) if isinstance(carried, str) else carried
+
+
+def _from_compose(document: dict[str, Any], service: str | None) -> Any:
+    services = document["services"]
+    found: dict[str, SpecReference] = {}
+    for name, content in services.items() if isinstance(services, dict) else ():
+        options = content.get("security_opt") if isinstance(content, dict) else None
+        texts = [text.replace("$$", "$") for text in options or () if isinstance(text, str)]
+        reference, _ = parse_security_options(texts)
+        if reference is not None and service in {None, name}:
+            found[name] = reference
+    if not found:
+        raise InvalidSpecError.of(
+            "convert-services",
+            "no service with credentialspec= in security_opt"
+            if service is None
+            else f"the service {service[:80]!r} has no credentialspec= in security_opt",
+            where="/services",
+        )
+    if len(set(found.values())) > 1:
+        raise InvalidSpecError.of(
+            "convert-services",
+            f"the services {', '.join(sorted(found))} have different specs",
+            where="/services",
+            remedy="choose one with --service",
+        )
+    name, reference = next(iter(found.items()))
+    return _document_of(reference, f"/services/{name}/security_opt")
+
+
+def _from_ecs(document: dict[str, Any], _: str | None) -> Any:
+    raise InvalidSpecError.of(
+        "convert-reference",
+        f"only says where the spec is: {str(document['credentialSpecs'])[:120]}",
+        where="/credentialSpecs",
+        remedy="get the spec from there and convert that",
+    )
+
+
+def _document_of(reference: SpecReference, where: str) -> Any:
+    if reference.scheme == "raw":
+        return parse_json(reference.value)
+    raise InvalidSpecError(
+        Problem(
+            code="convert-reference",
+            where=where,
+            found=f"only says where the spec is: {str(reference)[:120]}",
+            remedy="convert that file",
+        )
+    )
+
+
+_READERS: Final[
+    tuple[tuple[Callable[[dict[str, Any]], bool], Callable[[dict[str, Any], str | None], Any]], ...]
+] = (
+    (lambda document: "services" in document, _from_compose),
+    (lambda document: "credentialSpecs" in document, _from_ecs),
+    (lambda document: "windows" in document or "annotations" in document, _from_oci),
+)
