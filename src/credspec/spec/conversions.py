@@ -65,7 +65,7 @@ def convert(
     if form is Form.ECS:
         return _to_ecs(spec, location)
     option = shlex.quote(f"credentialspec={used}")
-    texts = {
+    texts: dict[Form, Callable[[], str]] = {
         Form.JSON: spec.to_text,
         Form.RAW: lambda: f"{used}\n",
         Form.DOCKER_RUN: lambda: f"--security-opt {option}\n",
