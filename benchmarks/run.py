@@ -80,6 +80,7 @@ row("replay of shell-based tools", against, None, "(AWS credentials-fetcher: abo
 
 def main() -> None:
     """Bring the stage up, print the table, take the stage down."""
+    commands()
     with ExitStack() as stack:
         lab = provisioning.up("bench")
         stack.callback(lab.down)
@@ -88,6 +89,32 @@ def main() -> None:
         engine = DockerEngine(lab.network.namespace)
         stack.callback(engine.stop)
         with_docker(lab, engine, stack)
+
+
+def commands() -> None:
+    """Measure what people wait for at every start, against a bare interpreter."""
+    credspec = str(Path(sys.executable).parent / "credspec")
+    sample = Path(__file__).parents[1] / "tests/unit/spec/golden/plain.json"
+    interpreter = "python -c pass"
+    subjects = {
+        interpreter: [sys.executable, "-c", "pass"],
+        "credspec lint FILE, cold": [credspec, "lint", str(sample)],
+        "credspec lint --strict FILE, cold": [credspec, "lint", "--strict", str(sample)],
+        "credspec --help, cold": [credspec, "--help"],
+    }
+    found = interleaved(
+        {
+            name: lambda command=command: subprocess.run(command, capture_output=True, check=True)
+            for name, command in subjects.items()
+        },
+        RUNS,
+    )
+    bare = found.pop(interpreter)
+    row(interpreter, bare, None, "", met=True)
+    for name, sample_of in found.items():
+        most = 6 if name.startswith("credspec lint FILE") else None
+        met = most is None or sample_of.median <= most * bare.median
+        row(name, sample_of, bare, f"<= {most} x" if most else "", met=met)
 
 
 def with_docker(lab: Lab, engine: DockerEngine, stack: ExitStack) -> None:

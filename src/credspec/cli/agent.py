@@ -7,9 +7,11 @@ from pathlib import Path
 
 import click
 
+from credspec.cli.help_text import examples
+
 
 @click.command(
-    epilog="Example: credspec agent --config /etc/credspec/config.toml",
+    epilog=examples("credspec agent --config /etc/credspec/config.toml"),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.option(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from credspec.cli.help_text import examples
 from credspec.cli.new import ask_on_terminal
 from credspec.errors import ExitStatus, NotPermittedError, UsageError
 
@@ -25,7 +26,14 @@ _COLOURS: Final = {"ok": "green", "warning": "yellow", "failed": "red", "skipped
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    epilog=examples(
+        "credspec check www.json",
+        "credspec check --account WebApp01 --directory-only",
+        "credspec check --explain 1311",
+    ),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.argument("spec", required=False)
 @click.option("--account", multiple=True, help="Check this gMSA without a spec; may be repeated.")
 @click.option("--domain", help="DNS name of the domain, without a spec.  [default: the host's]")
@@ -55,7 +63,7 @@ def check(
     explain: str | None,
     output: str,
 ) -> int:
-    r"""Walk the whole way from a credential spec to a ticket, and name the first cause.
+    """Walk the whole way from a credential spec to a ticket, and name the first cause.
 
     SPEC is a path, file://NAME, raw://DOCUMENT or a name in the spec directory. Without it the
     host, its domain and each --account are checked. Nothing is changed. Logs on as the host does,
@@ -64,12 +72,6 @@ def check(
 
     Known from Windows: 1311, 1355 and 1722 (dns, dc-ports, agent), 1787 (domain, account), 1398
     (clock), nltest /sc_verify (ldap), klist get krbtgt (ticket); --explain says more.
-
-    \b
-    Examples:
-      credspec check www.json
-      credspec check --account WebApp01 --directory-only
-      credspec check --explain 1311
     """
     if explain is not None:
         _explain(explain)

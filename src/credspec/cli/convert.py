@@ -6,10 +6,20 @@ from pathlib import Path
 
 import click
 
+from credspec.cli.help_text import examples
+
 _FORMS = ("json", "raw", "docker-run", "compose", "kubernetes", "ecs", "oci")
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    epilog=examples(
+        "credspec convert www.json --to kubernetes",
+        "credspec convert www.json --to compose --name web --reference file://www.json",
+        "credspec convert www.json --to raw",
+        "credspec convert www.json --to oci",
+    ),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.argument("spec")
 @click.option("--to", "form", type=click.Choice(_FORMS), required=True, help="The form wanted.")
 @click.option("--name", help="Of the Kubernetes object or Compose service.  [default: the file's]")
@@ -27,18 +37,11 @@ def convert(
     location: str | None,
     path: Path | None,
 ) -> None:
-    r"""Convert a credential spec to and from the forms that other tools take.
+    """Convert a credential spec to and from the forms that other tools take.
 
     SPEC is a path, file://NAME, raw://DOCUMENT, a name in the spec directory, or - for standard
     input. What it holds is told by its contents: a spec in any encoding, a Kubernetes
     GMSACredentialSpec in YAML or JSON, a Compose file, or an OCI config.json.
-
-    \b
-    Examples:
-      credspec convert www.json --to kubernetes
-      credspec convert www.json --to compose --name web --reference file://www.json
-      credspec convert www.json --to raw
-      credspec convert www.json --to oci
     """
     from credspec.agent.config import load_config
     from credspec.cli.spec_argument import spec_source

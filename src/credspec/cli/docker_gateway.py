@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from credspec.cli.help_text import examples
+
 _DOCKER_SOCKET = Path("/var/run/docker.sock")
 _PATH = click.Path(path_type=Path)
 
@@ -27,7 +29,7 @@ _SOCKET = _SocketPath(path_type=Path, resolve_path=False)
 
 @click.command(
     "docker-gateway",
-    epilog="Example: credspec docker-gateway --listen /run/credspec/docker.sock",
+    epilog=examples("credspec docker-gateway --listen /run/credspec/docker.sock"),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.option("--listen", type=_SOCKET, help="Socket to serve.  [default: in the run directory]")

@@ -12,30 +12,39 @@ from typing import Any
 
 import click
 
-_NAME = click.option("--name", default="default", show_default=True, help="Name of the lab.")
+from credspec.cli.help_text import examples
+
+_NAME = click.option(
+    "--name",
+    default="default",
+    show_default=True,
+    envvar="CREDSPEC_LAB",  # which `credspec lab exec` and `env` set
+    help="Name of the lab.",
+)
 _OUTPUT = click.option(
     "--output", type=click.Choice(["text", "json"]), default="text", show_default=True
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    epilog=examples(
+        "credspec lab up",
+        "credspec lab exec -- New-CredentialSpec -AccountName WebApp01 -Path ./www.json",
+        "credspec lab exec -- credspec agent",
+        "credspec lab down",
+    ),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 def lab() -> None:
-    r"""Run a throwaway real Active Directory domain, in a network namespace of its own.
+    """Run a throwaway real Active Directory domain, in a network namespace of its own.
 
     It has a joined host (LABHOST$), gMSAs that this host may read (WebApp01 to WebApp05), one that
     it may not (Forbidden01), a disabled one (Disabled01), and a PostgreSQL server that takes their
     Kerberos logons. Nothing of the host's /etc is changed, and `down` leaves nothing.
-
-    \b
-    Examples:
-      credspec lab up
-      credspec lab exec -- New-CredentialSpec -AccountName WebApp01 -Path ./www.json
-      credspec lab exec -- credspec agent
-      credspec lab down
     """
 
 
-@lab.command(epilog="Example: credspec lab up --name other --realm CORP.TEST")
+@lab.command(epilog=examples("credspec lab up --name other --realm CORP.TEST"))
 @_NAME
 @click.option("--realm", default="EXAMPLE.TEST", show_default=True, help="Kerberos realm.")
 @click.option("--netbios", help="NetBIOS name.  [default: the realm's first part]")
@@ -59,7 +68,7 @@ def up(name: str, realm: str, netbios: str | None) -> None:
         click.echo(f"Lab {name!r} is already up.", err=True)
 
 
-@lab.command(epilog="Example: credspec lab down --all")
+@lab.command(epilog=examples("credspec lab down --name other"))
 @_NAME
 @click.option("--all", "every", is_flag=True, help="All labs of this machine.")
 def down(name: str, every: bool) -> None:
@@ -75,7 +84,7 @@ def down(name: str, every: bool) -> None:
         found.down()
 
 
-@lab.command(epilog="Example: credspec lab status --output json")
+@lab.command(epilog=examples("credspec lab status --output json"))
 @_OUTPUT
 def status(output: str) -> None:
     """Show all labs of this machine."""
@@ -102,7 +111,7 @@ def status(output: str) -> None:
         click.echo(f"{row['name']}: {state}, domain {row['domain']}, {row['dc']} {row['address']}")
 
 
-@lab.command(epilog='Example: eval "$(credspec lab env)"')
+@lab.command(epilog=examples('eval "$(credspec lab env)"'))
 @_NAME
 def env(name: str) -> None:
     """Print the variables by which programs find the lab, for eval.
@@ -119,7 +128,7 @@ def env(name: str) -> None:
 @lab.command(
     "exec",
     context_settings={"ignore_unknown_options": True},
-    epilog="Example: credspec lab exec -- getent hosts dc1.example.test",
+    epilog=examples("credspec lab exec -- getent hosts dc1.example.test"),
 )
 @_NAME
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
@@ -138,7 +147,7 @@ def exec_(name: str, command: tuple[str, ...]) -> None:
 @lab.command(
     "samba-tool",
     context_settings={"ignore_unknown_options": True},
-    epilog="Example: credspec lab samba-tool -- user list",
+    epilog=examples("credspec lab samba-tool -- user list"),
 )
 @_NAME
 @click.argument("arguments", nargs=-1, required=True, type=click.UNPROCESSED)
@@ -149,7 +158,7 @@ def samba_tool(name: str, arguments: tuple[str, ...]) -> None:
     click.echo(domain.open_lab(name).samba_tool(*arguments), nl=False)
 
 
-@lab.command(epilog="Example: credspec lab image | docker import - credspec-client")
+@lab.command(epilog=examples("credspec lab image | docker import - credspec-client"))
 def image() -> None:
     """Write a container image with klist, ldapwhoami and psql to standard output, as tar."""
     from credspec.lab.client_image import write_client_image

@@ -9,12 +9,20 @@ from pathlib import Path
 
 import click
 
+from credspec.cli.help_text import examples
 from credspec.cli.lint_files import Linted, files_of, lint_file, parse, print_text, status_of
 from credspec.errors import CredspecError, InvalidSpecError, UsageError
 from credspec.spec.lint import lint_document
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    epilog=examples(
+        "credspec lint www.json",
+        "credspec lint --fix www.json",
+        "credspec lint --output sarif . > findings.sarif",
+    ),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--fix", is_flag=True, help="Mend what is safe, in the file itself.")
 @click.option("--strict", is_flag=True, help="Let warnings count as errors.")
@@ -22,18 +30,12 @@ from credspec.spec.lint import lint_document
     "--output", type=click.Choice(["text", "json", "sarif"]), default="text", show_default=True
 )
 def lint(*, files: tuple[str, ...], fix: bool, strict: bool, output: str) -> int:
-    r"""Report everything that is wrong or doubtful about credential specs, all at once.
+    """Report everything that is wrong or doubtful about credential specs, all at once.
 
     FILE is a JSON file in any encoding that Windows writes, a Kubernetes GMSACredentialSpec in
     YAML, a directory (all its *.json), or - for standard input. Each finding has its place, what
     was found, what was expected and how to mend it. Exit status: 0 without errors, also with
     warnings; 3 with an error.
-
-    \b
-    Examples:
-      credspec lint www.json
-      credspec lint --fix www.json
-      credspec lint --output sarif . > findings.sarif
     """
     linted = [_fix(path) if fix else lint_file(path) for path in files_of(files)]
     if output == "json":

@@ -7,11 +7,13 @@ from typing import Any
 
 import click
 
+from credspec.cli.help_text import examples
+
 
 @click.command(
     "list",
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Example: credspec list --output json",
+    epilog=examples("credspec list --output json"),
 )
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def list_specs(output: str) -> None:

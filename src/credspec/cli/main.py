@@ -14,6 +14,7 @@ from typing import Final
 import click
 
 from credspec import __version__
+from credspec.cli.help_text import examples
 from credspec.errors import CredspecError, ExitStatus
 
 # libldap reads these once, at its own start: they must stand before anything imports bonsai.
@@ -66,19 +67,17 @@ class _LazyGroup(click.Group):
 @click.command(
     cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog='Shell completion: eval "$(_CREDSPEC_COMPLETE=bash_source credspec)"',
+    epilog=examples(
+        "credspec new WebApp01 --path ./www.json",
+        "credspec lint www.json",
+        "credspec check www.json",
+        "credspec setup docker --dry-run",
+        'eval "$(_CREDSPEC_COMPLETE=bash_source credspec)"  # completion',
+    ),
 )
 @click.version_option(__version__, prog_name="credspec")
 def credspec() -> None:
-    r"""Group Managed Service Accounts for Linux containers.
-
-    \b
-    Examples:
-      credspec lab up                         a real throwaway domain
-      credspec new WebApp01 --path ./www.json a credential spec
-      credspec agent                          the host agent
-      credspec setup docker                   register with Docker
-    """
+    """Group Managed Service Accounts for Linux containers."""
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from credspec.cli.help_text import examples
 from credspec.errors import NotFoundError, Problem, UnreachableError, UsageError
 
 if TYPE_CHECKING:
@@ -182,6 +183,11 @@ def _additional(text: str) -> tuple[str, str | None]:
 
 
 @click.command(
+    epilog=examples(
+        "credspec new WebApp01 --path ./www.json",
+        "credspec new WebApp01 --additional-account WebApp02 --file-name both",
+        "credspec new WebApp01 --host-account rancher=cattle-gmsa:reader",
+    ),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.argument("account")
@@ -225,12 +231,6 @@ def new(
     Logs on with your Kerberos ticket, or with the machine keytab if you have none; --user and
     --keytab choose something else. What PowerShell users type works too: New-CredentialSpec
     -AccountName WebApp01 -Path ./www.json
-
-    \b
-    Examples:
-      credspec new WebApp01 --path ./www.json
-      credspec new WebApp01 --additional-account WebApp02 --file-name both
-      credspec new WebApp01 --host-account rancher=cattle-gmsa:reader
     """
     if path is not None and file_name is not None:
         raise click.UsageError("--path and --file-name exclude each other.")

@@ -40,7 +40,7 @@ parameters are taken too: -Verbose tells each step, -ErrorAction SilentlyContinu
 
 Examples:
   New-CredentialSpec -AccountName WebApp01 -Path ./www.json
-  New-CredentialSpec WebApp01 -AdditionalAccounts LogAgent01,LogAgent02
+  New-CredentialSpec WebApp01 -AdditionalAccounts WebApp02,WebApp03
 """
 _GET_HELP: Final = """\
 Get-CredentialSpec: list the credential specs of the spec directory.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import click
 
+from credspec.cli.help_text import examples
+
 
 @click.command(
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Example: credspec schema > credential-spec.schema.json",
+    epilog=examples("credspec schema > credential-spec.schema.json"),
 )
 def schema() -> None:
     """Print the JSON Schema (2020-12) of credential specs, with descriptions.

@@ -7,18 +7,20 @@ from pathlib import Path
 
 import click
 
+from credspec.cli.help_text import examples
+
 _PATH = click.Path(path_type=Path)
 
 
 @click.group(
-    epilog="Example: credspec setup docker --dry-run",
+    epilog=examples("credspec setup docker --dry-run"),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 def setup() -> None:
     """Register credspec with container engines; --undo takes it back."""
 
 
-@setup.command(epilog="Example: credspec setup docker && systemctl reload docker")
+@setup.command(epilog=examples("credspec setup docker --dry-run"))
 @click.option("--undo", is_flag=True, help="Take back what setup did.")
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 @click.option("--daemon-config", type=_PATH, help="dockerd's file.  [/etc/docker/daemon.json]")

@@ -7,26 +7,29 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from credspec.cli.help_text import examples
+
 if TYPE_CHECKING:
     from credspec.spec.document import CredentialSpec, HostAccountConfig
 
 _REDACTED: Final = "<not shown: it may hold a secret; --show-secrets>"
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    epilog=examples(
+        "credspec show www.json",
+        "credspec show www --output json",
+    ),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.argument("spec")
 @click.option("--show-secrets", is_flag=True, help="Show PluginInput, which may hold a password.")
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def show(*, spec: str, show_secrets: bool, output: str) -> None:
-    r"""Show what a credential spec says: domain, accounts, host account.
+    """Show what a credential spec says: domain, accounts, host account.
 
     SPEC is a path, file://NAME, raw://DOCUMENT, a name in the spec directory, or - for standard
     input.
-
-    \b
-    Examples:
-      credspec show www.json
-      credspec show www --output json
     """
     from credspec.agent.config import load_config
     from credspec.cli.spec_argument import spec_source

@@ -8,9 +8,11 @@ from typing import Any
 
 import click
 
+from credspec.cli.help_text import examples
+
 
 @click.command(
-    epilog="Example: credspec status --output json",
+    epilog=examples("credspec status --output json"),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)

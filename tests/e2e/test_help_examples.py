@@ -1,0 +1,77 @@
+"""Every example that any help shows is typed as it stands, and works."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from credspec.cli.main import _COMMANDS
+
+BIN = Path(sys.executable).parent
+GROUPS = {
+    "lab": ("up", "down", "status", "env", "exec", "samba-tool", "image"),
+    "setup": ("docker",),
+}
+# These run until they are told to stop, and `host` runs them already: they must say just that.
+SERVICES = {"credspec agent", "credspec docker-gateway", "credspec lab exec -- credspec agent"}
+# It would take the domain of this very test run down.
+LAST = "credspec lab down"
+
+
+def examples_of(*command: str) -> list[str]:
+    shown = subprocess.run(
+        [str(BIN / command[0]), *command[1:], "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    found = re.search(r"Examples?:\n((?: +\S.*\n?)+)", shown)
+    assert found, f"no example in {command}"
+    return [line.strip() for line in found[1].splitlines()]
+
+
+def all_examples() -> list[str]:
+    commands = [("credspec",), ("New-CredentialSpec",), ("Get-CredentialSpec",)]
+    commands += [("credspec", name) for name in _COMMANDS]
+    commands += [("credspec", group, name) for group, names in GROUPS.items() for name in names]
+    return list(dict.fromkeys(line for command in commands for line in examples_of(*command)))
+
+
+@pytest.fixture
+def stage(host: Any) -> Any:
+    """The spec that the examples speak of, and two further accounts of theirs."""
+    assert host.shell("credspec new WebApp01 --path ./www.json").returncode == 0
+    yield host
+    for path in host.lab.specs_directory.iterdir():
+        if path.name not in {"WebApp01.json", "WebApp02.json", "WebApp03.json"}:
+            path.unlink()
+
+
+def is_service(line: str) -> bool:
+    return any(line == name or line.startswith(f"{name} --") for name in SERVICES)
+
+
+def test_every_example(stage: Any) -> None:
+    lines = all_examples()
+    assert len(lines) > 25
+    assert LAST in lines
+    failures = []
+    for line in lines:
+        if line == LAST:
+            continue
+        typed = line
+        if line.startswith("credspec check") and "--explain" not in line:
+            typed = f"{line} --docker-socket={stage.engine.socket}"
+        if is_service(line):
+            typed = f"{line.split(' --config')[0].split(' --listen')[0]}"
+        shown = stage.shell(typed)
+        if is_service(line):
+            expected = shown.returncode == 2 and "another" in shown.stderr
+        else:
+            expected = shown.returncode == 0
+        if not expected:
+            failures.append((typed, shown.returncode, shown.stderr[-400:]))
+        assert "Traceback" not in shown.stderr
+    assert failures == []
