@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from credspec.errors import ExitStatus
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.kerberos.tickets import ticket_from_password
 from credspec.lab.domain import Lab, run_tool
+from credspec.lab.namespaces import Plan, command_in
 from credspec.lab.provisioning import DISABLED, FORBIDDEN, HOST_ACCOUNT
 
 Examine = Callable[..., "Results"]
@@ -104,9 +105,11 @@ def spec_of(facts: DomainFacts, account: str = "WebApp01", **changes: str) -> Ca
 
 
 @contextmanager
-def dropped(lab: Lab, port: int, protocol: str = "tcp") -> Iterator[None]:
-    """Cut one port of the domain controller off, as a firewall does."""
-    rule = ["INPUT", "-i", "eth0", "-p", protocol, "--dport", str(port), "-j", "DROP"]
+def dropped(lab: Lab, port: int, *, verdict: str = "DROP") -> Iterator[None]:
+    """Cut one TCP port of the domain controller off, as a firewall does."""
+    rule = ["INPUT", "-i", "eth0", "-p", "tcp", "--dport", str(port), "-j", verdict]
+    if verdict == "REJECT":
+        rule += ["--reject-with", "tcp-reset"]
     iptables = ["ip", "netns", "exec", lab.network.namespace, "iptables", "-w"]
     subprocess.run([*iptables, "-I", *rule], check=True)
     try:
@@ -245,6 +248,69 @@ def test_a_host_without_a_keytab(examine: Examine, tmp_path: Path) -> None:
     assert found.cause() == ("host-identity", "host-keytab-missing", ExitStatus.NOT_PERMITTED)
     assert found["clock"].state is State.OK
     assert found["host-ticket"].state is State.SKIPPED
+
+
+def test_a_keytab_that_is_none(examine: Examine, lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "keytab").write_bytes(b"not a keytab")
+    found = examine(identity=MachineKeytab(tmp_path / "keytab"))
+    assert found.cause()[:2] == ("host-identity", "host-keytab-unreadable")
+    found = examine(identity=MachineKeytab(lab.host_keytab, "OTHER$"))
+    assert found.cause()[:2] == ("host-identity", "host-principal-missing")
+
+
+def test_host_accounts_that_are_disabled_or_gone(
+    examine: Examine, lab: Lab, tmp_path: Path
+) -> None:
+    keytab = tmp_path / "keytab"
+    lab.samba_tool("computer", "create", "GONE")
+    lab.samba_tool("user", "setpassword", "GONE$", "--newpassword=Some-Passw0rd-1!")
+    lab.samba_tool("domain", "exportkeytab", str(keytab), "--principal=GONE$")
+    lab.samba_tool("user", "disable", "GONE$")
+    found = examine(identity=MachineKeytab(keytab))
+    assert found.cause()[:2] == ("host-ticket", "kdc-account-disabled")
+    lab.samba_tool("computer", "delete", "GONE")
+    found = examine(identity=MachineKeytab(keytab))
+    assert found.cause()[:2] == ("host-ticket", "kdc-principal-unknown")
+
+
+@pytest.mark.parametrize(
+    ("after", "port", "cause"),
+    [
+        ("clock", 88, ("host-ticket", "kdc-unreachable")),
+        ("host-ticket", 389, ("ldap", "ldap-unreachable")),
+    ],
+)
+def test_a_controller_that_goes_meanwhile(
+    lab: Lab, krb5_conf: AgentKrb5Conf, after: str, port: int, cause: tuple[str, str]
+) -> None:
+    config = load_config(lab.config_path)
+    examination = Examination(
+        config=config, krb5_conf=krb5_conf, identity=MachineKeytab(config.keytab)
+    )
+    examination.only_directory = True
+    found = Results()
+    with ExitStack() as stack:
+        stack.callback(examination.close)
+        for result in examination.results():
+            found[result.step.key] = result
+            if result.step.name == after:
+                stack.enter_context(dropped(lab, port, verdict="REJECT"))
+    assert found.cause() == (*cause, ExitStatus.UNREACHABLE)
+
+
+def test_controllers_without_an_address(examine: Examine, lab: Lab) -> None:
+    """DNS names a controller that DNS does not know."""
+    zone = "hollow.test"
+    name = f"_ldap._tcp.dc._msdcs.{zone}"
+    for arguments in (
+        ("zonecreate", lab.dc_address, zone),
+        ("add", lab.dc_address, zone, name, "SRV", f"none.{zone} 389 0 100"),
+    ):
+        command = ["samba-tool", "dns", *arguments, "-P", "-s", str(lab.smb_conf)]
+        run_tool(command_in(Plan(netns=lab.network.namespace, binds=lab.etc_files()), command))
+    found = examine(domain=zone)
+    assert found.cause() == ("dns", "dc-unreachable", ExitStatus.UNREACHABLE)
+    assert "without an address" in found.first.text
 
 
 def test_keytabs_that_are_not_current(examine: Examine, lab: Lab, tmp_path: Path) -> None:
@@ -416,8 +482,10 @@ def test_names_that_are_there_twice(examine: Examine, lab: Lab, patient: str) ->
     ldif = (
         f"dn: {dn}\nchangetype: modify\n{{}}: servicePrincipalName\nservicePrincipalName: {spn}\n"
     )
+    control = f"dn: {account_dn(patient)}\nchangetype: modify\nreplace: userAccountControl\n"
     lab.stop_dc()
     run_tool(["ldbmodify", "-H", str(partition)], ldif.format("add"))
+    run_tool(["ldbmodify", "-H", str(partition)], f"{control}userAccountControl: 512\n")
     lab.start_dc()
     try:
         found = examine(accounts=(patient,))
@@ -425,8 +493,12 @@ def test_names_that_are_there_twice(examine: Examine, lab: Lab, patient: str) ->
         lab.samba_tool("user", "delete", patient)
         lab.stop_dc()
         run_tool(["ldbmodify", "-H", str(partition)], ldif.format("delete"))
+        run_tool(["ldbmodify", "-H", str(partition)], f"{control}userAccountControl: 4096\n")
         lab.start_dc()
-    assert found[f"account {patient}"].problems[0].code == "account-name-ambiguous"
+    assert [problem.code for problem in found[f"account {patient}"].problems] == [
+        "account-no-workstation-trust",
+        "account-name-ambiguous",
+    ]
     assert found[f"spn {patient}"].problems[0].code == "spn-duplicate"
     assert "alice" in found[f"spn {patient}"].problems[0].found
 
