@@ -34,7 +34,7 @@ _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
     ),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.argument("spec", required=False)
+@click.argument("spec", required=False, type=click.Path(allow_dash=True))
 @click.option("--account", multiple=True, help="Check this gMSA without a spec; may be repeated.")
 @click.option("--domain", help="DNS name of the domain, without a spec.  [default: the host's]")
 @click.option("--own-ticket", is_flag=True, help="Log on with your ticket, not as the host.")

@@ -9,6 +9,7 @@ import click
 from credspec.cli.help_text import examples
 
 _FORMS = ("json", "raw", "docker-run", "compose", "kubernetes", "ecs", "oci")
+_NAMED_FORMS = ("compose", "kubernetes")
 
 
 @click.command(
@@ -20,7 +21,7 @@ _FORMS = ("json", "raw", "docker-run", "compose", "kubernetes", "ecs", "oci")
     ),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.argument("spec")
+@click.argument("spec", type=click.Path(allow_dash=True))
 @click.option("--to", "form", type=click.Choice(_FORMS), required=True, help="The form wanted.")
 @click.option("--name", help="Of the Kubernetes object or Compose service.  [default: the file's]")
 @click.option("--service", help="The service of a Compose file to take the spec from.")
@@ -41,7 +42,7 @@ def convert(
 
     SPEC is a path, file://NAME, raw://DOCUMENT, a name in the spec directory, or - for standard
     input. What it holds is told by its contents: a spec in any encoding, a Kubernetes
-    GMSACredentialSpec in YAML or JSON, a Compose file, or an OCI config.json.
+    GMSACredentialSpec in YAML or JSON, a Compose file, an OCI config.json, or --security-opt.
     """
     from credspec.agent.config import load_config
     from credspec.cli.spec_argument import spec_source
@@ -56,7 +57,7 @@ def convert(
     converted = conversions.convert(
         found,
         conversions.Form(form),
-        name=name or _default_name(spec, found.default_account),
+        name=name or (_default_name(spec, found.default_account) if form in _NAMED_FORMS else ""),
         reference=reference,
         location=location,
     )

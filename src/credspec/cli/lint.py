@@ -23,7 +23,9 @@ from credspec.spec.lint import lint_document
     ),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.argument(
+    "files", nargs=-1, required=True, metavar="FILE...", type=click.Path(allow_dash=True)
+)
 @click.option("--fix", is_flag=True, help="Mend what is safe, in the file itself.")
 @click.option("--strict", is_flag=True, help="Let warnings count as errors.")
 @click.option(

@@ -273,7 +273,7 @@ def _not_understood(parameter: Parameter, argument: str) -> UsageError:
         # An unquoted semicolon ends the command for every shell but PowerShell.
         return _error(
             "argument-invalid",
-            f"The hash literal was incomplete for parameter '{parameter.name}'.",
+            f"The hash literal was incomplete for parameter '{parameter.name}'",
             remedy="put the whole hashtable into double quotes for the shell",
         )
     return _error(

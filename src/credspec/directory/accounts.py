@@ -168,8 +168,8 @@ def _require_domain(identity: AccountIdentity, facts: DomainFacts) -> None:
         f'"{identity.value[:200]}" names the domain {identity.domain}',
         where="account",
         expected=f"an account of {facts.dns_name} ({facts.netbios_name})",
-        remedy="give its domain with -Domain, or for an additional account with "
-        "@{AccountName='...';Domain='...'}",
+        remedy="give the DNS name of its domain with --domain (New-CredentialSpec: -Domain), or "
+        f"for an additional account {identity.value[:200]}@DOMAIN",
     )
 
 

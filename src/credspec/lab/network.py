@@ -54,6 +54,29 @@ class LabNetwork:
         # Containers whose addresses are not masqueraded get their answers too.
         ip(*inside, "route", "add", "default", "via", self.host_address)
 
+    def connect(self, other: LabNetwork) -> None:
+        """Connect two labs' namespaces; the connection goes with either of them.
+
+        Directly, since a host may drop what it would have to forward.
+
+        Raises:
+            CredspecError: `lab-network`.
+        """
+        ip(
+            *("-n", self.namespace, "link", "add", other.host_interface, "type", "veth"),
+            *("peer", "name", self.host_interface, "netns", other.namespace),
+        )
+        for near, far in ((self, other), (other, self)):
+            inside = ("-n", near.namespace)
+            interface = ("dev", far.host_interface)
+            ip(*inside, "addr", "add", near.address, "peer", far.address, *interface)
+            ip(*inside, "link", "set", far.host_interface, "up")
+
+    def is_connected(self, other: LabNetwork) -> bool:
+        """Return whether `connect` has connected the two, and both are still there."""
+        command = ["ip", "-n", self.namespace, "link", "show", other.host_interface]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
     def down(self) -> None:
         """Remove what `up` made; what is not there is fine."""
         for arguments in (

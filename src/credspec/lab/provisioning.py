@@ -51,10 +51,12 @@ def up(
     realm: str = "EXAMPLE.TEST",
     netbios: str | None = None,
     progress: Progress = lambda _: None,
+    populate: Callable[[Lab], None] | None = None,
 ) -> Lab:
     """Bring a lab up and return it; one that is up already is returned as it is.
 
-    If it fails or is interrupted, nothing is left.
+    `populate` makes other accounts than the usual ones, before the domain controller starts; then
+    there is no PostgreSQL either. If it fails or is interrupted, nothing is left.
 
     Raises:
         UsageError: `lab-name-invalid`, `lab-realm-invalid`, `lab-needs-root`,
@@ -81,14 +83,14 @@ def up(
         run_directory=RUN_ROOT / name,
     )
     try:
-        _build(lab, progress)
+        _build(lab, progress, populate)
     except BaseException:
         lab.down()
         raise
     return lab
 
 
-def _build(lab: Lab, progress: Progress) -> None:
+def _build(lab: Lab, progress: Progress, populate: Callable[[Lab], None] | None) -> None:
     # Others may pass through, for PostgreSQL's sake; what is secret has a mode of its own.
     lab.directory.mkdir(mode=0o711, parents=True)
     subnet = ipaddress.IPv4Network(f"{lab.network.host_address}/30", strict=False)
@@ -100,6 +102,17 @@ def _build(lab: Lab, progress: Progress) -> None:
     _write_files(lab, password)
     progress(f"Provisioning the domain {lab.realm}")
     _provision(lab, password)
+    if populate is None:
+        _furnish(lab, progress)
+    else:
+        populate(lab)
+        progress("Starting the domain controller")
+        lab.start_dc()
+    shutil.copyfile(lab.directory / "dc/private/tls/ca.pem", lab.directory / "ca.pem")
+
+
+def _furnish(lab: Lab, progress: Progress) -> None:
+    """Make what the usual lab holds, and start it."""
     progress("Making the host, the gMSAs and the service accounts")
     _populate(lab)
     programs = postgres.find_programs()
@@ -119,7 +132,6 @@ def _build(lab: Lab, progress: Progress) -> None:
         progress("PostgreSQL is not installed: going on without it")
     else:
         lab.start_postgres()
-    shutil.copyfile(lab.directory / "dc/private/tls/ca.pem", lab.directory / "ca.pem")
 
 
 def _write_files(lab: Lab, password: str) -> None:
@@ -173,9 +185,11 @@ def _provision(lab: Lab, password: str) -> None:
     command += ["--option=interfaces=eth0 lo", "--option=bind interfaces only=yes"]
     (lab.directory / "dc").mkdir(mode=0o700)
     run_tool(command_in(Plan(netns=lab.network.namespace, binds=lab.etc_files()), command))
-    # No forwarder: a name outside the lab is unknown at once, not after a time-out.
+    # No forwarder: a name outside the lab is unknown at once, not after a time-out. No log of the
+    # system's configuration either: the last one named counts.
     smb_conf = lab.smb_conf
-    kept = [line for line in smb_conf.read_text("utf-8").splitlines() if "forwarder" not in line]
+    lines = smb_conf.read_text("utf-8").splitlines()
+    kept = [line for line in lines if not re.match(r"\s*(dns forwarder|log file|max log)", line)]
     log = f"\tlog file = {lab.directory}/dc/log.%m\n\tmax log size = 1000"
     text = "\n".join(kept).replace("[global]", f"[global]\n{log}", 1)
     smb_conf.write_text(text + "\n", "utf-8")

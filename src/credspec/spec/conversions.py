@@ -13,17 +13,21 @@ from credspec.errors import InvalidSpecError, Problem, UsageError
 from credspec.spec.document import CredentialSpec
 from credspec.spec.encoding import decode_spec
 from credspec.spec.kubernetes import (
+    KIND,
     Conversion,
     from_kubernetes_yaml,
     to_kubernetes_yaml,
 )
 from credspec.spec.reference import SpecReference, parse_reference, parse_security_options
-from credspec.spec.strict_json import parse_json
+from credspec.spec.strict_json import parse_json, pointer_to
 
 ANNOTATION: Final = "credspec.dev/spec"
 """The annotation of an OCI bundle that the runtime shim reads."""
 
 _SERVICE: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+# What YAML refuses or takes for a line end, although JSON strings hold it as it is.
+_NOT_YAML: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+_COMMENTS: Final = re.compile(r"(?:\s*#[^\n]*\n)*\s*")
 _LOCATION: Final = re.compile(r"arn:aws[a-z-]*:(?:s3|ssm):[^\s\"]{1,1000}")
 
 
@@ -82,14 +86,20 @@ def read_any_form(data: bytes, *, service: str | None = None, is_yaml: bool = Fa
 
     Raises:
         InvalidSpecError: of the form, or `convert-reference` where the file only says where the
-            spec is; `convert-services` where services have different ones.
+            spec is; `convert-services` where services have different ones; `convert-variable`
+            where Compose would put a value in; `convert-no-spec` where there is none.
     """
     text = decode_spec(data).strip()
-    if text.startswith("raw://"):
-        return parse_json(text.removeprefix("raw://"))
-    looks_like_json = text.startswith(("{", "[", '"', "/", "#"))
+    if text[:6].lower() == "raw://":
+        return parse_json(text[6:])
+    if text.startswith("--security-opt"):
+        return _from_docker_run(text)
+    # Comments begin YAML files; before JSON they get an error of their own.
+    content = text[_COMMENTS.match(text).end() :]  # type: ignore[union-attr]
+    looks_like_json = content.startswith(("{", "[", '"', "/"))
     document = parse_json(text) if looks_like_json and not is_yaml else from_kubernetes_yaml(text)
-    if not isinstance(document, dict) or "DomainJoinConfig" in document:
+    is_spec = not isinstance(document, dict) or "DomainJoinConfig" in document
+    if is_spec or document.get("kind") == KIND:
         return document
     for is_form, read in _READERS:
         if is_form(document):
@@ -113,8 +123,7 @@ def _to_compose(reference: str, service: str) -> Conversion:
         )
     # Compose replaces $NAME in every value; two of them are one.
     option = json.dumps(f"credentialspec={reference}".replace("$", "$$"), ensure_ascii=False)
-    # JSON strings are YAML strings, but for a line feed that YAML 1.1 sees in these three.
-    option = option.translate({0x85: "\\N", 0x2028: "\\L", 0x2029: "\\P"})
+    option = _NOT_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", option)
     return Conversion(f"services:\n  {service}:\n    security_opt:\n      - {option}\n")
 
 
@@ -146,9 +155,15 @@ def _from_oci(document: dict[str, Any], _: str | None) -> Any:
     annotations = document.get("annotations")
     carried = annotations.get(ANNOTATION) if isinstance(annotations, dict) else None
     if isinstance(carried, str):
-        return _document_of(parse_reference(carried), f"/annotations/{ANNOTATION}")
+        return _document_of(parse_reference(carried), pointer_to("/annotations", ANNOTATION))
     windows = document.get("windows")
     carried = windows.get("credentialSpec") if isinstance(windows, dict) else None
+    if carried is None:
+        raise InvalidSpecError.of(
+            "convert-no-spec",
+            "no credential spec",
+            expected=f"{pointer_to('/annotations', ANNOTATION)} or /windows/credentialSpec",
+        )
     return parse_json(carried) if isinstance(carried, str) else carried
 
 
@@ -157,10 +172,11 @@ def _from_compose(document: dict[str, Any], service: str | None) -> Any:
     found: dict[str, SpecReference] = {}
     for name, content in services.items() if isinstance(services, dict) else ():
         options = content.get("security_opt") if isinstance(content, dict) else None
-        texts = [text.replace("$$", "$") for text in options or () if isinstance(text, str)]
-        reference, _ = parse_security_options(texts)
-        if reference is not None and service in {None, name}:
-            found[name] = reference
+        if service not in {None, name} or not isinstance(options, list):
+            continue
+        reference, _ = parse_security_options([text for text in options if isinstance(text, str)])
+        if reference is not None:
+            found[name] = _interpolated(reference, pointer_to("/services", name))
     if not found:
         raise InvalidSpecError.of(
             "convert-services",
@@ -177,7 +193,32 @@ def _from_compose(document: dict[str, Any], service: str | None) -> Any:
             remedy="choose one with --service",
         )
     name, reference = next(iter(found.items()))
-    return _document_of(reference, f"/services/{name}/security_opt")
+    return _document_of(reference, f"{pointer_to('/services', name)}/security_opt")
+
+
+def _interpolated(reference: SpecReference, where: str) -> SpecReference:
+    """Return a reference as Compose gives it to Docker; variables have no values here."""
+    if "$" in reference.value.replace("$$", ""):
+        raise InvalidSpecError.of(
+            "convert-variable",
+            "a variable, whose value only Compose knows",
+            where=f"{where}/security_opt",
+            remedy="put its value in, or write a dollar sign as $$",
+        )
+    return SpecReference(reference.scheme, reference.value.replace("$$", "$"))
+
+
+def _from_docker_run(text: str) -> Any:
+    try:
+        words = shlex.split(text.removeprefix("--security-opt").removeprefix("="))
+    except ValueError as error:
+        raise InvalidSpecError.of(
+            "convert-no-spec", f"not a shell word: {error}", where="--security-opt"
+        ) from None
+    reference, _ = parse_security_options(words)
+    if reference is None:
+        raise InvalidSpecError.of("convert-no-spec", "no credentialspec=", where="--security-opt")
+    return _document_of(reference, "--security-opt")
 
 
 def _from_ecs(document: dict[str, Any], _: str | None) -> Any:

@@ -1,7 +1,7 @@
 """Credential specs as Kubernetes objects: ``GMSACredentialSpec`` of ``windows.k8s.io/v1``.
 
-The YAML that is read is that of JSON documents: no anchors and aliases, no tags, no repeated keys,
-one document in a file. What Kubernetes would make of a file is then what is read here.
+The YAML that is read is that of JSON documents: no anchors and aliases, no tags, no merged or
+repeated keys, one document in a file.
 """
 
 from __future__ import annotations
@@ -23,12 +23,20 @@ API_VERSION: Final = "windows.k8s.io/v1"
 KIND: Final = "GMSACredentialSpec"
 
 _MAX_NAME: Final = 253
-_LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+# Kubernetes limits the whole name, not its labels.
+_LABEL: Final = r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
 _NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 # The scalars of JSON; what else YAML reads as numbers, dates or booleans stays text.
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,300})")
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
-_CONSTANTS: Final = {"true": True, "false": False, "null": None, "~": None, "": None}
+_CONSTANTS: Final = {"true": True, "false": False, "null": None}
+_SPELLINGS: Final = {"~": None, "": None} | {
+    spelling: value
+    for word, value in _CONSTANTS.items()
+    for spelling in (word, word.title(), word.upper())
+}
+# What any reader of YAML may take for a number, such as 0o17, 01e3 and 1_000.
+_LIKE_A_NUMBER: Final = re.compile(r"[-+]?(?i:0[box][0-9a-f_]+|[0-9._]+(?:e[-+]?[0-9]+)?)")
 
 
 class Conversion(NamedTuple):
@@ -44,7 +52,16 @@ def object_name(text: str) -> str:
     Raises:
         UsageError: `kubernetes-name-invalid` if nothing of it is left.
     """
-    return valid_object_name(re.sub(r"[^a-z0-9.-]+", "-", text.lower()).strip("-.")[:_MAX_NAME])
+    labels = [re.sub(r"[^a-z0-9-]+", "-", label).strip("-") for label in text.lower().split(".")]
+    name = ".".join(filter(None, labels))[:_MAX_NAME].rstrip("-.")
+    if not name:
+        raise UsageError.of(
+            "kubernetes-name-invalid",
+            f"{text[:80]!r} holds nothing that the name of an object may hold",
+            where="name",
+            remedy="give one with --name",
+        )
+    return valid_object_name(name)
 
 
 def valid_object_name(name: str) -> str:
@@ -109,9 +126,18 @@ def from_kubernetes_yaml(text: str) -> Any:
 
     check_text(text)
     try:
-        return _document(yaml.SafeLoader(text))
-    except yaml.YAMLError as error:
-        raise _syntax_error(error) from None
+        loader = yaml.SafeLoader(text)
+    except yaml.reader.ReaderError as error:
+        before = text[: error.position]
+        mark = yaml.Mark("", 0, before.count("\n"), len(before) - before.rfind("\n") - 1, None, 0)
+        raise _syntax_error(error, mark) from None
+    try:
+        return _document(loader)
+    except yaml.MarkedYAMLError as error:
+        raise _syntax_error(error, error.problem_mark) from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        # PyYAML does not check the numbers of %YAML and of \U escapes.
+        raise _syntax_error(error, loader.get_mark()) from None
 
 
 def _pruned(table: dict[str, Any], place: str, pointer: str, warnings: list[Problem]) -> Any:
@@ -144,8 +170,9 @@ def _dumper() -> type[yaml.SafeDumper]:
         pass
 
     def represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-        is_doubtful = text.lower() in {*_CONSTANTS, "y", "n"} or _NUMBER.fullmatch(text)
-        style = '"' if is_doubtful else None
+        is_doubtful = text.lower() in {*_SPELLINGS, "y", "n"} or _LIKE_A_NUMBER.fullmatch(text)
+        # Only double quotes keep every line end as it is.
+        style = '"' if is_doubtful or not text.isprintable() else None
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
     Dumper.add_representer(str, represent)
@@ -188,6 +215,8 @@ def _document(loader: yaml.SafeLoader) -> Any:
 def _put(
     levels: list[tuple[Any, list[str]]], result: list[Any], value: Any, event: yaml.Event
 ) -> None:
+    import yaml
+
     if not levels:
         result.append(value)
         return
@@ -198,6 +227,8 @@ def _put(
         collection[waiting.pop()] = value
     elif not isinstance(value, str):
         raise _refused(event, "a key that is no text", "text as key")
+    elif value == "<<" and isinstance(event, yaml.ScalarEvent) and event.style is None:
+        raise _refused(event, "a merge key", "plain YAML: write the keys out")
     elif value in collection:
         raise _refused(
             event, f"the key {value[:60]!r} again", "each key once", "spec-duplicate-key"
@@ -219,8 +250,8 @@ def _scalar(event: yaml.ScalarEvent) -> Any:
     text = str(event.value)
     if event.style is not None or event.tag == "!":
         return text
-    if text.lower() in _CONSTANTS:
-        return _CONSTANTS[text.lower()]
+    if text in _SPELLINGS:
+        return _SPELLINGS[text]
     if _INTEGER.fullmatch(text):
         return int(text)
     return float(text) if _NUMBER.fullmatch(text) else text
@@ -229,15 +260,18 @@ def _scalar(event: yaml.ScalarEvent) -> Any:
 def _refused(
     event: yaml.Event, found: str, expected: str, code: str = "spec-yaml-feature"
 ) -> InvalidSpecError:
-    mark = event.start_mark
-    where = f"line {mark.line + 1} column {mark.column + 1}" if mark else ""
-    return InvalidSpecError.of(code, found, where=where, expected=expected)
+    return InvalidSpecError.of(code, found, where=_place(event.start_mark), expected=expected)
 
 
-def _syntax_error(error: yaml.YAMLError) -> InvalidSpecError:
-    mark = getattr(error, "problem_mark", None)
-    where = f"line {mark.line + 1} column {mark.column + 1}" if mark else ""
+def _syntax_error(error: Exception, mark: Any) -> InvalidSpecError:
     text = getattr(error, "problem", None) or getattr(error, "reason", None) or "not readable"
     return InvalidSpecError.of(
-        "spec-not-yaml", f"not YAML: {text}", where=where, expected="a GMSACredentialSpec in YAML"
+        "spec-not-yaml",
+        f"not YAML: {text}",
+        where=_place(mark),
+        expected="a GMSACredentialSpec in YAML",
     )
+
+
+def _place(mark: Any) -> str:
+    return f"line {mark.line + 1} column {mark.column + 1}" if mark else ""

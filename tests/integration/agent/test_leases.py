@@ -82,10 +82,12 @@ def bench(
 ) -> Iterator[Bench]:
     for name in ("journal", "leases", "specs"):
         (tmp_path / name).mkdir()
-    make_credential_spec(NewSpecRequest("WebApp01", path=str(tmp_path / "specs/one.json")))
+    make_credential_spec(
+        NewSpecRequest(account_name="WebApp01", path=str(tmp_path / "specs/one.json"))
+    )
     make_credential_spec(
         NewSpecRequest(
-            "WebApp01",
+            account_name="WebApp01",
             path=str(tmp_path / "specs/three.json"),
             additional_accounts=(("WebApp02", None), ("WebApp03", lab.netbios)),
         )

@@ -95,11 +95,19 @@ def test_a_disabled_account_is_seen_as_such(connection: Connection, facts: Domai
     assert not find_account(connection, facts, "Disabled01").enabled
 
 
-@pytest.mark.parametrize("name", ["Nobody01", "alice", "LABHOST", "DC1"])
-def test_what_is_no_gmsa_is_not_found(
-    connection: Connection, facts: DomainFacts, name: str
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("Nobody01", "account-not-found"),
+        ("alice", "account-wrong-class"),
+        ("LABHOST", "account-wrong-class"),
+        ("DC1", "account-wrong-class"),
+    ],
+)
+def test_what_is_no_gmsa_is_not_taken_for_one(
+    connection: Connection, facts: DomainFacts, name: str, code: str
 ) -> None:
-    with pytest.raises(NotFoundError, match="account-not-found"):
+    with pytest.raises(NotFoundError, match=code):
         find_account(connection, facts, name)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from generated_specs import SPECS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -208,66 +209,6 @@ def test_refuses_text(text: str, code: str) -> None:
     with pytest.raises(InvalidSpecError) as caught:
         CredentialSpec.from_text(text)
     assert caught.value.code == code
-
-
-TEXT = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=20)
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | TEXT,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
-    max_leaves=5,
-)
-NAMES = st.from_regex(r"\A[A-Za-zé0-9_-]{1,20}\$?\Z")
-DNS_NAMES = st.from_regex(r"\A[a-zA-Z0-9]{1,9}(\.[a-zA-Z0-9]{1,9}){0,3}\Z")
-NUMBERS = st.integers(0, 2**32 - 1)
-
-
-@st.composite
-def objects(draw: st.DrawFn, required: dict[str, Any], optional: dict[str, Any]) -> Any:
-    known = draw(st.fixed_dictionaries(required, optional=optional))
-    unknown = draw(st.dictionaries(TEXT, JSON, max_size=2))
-    merged = {**{k: v for k, v in unknown.items() if k not in {*required, *optional}}, **known}
-    return {key: merged[key] for key in draw(st.permutations(list(merged)))}
-
-
-SPECS = objects(
-    {
-        "CmsPlugins": st.lists(TEXT, max_size=2).map(lambda names: [*names, "ActiveDirectory"]),
-        "DomainJoinConfig": objects(
-            {"DnsName": DNS_NAMES},
-            {
-                "Sid": st.lists(NUMBERS, min_size=3, max_size=4).map(
-                    lambda parts: "-".join(["S-1-5-21", *map(str, parts)])
-                ),
-                "Guid": st.uuids().map(str),
-                "MachineAccountName": NAMES,
-                "DnsTreeName": DNS_NAMES,
-                "NetBiosName": NAMES,
-            },
-        ),
-        "ActiveDirectoryConfig": objects(
-            {
-                "GroupManagedServiceAccounts": st.lists(
-                    objects({"Name": NAMES, "Scope": DNS_NAMES}, {}), min_size=1, max_size=3
-                )
-            },
-            {
-                "HostAccountConfig": objects(
-                    {},
-                    {
-                        "PortableCcgVersion": TEXT,
-                        "PluginGUID": TEXT,
-                        "PluginInput": TEXT | st.dictionaries(TEXT, JSON, max_size=2),
-                    },
-                )
-            },
-        ),
-    },
-    {},
-)
 
 
 @settings(max_examples=150)
