@@ -41,9 +41,14 @@ def all_examples() -> list[str]:
 
 @pytest.fixture
 def stage(host: Any) -> Any:
-    """The spec that the examples speak of, and two further accounts of theirs."""
+    """The spec that the examples speak of, and no others than the lab's own."""
+    remove_specs_of_tests(host)
     assert host.shell("credspec new WebApp01 --path ./www.json").returncode == 0
     yield host
+    remove_specs_of_tests(host)
+
+
+def remove_specs_of_tests(host: Any) -> None:
     for path in host.lab.specs_directory.iterdir():
         if path.name not in {"WebApp01.json", "WebApp02.json", "WebApp03.json"}:
             path.unlink()
