@@ -1,11 +1,13 @@
-"""The agent's HTTP API on its Unix socket.
+"""The agent's HTTP API on its Unix socket; `/v1/openapi.json` describes it.
 
     PUT    /v1/leases/{id}   make a lease: {"spec", "container", "runtime_state", "uid", "gid"}
     GET    /v1/leases        all leases
     GET    /v1/leases/{id}   one lease
     DELETE /v1/leases/{id}   release a lease; 204 also if there was none
     GET    /v1/identities    the identities held, their tickets and when they are next acquired
+    GET    /v1/domains       the domains asked so far, the controllers in use, outages
     GET    /healthz          200 while the agent lives
+    GET    /readyz           200 while it can serve, else 503 and why
     GET    /metrics          Prometheus
 
 Errors are problem documents (RFC 9457) with our stable codes, see `CredspecError.to_json`.
@@ -13,47 +15,70 @@ Errors are problem documents (RFC 9457) with our stable codes, see `CredspecErro
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Any, Final
 
-import structlog
 from aiohttp import web
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from credspec.agent.identities import Identities, Identity
+from credspec.agent.audit import Caller
+from credspec.agent.events import Event, emit
+from credspec.agent.identities import DomainStatus, Identities, Identity
 from credspec.agent.journal import LeaseRecord
 from credspec.agent.lease_environment import LEASE_ENVIRONMENT
 from credspec.agent.leases import LeaseRequest, Leases
+from credspec.agent.metrics import metrics_text
+from credspec.agent.openapi import openapi_document
+from credspec.agent.policy import Policy
 from credspec.errors import CredspecError, NotPermittedError, UsageError
 
 _MAX_BODY_BYTES: Final = 256 * 1024  # a raw:// spec of 64 KiB, escaped
 _MAX_ID: Final = 2**32 - 2
 _PROBLEM: Final = "application/problem+json"
 
-_log = structlog.get_logger()
+_BODY_SECONDS: Final = 10.0
+
+_Readiness = Callable[[], list[str]]
 _leases: Final = web.AppKey("leases", Leases)
 _identities: Final = web.AppKey("identities", Identities)
+_policy: Final = web.AppKey("policy", Policy)
+_readiness: Final[web.AppKey[_Readiness]] = web.AppKey("readiness", Callable)  # type: ignore[arg-type]
+_caller: Final = web.RequestKey("caller", Caller)
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def make_api(leases: Leases, identities: Identities) -> web.Application:
-    """Return the API as an application to be served on a Unix socket."""
+def make_api(
+    leases: Leases,
+    identities: Identities,
+    *,
+    policy: Policy | None = None,
+    readiness: Callable[[], list[str]] = list,
+) -> web.Application:
+    """Return the API as an application to be served on a Unix socket.
+
+    `readiness` returns what stands in the way of serving, in words; empty while nothing does.
+    """
     application = web.Application(
-        middlewares=[_problems, _root_only], client_max_size=_MAX_BODY_BYTES
+        middlewares=[_problems, _known_callers_only], client_max_size=_MAX_BODY_BYTES
     )
     application[_leases] = leases
     application[_identities] = identities
+    application[_policy] = policy or Policy()
+    application[_readiness] = readiness
     application.router.add_put("/v1/leases/{id}", _make_lease)
     application.router.add_get("/v1/leases", _list_leases)
     application.router.add_get("/v1/leases/{id}", _show_lease)
     application.router.add_delete("/v1/leases/{id}", _release_lease)
     application.router.add_get("/v1/identities", _list_identities)
+    application.router.add_get("/v1/domains", _list_domains)
+    application.router.add_get("/v1/openapi.json", _openapi)
     application.router.add_get("/healthz", _health)
+    application.router.add_get("/readyz", _ready)
     application.router.add_get("/metrics", _metrics)
     return application
 
@@ -63,11 +88,19 @@ async def _problems(request: web.Request, handler: _Handler) -> web.StreamRespon
     try:
         return await handler(request)
     except CredspecError as error:
-        _log.warning("request-failed", method=request.method, path=request.path, error=str(error))
+        emit(
+            Event.REQUEST_FAILED,
+            method=request.method,
+            path=request.path[:200],
+            error=str(error),
+        )
         return _problem(error)
     except web.HTTPException as error:
         wrong = UsageError.of(f"http-{error.status}", error.reason, where=request.path[:200])
-        return _problem(wrong, status=error.status)
+        answer = _problem(wrong, status=error.status)
+        if "Allow" in error.headers:
+            answer.headers["Allow"] = error.headers["Allow"]
+        return answer
 
 
 def _problem(error: CredspecError, status: int | None = None) -> web.Response:
@@ -76,35 +109,44 @@ def _problem(error: CredspecError, status: int | None = None) -> web.Response:
 
 
 @web.middleware
-async def _root_only(request: web.Request, handler: _Handler) -> web.StreamResponse:
+async def _known_callers_only(request: web.Request, handler: _Handler) -> web.StreamResponse:
     transport = request.transport
     peer = transport.get_extra_info("socket") if transport is not None else None
     if peer is None:
         raise NotPermittedError.of("caller-unknown", "the caller has gone")
     credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    _, uid, _ = struct.unpack("3i", credentials)
-    if uid not in {0, os.geteuid()}:
+    pid, uid, _ = struct.unpack("3i", credentials)
+    if not request.app[_policy].allows_user(uid, os.geteuid()):
+        emit(Event.CALLER_REFUSED, uid=uid, pid=pid, path=request.path[:200])
         raise NotPermittedError.of(
             "caller-not-permitted",
             f"user {uid} may not use the agent",
             where="agent socket",
-            remedy="ask root",
+            remedy="ask root, or add the user to users under [policy] in the configuration",
         )
+    request[_caller] = Caller(uid, pid)
     return await handler(request)
 
 
 async def _make_lease(request: web.Request) -> web.Response:
-    try:
-        body = json.loads(await request.text())
-    except (ValueError, RecursionError):
-        raise UsageError.of("request-not-json", "the body is not JSON", where="request") from None
-    lease_request = _lease_request(request.match_info["id"], body)
-    leases = request.app[_leases]
-    record = await leases.make(lease_request)
+    lease_request = _lease_request(
+        request.match_info["id"], await _json_body(request), request[_caller]
+    )
+    record = await request.app[_leases].make(lease_request)
     return web.json_response(record.to_json() | {"environment": LEASE_ENVIRONMENT})
 
 
-def _lease_request(lease_id: str, body: object) -> LeaseRequest:
+async def _json_body(request: web.Request) -> object:
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            return json.loads(await request.text())
+    except TimeoutError:
+        raise web.HTTPRequestTimeout from None
+    except (ValueError, RecursionError, LookupError):
+        raise UsageError.of("request-not-json", "the body is not JSON", where="request") from None
+
+
+def _lease_request(lease_id: str, body: object, caller: Caller) -> LeaseRequest:
     wanted: dict[str, type] = {
         "spec": str,
         "container": str,
@@ -128,7 +170,7 @@ def _lease_request(lease_id: str, body: object) -> LeaseRequest:
         values[name] = value
     if not values["runtime_state"].startswith("/") or "\0" in values["runtime_state"]:
         raise UsageError.of("request-wrong-value", "not an absolute path", where="/runtime_state")
-    return LeaseRequest(lease_id=lease_id, **values)
+    return LeaseRequest(lease_id=lease_id, caller=caller, **values)
 
 
 async def _list_leases(request: web.Request) -> web.Response:
@@ -142,7 +184,7 @@ async def _show_lease(request: web.Request) -> web.Response:
 
 
 async def _release_lease(request: web.Request) -> web.Response:
-    await request.app[_leases].release(request.match_info["id"])
+    await request.app[_leases].release(request.match_info["id"], request[_caller])
     return web.Response(status=204)
 
 
@@ -151,28 +193,51 @@ async def _list_identities(request: web.Request) -> web.Response:
     return web.json_response(
         {
             "acquisitions": identities.acquisitions,
-            "identities": [_identity_json(identity) for identity in identities.held()],
+            "identities": [_identity_json(identities, each) for each in identities.held()],
         }
     )
 
 
-def _identity_json(identity: Identity) -> dict[str, Any]:
-    acquired = identity.acquisition
+def _identity_json(identities: Identities, identity: Identity) -> dict[str, Any]:
+    ticket = identity.ticket
     return {
-        "account": acquired.account_name,
+        "account": identity.name.account,
         "domain": identity.name.domain,
         "leases": len(identity.holders),
         "ticket": {
-            "principal": acquired.ticket.principal,
-            "start": acquired.ticket.start.isoformat(),
-            "end": acquired.ticket.end.isoformat(),
-            "enctype": acquired.ticket.enctype,
+            "principal": ticket.principal if ticket else None,
+            "start": identity.start.isoformat(),
+            "end": identity.end.isoformat(),
+            "enctype": ticket.enctype if ticket else None,
         },
-        "password_read": acquired.read_at.isoformat(),
-        "password_due": (acquired.read_at + acquired.password.query_interval).isoformat(),
-        "refresh_at": identity.refresh_at.isoformat() if identity.refresh_at else None,
+        "password_due": _moment(identity.password_due),
+        "refresh_at": _moment(identities.refresh_at(identity.name)),
         "last_error": str(identity.last_error) if identity.last_error else None,
     }
+
+
+async def _list_domains(request: web.Request) -> web.Response:
+    domains = request.app[_identities].domains()
+    return web.json_response({"domains": [_domain_json(domain) for domain in domains]})
+
+
+def _domain_json(status: DomainStatus) -> dict[str, Any]:
+    return {
+        "domain": status.domain,
+        "controller": status.controller,
+        "latency_seconds": status.latency,
+        "outage_since": _moment(status.outage_since),
+        "last_error": str(status.last_error) if status.last_error else None,
+    }
+
+
+def _moment(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
+
+
+async def _openapi(request: web.Request) -> web.Response:
+    del request
+    return web.json_response(openapi_document())
 
 
 async def _health(request: web.Request) -> web.Response:
@@ -180,36 +245,12 @@ async def _health(request: web.Request) -> web.Response:
     return web.json_response({"status": "ok"})
 
 
+async def _ready(request: web.Request) -> web.Response:
+    reasons = request.app[_readiness]()
+    body = {"status": "not ready" if reasons else "ready", "reasons": reasons}
+    return web.json_response(body, status=503 if reasons else 200)
+
+
 async def _metrics(request: web.Request) -> web.Response:
-    registry = CollectorRegistry()
-    registry.register(_Snapshot(request.app[_leases], request.app[_identities]))
-    return web.Response(body=generate_latest(registry), content_type="text/plain")
-
-
-class _Snapshot:
-    """What Prometheus is told, taken when it asks."""
-
-    def __init__(self, leases: Leases, identities: Identities) -> None:
-        self._leases = leases
-        self._identities = identities
-
-    def collect(self) -> list[Metric]:
-        held = self._identities.held()
-        ends = GaugeMetricFamily(
-            "credspec_ticket_end_seconds",
-            "When the ticket ends, in seconds since 1970.",
-            labels=["account", "domain"],
-        )
-        for identity in held:
-            end = identity.acquisition.ticket.end.timestamp()
-            ends.add_metric([identity.name.account, identity.name.domain], end)
-        return [
-            GaugeMetricFamily("credspec_leases", "Leases held.", len(self._leases.all())),
-            GaugeMetricFamily("credspec_identities", "Identities held.", len(held)),
-            CounterMetricFamily(
-                "credspec_acquisitions",
-                "Password reads that led to a ticket.",
-                self._identities.acquisitions,
-            ),
-            ends,
-        ]
+    text = metrics_text(request.app[_leases], request.app[_identities])
+    return web.Response(body=text, content_type="text/plain")

@@ -2,6 +2,8 @@
 
     run_directory = "/run/credspec"            # sockets, journal and leases; must be on tmpfs
     spec_directory = "/etc/credspec/specs"     # where file:// references are looked up
+    audit_log = "/var/log/credspec/audit.jsonl"
+    log_format = "text"                        # "text" or "json", on standard error
 
     [host_identity]
     keytab = "/etc/krb5.keytab"                # the machine keytab
@@ -11,17 +13,25 @@
     transport = "ldap"                         # "ldap" (sealed, port 389) or "ldaps" (port 636)
     ca_file = "/etc/ssl/certs/contoso.pem"     # with ldaps; default: the system's authorities
 
+    [policy]
+    accounts = ["WebApp*@contoso.com"]         # default: every account that the host may read
+    spec_sources = ["file"]                    # add "raw" to take specs from container starters
+    users = ["deploy"]                         # who may use the agent besides root; default: nobody
+
 Every key may be left out. Unknown keys are errors, since a misspelt one would be a silent default.
 """
 
 from __future__ import annotations
 
 import os
+import pwd
+import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from credspec.agent.policy import SPEC_SOURCES, Policy
 from credspec.directory.connection import Transport
 from credspec.errors import Problem, UsageError
 
@@ -30,10 +40,18 @@ CONFIG_VARIABLE: Final = "CREDSPEC_CONFIG"
 
 DEFAULT_CONFIG_PATH: Final = Path("/etc/credspec/config.toml")
 _KNOWN: Final[dict[str, frozenset[str]]] = {
-    "": frozenset({"run_directory", "spec_directory", "host_identity", "ldap"}),
+    "": frozenset(
+        {
+            *("run_directory", "spec_directory", "audit_log", "log_format"),
+            *("host_identity", "ldap", "policy"),
+        }
+    ),
     "host_identity": frozenset({"keytab", "principal"}),
     "ldap": frozenset({"transport", "ca_file"}),
+    "policy": frozenset({"accounts", "spec_sources", "users"}),
 }
+_LOG_FORMATS: Final = ("text", "json")
+_PATTERN: Final = re.compile(r"[^@/\s]{1,64}(?:@[^@/\s]{1,255})?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +64,9 @@ class Config:
     principal: str | None = None
     transport: Transport = Transport.LDAP
     ca_file: Path | None = None
+    audit_log: Path = Path("/var/log/credspec/audit.jsonl")
+    log_format: str = "text"
+    policy: Policy = field(default_factory=Policy)
 
     @property
     def agent_socket(self) -> Path:
@@ -100,6 +121,7 @@ def load_config(path: Path | None = None) -> Config:
 def _config(document: dict[str, Any], source: Path) -> Config:
     problems: list[Problem] = []
     values: dict[str, Any] = {}
+    policy: dict[str, Any] = {}
     for table, known in _KNOWN.items():
         content = document.get(table, {}) if table else document
         if not isinstance(content, dict):
@@ -116,11 +138,41 @@ def _config(document: dict[str, Any], source: Path) -> Config:
                         expected="one of " + ", ".join(sorted(known)),
                     )
                 )
+            elif table == "policy":
+                policy |= _policy_value(key, value, name, source, problems)
             elif key not in _KNOWN:
                 values[key] = _value(key, value, name, source, problems)
     if problems:
         raise UsageError(*problems)
-    return Config(**values)
+    return Config(policy=Policy(**policy), **values)
+
+
+def _policy_value(
+    key: str, value: object, name: str, source: Path, problems: list[Problem]
+) -> dict[str, Any]:
+    texts = value if isinstance(value, list) and all(isinstance(v, str) for v in value) else None
+    if texts is None:
+        problems.append(_problem(source, name, value, "a list of texts"))
+        return {}
+    if key == "users":
+        return {"uids": frozenset(_uids(texts, name, source, problems))}
+    if key == "spec_sources":
+        wrong, expected = [t for t in texts if t not in SPEC_SOURCES], '"file" or "raw"'
+    else:
+        wrong = [t for t in texts if not _PATTERN.fullmatch(t)]
+        expected = "a pattern of ACCOUNT@DOMAIN, such as WebApp*@contoso.com"
+    problems += [_problem(source, name, text, expected) for text in wrong]
+    return {key: tuple(texts)}
+
+
+def _uids(names: list[str], where: str, source: Path, problems: list[Problem]) -> list[int]:
+    found = []
+    for name in names:
+        try:
+            found.append(pwd.getpwnam(name).pw_uid)
+        except (KeyError, ValueError):
+            problems.append(_problem(source, where, name, "the name of a user of this host"))
+    return found
 
 
 def _value(key: str, value: object, name: str, source: Path, problems: list[Problem]) -> Any:
@@ -132,6 +184,10 @@ def _value(key: str, value: object, name: str, source: Path, problems: list[Prob
             problems.append(_problem(source, name, value, '"ldap" or "ldaps"'))
             return None
         return Transport(value)
+    if key == "log_format":
+        if value not in _LOG_FORMATS:
+            problems.append(_problem(source, name, value, '"text" or "json"'))
+        return value
     if key == "principal":
         return value
     if not value.startswith("/"):

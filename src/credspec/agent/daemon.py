@@ -10,16 +10,16 @@ import os
 import resource
 import signal
 import socket
-import sys
 from pathlib import Path
 from typing import Final
 
-import structlog
 from aiohttp import web
 
 from credspec.agent.api import make_api
+from credspec.agent.audit import AuditLog
 from credspec.agent.config import Config
 from credspec.agent.domain_session import DomainSession
+from credspec.agent.events import Event, emit
 from credspec.agent.host_identity import HOST_CACHE, HostIdentity, MachineKeytab
 from credspec.agent.identities import Identities, Identity
 from credspec.agent.journal import Journal
@@ -31,8 +31,6 @@ from credspec.kerberos.krb5_conf import AgentKrb5Conf
 
 _PR_SET_DUMPABLE: Final = 4  # prctl(2)
 _SWEEP_SECONDS: Final = 30.0
-
-_log = structlog.get_logger()
 
 
 def prepare_process(config: Config) -> None:
@@ -52,21 +50,6 @@ def prepare_process(config: Config) -> None:
     }
 
 
-def configure_logging() -> None:
-    """Log to standard error, one line an event, keys and values."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.KeyValueRenderer(
-                key_order=["timestamp", "level", "event"], sort_keys=True
-            ),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
-
-
 async def serve(config: Config) -> None:
     """Serve until SIGTERM or SIGINT; leases are kept for the next run to adopt.
 
@@ -78,7 +61,7 @@ async def serve(config: Config) -> None:
     krb5_conf = AgentKrb5Conf(_krb5_conf_path(config))
     host_identity = MachineKeytab(config.keytab, config.principal)
     # A missing keytab is told at the start, not when the first container fails.
-    _log.info("host-identity", principal=host_identity.name)
+    emit(Event.HOST_IDENTITY, principal=host_identity.name)
     leases: Leases | None = None
 
     async def renewed(identity: Identity) -> None:
@@ -93,21 +76,46 @@ async def serve(config: Config) -> None:
         Journal(config.journal_directory),
         leases_directory=config.leases_directory,
         spec_directory=config.spec_directory,
+        audit=AuditLog(config.audit_log),
+        policy=config.policy,
     )
-    runner = web.AppRunner(make_api(leases, identities), access_log=None, handle_signals=False)
+    api = make_api(
+        leases,
+        identities,
+        policy=config.policy,
+        readiness=lambda: _what_hinders(config, identities, host_identity.domain),
+    )
+    runner = web.AppRunner(api, access_log=None, handle_signals=False)
     await runner.setup()
-    listener = _listen(config.agent_socket)
+    listener = _listen(config.agent_socket, others=bool(config.policy.uids))
     try:
         await web.SockSite(runner, listener).start()
         leases.adopt()
-        _log.info("agent-ready", socket=str(config.agent_socket))
+        emit(Event.AGENT_READY, socket=str(config.agent_socket), leases=len(leases.all()))
         await _until_told(leases)
     finally:
         config.agent_socket.unlink(missing_ok=True)
         await runner.cleanup()
-        await leases.close()
         await identities.close()
-    _log.info("agent-stopped")
+    emit(Event.AGENT_STOPPED)
+
+
+def _what_hinders(config: Config, identities: Identities, home: str) -> list[str]:
+    """Say what stands in the way of making a lease now."""
+    reasons = [
+        f"domain {status.domain} does not answer since {status.outage_since:%Y-%m-%d %H:%M:%S} UTC"
+        for status in identities.domains()
+        if status.outage_since is not None and status.domain == home
+    ]
+    for what, path in (
+        ("journal", config.journal_directory),
+        ("audit log", config.audit_log if config.audit_log.exists() else config.audit_log.parent),
+    ):
+        if not os.access(path, os.W_OK):
+            reasons.append(f"{what} {path} cannot be written")
+    if not os.access(config.keytab, os.R_OK):
+        reasons.append(f"host keytab {config.keytab} cannot be read")
+    return reasons
 
 
 def _open_session(
@@ -140,8 +148,8 @@ def _load_libraries() -> None:
         importlib.import_module(name)
 
 
-def _listen(path: Path) -> socket.socket:
-    """Take the socket's place, unless a living agent has it."""
+def _listen(path: Path, *, others: bool) -> socket.socket:
+    """Take the socket's place, unless a living agent has it; `others` than root may connect."""
     with socket.socket(socket.AF_UNIX) as other:
         try:
             other.connect(str(path))
@@ -151,6 +159,9 @@ def _listen(path: Path) -> socket.socket:
             raise UsageError.of("agent-running", "another agent answers there", where=str(path))
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))  # the umask makes it root's alone
+    if others:
+        # Who of them is heard is decided by the kernel's word on each caller.
+        path.chmod(0o666)
     listener.listen(512)
     return listener
 
@@ -159,6 +170,7 @@ def _make_directories(config: Config) -> None:
     config.run_directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     for directory in (config.leases_directory, config.journal_directory):
         directory.mkdir(mode=0o700, exist_ok=True)
+    config.audit_log.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
 
 
 def _krb5_conf_path(config: Config) -> Path:

@@ -6,6 +6,7 @@ Everything here blocks and is called from the domain's own worker threads.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -32,12 +33,14 @@ _TICKET_IS_NEW: Final = timedelta(minutes=1)
 
 @dataclass(frozen=True, slots=True)
 class Acquisition:
-    """What one acquisition brought: a ticket, and when its password was read and is due again."""
+    """What one acquisition brought: a ticket, and when the password is to be asked for again.
+
+    The password itself is forgotten as soon as the ticket is there.
+    """
 
     account_name: str
     ticket: Ticket
-    password: ManagedPassword
-    read_at: datetime
+    password_due: datetime
 
 
 class DomainSession:
@@ -60,6 +63,8 @@ class DomainSession:
     ) -> None:
         self.domain = valid_domain(domain)
         self.controllers: Sequence[DomainController] = ()
+        self.controller: DomainController | None = None
+        self.latency: float | None = None
         self.reads = 0
         self._host_identity = host_identity
         self._locator = locator
@@ -96,23 +101,33 @@ class DomainSession:
         Raises:
             CredspecError: of the class and code of the step that failed.
         """
+        name, realm, password = self.read_password(account)
+        due = self._now() + password.query_interval
+        return Acquisition(name, ticket_from_managed_password(name, realm, password), due)
 
-        def read(connection: Connection, facts: DomainFacts) -> tuple[str, ManagedPassword, str]:
+    def read_password(self, account: str) -> tuple[str, str, ManagedPassword]:
+        """Read an account's managed password; return its name with ``$``, its realm, and that.
+
+        Raises:
+            CredspecError: of the class and code of the step that failed.
+        """
+
+        def read(connection: Connection, facts: DomainFacts) -> tuple[str, str, ManagedPassword]:
+            started = time.monotonic()
             entry, password = read_managed_password(connection, facts, account)
-            return entry.account_name, password, facts.realm
+            self.latency = time.monotonic() - started
+            return entry.account_name, facts.realm, password
 
         try:
-            name, password, realm = self._with_connection(read)
+            found = self._with_connection(read)
         except NotPermittedError as error:
             if error.code != "password-not-permitted" or not self._logged_on_long_ago():
                 raise
             # A group membership made after the host's logon counts only with a new ticket.
             self._log_on_again()
-            name, password, realm = self._with_connection(read)
+            found = self._with_connection(read)
         self.reads += 1
-        read_at = self._now()
-        ticket = ticket_from_managed_password(name, realm, password)
-        return Acquisition(name, ticket, password, read_at)
+        return found
 
     def _logged_on_long_ago(self) -> bool:
         return self._now() - self._host_identity.log_on().start > _TICKET_IS_NEW
@@ -160,7 +175,7 @@ class DomainSession:
                 connection.close()
                 failure = failure or error
                 continue
-            self._connection = connection
+            self._connection, self.controller = connection, controller
             return connection, self._facts
         assert failure is not None  # noqa: S101 - narrows for the type checker
         # Group memberships or keys may have changed since the host's ticket was made.
@@ -170,4 +185,4 @@ class DomainSession:
     def _drop_connection(self) -> None:
         if self._connection is not None:
             self._connection.close()
-        self._connection = None
+        self._connection = self.controller = self.latency = None

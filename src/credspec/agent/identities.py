@@ -8,23 +8,24 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
-
-import structlog
+from typing import Final, TypeVar
 
 from credspec.agent.domain_session import Acquisition, DomainSession
-from credspec.agent.refresh_time import Spread, refresh_time, retry_delay
+from credspec.agent.events import Event, emit
+from credspec.agent.refresh_schedule import RefreshSchedule, Spread
 from credspec.directory.domain import DomainFacts
 from credspec.directory.locator import valid_domain
 from credspec.errors import CredspecError, UnreachableError
+from credspec.kerberos.tickets import Ticket
 
 _T = TypeVar("_T")
 _DEADLINE_SECONDS: Final = 30.0
 _THREADS_PER_DOMAIN: Final = 4
 _LINGER_SECONDS: Final = 60.0
+# The clock on the wall is looked at again this often: it may be set, or the host may have slept.
+_LONGEST_SLEEP_SECONDS: Final = 60.0
 
 _spread: Final = random.SystemRandom().uniform
-_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,23 +41,42 @@ class IdentityName:
 
 @dataclass(slots=True)
 class Identity:
-    """An account as this host holds it, with its ticket and when it is next acquired."""
+    """An account as this host holds it.
+
+    Its leases' tickets are good from `start` to `end`. `ticket` is None for an identity that was
+    adopted from an earlier run and not acquired since; so is `password_due`, the time at which the
+    domain said to ask for the password again.
+    """
 
     name: IdentityName
-    acquisition: Acquisition
-    kdc_addresses: tuple[str, ...]
+    start: datetime
+    end: datetime
+    ticket: Ticket | None = None
+    password_due: datetime | None = None
+    kdc_addresses: tuple[str, ...] = ()
     holders: set[str] = field(default_factory=set)
-    refresh_at: datetime | None = None
     last_error: CredspecError | None = None
-    refresher: asyncio.Task[None] | None = None
+
+    def take(self, acquired: Acquisition, kdc_addresses: tuple[str, ...]) -> None:
+        """Replace the ticket by a new one."""
+        self.ticket = acquired.ticket
+        self.start, self.end = acquired.ticket.start, acquired.ticket.end
+        self.password_due = acquired.password_due
+        self.kdc_addresses = kdc_addresses
+        self.last_error = None
 
 
 class _Domain:
     """A domain's session and the threads that may wait for it; one domain never stalls another."""
 
-    def __init__(self, session: DomainSession) -> None:
+    def __init__(self, session: DomainSession, spread: Spread) -> None:
         self.session = session
-        self.threads = ThreadPoolExecutor(
+        self.schedule: RefreshSchedule[IdentityName] = RefreshSchedule(spread)
+        self.changed = asyncio.Event()
+        self.keeper: asyncio.Task[None] | None = None
+        self.refreshing: set[asyncio.Task[None]] = set()
+        self.last_error: CredspecError | None = None
+        self._threads = ThreadPoolExecutor(
             _THREADS_PER_DOMAIN, thread_name_prefix=f"domain-{session.domain}"
         )
 
@@ -65,7 +85,7 @@ class _Domain:
         try:
             # Not wait_for: until Python 3.12 it can swallow a cancellation.
             async with asyncio.timeout(_DEADLINE_SECONDS):
-                return await loop.run_in_executor(self.threads, call)
+                return await loop.run_in_executor(self._threads, call)
         except TimeoutError:
             raise UnreachableError.of(
                 "domain-timeout",
@@ -74,9 +94,27 @@ class _Domain:
                 remedy="the domain controllers accept connections but do not answer",
             ) from None
 
+    def tasks(self) -> list[asyncio.Task[None]]:
+        return [*self.refreshing, *([self.keeper] if self.keeper else [])]
+
     def close(self) -> None:
-        self.threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
         self.session.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DomainStatus:
+    """A domain as this host sees it now.
+
+    `controller` is the one in use, `latency` how long its last answer to a search took, in seconds;
+    both None while there is no connection. `outage_since` tells since when it does not answer.
+    """
+
+    domain: str
+    controller: str | None
+    latency: float | None
+    outage_since: datetime | None
+    last_error: CredspecError | None
 
 
 class Identities:
@@ -102,31 +140,59 @@ class Identities:
         self._spread = spread
         self._domains: dict[str, _Domain] = {}
         self._held: dict[IdentityName, Identity] = {}
-        self._acquiring: dict[IdentityName, asyncio.Task[Identity]] = {}
+        self._acquiring: dict[IdentityName, asyncio.Task[None]] = {}
         self.acquisitions = 0
+        self.failures = 0
 
     def held(self) -> list[Identity]:
         """Return the identities held now, in the order of their names."""
         return sorted(self._held.values(), key=lambda i: str(i.name))
 
+    def get(self, name: IdentityName) -> Identity | None:
+        """Return an identity that is held, None if it is not."""
+        return self._held.get(name)
+
+    def domains(self) -> list[DomainStatus]:
+        """Return how the domains do that were asked so far, by name."""
+        return [
+            DomainStatus(
+                domain=name,
+                controller=domain.session.controller.host if domain.session.controller else None,
+                latency=domain.session.latency,
+                outage_since=domain.schedule.outage_since,
+                last_error=domain.last_error,
+            )
+            for name, domain in sorted(self._domains.items())
+        ]
+
+    def refresh_at(self, name: IdentityName) -> datetime | None:
+        """Return when an identity is to be acquired again, None while that is under way."""
+        domain = self._domains.get(name.domain)
+        return None if domain is None else domain.schedule.planned(name)
+
     async def facts(self, domain: str) -> DomainFacts:
         """Return a domain's facts; raises as `DomainSession.facts`."""
         of_domain = self._domain(domain)
-        return await of_domain.run(of_domain.session.facts)
+        try:
+            facts = await of_domain.run(of_domain.session.facts)
+        except CredspecError as error:
+            of_domain.last_error = error
+            raise
+        return facts
 
     async def hold(self, name: IdentityName, holder: str) -> Identity:
-        """Return an identity for a holder, acquiring it if nobody holds it yet.
+        """Return an identity with its ticket, for a holder; if need be it is acquired.
 
         However many ask at once, the directory and the KDC are asked once.
 
         Raises:
-            CredspecError: of the step that failed; the holder then holds nothing.
+            CredspecError: of the step that failed; the holder then holds nothing new.
         """
         identity = self._held.get(name)
-        while identity is None:
+        while identity is None or identity.ticket is None:
             task = self._acquiring.get(name)
             if task is None:
-                task = asyncio.create_task(self._acquire_first(name))
+                task = asyncio.create_task(self._acquire_wanted(name))
                 self._acquiring[name] = task
                 task.add_done_callback(lambda _: self._acquiring.pop(name, None))
             # Shielded: one impatient caller must not cancel the acquisition of the others.
@@ -134,6 +200,33 @@ class Identities:
             identity = self._held.get(name)
         identity.holders.add(holder)
         return identity
+
+    def adopt(
+        self,
+        name: IdentityName,
+        holder: str,
+        *,
+        start: datetime,
+        end: datetime,
+        tickets_in_place: bool,
+    ) -> None:
+        """Take an identity over whose ticket, from an earlier run, its holder still has.
+
+        Nobody is asked now: it is acquired again in its turn, or at once if a ticket is missing.
+        """
+        domain = self._domain(name.domain)
+        identity = self._held.get(name)
+        if identity is None:
+            identity = self._held[name] = Identity(name, start, end)
+        # The holder whose ticket ends first decides.
+        identity.start, identity.end = min(start, identity.start), min(end, identity.end)
+        identity.holders.add(holder)
+        now = self._now()
+        if len(identity.holders) == 1 or end <= identity.end:
+            domain.schedule.add(name, start=identity.start, end=identity.end, now=now)
+        if not tickets_in_place:
+            domain.schedule.hasten(name, now)
+        domain.changed.set()
 
     def release(self, name: IdentityName, holder: str) -> None:
         """Let go of an identity; its ticket is dropped a minute after the last holder's release.
@@ -150,15 +243,17 @@ class Identities:
     def _drop_unheld(self, identity: Identity) -> None:
         if identity.holders or self._held.get(identity.name) is not identity:
             return
-        if identity.refresher is not None:
-            identity.refresher.cancel()
+        domain = self._domain(identity.name.domain)
+        domain.schedule.remove(identity.name)
+        domain.changed.set()
         del self._held[identity.name]
-        _log.info("identity-dropped", identity=str(identity.name))
+        emit(Event.IDENTITY_DROPPED, identity=str(identity.name))
 
     async def close(self) -> None:
         """Stop all refreshing and close all connections."""
-        tasks: list[asyncio.Task[Any]] = list(self._acquiring.values())
-        tasks += [i.refresher for i in self._held.values() if i.refresher]
+        tasks = [*self._acquiring.values()]
+        for domain in self._domains.values():
+            tasks += domain.tasks()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -168,50 +263,92 @@ class Identities:
     def _domain(self, domain: str) -> _Domain:
         name = valid_domain(domain)
         if name not in self._domains:
-            self._domains[name] = _Domain(self._open_session(name))
+            made = self._domains[name] = _Domain(self._open_session(name), self._spread)
+            made.keeper = asyncio.create_task(self._keep_fresh(made))
         return self._domains[name]
 
-    async def _acquire_first(self, name: IdentityName) -> Identity:
-        acquisition, addresses = await self._acquire(name)
-        identity = Identity(name, acquisition, addresses)
-        self._held[name] = identity
-        identity.refresher = asyncio.create_task(self._keep_fresh(identity))
-        return identity
-
-    async def _acquire(self, name: IdentityName) -> tuple[Acquisition, tuple[str, ...]]:
+    async def _acquire_wanted(self, name: IdentityName) -> None:
+        """Acquire an identity that somebody waits for."""
         domain = self._domain(name.domain)
-        acquisition = await domain.run(lambda: domain.session.acquire(name.account))
-        self.acquisitions += 1
-        addresses = tuple(a for dc in domain.session.controllers for a in dc.addresses)
-        _log.info("ticket-acquired", identity=str(name), end=acquisition.ticket.end.isoformat())
-        return acquisition, addresses
+        acquired, addresses = await self._acquire(domain, name)
+        identity = self._held.get(name)
+        if identity is None:
+            identity = self._held[name] = Identity(name, acquired.ticket.start, acquired.ticket.end)
+            identity.take(acquired, addresses)
+            domain.schedule.reached(self._now())
+            domain.schedule.add(name, start=identity.start, end=identity.end, now=self._now())
+        else:
+            await self._replace(domain, identity, acquired, addresses)
+        domain.changed.set()
 
-    async def _keep_fresh(self, identity: Identity) -> None:
-        failures = 0
+    async def _replace(
+        self, domain: _Domain, identity: Identity, acquired: Acquisition, addresses: tuple[str, ...]
+    ) -> None:
+        identity.take(acquired, addresses)
+        domain.schedule.succeeded(
+            identity.name, start=identity.start, end=identity.end, now=self._now()
+        )
+        await self._renewed(identity)
+
+    async def _acquire(
+        self, domain: _Domain, name: IdentityName
+    ) -> tuple[Acquisition, tuple[str, ...]]:
+        """Acquire and tell the schedule of a failure."""
+        try:
+            acquired = await domain.run(lambda: domain.session.acquire(name.account))
+        except CredspecError as error:
+            self.failures += 1
+            domain.last_error = error
+            unreachable = isinstance(error, UnreachableError)
+            was_reached = domain.schedule.outage_since is None
+            domain.schedule.failed(name, self._now(), unreachable=unreachable)
+            if unreachable and was_reached:
+                emit(Event.DOMAIN_UNREACHABLE, domain=name.domain, error=str(error))
+            raise
+        self.acquisitions += 1
+        since = domain.schedule.outage_since
+        if since is not None:
+            emit(Event.DOMAIN_REACHED, domain=name.domain, since=since.isoformat())
+        domain.last_error = None
+        addresses = tuple(a for dc in domain.session.controllers for a in dc.addresses)
+        emit(Event.TICKET_ACQUIRED, identity=str(name), end=acquired.ticket.end.isoformat())
+        return acquired, addresses
+
+    async def _keep_fresh(self, domain: _Domain) -> None:
         while True:
-            if failures:
-                identity.refresh_at = self._now() + retry_delay(failures, self._spread)
-            else:
-                acquired = identity.acquisition
-                identity.refresh_at = refresh_time(
-                    start=acquired.ticket.start,
-                    end=acquired.ticket.end,
-                    password_due=acquired.read_at + acquired.password.query_interval,
-                    spread=self._spread,
-                )
-            await self._sleep(max(0.0, (identity.refresh_at - self._now()).total_seconds()))
-            try:
-                identity.acquisition, identity.kdc_addresses = await self._acquire(identity.name)
-                await self._renewed(identity)
-            except CredspecError as error:
-                failures += 1
-                identity.last_error = error
-                _log.warning(
-                    "refresh-failed",
-                    identity=str(identity.name),
-                    failures=failures,
-                    error=str(error),
-                )
-            else:
-                failures = 0
-                identity.last_error = None
+            for name in domain.schedule.due(self._now()):
+                task = asyncio.create_task(self._refresh(domain, name))
+                domain.refreshing.add(task)
+                task.add_done_callback(domain.refreshing.discard)
+            domain.changed.clear()
+            when = domain.schedule.next_time()
+            seconds = _LONGEST_SLEEP_SECONDS
+            if when is not None:
+                seconds = min(max(0.0, (when - self._now()).total_seconds()), seconds)
+            await self._first_of(domain.changed, seconds)
+
+    async def _first_of(self, changed: asyncio.Event, seconds: float) -> None:
+        waits = [
+            asyncio.ensure_future(changed.wait()),
+            asyncio.ensure_future(self._sleep(seconds)),
+        ]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def _refresh(self, domain: _Domain, name: IdentityName) -> None:
+        """Acquire an identity again whose time has come, and give its ticket to its leases."""
+        identity = self._held.get(name)
+        if identity is None:
+            domain.schedule.remove(name)
+            return
+        try:
+            acquired, addresses = await self._acquire(domain, name)
+            await self._replace(domain, identity, acquired, addresses)
+        except CredspecError as error:
+            identity.last_error = error
+            emit(Event.REFRESH_FAILED, identity=str(name), error=str(error))
+        finally:
+            domain.changed.set()

@@ -19,6 +19,8 @@ from credspec.errors import CredspecError
 LEASE_ID: Final = re.compile(r"[0-9a-f]{32}")
 """What a lease's id looks like; anything else never becomes a path."""
 
+_TIMES: Final = ("created", "ticket_start", "ticket_end")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRecord:
@@ -27,7 +29,7 @@ class LeaseRecord:
     `container` is the runtime's id of the container and `runtime_state` the directory in which the
     runtime keeps it as long as it exists; `uid` and `gid` are the host's numbers of its user;
     `default_account` and `accounts` are without ``$``; `ready` tells whether the container was
-    given its tickets.
+    given its tickets, and `ticket_start` and `ticket_end` from when to when all of them are good.
     """
 
     lease_id: str
@@ -40,10 +42,15 @@ class LeaseRecord:
     accounts: tuple[str, ...]
     created: datetime
     ready: bool = False
+    ticket_start: datetime | None = None
+    ticket_end: datetime | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON values."""
-        return asdict(self) | {"created": self.created.isoformat(), "accounts": list(self.accounts)}
+        values = asdict(self) | {"accounts": list(self.accounts)}
+        for name in _TIMES:
+            values[name] = None if values[name] is None else values[name].isoformat()
+        return values
 
 
 class Journal:
@@ -79,7 +86,9 @@ class Journal:
                 continue
             try:
                 raw = json.loads(path.read_text("utf-8"))
-                raw["created"] = datetime.fromisoformat(raw["created"])
+                for name in _TIMES:
+                    if raw[name] is not None or name == "created":
+                        raw[name] = datetime.fromisoformat(raw[name])
                 raw["accounts"] = tuple(raw["accounts"])
                 record = LeaseRecord(**raw)
             except (OSError, ValueError, TypeError, KeyError, AttributeError):

@@ -44,6 +44,15 @@ def wipe(directory: Path) -> None:
         return
 
 
+def names_in(directory: Path) -> set[str]:
+    """Return the names of the regular files in a lease's directory; empty if it is gone."""
+    try:
+        with os.scandir(directory) as entries:
+            return {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
+    except OSError:
+        return set()
+
+
 def is_mounted(directory: Path) -> bool:
     """Return whether a file system of its own is mounted at `directory`."""
     try:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-import structlog
-
+from credspec.agent.audit import NOBODY, AuditLog, Caller, shown
+from credspec.agent.events import Event, emit
 from credspec.agent.identities import Identities, Identity, IdentityName
 from credspec.agent.journal import LEASE_ID, Journal, LeaseRecord
-from credspec.agent.lease_directory import is_mounted, wipe, write_files
-from credspec.agent.refresh_time import retry_delay
+from credspec.agent.lease_directory import is_mounted, names_in, wipe, write_files
+from credspec.agent.policy import Policy
 from credspec.directory.account_identity import valid_account_name
 from credspec.directory.domain import DomainFacts, differences
 from credspec.errors import CredspecError, InvalidSpecError, NotFoundError, Problem, UsageError
@@ -27,8 +26,7 @@ from credspec.spec.spec_directory import SpecDirectory, load
 
 # A container that is being made has no runtime state yet; after this it must have.
 _CREATION_TIME: Final = timedelta(minutes=2)
-
-_log = structlog.get_logger()
+_LEASES_AT_A_TIME: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +39,7 @@ class LeaseRequest:
     runtime_state: str
     uid: int
     gid: int
+    caller: Caller = NOBODY
 
 
 class Leases:
@@ -53,16 +52,21 @@ class Leases:
         *,
         leases_directory: Path,
         spec_directory: Path,
+        audit: AuditLog,
+        policy: Policy | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._identities = identities
         self._journal = journal
         self._leases_directory = leases_directory
-        self._spec_directory = spec_directory
+        self._spec_directory = SpecDirectory(spec_directory, trusted=True)
+        self._audit = audit
+        self._policy = policy or Policy()
         self._now = now
         self._records: dict[str, LeaseRecord] = {}
         self._locks: dict[str, asyncio.Lock] = {}
-        self._adoptions: list[asyncio.Task[None]] = []
+        self.granted = 0
+        self.denied = 0
 
     def all(self) -> list[LeaseRecord]:
         """Return all leases, oldest first."""
@@ -83,44 +87,64 @@ class Leases:
     async def make(self, request: LeaseRequest) -> LeaseRecord:
         """Make a lease: all accounts of the spec have their tickets in place, or nothing is left.
 
-        A second request for the same id replaces the first.
+        A second request for the same id replaces the first. The answer is in the audit log before
+        it is given.
 
         Raises:
             InvalidSpecError: the spec cannot be read or used.
+            NotPermittedError: the policy, the directory or the KDC refuses.
             CredspecError: of the step that failed.
         """
         _valid_id(request.lease_id)
         async with self._locked(request.lease_id):
             if request.lease_id in self._records:
                 self._drop(request.lease_id)
-            spec = load(parse_reference(request.spec), SpecDirectory(self._spec_directory))
-            accounts = _accounts(spec)
-            facts = await self._identities.facts(spec.domain)
-            _check_same_domain(spec, facts)
-            record = LeaseRecord(
-                lease_id=request.lease_id,
-                container=request.container,
-                runtime_state=request.runtime_state,
-                uid=request.uid,
-                gid=request.gid,
-                domain=facts.dns_name,
-                default_account=valid_account_name(spec.default_account),
-                accounts=accounts,
-                created=self._now(),
-            )
-            self._journal.write(record)
-            self._records[record.lease_id] = record
             try:
-                await self._hold_all(record)
-                self._write_tickets(record)
-                record = replace(record, ready=True)
-                self._journal.write(record)
-                self._records[record.lease_id] = record
-            except BaseException:
-                self._drop(record.lease_id)
+                return await self._make(request)
+            except CredspecError as error:
+                self._tell_denied(request, error)
                 raise
-        _log.info(
-            "lease-made",
+
+    async def _make(self, request: LeaseRequest) -> LeaseRecord:
+        reference = parse_reference(request.spec)
+        self._policy.check_source(reference)
+        spec = load(reference, self._spec_directory)
+        accounts = _accounts(spec)
+        self._policy.check_accounts(accounts, spec.domain)
+        facts = await self._identities.facts(spec.domain)
+        _check_same_domain(spec, facts)
+        record = LeaseRecord(
+            lease_id=request.lease_id,
+            container=request.container,
+            runtime_state=request.runtime_state,
+            uid=request.uid,
+            gid=request.gid,
+            domain=facts.dns_name,
+            default_account=valid_account_name(spec.default_account),
+            accounts=accounts,
+            created=self._now(),
+        )
+        self._journal.write(record)
+        self._records[record.lease_id] = record
+        try:
+            await self._hold_all(record)
+            record = self._give(record)
+            self._audit.write(
+                Event.LEASE_GRANTED,
+                request.caller,
+                decision="granted",
+                lease=record.lease_id,
+                container=record.container,
+                spec=shown(request.spec),
+                domain=record.domain,
+                accounts=list(record.accounts),
+            )
+        except BaseException:
+            self._drop(record.lease_id)
+            raise
+        self.granted += 1
+        emit(
+            Event.LEASE_GRANTED,
             lease=record.lease_id,
             container=record.container,
             domain=record.domain,
@@ -128,72 +152,99 @@ class Leases:
         )
         return record
 
-    async def release(self, lease_id: str) -> None:
+    def _tell_denied(self, request: LeaseRequest, error: CredspecError) -> None:
+        self.denied += 1
+        if error.code == "audit-unwritable":
+            return
+        if isinstance(error, InvalidSpecError):
+            emit(Event.SPEC_REFUSED, container=request.container, error=str(error))
+        emit(Event.LEASE_DENIED, container=request.container, error=str(error))
+        # Denied it is in any case, even if that cannot be written down.
+        with contextlib.suppress(CredspecError):
+            self._audit.write(
+                Event.LEASE_DENIED,
+                request.caller,
+                decision="denied",
+                lease=request.lease_id,
+                container=request.container,
+                spec=shown(request.spec),
+                errors=[problem.code for problem in error.problems],
+            )
+
+    async def release(self, lease_id: str, caller: Caller = NOBODY) -> None:
         """Release a lease and wipe its tickets; one that does not exist is fine.
 
         Raises:
             UsageError: `lease-id-invalid`.
         """
         async with self._locked(_valid_id(lease_id)):
-            if lease_id in self._records:
-                self._drop(lease_id)
-                _log.info("lease-released", lease=lease_id)
+            record = self._records.get(lease_id)
+            if record is None:
+                return
+            self._drop(lease_id)
+            emit(Event.LEASE_RELEASED, lease=lease_id, container=record.container)
+            with contextlib.suppress(CredspecError):
+                self._audit.write(
+                    Event.LEASE_RELEASED,
+                    caller,
+                    decision="released",
+                    lease=lease_id,
+                    container=record.container,
+                )
 
     async def renew(self, identity: Identity) -> None:
         """Give an identity's new ticket to all its leases; one that fails does not stop others."""
-        for record in self.all():
+        for number, record in enumerate(self.all()):
             if identity.name not in _names(record) or not record.ready:
                 continue
             try:
-                self._write_tickets(record)
+                self._give(record)
             except CredspecError as error:
-                _log.warning("lease-not-renewed", lease=record.lease_id, error=str(error))
+                emit(
+                    Event.LEASE_NOT_RENEWED,
+                    lease=record.lease_id,
+                    container=record.container,
+                    error=str(error),
+                )
+            if number % _LEASES_AT_A_TIME == 0:
+                # Whoever else asks meanwhile is answered in between.
+                await asyncio.sleep(0)
 
     def adopt(self) -> None:
         """Take over the leases of an earlier run whose containers still live, end the others.
 
-        Returns at once; the tickets follow as the directory answers.
+        The containers keep the tickets that they have; nobody is asked until it is their time.
         """
         for record in list(self._journal.records()):
             if isinstance(record, str):
-                _log.warning("journal-record-unreadable", lease=record)
+                emit(Event.JOURNAL_RECORD_UNREADABLE, lease=record)
                 wipe(self._directory(record))
                 self._journal.remove(record)
                 continue
             self._records[record.lease_id] = record
-            if not record.ready or not self._is_alive(record):
+            span = record.ticket_start, record.ticket_end
+            if not record.ready or None in span or not self._is_alive(record):
                 self._drop(record.lease_id)
-        self._adoptions = [asyncio.create_task(self._take_over(r)) for r in self.all()]
+                emit(Event.LEASE_NOT_ADOPTED, lease=record.lease_id, container=record.container)
+                continue
+            in_place = self._file_names(record) <= names_in(self._directory(record.lease_id))
+            for name in _names(record):
+                self._identities.adopt(
+                    name,
+                    record.lease_id,
+                    start=record.ticket_start or record.created,
+                    end=record.ticket_end or record.created,
+                    tickets_in_place=in_place,
+                )
+            emit(Event.LEASE_ADOPTED, lease=record.lease_id, container=record.container)
 
     async def sweep(self) -> int:
         """Release the leases whose containers are gone without a word; return how many."""
         gone = [r for r in self.all() if not self._is_alive(r)]
         for record in gone:
-            _log.info("lease-abandoned", lease=record.lease_id, container=record.container)
+            emit(Event.LEASE_ABANDONED, lease=record.lease_id, container=record.container)
             await self.release(record.lease_id)
         return len(gone)
-
-    async def close(self) -> None:
-        """Stop what `adopt` began; the leases stay, for the next run to adopt."""
-        for task in self._adoptions:
-            task.cancel()
-        await asyncio.gather(*self._adoptions, return_exceptions=True)
-
-    async def _take_over(self, record: LeaseRecord) -> None:
-        failures = 0
-        while record.lease_id in self._records:
-            try:
-                await self._hold_all(record)
-                self._write_tickets(record)
-            except CredspecError as error:
-                # The container still has its last ticket: it keeps running while we try.
-                failures += 1
-                _log.warning("lease-not-adopted-yet", lease=record.lease_id, error=str(error))
-                delay = retry_delay(failures, random.SystemRandom().uniform)
-                await asyncio.sleep(delay.total_seconds())
-            else:
-                _log.info("lease-adopted", lease=record.lease_id)
-                return
 
     async def _hold_all(self, record: LeaseRecord) -> None:
         """Hold every identity of a lease, or none, with one problem for each that failed."""
@@ -211,22 +262,37 @@ class Leases:
             problems = [p for f in failures if isinstance(f, CredspecError) for p in f.problems]
             raise type(first)(*dict.fromkeys(problems))
 
-    def _write_tickets(self, record: LeaseRecord) -> None:
-        held = {identity.name: identity for identity in self._identities.held()}
+    def _give(self, record: LeaseRecord) -> LeaseRecord:
+        """Put the tickets that are held into a lease's directory, and journal until when."""
+        held = [i for i in map(self._identities.get, _names(record)) if i is not None]
         files: dict[str, bytes] = {}
-        for name in _names(record):
-            identity = held.get(name)
-            if identity is None:
+        for identity in held:
+            if identity.ticket is None:
+                # Adopted, and its turn has not come: the container has what it had.
                 continue
-            ticket = identity.acquisition.ticket
-            files[f"krb5cc_{name.account}"] = ticket.ccache
-            if name.account == record.default_account.lower():
-                files["krb5cc"] = ticket.ccache
+            files[f"krb5cc_{identity.name.account}"] = identity.ticket.ccache
+            if identity.name.account == record.default_account.lower():
+                files["krb5cc"] = identity.ticket.ccache
                 conf = container_krb5_conf(record.domain.upper(), identity.kdc_addresses)
                 files["krb5.conf"] = conf.encode()
-        if len(_names(record)) == 1:
-            del files[f"krb5cc_{record.default_account.lower()}"]
+        wanted = self._file_names(record)
+        files = {name: content for name, content in files.items() if name in wanted}
         write_files(self._directory(record.lease_id), files, uid=record.uid, gid=record.gid)
+        given = replace(
+            record,
+            ready=True,
+            ticket_start=min(identity.start for identity in held),
+            ticket_end=min(identity.end for identity in held),
+        )
+        self._journal.write(given)
+        self._records[record.lease_id] = given
+        return given
+
+    def _file_names(self, record: LeaseRecord) -> set[str]:
+        names = {"krb5cc", "krb5.conf"}
+        if len(_names(record)) > 1:
+            names |= {f"krb5cc_{name.account}" for name in _names(record)}
+        return names
 
     def _drop(self, lease_id: str) -> None:
         record = self._records.pop(lease_id, None)

@@ -29,8 +29,9 @@ def agent(config_path: Path | None) -> None:
     from credspec.agent.config import load_config
 
     config = load_config(config_path)
-    from credspec.agent.daemon import configure_logging, prepare_process, serve
+    from credspec.agent.daemon import prepare_process, serve
+    from credspec.agent.events import configure_logging
 
     prepare_process(config)
-    configure_logging()
+    configure_logging(config.log_format)
     asyncio.run(serve(config))

@@ -156,10 +156,12 @@ def _write_files(lab: Lab, password: str) -> None:
         "config.toml": (
             f'run_directory = "{lab.run_directory}"\n'
             f'spec_directory = "{lab.specs_directory}"\n'
+            f'audit_log = "{lab.directory}/audit.jsonl"\n'
             "[host_identity]\n"
             f'keytab = "{lab.host_keytab}"\nprincipal = "{HOST_ACCOUNT}@{lab.realm}"\n'
             "[ldap]\n"
             f'ca_file = "{lab.directory / "ca.pem"}"\n'
+            '[policy]\nspec_sources = ["file", "raw"]\n'
         ),
     }
     for name, content in files.items():

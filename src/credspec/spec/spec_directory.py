@@ -56,21 +56,29 @@ def load(reference: SpecReference, spec_directory: SpecDirectory) -> CredentialS
 
 @dataclass(frozen=True, slots=True)
 class SpecDirectory:
-    """A directory of credential spec files."""
+    """A directory of credential spec files.
+
+    With `trusted` only what root (or the user of this process) owns and nobody else can write is
+    read: the files, the directories on the way, and those that lead to this one.
+    """
 
     path: Path
+    trusted: bool = False
 
     def read(self, name: str) -> bytes:
         """Return the contents of the file that ``file://`` `name` means.
 
         Raises:
             InvalidSpecError: ``spec-path-absolute``, ``spec-path-outside``, ``spec-path-link``,
-                ``spec-path-not-regular``, ``spec-file-unreadable`` or ``spec-too-large``. The
-                daemon's text names the container too; that is the caller's to add.
+                ``spec-path-not-regular``, ``spec-file-unreadable``, ``spec-not-trusted`` or
+                ``spec-too-large``. The daemon's text names the container too; that is the
+                caller's to add.
         """
         parents, leaf = self._split(name)
         try:
             with self._open_parent(parents) as parent, _open_file(leaf, parent) as file:
+                if self.trusted:
+                    _check_owner(os.fstat(file), leaf)
                 data = _read_regular(file)
         except (OSError, ValueError) as error:
             raise self._load_error(name, error) from None
@@ -152,22 +160,33 @@ class SpecDirectory:
 
     @contextmanager
     def _open_parent(self, parents: Sequence[str]) -> Iterator[int]:
+        if self.trusted:
+            for above in self.path.absolute().parents:
+                _check_owner(above.stat(), str(above))
         descriptor = os.open(self.path, _DIRECTORY)
         try:
+            if self.trusted:
+                _check_owner(os.fstat(descriptor), str(self.path))
             for component in parents:
                 below = _open_below(component, _DIRECTORY | os.O_NOFOLLOW, descriptor)
                 os.close(descriptor)
                 descriptor = below
+                if self.trusted:
+                    _check_owner(os.fstat(descriptor), component)
             yield descriptor
         finally:
             os.close(descriptor)
 
     def _load_error(self, name: str, error: OSError | ValueError) -> InvalidSpecError:
-        missing = isinstance(error, FileNotFoundError)
+        remedy = ""
+        if isinstance(error, FileNotFoundError):
+            remedy = f"put the file into {posixpath.abspath(self.path)}"
+        elif isinstance(error, _NotTrustedError):
+            remedy = "let root own it and nobody else write it: chown root, chmod go-w"
         return InvalidSpecError.of(
             _CODES.get(type(error), "spec-file-unreadable"),
             f"failed to load credential spec: open {self._full(name)}: {_reason(error)}",
-            remedy=f"put the file into {posixpath.abspath(self.path)}" if missing else "",
+            remedy=remedy,
         )
 
 
@@ -179,9 +198,14 @@ class _NotRegularError(OSError):
     """The path names something else than a file with contents."""
 
 
+class _NotTrustedError(OSError):
+    """Others than root could have written what is to be trusted."""
+
+
 _CODES: Final[dict[type[Exception], str]] = {
     _LinkError: "spec-path-link",
     _NotRegularError: "spec-path-not-regular",
+    _NotTrustedError: "spec-not-trusted",
 }
 
 
@@ -210,6 +234,16 @@ def _is_link(component: str, parent: int) -> bool:
     except OSError:
         return False
     return stat.S_ISLNK(status.st_mode)
+
+
+def _check_owner(status: os.stat_result, name: str) -> None:
+    if status.st_uid not in {0, os.geteuid()}:
+        raise _NotTrustedError(errno.EPERM, f"{name} belongs to user {status.st_uid}, not to root")
+    others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    # In a directory like /tmp nobody can replace what is another's.
+    sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
+    if others and not sticky:
+        raise _NotTrustedError(errno.EPERM, f"{name} can be written by others than root")
 
 
 def _read_regular(descriptor: int) -> bytes:

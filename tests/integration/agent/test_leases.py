@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from credspec.agent.audit import AuditLog
 from credspec.agent.domain_session import DomainSession
 from credspec.agent.host_identity import MachineKeytab
 from credspec.agent.identities import Identities, Identity
 from credspec.agent.journal import Journal
 from credspec.agent.leases import LeaseRequest, Leases
+from credspec.agent.policy import Policy
 from credspec.cli.new import NewSpecRequest, make_credential_spec
 from credspec.directory.connection import Transport
 from credspec.directory.locator import DnsResolver, Locator
@@ -32,6 +35,7 @@ class Bench:
     identity: MachineKeytab
     krb5_conf: AgentKrb5Conf
     mounted: list[Path] = field(default_factory=list)
+    policy: Policy = field(default_factory=Policy)
 
     def agent(self) -> tuple[Identities, Leases]:
         async def renewed(identity: Identity) -> None:
@@ -43,6 +47,8 @@ class Bench:
             Journal(self.directory / "journal"),
             leases_directory=self.directory / "leases",
             spec_directory=self.directory / "specs",
+            audit=AuditLog(self.directory / "audit.jsonl"),
+            policy=self.policy,
         )
         return identities, leases
 
@@ -161,14 +167,62 @@ async def test_a_restart_adopts_living_leases_and_ends_the_others(bench: Bench) 
     await identities.close()  # as if killed: nothing is released
     (bench.directory / "state" / f"{2:032x}").rmdir()
     subprocess.run(["umount", "-l", str(bench.mounted.pop())], check=True)
+    before = (bench.directory / "leases" / f"{1:032x}" / "krb5cc").read_bytes()
     identities, leases = bench.agent()
     leases.adopt()
-    while not identities.held():
-        await asyncio.sleep(0.01)
     assert [record.container for record in leases.all()] == ["container1"]
-    assert identities.acquisitions == 1
+    # The container keeps what it has: the domain is not asked for it.
+    assert identities.acquisitions == 0
     assert files(bench, 1) == {"krb5cc", "krb5.conf"}
-    await leases.close()
+    assert (bench.directory / "leases" / f"{1:032x}" / "krb5cc").read_bytes() == before
+    (identity,) = identities.held()
+    assert identities.refresh_at(identity.name) is not None
+    # The next lease gets a new ticket, and so do the others.
+    await leases.make(bench.request(3, "one.json"))
+    assert identities.acquisitions == 1
+    caches = {n: (bench.directory / "leases" / f"{n:032x}" / "krb5cc").read_bytes() for n in (1, 3)}
+    assert caches[1] == caches[3] != before
+    await identities.close()
+
+
+async def test_a_restart_restores_tickets_that_are_gone(bench: Bench) -> None:
+    identities, leases = bench.agent()
+    await leases.make(bench.request(1, "three.json"))
+    await identities.close()
+    (bench.directory / "leases" / f"{1:032x}" / "krb5cc_webapp02").unlink()
+    identities, leases = bench.agent()
+    leases.adopt()
+    while "krb5cc_webapp02" not in files(bench, 1):
+        await asyncio.sleep(0.01)
+    await identities.close()
+
+
+async def test_the_policy_decides_before_the_domain_is_asked(bench: Bench) -> None:
+    bench.policy = Policy(accounts=("WebApp01@example.test",))
+    identities, leases = bench.agent()
+    with pytest.raises(NotPermittedError) as caught:
+        await leases.make(bench.request(1, "three.json"))
+    assert [problem.code for problem in caught.value.problems] == ["policy-account"] * 2
+    assert identities.domains() == []
+    await leases.make(bench.request(2, "one.json"))
+    entries = [
+        json.loads(line) for line in (bench.directory / "audit.jsonl").read_text().splitlines()
+    ]
+    assert [(entry["decision"], entry["container"]) for entry in entries] == [
+        ("denied", "container1"),
+        ("granted", "container2"),
+    ]
+    assert entries[1]["accounts"] == ["WebApp01"]
+    await identities.close()
+
+
+async def test_what_cannot_be_audited_is_not_granted(bench: Bench) -> None:
+    identities, leases = bench.agent()
+    (bench.directory / "audit.jsonl").mkdir()
+    with pytest.raises(CredspecError, match="audit-unwritable"):
+        await leases.make(bench.request(1, "one.json"))
+    assert leases.all() == []
+    assert files(bench, 1) == set()
     await identities.close()
 
 
@@ -234,5 +288,4 @@ async def test_permission_by_a_new_group_needs_no_restart(lab: Lab, bench: Bench
         lab.samba_tool("group", "delete", "LateHosts")
         session.close()
         bench.identity.forget()
-        await leases.close()
         await identities.close()

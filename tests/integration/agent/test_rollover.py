@@ -36,7 +36,7 @@ host = MachineKeytab(config.keytab)
 session = DomainSession(host.domain, host_identity=host, locator=Locator(DnsResolver()),
     transport=config.transport, ca_file=None, krb5_conf=None)
 acquired = session.acquire({DAILY!r})
-password = acquired.password
+_, _, password = session.read_password({DAILY!r})
 def accepted(value):
     if value is None:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from aiohttp import ClientSession, UnixConnector, web
 
 from credspec.agent.api import make_api
+from credspec.agent.audit import AuditLog
 from credspec.agent.domain_session import DomainSession
 from credspec.agent.identities import Identities, Identity
 from credspec.agent.journal import Journal
@@ -31,7 +33,11 @@ async def client(tmp_path: Path) -> AsyncIterator[ClientSession]:
 
     identities = Identities(no_domain, ignore)
     leases = Leases(
-        identities, Journal(tmp_path), leases_directory=tmp_path, spec_directory=tmp_path
+        identities,
+        Journal(tmp_path),
+        leases_directory=tmp_path,
+        spec_directory=tmp_path,
+        audit=AuditLog(tmp_path / "audit.jsonl"),
     )
     runner = web.AppRunner(make_api(leases, identities))
     await runner.setup()
@@ -112,6 +118,33 @@ async def test_unknown_lease_and_unknown_path(client: ClientSession) -> None:
     document = await refused(client, "GET", f"/v1/leases/{LEASE}")
     assert document["problems"][0]["code"] == "lease-not-found"
     assert (await refused(client, "GET", "/v2/x"))["problems"][0]["code"] == "http-404"
+
+
+async def test_denials_are_in_the_audit_log(client: ClientSession, tmp_path: Path) -> None:
+    await refused(client, "PUT", f"/v1/leases/{LEASE}", BODY)
+    await refused(client, "PUT", f"/v1/leases/{LEASE}", BODY | {"spec": "raw://{}"})
+    entries = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    assert [entry["errors"] for entry in entries] == [
+        ["spec-file-unreadable"],
+        ["policy-spec-source"],
+    ]
+    for entry in entries:
+        assert entry["decision"] == "denied"
+        assert (entry["uid"], entry["pid"]) == (os.geteuid(), os.getpid())
+        assert (entry["container"], entry["lease"]) == ("c", LEASE)
+    assert entries[1]["spec"].startswith("raw:sha256:")
+
+
+async def test_whether_it_can_serve(client: ClientSession) -> None:
+    async with client.get("/readyz") as response:
+        assert (response.status, await response.json()) == (200, {"status": "ready", "reasons": []})
+
+
+async def test_metrics(client: ClientSession) -> None:
+    async with client.get("/metrics") as response:
+        text = await response.text()
+    for line in ("credspec_leases 0.0", "credspec_acquisitions_total 0.0"):
+        assert line in text.splitlines()
 
 
 async def test_other_users_are_refused(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from credspec.agent.domain_session import Acquisition
 from credspec.agent.identities import Identities, Identity, IdentityName
-from credspec.directory.managed_password import ManagedPassword
 from credspec.errors import CredspecError, UnreachableError
 from credspec.kerberos.tickets import Ticket
 
@@ -24,13 +24,14 @@ class VirtualClock:
         self.now = START
         self.moves = moves
         self.sleeps: list[float] = []
+        self.renewed_at: list[datetime] = []
 
     async def sleep(self, seconds: float) -> None:
         self.sleeps.append(seconds)
         if len(self.sleeps) > self.moves:
             await asyncio.Event().wait()  # enough seen
+        await asyncio.sleep(0.001)
         self.now += timedelta(seconds=seconds)
-        await asyncio.sleep(0)
 
 
 class ScriptedSession:
@@ -38,6 +39,8 @@ class ScriptedSession:
 
     domain = "example.test"
     controllers = ()
+    controller = None
+    latency = None
 
     def __init__(self, clock: VirtualClock, failures: dict[int, CredspecError]) -> None:
         self.clock, self.failures, self.calls = clock, failures, 0
@@ -53,8 +56,7 @@ class ScriptedSession:
             18,
             f"ticket {self.calls}".encode(),
         )
-        password = ManagedPassword(b"c" * 256, None, timedelta(days=30), timedelta(days=30))
-        return Acquisition(f"{account}$", ticket, password, self.clock.now)
+        return Acquisition(f"{account}$", ticket, self.clock.now + timedelta(days=30))
 
     def close(self) -> None:
         pass
@@ -64,9 +66,12 @@ def make(failures: dict[int, CredspecError] | None = None, *, moves: int = 6):
     clock = VirtualClock(moves)
     session = ScriptedSession(clock, failures or {})
     renewed: list[bytes] = []
+    renewed_at: list[datetime] = clock.renewed_at
 
     async def note(identity: Identity) -> None:
-        renewed.append(identity.acquisition.ticket.ccache)
+        assert identity.ticket is not None
+        renewed.append(identity.ticket.ccache)
+        renewed_at.append(clock.now)
 
     identities = Identities(
         lambda _: session,
@@ -104,24 +109,60 @@ async def test_a_failure_reaches_all_and_leaves_nothing() -> None:
 
 
 async def test_tickets_are_replaced_in_time_and_given_on() -> None:
-    identities, _, clock, renewed = make()
-    await identities.hold(NAME, "lease")
-    while len(clock.sleeps) < 4:
+    identities, _, clock, renewed = make(moves=100_000)
+    identity = await identities.hold(NAME, "lease")
+    while len(renewed) < 3:
         await asyncio.sleep(0.001)
-    assert renewed[:2] == [b"ticket 2", b"ticket 3"]
-    assert all(5 * 3600 <= s <= 6.7 * 3600 for s in clock.sleeps[:3])
+    assert renewed[:3] == [b"ticket 2", b"ticket 3", b"ticket 4"]
+    gaps = [b - a for a, b in itertools.pairwise([START, *clock.renewed_at[:3]])]
+    assert all(timedelta(0) < gap < timedelta(hours=7.5) for gap in gaps)
+    assert identity.end - clock.now > timedelta(hours=2.5)
     await identities.close()
 
 
-async def test_failures_are_retried_later_and_later_and_told() -> None:
-    identities, _, clock, renewed = make({2: down(), 3: down(), 4: down()})
+async def test_an_outage_is_told_and_ends() -> None:
+    identities, _, _, renewed = make({2: down(), 3: down(), 4: down()}, moves=100_000)
     identity = await identities.hold(NAME, "lease")
-    while len(clock.sleeps) < 4:
+    while identity.last_error is None:
         await asyncio.sleep(0.001)
-    assert clock.sleeps[1:4] == [3.75, 7.5, 15.0]
+    (status,) = identities.domains()
+    assert status.outage_since is not None
+    assert status.last_error is not None
     while not renewed:
         await asyncio.sleep(0.001)
     assert identity.last_error is None
+    (status,) = identities.domains()
+    assert (status.outage_since, status.last_error) == (None, None)
+    assert identities.failures == 3
+    await identities.close()
+
+
+async def test_what_is_adopted_is_not_asked_for_until_it_is_its_time() -> None:
+    identities, session, _, renewed = make(moves=0)
+    times = {"start": START - timedelta(hours=1), "end": START + timedelta(hours=9)}
+    for lease in ("one", "two"):
+        identities.adopt(NAME, lease, tickets_in_place=True, **times)
+    await asyncio.sleep(0.02)
+    assert session.calls == 0
+    (identity,) = identities.held()
+    assert (identity.ticket, identity.holders) == (None, {"one", "two"})
+    when = identities.refresh_at(NAME)
+    assert when is not None
+    assert START <= when < START + timedelta(hours=6.5)
+    # A new lease needs the ticket itself, and all get the new one.
+    assert (await identities.hold(NAME, "three")).ticket is not None
+    assert session.calls == 1
+    assert renewed == [b"ticket 1"]
+    await identities.close()
+
+
+async def test_an_adopted_ticket_that_is_missing_is_got_at_once() -> None:
+    identities, session, _, renewed = make(moves=0)
+    times = {"start": START, "end": START + timedelta(hours=10)}
+    identities.adopt(NAME, "one", tickets_in_place=False, **times)
+    while not renewed:
+        await asyncio.sleep(0.001)
+    assert session.calls == 1
     await identities.close()
 
 

@@ -214,3 +214,33 @@ def test_no_name_reads_outside(directory: SpecDirectory, name: str) -> None:
             assert directory.read(value) != b"secret"
         except InvalidSpecError:
             continue
+
+
+@pytest.fixture
+def trusted(tmp_path: Path) -> SpecDirectory:
+    directory = tmp_path / "trusted"
+    (directory / "below").mkdir(parents=True, mode=0o755)
+    for name in ("a.json", "below/b.json"):
+        (directory / name).write_text("{}")
+        (directory / name).chmod(0o644)
+    return SpecDirectory(directory, trusted=True)
+
+
+def test_what_only_its_owner_writes_is_trusted(trusted: SpecDirectory) -> None:
+    assert trusted.read("a.json") == trusted.read("below/b.json") == b"{}"
+
+
+@pytest.mark.parametrize("mode", [0o664, 0o646, 0o666])
+@pytest.mark.parametrize("name", ["a.json", "below", ".", ".."])
+def test_what_others_may_write_is_not_trusted(trusted: SpecDirectory, name: str, mode: int) -> None:
+    path = trusted.path / name
+    path.chmod(mode | (0o111 if path.is_dir() else 0))
+    with pytest.raises(InvalidSpecError, match="spec-not-trusted"):
+        trusted.read("a.json" if name == "a.json" else "below/b.json")
+    # For a user's own commands it makes no difference.
+    assert SpecDirectory(trusted.path).read("a.json") == b"{}"
+
+
+def test_a_sticky_directory_above_is_fine(trusted: SpecDirectory) -> None:
+    trusted.path.parent.chmod(0o1777)
+    assert trusted.read("a.json") == b"{}"

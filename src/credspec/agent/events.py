@@ -1,0 +1,80 @@
+"""What the agent tells of itself: every event has a stable id, a name and a level.
+
+The numbers below 100 that Windows' Container Credential Guard has too (event log
+Microsoft-Windows-Containers-CCG/Admin) mean the same here.
+"""
+
+from __future__ import annotations
+
+import sys
+from enum import Enum
+from typing import Any, Final
+
+import structlog
+
+
+class Event(Enum):
+    """An event: id, level, and what it means."""
+
+    TICKET_ACQUIRED = (2, "info", "A gMSA's password was read and its ticket got.")
+    SPEC_REFUSED = (3, "warning", "A credential spec could not be read, or is not valid.")
+    REFRESH_FAILED = (8, "warning", "A held identity could not be acquired again; it is retried.")
+
+    AGENT_READY = (100, "info", "The agent takes requests.")
+    AGENT_STOPPED = (101, "info", "The agent ended as it was told; leases stay for the next run.")
+    HOST_IDENTITY = (102, "info", "What the host logs on with.")
+    PROCESS_NOT_HARDENED = (103, "warning", "A protection of the process could not be had.")
+
+    DOMAIN_UNREACHABLE = (110, "warning", "No domain controller answers; one retry serves all.")
+    DOMAIN_REACHED = (111, "info", "The domain answers again.")
+    IDENTITY_DROPPED = (112, "info", "An identity that nobody used for a minute was forgotten.")
+
+    LEASE_GRANTED = (120, "info", "A container was given its tickets.")
+    LEASE_DENIED = (121, "warning", "A container was refused its tickets; the error says why.")
+    LEASE_RELEASED = (122, "info", "A lease ended and its tickets were wiped.")
+    LEASE_ABANDONED = (123, "warning", "A container went without a word; its lease was released.")
+    LEASE_ADOPTED = (124, "info", "A lease of an earlier run goes on.")
+    LEASE_NOT_ADOPTED = (125, "info", "A lease of an earlier run was ended; its container is gone.")
+    LEASE_NOT_RENEWED = (126, "warning", "A lease could not be given its new ticket.")
+    JOURNAL_RECORD_UNREADABLE = (127, "warning", "A journal record was unreadable; it was wiped.")
+
+    CALLER_REFUSED = (130, "warning", "A user who may not use the agent asked it something.")
+    REQUEST_FAILED = (131, "warning", "A request ended with an error.")
+    AUDIT_UNWRITABLE = (132, "error", "The audit log cannot be written; nothing is granted.")
+
+    def __init__(self, number: int, level: str, meaning: str) -> None:
+        self.number = number
+        self.level = level
+        self.meaning = meaning
+
+    @property
+    def label(self) -> str:
+        """The event's name in logs, such as ``lease-granted``."""
+        return self.name.lower().replace("_", "-")
+
+
+_KEY_ORDER: Final = ["timestamp", "level", "event", "event_id"]
+_log = structlog.get_logger()
+
+
+def emit(event: Event, **fields: Any) -> None:
+    """Log an event; fields are plain values, never secrets."""
+    getattr(_log, event.level)(event.label, event_id=event.number, **fields)
+
+
+def configure_logging(log_format: str = "text") -> None:
+    """Log to standard error, one line an event: ``text`` (keys and values) or ``json``."""
+    renderer: Any = (
+        structlog.processors.JSONRenderer()
+        if log_format == "json"
+        else structlog.processors.KeyValueRenderer(key_order=_KEY_ORDER, sort_keys=True)
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )

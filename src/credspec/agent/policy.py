@@ -1,0 +1,73 @@
+"""Who may have what: the `[policy]` table of the configuration, decided in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Final
+
+from credspec.errors import NotPermittedError, Problem
+from credspec.spec.reference import SpecReference
+
+SPEC_SOURCES: Final = ("file", "raw")
+"""Where a spec may come from: the host's spec directory, or whoever starts the container."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What this host gives to its containers, beyond what the directory allows the host.
+
+    `accounts` are patterns of ``ACCOUNT@DOMAIN`` with ``*`` and ``?``; without ``@`` they hold for
+    every domain. `spec_sources` are some of `SPEC_SOURCES`. `uids` are the users besides root who
+    may use the agent.
+    """
+
+    accounts: tuple[str, ...] = ("*",)
+    spec_sources: tuple[str, ...] = ("file",)
+    uids: frozenset[int] = frozenset()
+
+    def check_source(self, reference: SpecReference) -> None:
+        """Refuse a spec that comes from where it may not.
+
+        Raises:
+            NotPermittedError: `policy-spec-source`.
+        """
+        if reference.scheme not in self.spec_sources:
+            raise NotPermittedError.of(
+                "policy-spec-source",
+                f"{reference.scheme}:// specs are not allowed on this host",
+                where="policy",
+                expected=" or ".join(f"{source}://" for source in self.spec_sources),
+                remedy=f'put the spec into the spec directory, or add "{reference.scheme}" to '
+                "spec_sources under [policy] in the configuration",
+            )
+
+    def check_accounts(self, accounts: tuple[str, ...], domain: str) -> None:
+        """Refuse accounts that no pattern covers, all of them at once.
+
+        Raises:
+            NotPermittedError: `policy-account`, one problem for each account.
+        """
+        problems = [
+            Problem(
+                code="policy-account",
+                found=f"{name}@{domain} is not among the accounts of this host",
+                where="policy",
+                expected=" or ".join(self.accounts[:5]) or "no account at all",
+                remedy="add it to accounts under [policy] in the configuration",
+            )
+            for name in accounts
+            if not self._allows(f"{name}@{domain}".lower())
+        ]
+        if problems:
+            raise NotPermittedError(*problems)
+
+    def allows_user(self, uid: int, own_uid: int) -> bool:
+        """Return whether a user may use the agent, which runs as `own_uid`."""
+        return uid in {0, own_uid} or uid in self.uids
+
+    def _allows(self, name: str) -> bool:
+        return any(
+            fnmatchcase(name, (pattern if "@" in pattern else f"{pattern}@*").lower())
+            for pattern in self.accounts
+        )

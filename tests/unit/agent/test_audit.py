@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from credspec.agent.audit import AuditLog, Caller, shown
+from credspec.agent.events import Event
+from credspec.errors import CredspecError
+
+
+def test_lines_are_appended_and_are_roots_alone(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    log = AuditLog(path)
+    log.write(Event.LEASE_GRANTED, Caller(0, 7), container="a\nb", accounts=["x"])
+    path.rename(tmp_path / "rotated")
+    log.write(Event.LEASE_DENIED, Caller(0, 8))
+    first = json.loads((tmp_path / "rotated").read_text())
+    assert (first["event"], first["event_id"], first["pid"]) == ("lease-granted", 120, 7)
+    assert first["container"] == "a\nb"
+    assert len(path.read_text().splitlines()) == 1
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    with pytest.raises(CredspecError, match="audit-unwritable"):
+        AuditLog(tmp_path / "link").write(Event.LEASE_GRANTED, Caller(0, 1))
+    assert not (tmp_path / "target").exists()
+
+
+def test_a_full_disk_is_an_error() -> None:
+    with pytest.raises(CredspecError, match=r"/dev/full.*audit-unwritable"):
+        AuditLog(Path("/dev/full")).write(Event.LEASE_GRANTED, Caller(0, 1))
+
+
+def test_of_a_document_only_the_hash_is_shown() -> None:
+    assert shown("file://www.json") == "file://www.json"
+    assert shown('raw://{"PluginInput": "secret"}').startswith("raw:sha256:")
+    assert "secret" not in shown('RAW://{"PluginInput": "secret"}')
+
+
+def test_event_numbers_are_stable_and_distinct() -> None:
+    numbers = {event.label: event.number for event in Event}
+    assert len(set(numbers.values())) == len(numbers)
+    assert {event.level for event in Event} <= {"info", "warning", "error"}
+    assert numbers["ticket-acquired"] == 2
+    assert numbers["lease-granted"] == 120

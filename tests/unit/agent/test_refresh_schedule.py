@@ -1,0 +1,212 @@
+"""The scheduler with a virtual clock: single rules, and whole weeks of a thousand identities."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from credspec.agent.refresh_schedule import RefreshSchedule, retry_delay
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+LIFE = timedelta(hours=10)
+shares = st.floats(0, 1)
+lives = st.timedeltas(timedelta(minutes=10), timedelta(days=7))
+Span = tuple[timedelta, timedelta]
+
+
+def between(share: float):  # a spread that picks one share of the way
+    return lambda low, high: low + (high - low) * share
+
+
+@given(shares, lives)
+def test_a_ticket_is_replaced_with_more_than_a_quarter_left(share: float, life: timedelta) -> None:
+    schedule: RefreshSchedule[str] = RefreshSchedule(between(share))
+    schedule.add("a", start=NOW, end=NOW + life, now=NOW)
+    first = schedule.planned("a")
+    assert first is not None
+    assert NOW < first < NOW + life * 0.75
+    assert schedule.due(first) == ["a"]
+    assert schedule.planned("a") is None
+    schedule.succeeded("a", start=first, end=first + life, now=first)
+    second = schedule.planned("a")
+    assert second is not None
+    assert first + life * 0.4 < second < first + life * 0.75
+
+
+@given(shares, lives, shares)
+def test_what_is_adopted_late_is_not_late(share: float, life: timedelta, age: float) -> None:
+    schedule: RefreshSchedule[str] = RefreshSchedule(between(share))
+    now = NOW + life * age
+    schedule.add("a", start=NOW, end=NOW + life, now=now)
+    planned = schedule.planned("a")
+    assert planned is not None
+    assert now <= planned <= max(NOW + life * 0.75, now + life * 0.03)
+
+
+def test_a_ticket_that_is_missing_comes_at_once() -> None:
+    schedule: RefreshSchedule[str] = RefreshSchedule(between(0.5))
+    schedule.add("a", start=NOW, end=NOW + LIFE, now=NOW)
+    assert schedule.due(NOW) == []
+    schedule.hasten("a", NOW)
+    assert schedule.due(NOW) == ["a"]
+    assert schedule.due(NOW) == []  # it is under way
+
+
+def test_what_is_removed_never_comes() -> None:
+    schedule: RefreshSchedule[str] = RefreshSchedule(between(0.5))
+    schedule.add("a", start=NOW, end=NOW + LIFE, now=NOW)
+    schedule.remove("a")
+    schedule.remove("b")
+    assert schedule.next_time() is None
+    schedule.succeeded("a", start=NOW, end=NOW + LIFE, now=NOW)
+    schedule.failed("a", NOW, unreachable=False)
+    assert schedule.next_time() is None
+
+
+def test_an_outage_is_one_retry_for_all() -> None:
+    schedule: RefreshSchedule[int] = RefreshSchedule(between(0.5))
+    for number in range(20):
+        schedule.add(number, start=NOW, end=NOW + LIFE, now=NOW)
+    now = NOW + LIFE * 0.6
+    under_way = schedule.due(now)
+    assert len(under_way) == 20
+    for number in under_way:
+        schedule.failed(number, now, unreachable=True)
+    assert schedule.outage_since == now
+    tries = []
+    for _ in range(12):
+        when = schedule.next_time()
+        assert when is not None
+        assert when > now
+        tries.append((when - now).total_seconds())
+        now = when
+        (probe,) = schedule.due(now)
+        assert schedule.due(now) == []
+        assert schedule.next_time() is None
+        schedule.failed(probe, now, unreachable=True)
+    assert tries[:4] == [3.75, 7.5, 15.0, 30.0]
+    assert max(tries) <= 300
+    schedule.reached(now)
+    assert schedule.outage_since is None
+    planned = [schedule.planned(number) for number in range(20)]
+    assert all(when is not None and when >= now for when in planned)
+    assert len(set(planned)) == 20
+
+
+def test_a_probe_that_is_released_leaves_its_place_to_another() -> None:
+    schedule: RefreshSchedule[str] = RefreshSchedule(between(0.5))
+    for name in ("a", "b"):
+        schedule.add(name, start=NOW, end=NOW + LIFE, now=NOW)
+    now = NOW + LIFE * 0.6
+    for name in schedule.due(now):
+        schedule.failed(name, now, unreachable=True)
+    now += timedelta(minutes=1)
+    (probe,) = schedule.due(now)
+    schedule.remove(probe)
+    assert schedule.due(now) == [({"a", "b"} - {probe}).pop()]
+
+
+def test_a_refusal_is_the_accounts_own() -> None:
+    schedule: RefreshSchedule[str] = RefreshSchedule(between(0.5))
+    for name in ("a", "b"):
+        schedule.add(name, start=NOW, end=NOW + LIFE, now=NOW)
+    now = NOW + LIFE * 0.6
+    schedule.due(now)
+    delays = []
+    for _ in range(14):
+        schedule.failed("a", now, unreachable=False)
+        when = schedule.planned("a")
+        assert when is not None
+        delays.append((when - now).total_seconds())
+        assert schedule.due(when) == ["a"]
+    assert schedule.outage_since is None
+    assert delays == sorted(delays)
+    assert delays[0] == pytest.approx(3.75)
+    assert delays[-1] == pytest.approx(22.5 * 60)
+
+
+@given(st.integers(1, 10_000), shares)
+def test_retries_back_off_and_stay_bounded(failures: int, share: float) -> None:
+    longest = timedelta(minutes=10)
+    delay = retry_delay(failures, between(share), longest)
+    assert timedelta(seconds=2.5) <= delay <= longest
+    assert delay <= retry_delay(failures + 1, between(share), longest)
+
+
+@dataclass
+class Run:
+    """What a simulation saw: attempts in each minute, and the smallest share of a life left."""
+
+    attempts: Counter[int] = field(default_factory=Counter)
+    least_left: float = 1.0
+
+    def peak(self, minutes: Iterable[int]) -> int:
+        return max(self.attempts[minute] for minute in minutes)
+
+
+def simulate(hosts: int, accounts: int, length: timedelta, *, down: Span | None = None) -> Run:
+    """Let the real scheduler of each host run; all start at once, an answer takes no time."""
+    run = Run()
+    for seed in range(hosts):
+        _simulate_host(run, random.Random(seed), accounts, length, down)
+    return run
+
+
+def _simulate_host(
+    run: Run, chance: random.Random, accounts: int, length: timedelta, down: Span | None
+) -> None:
+    schedule: RefreshSchedule[int] = RefreshSchedule(chance.uniform)
+    ends = dict.fromkeys(range(accounts), NOW + LIFE)
+    for number in ends:
+        schedule.add(number, start=NOW, end=NOW + LIFE, now=NOW)
+    now = NOW
+    while (when := schedule.next_time()) is not None and when < NOW + length:
+        now = max(now, when)
+        for number in schedule.due(now):
+            run.attempts[int((now - NOW).total_seconds()) // 60] += 1
+            if down is not None and down[0] <= now - NOW < down[1]:
+                schedule.failed(number, now, unreachable=True)
+                continue
+            run.least_left = min(run.least_left, (ends[number] - now) / LIFE)
+            ends[number] = now + LIFE
+            schedule.succeeded(number, start=now, end=now + LIFE, now=now)
+
+
+def test_a_thousand_identities_are_a_steady_load() -> None:
+    days = 3
+    run = simulate(1, 1000, timedelta(days=days))
+    mean = run.attempts.total() / (days * 1440)
+    assert run.peak(range(days * 1440)) <= 1.5 * mean
+    assert run.least_left > 0.25
+
+
+def test_an_hour_without_controllers_is_made_up_for_without_a_storm() -> None:
+    down = timedelta(hours=30), timedelta(hours=31)
+    run = simulate(1, 1000, timedelta(days=2), down=down)
+    mean = run.attempts.total() / (2 * 1440)
+    assert run.peak(range(31 * 60, 2 * 1440)) <= 3 * mean
+    assert sum(run.attempts[minute] for minute in range(30 * 60 + 1, 31 * 60)) < 30
+    assert run.least_left > 0.25
+
+
+def test_a_day_without_controllers_ends_in_minutes_and_not_in_one() -> None:
+    down = timedelta(hours=24), timedelta(hours=48)
+    run = simulate(1, 1000, timedelta(days=3), down=down)
+    back = range(48 * 60, 48 * 60 + 20)
+    assert sum(run.attempts[minute] for minute in back) >= 1000
+    assert run.peak(back) <= 150
+
+
+def test_a_fleet_is_a_steady_load() -> None:
+    run = simulate(200, 20, timedelta(days=2))
+    # In tenths of an hour: a minute's count would be noise here.
+    tenths = Counter(minute // 6 for minute in run.attempts.elements())
+    mean = run.attempts.total() / (2 * 240)
+    assert max(tenths.values()) <= 1.5 * mean
