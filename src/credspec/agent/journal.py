@@ -19,6 +19,7 @@ from credspec.errors import CredspecError
 LEASE_ID: Final = re.compile(r"[0-9a-f]{32}")
 """What a lease's id looks like; anything else never becomes a path."""
 
+_UNFINISHED: Final = ".new"
 _TIMES: Final = ("created", "ticket_start", "ticket_end")
 
 
@@ -66,7 +67,7 @@ class Journal:
             CredspecError: `journal-unwritable`.
         """
         path = self._path(record.lease_id)
-        temporary = path.with_suffix(".new")
+        temporary = path.with_suffix(_UNFINISHED)
         try:
             temporary.write_text(json.dumps(record.to_json()), "utf-8")
             temporary.replace(path)
@@ -78,6 +79,11 @@ class Journal:
     def remove(self, lease_id: str) -> None:
         """Remove a lease's record; one that is not there is fine."""
         self._path(lease_id).unlink(missing_ok=True)
+
+    def remove_leftovers(self) -> None:
+        """Remove what a run that was killed had begun to write; no run may be writing now."""
+        for path in self._directory.glob(f"*{_UNFINISHED}"):
+            path.unlink(missing_ok=True)
 
     def records(self) -> Iterator[LeaseRecord | str]:
         """Return all records; of one that cannot be read, its lease id."""

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 from credspec.errors import CredspecError
+
+_UNFINISHED: Final = re.compile(r"\.krb5[^/]*\.[0-9a-f]{16}")
 
 
 def write_files(directory: Path, files: dict[str, bytes], *, uid: int, gid: int) -> None:
@@ -40,6 +44,15 @@ def wipe(directory: Path) -> None:
     try:
         with _opened(directory) as directory_fd:
             _remove_tree(directory_fd)
+    except CredspecError:
+        return
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove the files that a run that was killed had not renamed into place yet."""
+    try:
+        with _opened(directory) as directory_fd:
+            _remove_unfinished(directory_fd)
     except CredspecError:
         return
 
@@ -89,6 +102,13 @@ def _replace(directory_fd: int, name: str, content: bytes, owner: tuple[int, int
         with suppress(OSError):
             os.unlink(temporary, dir_fd=directory_fd)
         raise
+
+
+def _remove_unfinished(directory_fd: int) -> None:
+    for name in os.listdir(directory_fd):
+        if _UNFINISHED.fullmatch(name):
+            with suppress(OSError):
+                os.unlink(name, dir_fd=directory_fd)
 
 
 def _remove_tree(directory_fd: int) -> None:

@@ -14,7 +14,13 @@ from credspec.agent.audit import NOBODY, AuditLog, Caller, shown
 from credspec.agent.events import Event, emit
 from credspec.agent.identities import Identities, Identity, IdentityName
 from credspec.agent.journal import LEASE_ID, Journal, LeaseRecord
-from credspec.agent.lease_directory import is_mounted, names_in, wipe, write_files
+from credspec.agent.lease_directory import (
+    is_mounted,
+    names_in,
+    remove_leftovers,
+    wipe,
+    write_files,
+)
 from credspec.agent.policy import Policy
 from credspec.directory.account_identity import valid_account_name
 from credspec.directory.domain import DomainFacts, differences
@@ -215,6 +221,7 @@ class Leases:
 
         The containers keep the tickets that they have; nobody is asked until it is their time.
         """
+        self._journal.remove_leftovers()
         for record in list(self._journal.records()):
             if isinstance(record, str):
                 emit(Event.JOURNAL_RECORD_UNREADABLE, lease=record)
@@ -227,6 +234,7 @@ class Leases:
                 self._drop(record.lease_id)
                 emit(Event.LEASE_NOT_ADOPTED, lease=record.lease_id, container=record.container)
                 continue
+            remove_leftovers(self._directory(record.lease_id))
             in_place = self._file_names(record) <= names_in(self._directory(record.lease_id))
             for name in _names(record):
                 self._identities.adopt(

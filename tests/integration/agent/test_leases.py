@@ -265,7 +265,7 @@ async def test_a_controller_that_takes_connections_and_never_answers(
 
 async def test_permission_by_a_new_group_needs_no_restart(lab: Lab, bench: Bench) -> None:
     """The host's ticket is older than its membership: a new logon is made, once."""
-    identities, leases = bench.agent()
+    identities, _ = bench.agent()
     session = bench._session(lab.dns_domain)
     monkey = pytest.MonkeyPatch()
     monkey.setattr("credspec.agent.domain_session._TICKET_IS_NEW", timedelta(-1))

@@ -1,0 +1,157 @@
+"""An agent as a process of its own, in a run directory of the test's, against the lab's domain."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from credspec.agent.client import AgentClient
+from credspec.cli.new import NewSpecRequest, make_credential_spec
+from credspec.errors import AgentUnreachableError
+from credspec.lab.domain import Lab
+
+BIN = Path(sys.executable).parent
+
+# Kills the agent just before its Nth effect on a file, counted from the signal that arms it.
+CRASHING = """
+import os, signal, sys
+config, at, root, log = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
+seen = None
+def arm(*_):
+    global seen
+    seen = 0
+def hook(event, args):
+    global seen
+    if seen is None:
+        return
+    if event == "open":
+        path, _, flags = args
+        if not isinstance(path, str) or not (flags or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            return
+    elif event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chown", "os.chmod"):
+        path = str(args[0])
+    else:
+        return
+    if path.startswith("/") and not path.startswith((root, log)):
+        return
+    seen += 1
+    if seen == at:
+        print(f"CRASH {event} {path}", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+signal.signal(signal.SIGUSR1, arm)
+sys.addaudithook(hook)
+sys.argv = ["credspec", "agent", "--config", config]
+from credspec.cli.start import main
+main()
+"""
+
+
+class AgentProcess:
+    """An agent with its own sockets, journal, leases, specs and audit log below `directory`."""
+
+    def __init__(self, lab: Lab, directory: Path, *, extra: str = "") -> None:
+        self.lab = lab
+        self.directory = directory
+        self.run_directory = directory / "run"
+        self.audit_log = directory / "audit.jsonl"
+        self.log = directory / "agent.log"
+        self.config = directory / "config.toml"
+        self.client = AgentClient(self.run_directory / "agent.sock")
+        self.process: subprocess.Popen[bytes] | None = None
+        self._mounted: list[Path] = []
+        (directory / "specs").mkdir()
+        self.config.write_text(
+            f'run_directory = "{self.run_directory}"\n'
+            f'spec_directory = "{directory}/specs"\n'
+            f'audit_log = "{self.audit_log}"\n'
+            f'[host_identity]\nkeytab = "{lab.host_keytab}"\n{extra}'
+        )
+        make_credential_spec(
+            NewSpecRequest(account_name="WebApp01", path=str(directory / "specs/one.json"))
+        )
+
+    def start(self, *, crash_at: int | None = None, **environment: str) -> None:
+        """Start it and wait until it answers; with `crash_at` it will kill itself when armed."""
+        command = [str(BIN / "credspec"), "agent", "--config", str(self.config)]
+        if crash_at is not None:
+            paths = [str(self.config), str(crash_at), str(self.run_directory), str(self.audit_log)]
+            command = [sys.executable, "-c", CRASHING, *paths]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=log, env={**os.environ, **environment}
+            )
+        end = time.monotonic() + 30
+        while True:
+            try:
+                self.client.get("/healthz")
+            except AgentUnreachableError:
+                assert self.process.poll() is None, self.log.read_text()
+                assert time.monotonic() < end, self.log.read_text()
+                time.sleep(0.02)
+            else:
+                break
+
+    def arm(self) -> None:
+        """Let the effects be counted from now on that lead to the crash."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGUSR1)
+        # Whatever it answers next, it answers after the signal.
+        self.client.get("/healthz")
+        self.client.get("/healthz")
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """End it, by SIGTERM unless told."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        status = self.process.wait(30)
+        self.process = None
+        return status
+
+    def lease_directory(self, number: int) -> Path:
+        return self.run_directory / "leases" / f"{number:032x}"
+
+    def state(self, number: int) -> Path:
+        return self.directory / "state" / f"{number:032x}"
+
+    def mount(self, number: int) -> None:
+        """Do what the shim does before it asks."""
+        directory = self.lease_directory(number)
+        directory.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "lease", str(directory)], check=True)
+        self._mounted.append(directory)
+        self.state(number).mkdir(parents=True, exist_ok=True)
+
+    def unmount(self, number: int) -> None:
+        """Do what the shim does at the end, or when it got no lease."""
+        directory = self.lease_directory(number)
+        subprocess.run(["umount", "-l", str(directory)], check=True)
+        self._mounted.remove(directory)
+        directory.rmdir()
+        self.state(number).rmdir()
+
+    def put(self, number: int, spec: str = "file://one.json") -> Any:
+        body = {
+            "spec": spec,
+            "container": f"container{number}",
+            "runtime_state": str(self.state(number)),
+            "uid": 1000,
+            "gid": 1000,
+        }
+        return self.client.request("PUT", f"/v1/leases/{number:032x}", body)
+
+    def delete(self, number: int) -> None:
+        self.client.request("DELETE", f"/v1/leases/{number:032x}")
+
+    def lease_containers(self) -> list[str]:
+        return [lease["container"] for lease in self.client.get("/v1/leases")["leases"]]
+
+    def close(self) -> None:
+        if self.process is not None:
+            self.end(signal.SIGKILL)
+        for directory in self._mounted:
+            subprocess.run(["umount", "-l", str(directory)], check=True)
