@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import importlib
 import os
-import resource
 import signal
 import socket
 from pathlib import Path
@@ -24,25 +22,34 @@ from credspec.agent.host_identity import HOST_CACHE, HostIdentity, MachineKeytab
 from credspec.agent.identities import Identities, Identity
 from credspec.agent.journal import Journal
 from credspec.agent.leases import Leases
+from credspec.agent.process_safety import (
+    CAPABILITIES,
+    drop_capabilities,
+    forbid_core_dumps,
+    lock_memory,
+    overwrite_freed_memory,
+)
+from credspec.agent.service_notification import keep_watchdog_quiet, notify
 from credspec.directory.connection import LIBLDAP_ENVIRONMENT
 from credspec.directory.locator import DnsResolver, Locator
 from credspec.errors import UsageError
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 
-_PR_SET_DUMPABLE: Final = 4  # prctl(2)
 _SWEEP_SECONDS: Final = 30.0
 
 
 def prepare_process(config: Config) -> None:
     """Set what must stand before any native library is used; call once, at the very start.
 
-    No core dumps, no ptrace by others, private credential cache in memory, our own krb5.conf in
-    front of the system's, and an umask that shares nothing.
+    Freed memory is overwritten (the program starts over for that), no core dumps, no ptrace by
+    others, no swap, no capability but those needed; a private credential cache in memory, our own
+    krb5.conf in front of the system's, and an umask that shares nothing.
     """
+    overwrite_freed_memory()
     os.umask(0o077)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    forbid_core_dumps()
     _make_directories(config)
+    drop_capabilities(CAPABILITIES)
     system = os.environ.get("KRB5_CONFIG") or "/etc/krb5.conf"
     os.environ |= LIBLDAP_ENVIRONMENT | {
         "KRB5CCNAME": HOST_CACHE,
@@ -58,6 +65,8 @@ async def serve(config: Config) -> None:
         NotPermittedError: the host identity cannot be used at all.
     """
     _load_libraries()
+    if not lock_memory():
+        emit(Event.PROCESS_NOT_HARDENED, what="memory may be swapped: mlockall is not allowed")
     krb5_conf = AgentKrb5Conf(_krb5_conf_path(config))
     host_identity = MachineKeytab(config.keytab, config.principal)
     # A missing keytab is told at the start, not when the first container fails.
@@ -91,8 +100,12 @@ async def serve(config: Config) -> None:
     try:
         await web.SockSite(runner, listener).start()
         leases.adopt()
+        watchdog = asyncio.create_task(keep_watchdog_quiet())
+        notify("READY=1", f"STATUS={len(leases.all())} leases adopted")
         emit(Event.AGENT_READY, socket=str(config.agent_socket), leases=len(leases.all()))
         await _until_told(leases)
+        notify("STOPPING=1")
+        watchdog.cancel()
     finally:
         config.agent_socket.unlink(missing_ok=True)
         await runner.cleanup()

@@ -86,7 +86,9 @@ def read_managed_password(
     blob = entry.get(_PASSWORD.lower())
     if not blob:
         raise not_permitted(connection, facts, account)
-    return account, ManagedPassword.unpack(blob[0])
+    password = ManagedPassword.unpack(blob[0])
+    connection.overwrite_last_answer()
+    return account, password
 
 
 def read_key_version(connection: Connection, account: GroupManagedServiceAccount) -> int:

@@ -134,6 +134,14 @@ class Connection:
             for entry in found
         ]
 
+    def overwrite_last_answer(self) -> None:
+        """Let a longer answer take the place of the last one in the libraries' buffers.
+
+        libldap and libsasl keep the plain text of the last answer as long as the connection is
+        open. Raises as `search`.
+        """
+        self.search("", "(objectClass=*)", ("*", "+"), subtree=False)
+
     def close(self) -> None:
         """Close the connection; never fails."""
         with suppress(Exception):  # a broken connection is closed already

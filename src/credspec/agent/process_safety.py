@@ -1,0 +1,90 @@
+"""What the agent does to its own process before it holds a secret. Linux with glibc."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import sys
+from pathlib import Path
+from typing import Final
+
+from credspec.errors import CredspecError
+
+# capabilities(7): the numbers of linux/capability.h.
+CAPABILITIES: Final = {"CAP_CHOWN": 0, "CAP_DAC_OVERRIDE": 1}
+"""What the agent needs: to give tickets to a container's user, in a directory of that user."""
+
+_ALLOCATOR: Final = {
+    # Freed memory is overwritten; the thread caches would keep what they hold as it is.
+    "GLIBC_TUNABLES": "glibc.malloc.perturb=165:glibc.malloc.tcache_count=0",
+    # Python's own pools overwrite nothing.
+    "PYTHONMALLOC": "malloc",
+}
+_PR_SET_DUMPABLE: Final = 4
+_PR_CAPBSET_DROP: Final = 24
+_PR_SET_NO_NEW_PRIVS: Final = 38
+_CAPABILITY_VERSION: Final = 0x20080522
+_MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
+
+
+def overwrite_freed_memory() -> None:
+    """Start this program over with an allocator that overwrites what is freed, unless it runs so.
+
+    Passwords and keys are in bytes objects, in buffers of libldap and libkrb5; all of them are
+    freed soon, and freed memory keeps its contents otherwise.
+    """
+    if all(os.environ.get(name) == value for name, value in _ALLOCATOR.items()):
+        return
+    os.execve(sys.executable, sys.orig_argv, {**os.environ, **_ALLOCATOR})
+
+
+def forbid_core_dumps() -> None:
+    """Leave no core file, and let nobody but root trace this process."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def lock_memory() -> bool:
+    """Keep this process out of swap as far as the limits allow; return whether they do."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    return bool(libc.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT) == 0)
+
+
+def drop_capabilities(keep: dict[str, int]) -> None:
+    """Give up every capability but `keep`, for good, also for what this process might start.
+
+    Raises:
+        CredspecError: `capabilities`.
+    """
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    last = int(Path("/proc/sys/kernel/cap_last_cap").read_text("ascii"))
+    effective = _effective()
+    set_pcap = 8
+    if effective & 1 << set_pcap:
+        for number in set(range(last + 1)) - set(keep.values()):
+            _prctl(_PR_CAPBSET_DROP, number)
+    wanted = sum(1 << number for number in keep.values()) & effective
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
+    # Twice effective, permitted and inheritable: the lower and the upper 32 bits.
+    data = (ctypes.c_uint32 * 6)(wanted, wanted, 0, 0, 0, 0)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.capset(header, data) != 0:
+        raise CredspecError.of(
+            "capabilities", os.strerror(ctypes.get_errno()), where="capabilities of the process"
+        )
+
+
+def _effective() -> int:
+    for line in Path("/proc/self/status").read_text("ascii", "replace").splitlines():
+        if line.startswith("CapEff:"):
+            return int(line.split()[1], 16)
+    return 0
+
+
+def _prctl(option: int, value: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, value, 0, 0, 0) != 0:
+        raise CredspecError.of(
+            "capabilities", os.strerror(ctypes.get_errno()), where=f"prctl {option}"
+        )

@@ -1,0 +1,37 @@
+"""What a service tells the service manager: sd_notify(3) and its watchdog."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+
+
+def notify(*lines: str) -> bool:
+    """Send ``NAME=VALUE`` lines, such as ``READY=1``; return whether anybody listens."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+        try:
+            sender.connect("\0" + address[1:] if address.startswith("@") else address)
+            sender.sendall("\n".join(lines).encode())
+        except OSError:
+            return False
+    return True
+
+
+def watchdog_seconds() -> float | None:
+    """Return how often the service manager wants to hear from us, None if it does not."""
+    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return None
+    microseconds = os.environ.get("WATCHDOG_USEC", "")
+    return int(microseconds) / 1e6 if microseconds.isdecimal() and int(microseconds) else None
+
+
+async def keep_watchdog_quiet() -> None:
+    """Tell the service manager again and again that the event loop turns; ends if nobody asks."""
+    seconds = watchdog_seconds()
+    while seconds is not None:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(seconds / 3)
