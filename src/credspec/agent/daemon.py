@@ -38,18 +38,21 @@ from credspec.kerberos.krb5_conf import AgentKrb5Conf
 _SWEEP_SECONDS: Final = 30.0
 
 
-def prepare_process(config: Config) -> None:
+def prepare_process(config: Config) -> bool:
     """Set what must stand before any native library is used; call once, at the very start.
 
     Freed memory is overwritten (the program starts over for that), no core dumps, no ptrace by
     others, no swap, no capability but those needed; a private credential cache in memory, our own
-    krb5.conf in front of the system's, and an umask that shares nothing.
+    krb5.conf in front of the system's, and an umask that shares nothing. Returns whether swap
+    could be ruled out.
     """
     overwrite_freed_memory()
     os.umask(0o077)
     forbid_core_dumps()
     _make_directories(config)
+    is_locked = lock_memory()
     drop_capabilities(CAPABILITIES)
+    return is_locked
     system = os.environ.get("KRB5_CONFIG") or "/etc/krb5.conf"
     os.environ |= LIBLDAP_ENVIRONMENT | {
         "KRB5CCNAME": HOST_CACHE,
@@ -65,8 +68,6 @@ async def serve(config: Config) -> None:
         NotPermittedError: the host identity cannot be used at all.
     """
     _load_libraries()
-    if not lock_memory():
-        emit(Event.PROCESS_NOT_HARDENED, what="memory may be swapped: mlockall is not allowed")
     krb5_conf = AgentKrb5Conf(_krb5_conf_path(config))
     host_identity = MachineKeytab(config.keytab, config.principal)
     # A missing keytab is told at the start, not when the first container fails.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -36,7 +37,7 @@ def overwrite_freed_memory() -> None:
     """
     if all(os.environ.get(name) == value for name, value in _ALLOCATOR.items()):
         return
-    os.execve(sys.executable, sys.orig_argv, {**os.environ, **_ALLOCATOR})
+    os.execve(sys.executable, sys.orig_argv, {**os.environ, **_ALLOCATOR})  # noqa: S606
 
 
 def forbid_core_dumps() -> None:
@@ -46,7 +47,16 @@ def forbid_core_dumps() -> None:
 
 
 def lock_memory() -> bool:
-    """Keep this process out of swap as far as the limits allow; return whether they do."""
+    """Keep this process out of swap; return whether the limits allow it.
+
+    To be called while the process may still raise its limit.
+    """
+    unlimited = resource.RLIM_INFINITY
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (unlimited, unlimited))
+    if resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] != unlimited:
+        # Under a limit it would lack memory some day instead.
+        return False
     libc = ctypes.CDLL(None, use_errno=True)
     return bool(libc.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT) == 0)
 

@@ -30,8 +30,10 @@ def agent(config_path: Path | None) -> None:
 
     config = load_config(config_path)
     from credspec.agent.daemon import prepare_process, serve
-    from credspec.agent.events import configure_logging
+    from credspec.agent.events import Event, configure_logging, emit
 
-    prepare_process(config)
+    is_locked = prepare_process(config)
     configure_logging(config.log_format)
+    if not is_locked:
+        emit(Event.PROCESS_NOT_HARDENED, what="memory may be swapped: RLIMIT_MEMLOCK is limited")
     asyncio.run(serve(config))

@@ -168,4 +168,6 @@ def test_the_process_has_no_more_than_it_needs(agent: AgentProcess) -> None:
         assert int(status[name], 16) == 0b11, name  # CAP_CHOWN and CAP_DAC_OVERRIDE
     assert int(status["CapInh"], 16) == int(status["CapAmb"], 16) == 0
     assert status["NoNewPrivs"] == "1"
-    assert int(status["VmLck"].split()[0]) > 1000, "the memory is not locked"
+    # Out of swap, or it says that this host's limits do not allow it.
+    is_locked = int(status["VmLck"].split()[0]) > 1000
+    assert is_locked != ("process-not-hardened" in agent.log.read_text())
