@@ -52,12 +52,12 @@ def prepare_process(config: Config) -> bool:
     _make_directories(config)
     is_locked = lock_memory()
     drop_capabilities(CAPABILITIES)
-    return is_locked
     system = os.environ.get("KRB5_CONFIG") or "/etc/krb5.conf"
     os.environ |= LIBLDAP_ENVIRONMENT | {
         "KRB5CCNAME": HOST_CACHE,
         "KRB5_CONFIG": f"{_krb5_conf_path(config)}:{system}",
     }
+    return is_locked
 
 
 async def serve(config: Config) -> None:

@@ -1,8 +1,9 @@
-"""``credspec setup``: registers credspec with container engines, and takes it back."""
+"""``credspec setup``: registers credspec with systemd and container engines; takes it back."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import click
@@ -13,11 +14,39 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.group(
-    epilog=examples("credspec setup docker --dry-run"),
+    epilog=examples("credspec setup agent --dry-run", "credspec setup docker --dry-run"),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 def setup() -> None:
-    """Register credspec with container engines; --undo takes it back."""
+    """Register credspec with systemd and container engines; --undo takes it back."""
+
+
+@setup.command(epilog=examples("credspec setup agent --dry-run"))
+@click.option("--undo", is_flag=True, help="Take back what setup did.")
+@click.option("--dry-run", is_flag=True, help="Print the units, and change nothing.")
+@click.option("--docker-gateway", is_flag=True, help="Install the Docker gateway's unit too.")
+@click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def agent(*, undo: bool, dry_run: bool, docker_gateway: bool, output: str) -> None:
+    """Run the agent as a hardened systemd service, now and after every boot.
+
+    Run again, it changes nothing. Leases and their tickets stay through restarts.
+    """
+    from credspec.agent.systemd_setup import AGENT_UNIT, GATEWAY_UNIT, SystemdSetup
+
+    program = Path(sys.executable).with_name("credspec")
+    units = (AGENT_UNIT, GATEWAY_UNIT) if docker_gateway or undo else (AGENT_UNIT,)
+    plan = SystemdSetup(program=program, units=units)
+    changes = plan.undo(dry_run=dry_run) if undo else plan.apply(dry_run=dry_run)
+    if output == "json":
+        click.echo(json.dumps({"changes": changes, "dry_run": dry_run}))
+        return
+    if dry_run and not undo:
+        for unit in units:
+            click.echo(f"# {plan.unit_directory / unit}\n{plan.text(unit)}")
+    for change in changes:
+        click.echo(f"dry run, not done: {change}" if dry_run else change, err=dry_run)
+    if not changes:
+        click.echo("nothing to change")
 
 
 @setup.command(epilog=examples("credspec setup docker --dry-run"))

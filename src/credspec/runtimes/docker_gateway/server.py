@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from credspec.agent.service_notification import keep_watchdog_quiet, notify
 from credspec.errors import CredspecError, InvalidSpecError
 from credspec.runtimes.docker_gateway.connection import Connection
 from credspec.runtimes.docker_gateway.create_request import (
@@ -219,8 +220,12 @@ async def run(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, serving.cancel)
         say(f"listening on {listen}, forwarding to {upstream}")
+        watchdog = asyncio.create_task(keep_watchdog_quiet())
+        notify("READY=1", f"STATUS=forwarding to {upstream}")
         with contextlib.suppress(asyncio.CancelledError):
             await serving
+        notify("STOPPING=1")
+        watchdog.cancel()
 
 
 def affordable_connections(wanted: int) -> int:

@@ -1,0 +1,113 @@
+"""Installs the agent and the gateway as systemd services, and takes them away again."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+from credspec.errors import CredspecError, NotPermittedError, UsageError
+
+UNIT_DIRECTORY: Final = Path("/etc/systemd/system")
+AGENT_UNIT: Final = "credspec-agent.service"
+GATEWAY_UNIT: Final = "credspec-docker-gateway.service"
+_RUNNING_SYSTEMD: Final = Path("/run/systemd/system")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SystemdSetup:
+    """Which units to install, for which `program` (the absolute path of ``credspec``)."""
+
+    program: Path
+    units: tuple[str, ...] = (AGENT_UNIT,)
+    unit_directory: Path = UNIT_DIRECTORY
+
+    def text(self, unit: str) -> str:
+        """Return a unit's text.
+
+        Raises:
+            UsageError: `setup-program` if the program's path cannot be in a unit.
+        """
+        program = str(self.program)
+        if not program.startswith("/") or set(program) & set(" \t\n\"'\\%$;"):
+            raise UsageError.of(
+                "setup-program", f"{program!r} cannot be started by systemd", where="ExecStart"
+            )
+        template = resources.files("credspec.agent") / "units" / unit
+        return template.read_text("utf-8").replace("@PROGRAM@", program)
+
+    def apply(self, *, dry_run: bool = False) -> list[str]:
+        """Install, enable and start; return a line for each thing changed, none if all was so.
+
+        Raises:
+            CredspecError: `setup-write`, `systemd-missing`, `systemctl`.
+        """
+        changed = [unit for unit in self.units if self._installed(unit) != self.text(unit)]
+        if not dry_run and changed:
+            _require_systemd()
+            for unit in changed:
+                self._write(unit)
+            _systemctl("daemon-reload")
+        lines = [f"wrote {self.unit_directory / unit}" for unit in changed]
+        if changed and not dry_run:
+            _systemctl("enable", *changed)
+            _systemctl("restart", *changed)
+        return lines + [f"enabled and started {unit}" for unit in changed]
+
+    def undo(self, *, dry_run: bool = False) -> list[str]:
+        """Stop, disable and remove; return a line for each thing changed.
+
+        Raises:
+            CredspecError: `setup-write`, `systemd-missing`, `systemctl`.
+        """
+        there = [unit for unit in self.units if self._installed(unit) is not None]
+        if there and not dry_run:
+            _require_systemd()
+            _systemctl("disable", "--now", *there)
+            for unit in there:
+                (self.unit_directory / unit).unlink(missing_ok=True)
+            _systemctl("daemon-reload")
+        return [f"stopped and removed {self.unit_directory / unit}" for unit in there]
+
+    def _installed(self, unit: str) -> str | None:
+        try:
+            return (self.unit_directory / unit).read_text("utf-8")
+        except OSError:
+            return None
+
+    def _write(self, unit: str) -> None:
+        path = self.unit_directory / unit
+        temporary = path.with_name(f".{unit}.new")
+        try:
+            temporary.write_text(self.text(unit), "utf-8")
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            kind = NotPermittedError if isinstance(error, PermissionError) else CredspecError
+            raise kind.of(
+                "setup-write", error.strerror or str(error), where=str(path), remedy="run as root"
+            ) from None
+
+
+def _require_systemd() -> None:
+    if not _RUNNING_SYSTEMD.is_dir():
+        raise CredspecError.of(
+            "systemd-missing",
+            "systemd does not run here",
+            where="setup",
+            remedy="run `credspec agent` under your own service manager; --dry-run prints the unit",
+        )
+
+
+def _systemctl(*arguments: str) -> None:
+    result = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise CredspecError.of(
+            "systemctl",
+            (result.stderr or result.stdout).strip()[-400:],
+            where=f"systemctl {' '.join(arguments)}",
+            remedy="see `journalctl -u credspec-agent`",
+        )

@@ -1,0 +1,79 @@
+"""The units as text, and what systemd's own tools say of them; systemctl is not run here."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from credspec.agent.systemd_setup import AGENT_UNIT, GATEWAY_UNIT, SystemdSetup
+from credspec.errors import CredspecError, UsageError
+
+PROGRAM = Path(sys.executable).with_name("credspec")
+UNITS = (AGENT_UNIT, GATEWAY_UNIT)
+# What `systemd-analyze security` calls OK; 10 is a service without any protection.
+MOST = {AGENT_UNIT: 2.3, GATEWAY_UNIT: 1.7}
+
+
+@pytest.fixture(params=UNITS)
+def unit(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / request.param
+    path.write_text(SystemdSetup(program=PROGRAM).text(request.param))
+    return path
+
+
+def test_systemd_understands_every_line(unit: Path) -> None:
+    # The gateway's unit wants others that are not on every machine.
+    checked = subprocess.run(
+        ["systemd-analyze", "verify", "--recursive-errors=no", str(unit)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert unit.name not in checked.stderr
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_the_exposure_that_systemd_computes(
+    unit: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", str(unit)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    score = re.search(r"exposure level for \S+: ([0-9.]+)", shown)
+    assert score is not None, shown
+    with capsys.disabled():
+        print(f"\n{unit.name}: exposure {score[1]} ", end="")  # noqa: T201 - it is to be seen
+    assert float(score[1]) <= MOST[unit.name]
+
+
+@pytest.mark.parametrize("program", ["credspec", "/opt/my programs/credspec", "/opt/$x/credspec"])
+def test_programs_that_systemd_would_not_start(program: str) -> None:
+    with pytest.raises(UsageError, match="setup-program"):
+        SystemdSetup(program=Path(program)).text(AGENT_UNIT)
+
+
+def test_a_dry_run_changes_nothing(tmp_path: Path) -> None:
+    setup = SystemdSetup(program=PROGRAM, units=UNITS, unit_directory=tmp_path)
+    assert len(setup.apply(dry_run=True)) == 4
+    assert list(tmp_path.iterdir()) == []
+    assert setup.undo(dry_run=True) == []
+
+
+def test_what_is_installed_already_is_left_alone(tmp_path: Path) -> None:
+    setup = SystemdSetup(program=PROGRAM, unit_directory=tmp_path)
+    (tmp_path / AGENT_UNIT).write_text(setup.text(AGENT_UNIT))
+    assert setup.apply() == []
+
+
+def test_without_systemd_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("credspec.agent.systemd_setup._RUNNING_SYSTEMD", tmp_path / "absent")
+    with pytest.raises(CredspecError, match="systemd-missing"):
+        SystemdSetup(program=PROGRAM, unit_directory=tmp_path).apply()
+    assert list(tmp_path.iterdir()) == []
