@@ -37,9 +37,7 @@ def test_systemd_understands_every_line(unit: Path) -> None:
     assert checked.returncode == 0, checked.stderr
 
 
-def test_the_exposure_that_systemd_computes(
-    unit: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_exposure_that_systemd_computes(unit: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--no-pager", str(unit)],
         capture_output=True,

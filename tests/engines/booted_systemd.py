@@ -1,0 +1,101 @@
+"""A real systemd as the first process of its own namespaces, with no unit but those of the test."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+# Only stubs in place of the system's own units: those would clean /tmp, set sysctls and so on.
+_BOOT = """
+set -e
+mount --make-rprivate /
+# As systemd does on a host, if not in a container.
+mount --make-rshared /
+mount -t proc proc /proc
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir -p /run/lock /run/test
+mount -t tmpfs -o mode=755 tmpfs /var/log
+for path in $(awk '$2 ~ "^/sys/fs/cgroup" {print $2}' /proc/mounts | sort -r); do
+  umount -l $path
+done
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -t tmpfs -o mode=755 tmpfs /etc/systemd/system
+cd /etc/systemd/system
+for name in default sysinit basic multi-user shutdown umount network-online time-sync; do
+  printf '[Unit]\\nDescription=stub\\nDefaultDependencies=no\\n' > $name.target
+done
+export container=lxc SYSTEMD_UNIT_PATH=/etc/systemd/system
+unset NOTIFY_SOCKET
+exec /lib/systemd/systemd --system --unit=default.target --log-target=console --show-status=no
+"""
+
+
+class BootedSystemd:
+    """Boots at once; `run` runs commands beside its services."""
+
+    def __init__(self, log: Path) -> None:
+        command = ["unshare", "--pid", "--fork", "--mount", "--uts", "--ipc", "--cgroup"]
+        command += ["--kill-child", "bash", "-c", _BOOT]
+        with log.open("wb") as output:
+            self._unshare = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
+        self._log = log
+        self._wait_until_it_runs()
+
+    def _wait_until_it_runs(self) -> None:
+        end = time.monotonic() + 30
+        while True:
+            assert self._unshare.poll() is None, self._log.read_text()
+            assert time.monotonic() < end, self._log.read_text()
+            children = Path(f"/proc/{self._unshare.pid}/task/{self._unshare.pid}/children")
+            for child in children.read_text().split():
+                self.pid = int(child)
+                try:
+                    state = self.run("systemctl", "is-system-running").stdout.strip()
+                except OSError:
+                    continue
+                if state in {"running", "degraded"}:
+                    return
+            time.sleep(0.1)
+
+    def run(self, *command: str, given: str = "") -> subprocess.CompletedProcess[str]:
+        """Run a command in systemd's namespaces."""
+        enter = ["nsenter", f"--target={self.pid}", "--mount", "--pid", "--uts", "--ipc"]
+        return subprocess.run(
+            [*enter, "--cgroup", "--", *command],
+            input=given,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    def show(self, unit: str, name: str) -> str:
+        """Return a property of a unit."""
+        return self.run("systemctl", "show", "--value", f"--property={name}", unit).stdout.strip()
+
+    def pid_outside(self, unit: str) -> int:
+        """Return the main process of a unit by its number in this namespace; 0 if there is none."""
+        inside = int(self.show(unit, "MainPID") or 0)
+        if not inside:
+            return 0
+        namespace = Path(f"/proc/{self.pid}/ns/pid").readlink()
+        for status in Path("/proc").glob("[0-9]*/status"):
+            try:
+                lines = status.read_text().splitlines()
+                same = (status.parent / "ns/pid").readlink() == namespace
+            except OSError:
+                continue
+            numbers = next((line.split()[1:] for line in lines if line.startswith("NSpid:")), [])
+            if same and numbers[-1:] == [str(inside)]:
+                return int(numbers[0])
+        return 0
+
+    def close(self) -> None:
+        """End it and everything in it."""
+        os.kill(self.pid, signal.SIGKILL)
+        self._unshare.wait(30)

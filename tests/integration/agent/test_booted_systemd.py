@@ -1,0 +1,131 @@
+"""The agent under a real systemd with its hardened unit, installed by ``credspec setup agent``."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from booted_systemd import BootedSystemd
+
+from credspec.agent.systemd_setup import AGENT_UNIT
+from credspec.cli.new import NewSpecRequest, make_credential_spec
+from credspec.lab.domain import Lab
+
+CREDSPEC = str(Path(sys.executable).with_name("credspec"))
+LEASE = "0" * 31 + "1"
+PUT = f"""
+from pathlib import Path
+from credspec.agent.client import AgentClient
+client = AgentClient(Path("/run/credspec/agent.sock"))
+body = {{"spec": "file://one.json", "container": "c1", "runtime_state": "/run/test/state",
+         "uid": 1000, "gid": 1000}}
+print(client.request("PUT", "/v1/leases/{LEASE}", body)["accounts"])
+"""
+
+
+@pytest.fixture(scope="module")
+def booted(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BootedSystemd]:
+    found = BootedSystemd(tmp_path_factory.mktemp("systemd") / "log")
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def installed(
+    lab: Lab, booted: BootedSystemd, tmp_path_factory: pytest.TempPathFactory
+) -> BootedSystemd:
+    """The service with this domain's configuration, and a watchdog that does not wait a minute."""
+    specs = tmp_path_factory.mktemp("specs")
+    os.environ["KRB5_CONFIG"] = str(lab.krb5_conf)
+    make_credential_spec(NewSpecRequest(account_name="WebApp01", path=str(specs / "one.json")))
+    # /tmp is the service's own: what it shall see is copied to where it can.
+    text = (specs / "one.json").read_text()
+    config = f'spec_directory = "/run/test/specs"\n[host_identity]\nkeytab = "{lab.host_keytab}"\n'
+    drop_in = (
+        "[Service]\nWatchdogSec=2\nEnvironment=CREDSPEC_CONFIG=/run/test/config.toml\n"
+        f"Environment=KRB5_CONFIG={lab.krb5_conf}\n"
+    )
+    booted.run("mkdir", "-p", "/run/test/specs", f"/etc/systemd/system/{AGENT_UNIT}.d")
+    for path, content in (
+        ("/run/test/specs/one.json", text),
+        ("/run/test/config.toml", config),
+        (f"/etc/systemd/system/{AGENT_UNIT}.d/test.conf", drop_in),
+    ):
+        assert booted.run("tee", path, given=content).returncode == 0
+    done = booted.run(CREDSPEC, "setup", "agent")
+    assert done.returncode == 0, done.stderr
+    return booted
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def leases(booted: BootedSystemd) -> list[str]:
+    shown = booted.run("env", "CREDSPEC_CONFIG=/run/test/config.toml", CREDSPEC, "status",
+                       "--output", "json")  # fmt: skip
+    return [lease["container"] for lease in json.loads(shown.stdout or "{}").get("leases", ())]
+
+
+def test_it_runs_and_setup_again_changes_nothing(installed: BootedSystemd) -> None:
+    assert installed.show(AGENT_UNIT, "ActiveState") == "active"
+    assert installed.show(AGENT_UNIT, "UnitFileState") == "enabled"
+    assert leases(installed) == []
+    assert installed.run(CREDSPEC, "setup", "agent").stdout == "nothing to change\n"
+
+
+def test_it_has_no_more_than_it_needs(installed: BootedSystemd) -> None:
+    process = Path("/proc", str(installed.pid_outside(AGENT_UNIT)))
+    status = dict(
+        line.split(":\t", 1)
+        for line in (process / "status").read_text().splitlines()
+        if ":\t" in line
+    )
+    for name in ("CapPrm", "CapEff", "CapBnd"):
+        assert int(status[name], 16) == 0b11, name
+    assert status["NoNewPrivs"] == "1"
+    assert status["Seccomp"] == "2"
+    limits = (process / "limits").read_text()
+    assert "Max core file size        0                    0" in limits
+    environment = (process / "environ").read_bytes()
+    assert b"PYTHONMALLOC=malloc" in environment
+    writable = (process / "mountinfo").read_text()
+    assert any(" / " in line and " ro," in line for line in writable.splitlines())
+
+
+def test_a_lease_on_a_mount_made_later(installed: BootedSystemd) -> None:
+    """The shim mounts on the host; the service, in a mount namespace of its own, writes there."""
+    directory = f"/run/credspec/leases/{LEASE}"
+    assert installed.run("mkdir", "-p", directory, "/run/test/state").returncode == 0
+    assert installed.run("mount", "-t", "tmpfs", "lease", directory).returncode == 0
+    made = installed.run(sys.executable, "-c", PUT)
+    assert made.stdout == "['WebApp01']\n", made.stderr
+    listed = installed.run("stat", "-c", "%u %a %n", f"{directory}/krb5cc").stdout
+    assert listed.startswith("1000 600 ")
+    audit = installed.run("cat", "/var/log/credspec/audit.jsonl").stdout
+    assert json.loads(audit.splitlines()[-1])["decision"] == "granted"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hung"])
+def test_it_comes_back_with_its_leases(installed: BootedSystemd, number: signal.Signals) -> None:
+    before = installed.pid_outside(AGENT_UNIT)
+    os.kill(before, number)
+    wait_for(lambda: installed.pid_outside(AGENT_UNIT) not in {0, before})
+    wait_for(lambda: installed.show(AGENT_UNIT, "ActiveState") == "active")
+    assert leases(installed) == ["c1"]
+
+
+def test_undo_leaves_nothing_but_the_journal(installed: BootedSystemd) -> None:
+    assert installed.run(CREDSPEC, "setup", "agent", "--undo").returncode == 0
+    assert installed.show(AGENT_UNIT, "LoadState") == "not-found"
+    assert installed.run("ls", "/run/credspec/agent.sock").returncode != 0
+    assert installed.run(CREDSPEC, "setup", "agent", "--undo").stdout == "nothing to change\n"
