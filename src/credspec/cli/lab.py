@@ -44,13 +44,25 @@ def lab() -> None:
     """
 
 
-@lab.command(epilog=examples("credspec lab up --name other --realm CORP.TEST"))
+@lab.command(
+    epilog=examples(
+        "credspec lab up --name other --realm CORP.TEST",
+        "credspec lab up --name two --controllers 2",
+    )
+)
 @_NAME
 @click.option("--realm", default="EXAMPLE.TEST", show_default=True, help="Kerberos realm.")
 @click.option("--netbios", help="NetBIOS name.  [default: the realm's first part]")
-def up(name: str, realm: str, netbios: str | None) -> None:
+@click.option(
+    "--controllers",
+    type=click.IntRange(1, 2),
+    default=1,
+    show_default=True,
+    help="Domain controllers; the second one is added to a lab that is up.",
+)
+def up(name: str, realm: str, netbios: str | None, controllers: int) -> None:
     """Bring a lab up; one that is up stays as it is."""
-    from credspec.lab import provisioning
+    from credspec.lab import provisioning, second_controller
 
     started = time.monotonic()
     steps = 0
@@ -61,6 +73,8 @@ def up(name: str, realm: str, netbios: str | None) -> None:
         click.echo(f"{line} ...", err=True)
 
     found = provisioning.up(name, realm=realm, netbios=netbios, progress=progress)
+    if controllers > 1:
+        second_controller.up_second_controller(found, progress=progress)
     if steps:
         took = time.monotonic() - started
         click.echo(f"Lab {name!r} is up: domain {found.dns_domain}, {took:.1f} s.", err=True)
@@ -89,6 +103,7 @@ def down(name: str, every: bool) -> None:
 def status(output: str) -> None:
     """Show all labs of this machine."""
     from credspec.lab import domain
+    from credspec.lab.second_controller import find_second_controller
 
     rows: list[dict[str, Any]] = [
         {
@@ -97,10 +112,13 @@ def status(output: str) -> None:
             "domain": found.dns_domain,
             "dc": found.dc_host,
             "address": found.dc_address,
+            "second_controller": second
+            and {"dc": second.host, "addresses": second.addresses, "running": second.is_running()},
             "config": str(found.config_path),
             "specs": str(found.specs_directory),
         }
         for found in domain.all_labs()
+        for second in [find_second_controller(found)]
     ]
     if output == "json":
         click.echo(json.dumps(rows, indent=2))
@@ -108,7 +126,10 @@ def status(output: str) -> None:
         click.echo("No labs.")
     for row in rows if output == "text" else ():
         state = "up" if row["running"] else "not running"
-        click.echo(f"{row['name']}: {state}, domain {row['domain']}, {row['dc']} {row['address']}")
+        line = f"{row['name']}: {state}, domain {row['domain']}, {row['dc']} {row['address']}"
+        if row["second_controller"]:
+            line += ", {dc} {addresses[0]}".format_map(row["second_controller"])
+        click.echo(line)
 
 
 @lab.command(epilog=examples('eval "$(credspec lab env)"'))

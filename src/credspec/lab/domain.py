@@ -8,8 +8,6 @@ import json
 import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,17 +16,20 @@ from typing import Final
 
 from credspec.errors import CredspecError, NotFoundError, UsageError
 from credspec.lab import postgres
+from credspec.lab.controller_process import ControllerProcess
 from credspec.lab.namespaces import Plan, command_in, unmount_below
-from credspec.lab.network import LabNetwork
+from credspec.lab.network import LabNetwork, connects, remove_network
 from credspec.lab.service import Service, wait_for
 
 STATE_ROOT: Final = Path("/var/lib/credspec/labs")
 RUN_ROOT: Final = Path("/run/credspec-labs")
 DEFAULT_NAME: Final = "default"
-
+SECOND: Final = "dc2"
+"""The host name of a second domain controller, and of what belongs to it."""
+DELAY: Final = "delay"
+"""The service that delays a second controller's answers."""
 
 NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,18}[a-z0-9])?")
-_FAKETIME: Final = "/usr/lib/{machine}-linux-gnu/faketime/libfaketimeMT.so.1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,11 @@ class Lab:
     def dns_domain(self) -> str:
         """The domain's DNS name."""
         return self.realm.lower()
+
+    @property
+    def domain_dn(self) -> str:
+        """The domain's distinguished name."""
+        return "DC=" + self.dns_domain.replace(".", ",DC=")
 
     @property
     def dc_host(self) -> str:
@@ -113,32 +119,15 @@ class Lab:
 
     def is_running(self) -> bool:
         """Return whether the domain controller runs."""
-        return self._dc.pid() is not None
+        return self._dc.is_running()
 
     def start_dc(self, *, offset_seconds: int = 0) -> None:
         """Start the domain controller and wait until it answers; its clock may be off.
 
         Raises:
-            CredspecError: `lab-dc-start`.
+            CredspecError: `lab-timeout`.
         """
-        environment = dict(os.environ)
-        if offset_seconds:
-            library = _FAKETIME.format(machine=os.uname().machine)
-            environment |= {
-                "LD_PRELOAD": library,
-                "FAKETIME": f"{offset_seconds:+d}s",
-                # The event loop's timers run on the monotonic clock.
-                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            }
-        plan = Plan(
-            netns=self.network.namespace,
-            binds=self.etc_files(),
-            tmpfs=("/run/samba",),
-            own_processes=True,
-        )
-        samba = ["samba", "-i", "--no-process-group", "-s", str(self.smb_conf)]
-        self._dc.start(command_in(plan, samba), environment)
-        self._wait_until_answers()
+        self._dc.start(offset_seconds=offset_seconds)
 
     def stop_dc(self) -> None:
         """Stop the domain controller."""
@@ -146,11 +135,11 @@ class Lab:
 
     def pause_dc(self) -> None:
         """Freeze the domain controller: it takes connections and never answers."""
-        self._dc.signal_all(signal.SIGSTOP)
+        self._dc.pause()
 
     def resume_dc(self) -> None:
         """Let a frozen domain controller go on."""
-        self._dc.signal_all(signal.SIGCONT)
+        self._dc.resume()
 
     def start_postgres(self) -> bool:
         """Start PostgreSQL if it is installed; return whether it is."""
@@ -170,14 +159,17 @@ class Lab:
             keytab=self.directory / "postgres.keytab",
         )
         self._postgres.start(command_in(plan, command), dict(os.environ))
-        wait_for(lambda: _connects(self.network.address, 5432), "PostgreSQL", self._postgres.log)
+        wait_for(lambda: connects(self.network.address, 5432), "PostgreSQL", self._postgres.log)
         return True
 
     def down(self) -> None:
         """Remove the lab: processes, mounts, network, files. What is gone already is fine."""
-        for service in (self._postgres, self._dc):
+        second = self.directory / SECOND
+        for service in (Service(DELAY, second), Service(SECOND, second), self._postgres):
             service.stop()
+        self._dc.stop()
         unmount_below(self.run_directory)
+        remove_network(self.second_network)
         self.network.down()
         shutil.rmtree(self.run_directory, ignore_errors=True)
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -186,13 +178,23 @@ class Lab:
                 root.rmdir()  # only when the last lab has gone
 
     @property
+    def second_network(self) -> str:
+        """The name of a second controller's network; no lab's name has a dot."""
+        return f"{self.name}.{SECOND}"
+
+    @property
     def smb_conf(self) -> Path:
         """The domain controller's configuration."""
         return self.directory / "dc" / "etc" / "smb.conf"
 
     @property
-    def _dc(self) -> Service:
-        return Service("dc", self.directory)
+    def _dc(self) -> ControllerProcess:
+        return ControllerProcess(
+            service=Service("dc", self.directory),
+            network=self.network,
+            smb_conf=self.smb_conf,
+            etc_files=self.etc_files(),
+        )
 
     @property
     def _postgres(self) -> Service:
@@ -208,24 +210,6 @@ class Lab:
     def etc_files(self) -> dict[str, str]:
         """Return the files of /etc that a program of the lab sees replaced."""
         return {f"/etc/{name}": str(self.directory / name) for name in ("resolv.conf", "hosts")}
-
-    def _wait_until_answers(self) -> None:
-        command = ["ldapsearch", "-x", "-LLL", "-o", "nettimeout=2", "-s", "base", "-b", ""]
-        command += ["-H", f"ldap://{self.network.address}", "defaultNamingContext"]
-        prefix = command_in(Plan(netns=self.network.namespace, binds=self.etc_files()), command)
-
-        def answers() -> bool:
-            found = subprocess.run(prefix, capture_output=True, check=False)
-            return b"defaultNamingContext:" in found.stdout
-
-        wait_for(
-            lambda: (
-                all(_connects(self.network.address, port) for port in (53, 88, 389, 636))
-                and answers()
-            ),
-            "the domain controller",
-            self._dc.log,
-        )
 
 
 def open_lab(name: str = DEFAULT_NAME) -> Lab:
@@ -292,11 +276,3 @@ def valid(value: str, form: re.Pattern[str], what: str) -> str:
             expected=f"the form {form.pattern}",
         )
     return value
-
-
-def _connects(address: str, port: int) -> bool:
-    try:
-        with socket.create_connection((address, port), timeout=1):
-            return True
-    except OSError:
-        return False

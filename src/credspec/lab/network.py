@@ -8,13 +8,18 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
+import socket
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from credspec.errors import CredspecError
 
 _POOL: Final = ipaddress.IPv4Network("10.213.0.0/16")
+_POOL6: Final = ipaddress.IPv6Network("fd00:213::/64")
+_IPV6_DISABLED: Final = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
+_CONNECT_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +35,17 @@ class LabNetwork:
     def of(cls, name: str, subnet: ipaddress.IPv4Network) -> LabNetwork:
         """Return the network of the lab `name` in a /30 `subnet`."""
         host, inside = subnet.hosts()
-        # An interface's name has 15 characters at most.
-        short = hashlib.blake2s(name.encode(), digest_size=5).hexdigest()
-        return cls(f"credspec-{name}", f"cs{short}", str(host), str(inside))
+        return cls(*_names(name), str(host), str(inside))
+
+    @property
+    def host_address6(self) -> str:
+        """The host's IPv6 address in this network, once `add_ipv6` was called."""
+        return _ipv6(self.host_address)
+
+    @property
+    def address6(self) -> str:
+        """The IPv6 address inside, once `add_ipv6` was called."""
+        return _ipv6(self.address)
 
     def up(self) -> None:
         """Make the namespace and the interfaces.
@@ -72,18 +85,70 @@ class LabNetwork:
             ip(*inside, "addr", "add", near.address, "peer", far.address, *interface)
             ip(*inside, "link", "set", far.host_interface, "up")
 
+    def add_ipv6(self) -> None:
+        """Give both ends of the network their IPv6 addresses; to do it again is fine.
+
+        Raises:
+            CredspecError: `lab-network`.
+        """
+        ip("addr", "replace", f"{self.host_address6}/126", "dev", self.host_interface, "nodad")
+        inside = ("-n", self.namespace)
+        ip(*inside, "addr", "replace", f"{self.address6}/126", "dev", "eth0", "nodad")
+
+    def connect_ipv6(self, other: LabNetwork) -> None:
+        """Let two namespaces that `connect` has connected reach each other by IPv6 as well.
+
+        Raises:
+            CredspecError: `lab-network`.
+        """
+        for near, far in ((self, other), (other, self)):
+            peer = ("peer", far.address6, "dev", far.host_interface, "nodad")
+            ip("-n", near.namespace, "addr", "replace", near.address6, *peer)
+
+    def remove_ipv6(self) -> None:
+        """Take back what `add_ipv6` gave; what is not there is fine."""
+        for where, address, interface in (
+            ((), self.host_address6, self.host_interface),
+            (("-n", self.namespace), self.address6, "eth0"),
+        ):
+            command = ["ip", *where, "addr", "del", f"{address}/126", "dev", interface]
+            subprocess.run(command, capture_output=True, check=False)
+
     def is_connected(self, other: LabNetwork) -> bool:
         """Return whether `connect` has connected the two, and both are still there."""
         command = ["ip", "-n", self.namespace, "link", "show", other.host_interface]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
+    def disconnect(self, other: LabNetwork) -> None:
+        """Undo `connect`; what is not there is fine."""
+        command = ["ip", "-n", self.namespace, "link", "del", other.host_interface]
+        subprocess.run(command, capture_output=True, check=False)
+
     def down(self) -> None:
         """Remove what `up` made; what is not there is fine."""
-        for arguments in (
-            ("link", "del", self.host_interface),
-            ("netns", "del", self.namespace),
-        ):
-            subprocess.run(["ip", *arguments], capture_output=True, check=False)
+        _remove(self.namespace, self.host_interface)
+
+
+def remove_network(name: str) -> None:
+    """Remove the network of that name, whatever its addresses; what is not there is fine."""
+    _remove(*_names(name))
+
+
+def has_ipv6() -> bool:
+    """Return whether this machine has IPv6."""
+    try:
+        return _IPV6_DISABLED.read_text("ascii").strip() == "0"
+    except OSError:
+        return False
+
+
+def connects(address: str, port: int) -> bool:
+    """Return whether a TCP connection is taken."""
+    try:
+        with socket.create_connection((address, port), timeout=_CONNECT_SECONDS):
+            return True
+    except OSError:
+        return False
 
 
 def free_subnet() -> ipaddress.IPv4Network:
@@ -120,3 +185,21 @@ def ip(*arguments: str) -> str:
             remedy="network namespaces need root and the package iproute2",
         )
     return result.stdout
+
+
+def _names(name: str) -> tuple[str, str]:
+    """Return the namespace and the host's interface of a network."""
+    # An interface's name has 15 characters at most.
+    short = hashlib.blake2s(name.encode(), digest_size=5).hexdigest()
+    return f"credspec-{name}", f"cs{short}"
+
+
+def _remove(namespace: str, host_interface: str) -> None:
+    for arguments in (("link", "del", host_interface), ("netns", "del", namespace)):
+        subprocess.run(["ip", *arguments], capture_output=True, check=False)
+
+
+def _ipv6(address: str) -> str:
+    """Return the IPv6 address that goes with an address of the pool."""
+    offset = int(ipaddress.IPv4Address(address)) - int(_POOL.network_address)
+    return str(_POOL6.network_address + offset)

@@ -11,6 +11,7 @@ import secrets
 import shutil
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from credspec.errors import CredspecError, UsageError
@@ -187,12 +188,15 @@ def _provision(lab: Lab, password: str) -> None:
     command += ["--option=interfaces=eth0 lo", "--option=bind interfaces only=yes"]
     (lab.directory / "dc").mkdir(mode=0o700)
     run_tool(command_in(Plan(netns=lab.network.namespace, binds=lab.etc_files()), command))
-    # No forwarder: a name outside the lab is unknown at once, not after a time-out. No log of the
-    # system's configuration either: the last one named counts.
-    smb_conf = lab.smb_conf
+    keep_to_itself(lab.smb_conf)
+
+
+def keep_to_itself(smb_conf: Path) -> None:
+    """Let a controller neither ask name servers outside the lab nor write the system's log."""
     lines = smb_conf.read_text("utf-8").splitlines()
+    # No forwarder: a name outside the lab is unknown at once, not after a time-out.
     kept = [line for line in lines if not re.match(r"\s*(dns forwarder|log file|max log)", line)]
-    log = f"\tlog file = {lab.directory}/dc/log.%m\n\tmax log size = 1000"
+    log = f"\tlog file = {smb_conf.parent.parent}/log.%m\n\tmax log size = 1000"
     text = "\n".join(kept).replace("[global]", f"[global]\n{log}", 1)
     smb_conf.write_text(text + "\n", "utf-8")
 
@@ -216,7 +220,7 @@ def _populate(lab: Lab) -> None:
         if account != DISABLED:
             tool("user", "enable", f"{account}$")
         if account != FORBIDDEN:
-            group = f"CN=WebAppHosts,CN=Users,{_domain_dn(lab)}"
+            group = f"CN=WebAppHosts,CN=Users,{lab.domain_dn}"
             reader = group if account == "WebApp02" else HOST_ACCOUNT
             tool(
                 *("service-account", "group-msa-membership", "add"),
@@ -254,14 +258,10 @@ def _name_services(lab: Lab) -> None:
 
 def _declare_aes(lab: Lab, account: str) -> None:
     """Let the KDC make AES tickets for a service whose host never told it that it may."""
-    dn = f"CN={account},CN=Computers,{_domain_dn(lab)}"
+    dn = f"CN={account},CN=Computers,{lab.domain_dn}"
     ldif = f"dn: {dn}\nchangetype: modify\nreplace: msDS-SupportedEncryptionTypes\n"
     ldif += "msDS-SupportedEncryptionTypes: 24\n"
     run_tool(["ldbmodify", "-H", str(lab.directory / "dc/private/sam.ldb")], ldif)
-
-
-def _domain_dn(lab: Lab) -> str:
-    return "DC=" + lab.dns_domain.replace(".", ",DC=")
 
 
 def _require_programs() -> None:

@@ -1,0 +1,346 @@
+"""A second domain controller of a lab's domain, in a network namespace of its own."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from credspec.directory.locator import DnsResolver
+from credspec.errors import CredspecError, UnreachableError
+from credspec.lab.controller_process import ControllerProcess
+from credspec.lab.delayed_link import DelayedLink
+from credspec.lab.domain import DELAY, SECOND, Lab, run_tool
+from credspec.lab.namespaces import Plan, command_in
+from credspec.lab.network import LabNetwork, free_subnet, has_ipv6, ip, remove_network
+from credspec.lab.provisioning import Progress, keep_to_itself
+from credspec.lab.service import Service, wait_for
+
+_SERVICES: Final = ("_ldap._tcp.dc._msdcs", "_kerberos._tcp.dc._msdcs", "_kerberos._udp")
+_RECORD: Final = "controller.json"
+_DNS_SECONDS: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class SecondController:
+    """A second domain controller that is up, or was; made by `up_second_controller`.
+
+    With `ipv6`, both controllers of the domain have IPv6 addresses too.
+    """
+
+    lab: Lab
+    network: LabNetwork
+    ipv6: bool
+
+    @property
+    def name(self) -> str:
+        """The host name, without the domain."""
+        return SECOND
+
+    @property
+    def host(self) -> str:
+        """The DNS name."""
+        return f"{self.name}.{self.lab.dns_domain}"
+
+    @property
+    def address(self) -> str:
+        """The IPv4 address, also of its DNS server."""
+        return self.network.address
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """All addresses that DNS has of it."""
+        return _addresses(self.network, ipv6=self.ipv6)
+
+    @property
+    def directory(self) -> Path:
+        """What the controller keeps."""
+        return self.lab.directory / self.name
+
+    @property
+    def smb_conf(self) -> Path:
+        """The controller's configuration."""
+        return self.directory / "dc" / "etc" / "smb.conf"
+
+    @property
+    def log(self) -> Path:
+        """What the controller prints."""
+        return self._process.service.log
+
+    @property
+    def account(self) -> str:
+        """Its account in the domain."""
+        return f"{self.name.upper()}$"
+
+    @property
+    def database(self) -> tuple[str, ...]:
+        """The options by which Samba's tools use its database instead of the first one's."""
+        return ("-s", str(self.smb_conf), "-H", f"{self.directory}/dc/private/sam.ldb")
+
+    def is_running(self) -> bool:
+        """Return whether the controller runs, frozen or cut off or not."""
+        return self._process.is_running()
+
+    def start(self, *, offset_seconds: int = 0) -> None:
+        """Start the controller and wait until it answers; its clock may be off.
+
+        One that is cut off cannot answer.
+
+        Raises:
+            CredspecError: `lab-timeout`.
+        """
+        self._process.start(offset_seconds=offset_seconds)
+
+    def stop(self) -> None:
+        """Stop the controller: its host refuses connections."""
+        self._process.stop()
+
+    def pause(self) -> None:
+        """Freeze the controller: it takes connections and never answers."""
+        self._process.pause()
+
+    def resume(self) -> None:
+        """Let a frozen controller go on."""
+        self._process.resume()
+
+    def cut_off(self) -> None:
+        """Take its links down: nobody reaches its host any more, nor does the other controller.
+
+        Raises:
+            CredspecError: `lab-network`.
+        """
+        for interface in self._interfaces:
+            ip("-n", self.network.namespace, "link", "set", interface, "down")
+
+    def reconnect(self) -> None:
+        """Take the links up that `cut_off` took down; to do it again is fine.
+
+        Raises:
+            CredspecError: `lab-network`.
+        """
+        inside = ("-n", self.network.namespace)
+        for interface in self._interfaces:
+            ip(*inside, "link", "set", interface, "up")
+        # The routes and the IPv6 addresses went with the links.
+        ip(*inside, "route", "replace", "default", "via", self.network.host_address)
+        if self.ipv6:
+            self.network.add_ipv6()
+            self.network.connect_ipv6(self.lab.network)
+
+    def delay(self, milliseconds: int) -> None:
+        """Let all its answers to the host and beyond leave so much later; 0 ends that.
+
+        Raises:
+            CredspecError: `lab-network`, `lab-timeout`.
+        """
+        link = DelayedLink(self.network.namespace, "eth0", Service(DELAY, self.directory))
+        link.delay(milliseconds)
+
+    def replicate(self) -> None:
+        """Bring the domain's accounts to the same state at both controllers, now.
+
+        They do so by themselves after some seconds.
+
+        Raises:
+            CredspecError: `lab-samba-tool`.
+        """
+        for target, source in ((self.host, self.lab.dc_host), (self.lab.dc_host, self.host)):
+            _ask_controllers(self.lab, "replicate", target, source, self.lab.domain_dn)
+
+    def down(self) -> None:
+        """Remove the controller, and what the domain and the lab have of it.
+
+        What is gone already is fine; if it fails it can be done again. The first controller must
+        not be frozen.
+
+        Raises:
+            CredspecError: `lab-samba-tool`.
+        """
+        self.delay(0)
+        self.stop()
+        self.lab.network.disconnect(self.network)
+        remove_network(self.lab.second_network)
+        _write_files(self, present=False)
+        if _has_account(self):
+            self.lab.samba_tool("domain", "demote", f"--remove-other-dead-server={self.name}")
+        if self.ipv6:
+            self.lab.network.remove_ipv6()
+            if self.lab.is_running():
+                # Stopped, it does so itself when it starts.
+                _update_dns(self.lab)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    @property
+    def _process(self) -> ControllerProcess:
+        return ControllerProcess(
+            service=Service(self.name, self.directory),
+            network=self.network,
+            smb_conf=self.smb_conf,
+            etc_files=self.lab.etc_files(),
+        )
+
+    @property
+    def _interfaces(self) -> tuple[str, str]:
+        """The interfaces inside: to the host, and to the first controller."""
+        return ("eth0", self.lab.network.host_interface)
+
+
+def find_second_controller(lab: Lab) -> SecondController | None:
+    """Return a lab's second controller, running or not; None if it has none."""
+    try:
+        raw = json.loads((lab.directory / SECOND / _RECORD).read_text("utf-8"))
+        network = LabNetwork.of(lab.second_network, ipaddress.IPv4Network(raw["subnet"]))
+        return SecondController(lab, network, bool(raw["ipv6"]))
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def up_second_controller(lab: Lab, *, progress: Progress = lambda _: None) -> SecondController:
+    """Bring up a second controller of a lab's domain and return it.
+
+    One that is up already is returned as it is. When it returns, DNS knows both controllers
+    wherever it is asked, and both have the same accounts. Where the machine has IPv6, both have
+    IPv6 addresses from now on; the first one starts anew for that. If it fails or is interrupted,
+    nothing is left.
+
+    Raises:
+        CredspecError: of the step that failed.
+    """
+    existing = find_second_controller(lab)
+    if existing is not None:
+        if existing.is_running():
+            return existing
+        progress("Removing a second controller that did not end well")
+        existing.down()
+    subnet = free_subnet()
+    second = SecondController(lab, LabNetwork.of(lab.second_network, subnet), has_ipv6())
+    try:
+        _build(second, subnet, progress)
+    except BaseException:
+        second.down()
+        raise
+    return second
+
+
+def _build(second: SecondController, subnet: ipaddress.IPv4Network, progress: Progress) -> None:
+    lab = second.lab
+    second.directory.mkdir(mode=0o700)
+    record = {"subnet": str(subnet), "ipv6": second.ipv6}
+    (second.directory / _RECORD).write_text(json.dumps(record), "utf-8")
+    second.network.up()
+    lab.network.connect(second.network)
+    second.reconnect()
+    if second.ipv6:
+        progress(f"Starting {lab.dc_host} anew with an IPv6 address")
+        lab.network.add_ipv6()
+        # The server looks at its addresses only when it starts.
+        lab.stop_dc()
+    lab.start_dc()
+    _write_files(second, present=True)
+    progress(f"Joining {second.host} to the domain")
+    _join(second)
+    progress(f"Starting {second.host}")
+    second.start()
+    with (lab.directory / "ca.pem").open("ab") as file:
+        file.write((second.directory / "dc/private/tls/ca.pem").read_bytes())
+    # Else the first controller takes the second for a source only minutes later.
+    _ask_controllers(lab, "kcc", lab.dc_host)
+    progress("Waiting until DNS knows both")
+    wait_for(lambda: _is_known(second), "the controllers' DNS records", second.log)
+    second.replicate()
+
+
+def _join(second: SecondController) -> None:
+    lab = second.lab
+    # Samba takes a password from a file, where the list of processes does not show it.
+    with tempfile.TemporaryDirectory(dir=second.directory) as secrets:
+        credentials = Path(secrets, "credentials")
+        credentials.write_text(
+            f"username = Administrator\npassword = {lab.admin_password}\ndomain = {lab.netbios}\n",
+            "utf-8",
+        )
+        command = ["samba-tool", "domain", "join", lab.dns_domain, "DC"]
+        command += [f"--server={lab.dc_host}", f"--authentication-file={credentials}"]
+        command += ["--use-kerberos=off", "--dns-backend=SAMBA_INTERNAL"]
+        command += [f"--targetdir={second.directory / 'dc'}"]
+        command += [f"--option=netbios name={second.name.upper()}"]
+        command += [f"--option=log file={second.directory}/join.log"]
+        command += ["--option=ad dc functional level=2016"]
+        command += ["--option=interfaces=eth0 lo", "--option=bind interfaces only=yes"]
+        plan = Plan(netns=second.network.namespace, binds=lab.etc_files(), tmpfs=("/run/samba",))
+        run_tool(command_in(plan, command))
+    keep_to_itself(second.smb_conf)
+    # Else it has the name only some time after its first start, and the first one later still.
+    name = ("spn", "add", f"ldap/{second.host}", second.account)
+    lab.samba_tool(*name)
+    run_tool(["samba-tool", *name, *second.database])
+
+
+def _has_account(second: SecondController) -> bool:
+    try:
+        second.lab.samba_tool("computer", "show", second.account)
+    except CredspecError:
+        return False
+    return True
+
+
+def _is_known(second: SecondController) -> bool:
+    lab = second.lab
+    hosts = {lab.dc_host: _addresses(lab.network, ipv6=second.ipv6), second.host: second.addresses}
+    try:
+        for controller in (lab.dc_address, second.address):
+            resolver = DnsResolver(_DNS_SECONDS, nameserver=controller)
+            for service in _SERVICES:
+                found = resolver.srv(f"{service}.{lab.dns_domain}")
+                if {record.target.lower() for record in found} != set(hosts):
+                    return False
+            for host, addresses in hosts.items():
+                if set(resolver.addresses(host)) != set(addresses):
+                    return False
+    except UnreachableError:
+        return False
+    return True
+
+
+def _addresses(network: LabNetwork, *, ipv6: bool) -> tuple[str, ...]:
+    return (network.address, network.address6) if ipv6 else (network.address,)
+
+
+def _write_files(second: SecondController, *, present: bool) -> None:
+    """Let the lab's files name the second controller, or no longer."""
+    lab = second.lab
+    first = (lab.dc_address, f"{lab.dc_host} dc1")
+    named = [(address, f"{second.host} {second.name}") for address in second.addresses]
+    if second.ipv6:
+        named.append((lab.network.address6, first[1]))
+    for file, form, entries in (
+        ("hosts", "{} {}", named),
+        ("resolv.conf", "nameserver {}", [(second.address, "")]),
+        ("krb5.conf", "  kdc = {}", [(second.address, "")]),
+    ):
+        path = lab.directory / file
+        ours = [form.format(*entry) for entry in entries]
+        lines = [line for line in path.read_text("utf-8").splitlines() if line not in ours]
+        if present:
+            after = lines.index(form.format(*first)) + 1
+            lines[after:after] = ours
+        # In place: it is mounted over files of /etc.
+        path.write_text("\n".join(lines) + "\n", "utf-8")
+    if not present:
+        shutil.copyfile(lab.directory / "dc/private/tls/ca.pem", lab.directory / "ca.pem")
+
+
+def _ask_controllers(lab: Lab, *arguments: str) -> None:
+    """Run ``samba-tool drs`` as the first controller."""
+    command = ["samba-tool", "drs", *arguments, "-P", "-s", str(lab.smb_conf)]
+    run_tool(command_in(Plan(netns=lab.network.namespace, binds=lab.etc_files()), command))
+
+
+def _update_dns(lab: Lab) -> None:
+    """Let the first controller take records of addresses out of DNS that it has no more."""
+    command = ["samba_dnsupdate", "--use-samba-tool", "-s", str(lab.smb_conf)]
+    run_tool(command_in(Plan(netns=lab.network.namespace, binds=lab.etc_files()), command))
