@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import shutil
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,6 +25,7 @@ from credspec.lab.service import Service, wait_for
 _SERVICES: Final = ("_ldap._tcp.dc._msdcs", "_kerberos._tcp.dc._msdcs", "_kerberos._udp")
 _RECORD: Final = "controller.json"
 _DNS_SECONDS: Final = 2.0
+_ATTEMPTS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +133,10 @@ class SecondController:
         if self.ipv6:
             self.network.add_ipv6()
             self.network.connect_ipv6(self.lab.network)
+        # Else whoever looked for it in vain goes on believing so for a second.
+        ip("neigh", "flush", "dev", self.network.host_interface)
+        near = ("-n", self.lab.network.namespace)
+        ip(*near, "neigh", "flush", "dev", self.network.host_interface)
 
     def delay(self, milliseconds: int) -> None:
         """Let all its answers to the host and beyond leave so much later; 0 ends that.
@@ -149,29 +156,29 @@ class SecondController:
             CredspecError: `lab-samba-tool`.
         """
         for target, source in ((self.host, self.lab.dc_host), (self.lab.dc_host, self.host)):
-            _ask_controllers(self.lab, "replicate", target, source, self.lab.domain_dn)
+            _replicate(self.lab, target, source)
 
     def down(self) -> None:
         """Remove the controller, and what the domain and the lab have of it.
 
-        What is gone already is fine; if it fails it can be done again. The first controller must
-        not be frozen.
+        What is gone already is fine; if it fails it can be done again. The first controller is
+        started if it does not run.
 
         Raises:
-            CredspecError: `lab-samba-tool`.
+            CredspecError: `lab-samba-tool`; `lab-timeout`, also if the first controller is frozen.
         """
         self.delay(0)
         self.stop()
         self.lab.network.disconnect(self.network)
         remove_network(self.lab.second_network)
         _write_files(self, present=False)
+        self.lab.start_dc()
         if _has_account(self):
+            _forget_catalog(self)
             self.lab.samba_tool("domain", "demote", f"--remove-other-dead-server={self.name}")
         if self.ipv6:
             self.lab.network.remove_ipv6()
-            if self.lab.is_running():
-                # Stopped, it does so itself when it starts.
-                _update_dns(self.lab)
+            _update_dns(self.lab)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     @property
@@ -334,13 +341,41 @@ def _write_files(second: SecondController, *, present: bool) -> None:
         shutil.copyfile(lab.directory / "dc/private/tls/ca.pem", lab.directory / "ca.pem")
 
 
+def _replicate(lab: Lab, target: str, source: str) -> None:
+    for left in reversed(range(_ATTEMPTS)):
+        try:
+            _ask_controllers(lab, "replicate", target, source, lab.domain_dn)
+        except CredspecError:
+            # A connection from before a restart fails once more, and then is made anew.
+            if not left:
+                raise
+            time.sleep(1)
+        else:
+            return
+
+
 def _ask_controllers(lab: Lab, *arguments: str) -> None:
     """Run ``samba-tool drs`` as the first controller."""
-    command = ["samba-tool", "drs", *arguments, "-P", "-s", str(lab.smb_conf)]
-    run_tool(command_in(Plan(netns=lab.network.namespace, binds=lab.etc_files()), command))
+    _run_as_first(lab, "samba-tool", "drs", *arguments, "-P")
+
+
+def _forget_catalog(second: SecondController) -> None:
+    """Take the addresses of its global catalog out of DNS, which a demotion leaves there."""
+    lab = second.lab
+    zone = f"_msdcs.{lab.dns_domain}"
+    for address in second.addresses:
+        kind = "AAAA" if ":" in address else "A"
+        record = [lab.dc_address, zone, "gc", kind, address]
+        # Not there yet if it never came up.
+        with contextlib.suppress(CredspecError):
+            _run_as_first(lab, "samba-tool", "dns", "delete", *record, "-P")
 
 
 def _update_dns(lab: Lab) -> None:
     """Let the first controller take records of addresses out of DNS that it has no more."""
-    command = ["samba_dnsupdate", "--use-samba-tool", "-s", str(lab.smb_conf)]
-    run_tool(command_in(Plan(netns=lab.network.namespace, binds=lab.etc_files()), command))
+    _run_as_first(lab, "samba_dnsupdate", "--use-samba-tool")
+
+
+def _run_as_first(lab: Lab, *command: str) -> None:
+    plan = Plan(netns=lab.network.namespace, binds=lab.etc_files())
+    run_tool(command_in(plan, [*command, "-s", str(lab.smb_conf)]))
