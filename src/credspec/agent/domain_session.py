@@ -157,7 +157,9 @@ class DomainSession:
     def _connected(self) -> tuple[Connection, DomainFacts]:
         if self._connection is not None and self._facts is not None:
             return self._connection, self._facts
-        self.controllers = self._locator.locate(self.domain, port=self._transport.port)
+        # Where the controllers of this host's site were is where to look first.
+        site = next((dc.site for dc in self.controllers if dc.is_closest), None)
+        self.controllers = self._locator.locate(self.domain, port=self._transport.port, site=site)
         if self._krb5_conf is not None:
             addresses = [address for dc in self.controllers for address in dc.addresses]
             self._krb5_conf.set_kdcs(self.domain.upper(), addresses)

@@ -1,28 +1,36 @@
 """Domain controllers of a domain, found by DNS SRV records (MS-ADTS 6.3.6, RFC 2782).
 
-The order is RFC 2782's: lowest priority first, weighted at random within one. A controller that
-does not take a TCP connection in time goes to the end, so that a dead one costs one short deadline
-and not the long ones of the libraries behind.
+DNS names them, the LDAP ping (MS-ADTS 6.3.3) tells which are near and fit, and a TCP connection
+which are there, so that a dead one costs a short deadline and not the long ones of the libraries
+behind. The order is that of the host's site first, then RFC 2782's: lowest priority first, weighted
+at random within one. The ping is not authenticated: it orders and filters what DNS has named.
 """
 
 from __future__ import annotations
 
 import random
 import re
-import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
+from credspec.directory.controller_probe import (
+    Ping,
+    Probe,
+    Sight,
+    answers,
+    exchange_datagrams,
+    look,
+)
 from credspec.errors import UnreachableError, UsageError
 
 LDAP_PORT: Final = 389
 LDAPS_PORT: Final = 636
 
 _DNS_SECONDS: Final = 5.0
-_PROBE_SECONDS: Final = 1.0
 _MAX_CONTROLLERS: Final = 16
+_MAX_ADDRESSES: Final = 4
 _DNS_NAME: Final = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
     r"(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*",
@@ -42,10 +50,18 @@ class SrvRecord:
 
 @dataclass(frozen=True, slots=True)
 class DomainController:
-    """A domain controller: its DNS `host` name and its `addresses`, IPv4 or IPv6 in text form."""
+    """A domain controller: its DNS `host` name and its `addresses`, IPv4 or IPv6 in text form.
+
+    The rest is how it was seen, and no part of what it is, so does not count in comparisons: its
+    own Active Directory `site`, the time of its first answer by UDP or TCP, and whether it serves
+    this host's site.
+    """
 
     host: str
     addresses: tuple[str, ...]
+    site: str | None = field(default=None, compare=False)
+    latency_seconds: float | None = field(default=None, compare=False)
+    is_closest: bool = field(default=False, compare=False)
 
 
 class Resolver(Protocol):
@@ -158,37 +174,69 @@ def order_by_preference(
     return ordered
 
 
-def answers(address: str, port: int, seconds: float = _PROBE_SECONDS) -> bool:
-    """Return whether a TCP connection is taken within `seconds`."""
-    try:
-        with socket.create_connection((address, port), timeout=seconds):
-            return True
-    except OSError:
-        return False
-
-
 @dataclass(frozen=True, slots=True)
 class Locator:
-    """Finds the domain controllers of a domain; DNS, chance and probe can be replaced."""
+    """Finds the domain controllers of a domain; DNS, chance, probe and ping can be replaced."""
 
     resolver: Resolver
     choose: Callable[[int, int], int] = random.SystemRandom().randint
-    probe: Callable[[str, int], bool] = answers
+    probe: Probe = answers
+    ping: Ping = exchange_datagrams
 
-    def locate(self, domain: str, *, port: int = LDAP_PORT) -> list[DomainController]:
-        """Return the domain controllers of `domain` that answer on `port`, best first.
-
-        Each has only the addresses that answered; a single one is not probed. Blocks for at most
-        the deadlines of DNS and one probe, since all are probed at once.
+    def candidates(self, domain: str) -> list[DomainController]:
+        """Return the controllers that DNS names, by priority and weight, asking none of them.
 
         Raises:
             UsageError: `domain-name-invalid`.
             UnreachableError: `dns-unreachable`; `domain-not-found` if DNS knows no controller;
-                `dc-unreachable` if none takes a connection.
+                `dc-unreachable` if none of them has an address.
         """
         domain = valid_domain(domain)
+        addresses = self._addresses(self._of_domain(domain))
+        found = [DomainController(host, known) for host, known in addresses.items() if known]
+        if not found:
+            raise _unreachable(domain, "no domain controller has an address", addresses)
+        return found
+
+    def locate(
+        self, domain: str, *, port: int = LDAP_PORT, site: str | None = None
+    ) -> list[DomainController]:
+        """Return the domain controllers of `domain` that take TCP on `port`, best first.
+
+        `site` is the Active Directory site that this host was in before, if known; the answers
+        correct it. Each controller has only the addresses that took a connection. Those that say
+        that they are paused, read-only or of another domain are left out; those that say nothing,
+        where UDP is filtered, are not.
+
+        Blocks for the deadlines of DNS and for at most 3 seconds: all controllers are asked at
+        once, and those of the host's site once more if DNS names others there.
+
+        Raises:
+            UsageError: `domain-name-invalid`.
+            UnreachableError: `dns-unreachable`; `domain-not-found` if DNS knows no controller;
+                `dc-unreachable` if none takes a connection; `dc-unsuitable` if all that do say
+                that they cannot serve.
+        """
+        domain = valid_domain(domain)
+        everywhere = self._of_domain(domain)
+        near = self._of_site(domain, site)
+        view = _View(domain, port, self.ping, self.probe)
+        view.look_at(self._addresses([*near, *everywhere]))
+        actual = view.client_site()
+        if actual and actual != (site or "").lower() and not view.is_of_closest():
+            near = self._of_site(domain, actual)
+            view.look_at(self._addresses(near, known=view.hosts))
+        found = view.controllers()
+        if not found:
+            raise view.failure()
+        # Each SRV name is a candidate list of its own: the site's goes first, priorities order
+        # within a list, and closeness only within a priority (MS-ADTS 6.3.6, RFC 2782).
+        ranks = _ranks(near, everywhere)
+        return sorted(found, key=lambda dc: ranks.get(dc.host, _LAST).preference(dc))
+
+    def _of_domain(self, domain: str) -> list[SrvRecord]:
         name = f"_ldap._tcp.dc._msdcs.{domain}"
-        records = order_by_preference(self.resolver.srv(name), self.choose)[:_MAX_CONTROLLERS]
+        records = self._records(name)
         if not records:
             raise UnreachableError.of(
                 "domain-not-found",
@@ -197,27 +245,165 @@ class Locator:
                 expected="the domain controllers' SRV records",
                 remedy="check the domain name, and that this host asks the domain's DNS servers",
             )
-        candidates = [(r.target, a) for r in records for a in self.resolver.addresses(r.target)]
-        if len(candidates) == 1:
-            # With no choice to make, the connection itself is the probe.
-            alive = [True]
-        else:
-            with ThreadPoolExecutor(max_workers=max(1, len(candidates))) as pool:
-                alive = list(pool.map(lambda c: self.probe(c[1], port), candidates))
-        controllers: dict[str, list[str]] = {}
-        for (host, address), up in zip(candidates, alive, strict=True):
-            if up:
-                controllers.setdefault(host, []).append(address)
-        if not controllers:
-            tried = ", ".join(f"{h} ({a})" for h, a in candidates) or "hosts without an address"
-            raise UnreachableError.of(
-                "dc-unreachable",
-                f"no domain controller takes a connection on port {port}: {tried}",
-                where=f"domain {domain}",
-                remedy="check routes and firewalls, or start a domain controller "
-                "(Windows: error 1311, no logon servers)",
+        return records
+
+    def _of_site(self, domain: str, site: str | None) -> list[SrvRecord]:
+        # The name may come from an unauthenticated answer; one that DNS cannot hold has no records.
+        if site is None or "." in site or not _DNS_NAME.fullmatch(site):
+            return []
+        try:
+            return self._records(f"_ldap._tcp.{site.lower()}._sites.dc._msdcs.{domain}")
+        except UnreachableError:
+            return []
+
+    def _records(self, name: str) -> list[SrvRecord]:
+        # A target that is the root says that there is no such service (RFC 2782).
+        usable = [
+            replace(r, target=r.target.lower())
+            for r in self.resolver.srv(name)
+            if _DNS_NAME.fullmatch(r.target)
+        ]
+        return order_by_preference(usable, self.choose)
+
+    def _addresses(
+        self, records: Iterable[SrvRecord], known: Container[str] = ()
+    ) -> dict[str, tuple[str, ...]]:
+        """Resolve the first hosts of `records` that are not `known`, all at once."""
+        hosts = [h for h in dict.fromkeys(r.target for r in records) if h not in known]
+        hosts = hosts[:_MAX_CONTROLLERS]
+        with ThreadPoolExecutor(max_workers=_MAX_CONTROLLERS) as pool:
+            found = list(pool.map(self._addresses_or_error, hosts))
+        failures = [f for f in found if isinstance(f, UnreachableError)]
+        if failures and len(failures) == len(found):
+            raise failures[0]
+        return {
+            host: () if isinstance(each, UnreachableError) else each
+            for host, each in zip(hosts, found, strict=True)
+        }
+
+    def _addresses_or_error(self, host: str) -> tuple[str, ...] | UnreachableError:
+        try:
+            return tuple(dict.fromkeys(self.resolver.addresses(host)))[:_MAX_ADDRESSES]
+        except UnreachableError as error:
+            return error
+
+
+@dataclass(frozen=True, slots=True)
+class _Rank:
+    """Where a controller stands in DNS: in which list, and where in that."""
+
+    tier: int
+    priority: int
+    position: int
+
+    def preference(self, controller: DomainController) -> tuple[int, int, bool, int]:
+        return self.tier, self.priority, not controller.is_closest, self.position
+
+
+_LAST: Final = _Rank(2, 0, 0)
+
+
+def _ranks(*lists: Sequence[SrvRecord]) -> dict[str, _Rank]:
+    ranks: dict[str, _Rank] = {}
+    for tier, records in enumerate(lists):
+        for position, record in enumerate(records):
+            ranks.setdefault(record.target, _Rank(tier, record.priority, position))
+    return ranks
+
+
+class _View:
+    """What was seen of the controllers of one domain."""
+
+    def __init__(self, domain: str, port: int, ping: Ping, probe: Probe) -> None:
+        self.hosts: dict[str, tuple[str, ...]] = {}
+        self._domain = domain
+        self._port = port
+        self._ping = ping
+        self._probe = probe
+        self._sights: dict[str, Sight] = {}
+
+    def look_at(self, hosts: Mapping[str, tuple[str, ...]]) -> None:
+        self.hosts |= hosts
+        self._sights |= look(
+            {a for addresses in hosts.values() for a in addresses if a not in self._sights},
+            domain=self._domain,
+            port=self._port,
+            ping=self._ping,
+            probe=self._probe,
+        )
+
+    def client_site(self) -> str:
+        """Return this host's site in lower case as a controller of the domain sees it, or none."""
+        for host in self.hosts:
+            for sight in self._of(host).values():
+                answer = sight.answer
+                if answer and answer.client_site and answer.domain.lower() == self._domain:
+                    return answer.client_site.lower()
+        return ""
+
+    def is_of_closest(self) -> bool:
+        """Return whether there are controllers, and all serve this host's site."""
+        found = self.controllers()
+        return bool(found) and all(controller.is_closest for controller in found)
+
+    def controllers(self) -> list[DomainController]:
+        """Return the hosts that take connections, and do not say that they cannot serve."""
+        return [dc for host in self.hosts if (dc := self._controller(host)) is not None]
+
+    def failure(self) -> UnreachableError:
+        """Return why there are none."""
+        refusals = {
+            host: refusal
+            for host in self.hosts
+            if (refusal := self._refusal(host))
+            and any(s.takes_tcp for s in self._of(host).values())
+        }
+        if not refusals:
+            return _unreachable(
+                self._domain,
+                f"no domain controller takes a connection on port {self._port}",
+                self.hosts,
             )
-        return [DomainController(host, tuple(a)) for host, a in controllers.items()]
+        found = ", ".join(f"{host} {refusal}" for host, refusal in refusals.items())
+        return UnreachableError.of(
+            "dc-unsuitable",
+            f"no domain controller that takes a connection can serve: {found}",
+            where=f"domain {self._domain}",
+            expected="a writable domain controller of the domain, not paused",
+            remedy="make one reachable, or remove SRV records that are out of date (Windows: error "
+            "1355, the domain cannot be contacted)",
+        )
+
+    def _of(self, host: str) -> dict[str, Sight]:
+        return {address: self._sights[address] for address in self.hosts[host]}
+
+    def _refusal(self, host: str) -> str:
+        return next((s.refusal for s in self._of(host).values() if s.refusal), "")
+
+    def _controller(self, host: str) -> DomainController | None:
+        sights = {a: s for a, s in self._of(host).items() if s.takes_tcp and not s.refusal}
+        heard = [s.answer for s in sights.values() if s.answer is not None]
+        # What one address says holds for those that say nothing.
+        if not sights or (self._refusal(host) and not heard):
+            return None
+        return DomainController(
+            host,
+            tuple(sights),
+            site=next((answer.controller_site for answer in heard), "") or None,
+            latency_seconds=min(s.latency_seconds or 0.0 for s in sights.values()),
+            is_closest=any(answer.is_closest for answer in heard),
+        )
+
+
+def _unreachable(domain: str, found: str, hosts: Mapping[str, tuple[str, ...]]) -> UnreachableError:
+    tried = ", ".join(f"{host} ({a})" for host, addresses in hosts.items() for a in addresses)
+    return UnreachableError.of(
+        "dc-unreachable",
+        f"{found}: {tried or 'hosts without an address'}",
+        where=f"domain {domain}",
+        remedy="check routes and firewalls, or start a domain controller "
+        "(Windows: error 1311, no logon servers)",
+    )
 
 
 def valid_domain(domain: str) -> str:

@@ -8,12 +8,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from credspec.directory.clock import MAX_SKEW, read_controller_time
+from credspec.directory.controller_probe import answers
 from credspec.directory.locator import (
     DnsResolver,
     DomainController,
     Locator,
     SrvRecord,
-    answers,
     valid_domain,
 )
 from credspec.doctor.step import Finding, Step
@@ -30,9 +30,7 @@ _MAX_CONTROLLERS: Final = 10
 
 def _dns(examination: Examination) -> Finding:
     """Ask as the agent does: UDP, TCP after a truncated answer."""
-    controllers = Locator(DnsResolver(), probe=lambda _address, _port: True).locate(
-        _domain_of(examination), port=examination.config.transport.port
-    )
+    controllers = Locator(DnsResolver()).candidates(_domain_of(examination))
     examination.controllers = controllers[:_MAX_CONTROLLERS]
     shown = ", ".join(f"{dc.host} ({', '.join(dc.addresses)})" for dc in controllers[:4])
     more = f" and {len(controllers) - 4} more" if len(controllers) > 4 else ""  # noqa: PLR2004

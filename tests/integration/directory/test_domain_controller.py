@@ -25,6 +25,27 @@ def test_the_controller_is_located_by_dns(lab: Lab) -> None:
     assert found == [DomainController(lab.dc_host, (lab.dc_address,))]
 
 
+def test_the_controller_tells_its_site_and_is_found_by_it(lab: Lab) -> None:
+    [found] = Locator(DnsResolver()).locate(lab.dns_domain)
+    assert found.site == "Default-First-Site-Name"
+    assert found.is_closest
+    assert found.latency_seconds is not None
+    name = f"_ldap._tcp.{found.site}._sites.dc._msdcs.{lab.dns_domain}"
+    assert [record.target for record in DnsResolver().srv(name)] == [lab.dc_host]
+    assert Locator(DnsResolver()).locate(lab.dns_domain, site=found.site) == [found]
+
+
+def test_a_controller_of_another_domain_is_unsuitable(lab: Lab) -> None:
+    """As DNS records are that have outlived their controller."""
+
+    class Stale(DnsResolver):
+        def srv(self, name: str) -> Sequence[SrvRecord]:
+            return super().srv(name.replace("other.test", lab.dns_domain))
+
+    with pytest.raises(UnreachableError, match="does not serve the domain.*dc-unsuitable"):
+        Locator(Stale()).locate("other.test")
+
+
 def test_a_domain_that_dns_does_not_know(lab: Lab) -> None:
     del lab
     with pytest.raises(UnreachableError, match="domain-not-found"):
