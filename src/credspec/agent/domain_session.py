@@ -138,9 +138,12 @@ class DomainSession:
             self._drop_connection()
 
     def close(self) -> None:
-        """Close the connection, if there is one."""
-        with self._lock:
-            self._drop_connection()
+        """Close the connection, if there is one and nobody waits for an answer on it."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._drop_connection()
+            finally:
+                self._lock.release()
 
     def _with_connection(self, use: Callable[[Connection, DomainFacts], _T]) -> _T:
         with self._lock:

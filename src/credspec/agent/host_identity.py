@@ -109,7 +109,7 @@ class MachineKeytab:
         import krb5
 
         self._check_readable()
-        context = krb5.init_secure_context()
+        context = krb5.init_context()
         try:
             table = krb5.kt_resolve(context, f"FILE:{self.keytab}".encode())
             names = [

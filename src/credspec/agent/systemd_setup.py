@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import subprocess
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Final
 
+import credspec
 from credspec.errors import CredspecError, NotPermittedError, UsageError
 
 UNIT_DIRECTORY: Final = Path("/etc/systemd/system")
 AGENT_UNIT: Final = "credspec-agent.service"
 GATEWAY_UNIT: Final = "credspec-docker-gateway.service"
 _RUNNING_SYSTEMD: Final = Path("/run/systemd/system")
+_OUR_DIRECTORIES: Final = (Path(sys.prefix), Path(credspec.__file__).parent.parent)
+
+
+def _below_tmp(directories: Iterable[Path]) -> frozenset[Path]:
+    private = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108 - what PrivateTmp= replaces
+    return frozenset(d for d in directories if any(d.is_relative_to(tmp) for tmp in private))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SystemdSetup:
-    """Which units to install, for which `program` (the absolute path of ``credspec``)."""
+    """Which units to install, for which `program` (the absolute path of ``credspec``).
+
+    `hidden` are directories that the program needs and the service would not see by itself.
+    """
 
     program: Path
     units: tuple[str, ...] = (AGENT_UNIT,)
     unit_directory: Path = UNIT_DIRECTORY
+    hidden: frozenset[Path] = field(default_factory=lambda: _below_tmp(_OUR_DIRECTORIES))
 
     def text(self, unit: str) -> str:
         """Return a unit's text.
@@ -36,7 +49,12 @@ class SystemdSetup:
                 "setup-program", f"{program!r} cannot be started by systemd", where="ExecStart"
             )
         template = resources.files("credspec.agent") / "units" / unit
-        return template.read_text("utf-8").replace("@PROGRAM@", program)
+        text = template.read_text("utf-8").replace("@PROGRAM@", program)
+        if self.hidden:
+            # The service has a /tmp of its own.
+            bind = "".join(f"BindReadOnlyPaths={path}\n" for path in sorted(self.hidden))
+            text = text.replace("PrivateTmp=yes\n", f"PrivateTmp=yes\n{bind}")
+        return text
 
     def apply(self, *, dry_run: bool = False) -> list[str]:
         """Install, enable and start; return a line for each thing changed, none if all was so.

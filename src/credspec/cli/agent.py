@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import click
@@ -37,3 +38,5 @@ def agent(config_path: Path | None) -> None:
     if not is_locked:
         emit(Event.PROCESS_NOT_HARDENED, what="memory may be swapped: RLIMIT_MEMLOCK is limited")
     asyncio.run(serve(config))
+    # Threads may still wait for a domain controller; nobody wants what they bring.
+    os._exit(0)

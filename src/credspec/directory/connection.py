@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 LIBLDAP_ENVIRONMENT: Final = {"LDAPSASL_NOCANON": "on", "LDAPSASL_CBINDING": "tls-endpoint"}
 """What libldap must find in the environment when it is loaded."""
 
-_OPERATION_SECONDS: Final = 10.0
+_CONNECT_SECONDS: Final = 10.0
+_SEARCH_SECONDS: Final = 5.0
 _SEAL_STRENGTH: Final = 128  # bits; anything less is not AES
 _CONFIDENTIALITY_REQUIRED: Final = "0000202D"  # WERR_DS_CONFIDENTIALITY_REQUIRED
 
@@ -50,7 +51,7 @@ class Transport(StrEnum):
 class Connection:
     """A bound connection; use from one thread at a time.
 
-    Opening and searching block, with a deadline of ten seconds for each operation unless told.
+    Opening blocks for at most ten seconds, a search for at most five, unless told.
     """
 
     def __init__(self, connection: bonsai.LDAPConnection, client: bonsai.LDAPClient) -> None:
@@ -64,7 +65,7 @@ class Connection:
         transport: Transport = Transport.LDAP,
         *,
         ca_file: Path | None = None,
-        seconds: float = _OPERATION_SECONDS,
+        seconds: float = _CONNECT_SECONDS,
         anonymous: bool = False,
     ) -> Self:
         """Connect and bind; `anonymous` is good for the rootDSE alone.
@@ -110,7 +111,7 @@ class Connection:
         attributes: Sequence[str],
         *,
         subtree: bool = True,
-        seconds: float = _OPERATION_SECONDS,
+        seconds: float = _SEARCH_SECONDS,
     ) -> list[Entry]:
         """Search and return at most 100 entries, values as raw bytes.
 

@@ -29,6 +29,7 @@ LDAP_PORT: Final = 389
 LDAPS_PORT: Final = 636
 
 _DNS_SECONDS: Final = 5.0
+_NAMESERVER_SECONDS: Final = 1.0
 _MAX_CONTROLLERS: Final = 16
 _MAX_ADDRESSES: Final = 4
 _DNS_NAME: Final = re.compile(
@@ -84,6 +85,7 @@ class DnsResolver:
         self._seconds = seconds
         self._tcp = tcp
         self._nameserver = nameserver
+        self._answered: str | None = None
 
     def nameservers(self) -> Sequence[str]:
         """Return the addresses of the name servers that are asked; empty if there are none."""
@@ -119,8 +121,14 @@ class DnsResolver:
             resolver = dns.resolver.Resolver()
             if self._nameserver is not None:
                 resolver.nameservers = [self._nameserver]
+            # One that is silent costs this once, not with every question.
+            resolver.timeout = _NAMESERVER_SECONDS
+            resolver.nameservers = sorted(
+                map(str, resolver.nameservers), key=lambda server: server != self._answered
+            )
             # The trailing dot keeps search domains out of it.
             answer = resolver.resolve(f"{name}.", kind, tcp=self._tcp, lifetime=self._seconds)
+            self._answered = answer.nameserver
         except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
             return ()
         except dns.exception.DNSException as error:

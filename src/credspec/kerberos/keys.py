@@ -55,9 +55,7 @@ def derive_key(password: bytes, enctype: Enctype, salt: str) -> Key:
         return Key(enctype, md4(password))
     import krb5
 
-    block = krb5.c_string_to_key(
-        krb5.init_secure_context(), enctype, munged_utf8(password), salt.encode()
-    )
+    block = krb5.c_string_to_key(krb5.init_context(), enctype, munged_utf8(password), salt.encode())
     return Key(enctype, block.data)
 
 

@@ -55,8 +55,14 @@ class AgentKrb5Conf:
 def _text(libdefaults: Iterable[str], realms: Mapping[str, Iterable[str]]) -> str:
     stanzas: list[str] = []
     names: list[str] = []
-    for realm, addresses in realms.items():
-        kdcs = [f" kdc = {_bracketed(address)}" for address in addresses]
+    for realm, given in realms.items():
+        addresses = tuple(given)
+        # Each is also called the primary one: else libkrb5 looks for that in DNS with each request.
+        kdcs = [
+            f" {kind} = {_bracketed(address)}"
+            for kind in ("kdc", "master_kdc")
+            for address in addresses
+        ]
         if kdcs:
             stanzas += [f"{realm} = {{", *kdcs, "}"]
         names += [f".{realm.lower()} = {realm}", f"{realm.lower()} = {realm}"]

@@ -55,7 +55,7 @@ def ticket_from_keytab(principal: str, keytab: Path, *, into_cache: str | None =
     """
     import krb5
 
-    context = krb5.init_secure_context()
+    context = krb5.init_context()
     try:
         keys = krb5.kt_resolve(context, f"FILE:{keytab}".encode())
         return _as_exchange(context, principal, keys, into_cache=into_cache)
@@ -74,7 +74,7 @@ def ticket_from_password(principal: str, password: str, *, into_cache: str) -> T
     """
     import krb5
 
-    context = krb5.init_secure_context()
+    context = krb5.init_context()
     try:
         name = krb5.parse_name_flags(context, principal.encode())
         options = krb5.get_init_creds_opt_alloc(context)
@@ -103,7 +103,7 @@ def ticket_from_keys(principal: str, keys: Iterable[Key]) -> Ticket:
     """
     import krb5
 
-    context = krb5.init_secure_context()
+    context = krb5.init_context()
     try:
         name = krb5.parse_name_flags(context, principal.encode())
         # The keytab lives as long as this handle; its name must be unique within the process.
@@ -158,7 +158,7 @@ def ticket_from_managed_password(account: str, realm: str, password: ManagedPass
 def _salt_of_kdc(principal: str) -> str | None:
     import krb5
 
-    context = krb5.init_secure_context()
+    context = krb5.init_context()
     try:
         info = krb5.get_etype_info(context, krb5.parse_name_flags(context, principal.encode()))
     except krb5.Krb5Error:
@@ -307,7 +307,7 @@ def keytab_versions(keytab: Path, principal: str) -> frozenset[int]:
     """
     import krb5
 
-    context = krb5.init_secure_context()
+    context = krb5.init_context()
     try:
         table = krb5.kt_resolve(context, f"FILE:{keytab}".encode())
         return frozenset(

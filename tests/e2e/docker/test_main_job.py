@@ -113,11 +113,9 @@ def test_leases_survive_kill_9_of_the_agent(host) -> None:
     host.stop("agent", signal.SIGKILL)
     assert "WebApp01$" in host.shell("docker exec k1 klist").stdout
     host.start("agent")
-    end = time.monotonic() + 15
-    while host.acquisitions() == 0 and time.monotonic() < end:
-        time.sleep(0.05)
     assert host.leases() == [container]
-    assert host.acquisitions() == 1
+    # The ticket in the container is good: nobody needs to be asked.
+    assert host.acquisitions() == 0
     assert "WebApp01$" in host.shell("docker exec k1 klist").stdout
     host.shell("docker rm -f k1")
 
@@ -138,7 +136,7 @@ def test_a_replaced_ticket_reaches_the_running_container_and_no_link_is_followed
         "docker exec l1 sh -c 'rm /run/credspec/krb5cc; ln -s /etc/passwd /run/credspec/krb5cc'"
     )
     host.stop("agent")
-    host.start("agent")  # adopting writes the tickets anew
+    host.start("agent")  # a ticket that is missing is acquired at once
     end = time.monotonic() + 15
     while "WebApp01$" not in host.shell("docker exec l1 klist").stdout and time.monotonic() < end:
         time.sleep(0.1)

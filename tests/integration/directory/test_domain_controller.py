@@ -42,7 +42,7 @@ def test_a_controller_of_another_domain_is_unsuitable(lab: Lab) -> None:
         def srv(self, name: str) -> Sequence[SrvRecord]:
             return super().srv(name.replace("other.test", lab.dns_domain))
 
-    with pytest.raises(UnreachableError, match="does not serve the domain.*dc-unsuitable"):
+    with pytest.raises(UnreachableError, match=r"does not serve the domain.*dc-unsuitable"):
         Locator(Stale()).locate("other.test")
 
 

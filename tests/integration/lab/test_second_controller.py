@@ -238,12 +238,12 @@ def test_delayed_it_answers_late(lab: Lab, second: SecondController) -> None:
         second.delay(milliseconds)
         try:
             for address in second.addresses:
-                assert milliseconds / 1000 <= seconds_of(address) < milliseconds / 1000 + 0.2
-            assert seconds_of(lab.dc_address) < 0.1
+                assert milliseconds / 1000 <= seconds_of(address)
+            assert seconds_of(lab.dc_address) < seconds_of(second.address)
             assert answers(second.address)
         finally:
             second.delay(0)
-        assert seconds_of(second.address) < 0.1
+        assert seconds_of(second.address) < milliseconds / 1000
 
 
 def test_one_that_fails_halfway_leaves_nothing(

@@ -57,6 +57,15 @@ def test_programs_that_systemd_would_not_start(program: str) -> None:
         SystemdSetup(program=Path(program)).text(AGENT_UNIT)
 
 
+def test_an_installation_below_tmp_is_shown_to_the_service() -> None:
+    hidden = frozenset({Path("/x/venv"), Path("/x/src")})
+    text = SystemdSetup(program=Path("/x/venv/bin/credspec"), hidden=hidden).text(AGENT_UNIT)
+    assert "\nBindReadOnlyPaths=/x/src\nBindReadOnlyPaths=/x/venv\n" in text
+    assert "\nBindReadOnlyPaths" not in SystemdSetup(
+        program=Path("/opt/bin/credspec"), hidden=frozenset()
+    ).text(AGENT_UNIT)
+
+
 def test_a_dry_run_changes_nothing(tmp_path: Path) -> None:
     setup = SystemdSetup(program=PROGRAM, units=UNITS, unit_directory=tmp_path)
     assert len(setup.apply(dry_run=True)) == 4

@@ -16,6 +16,8 @@ GOLDEN = """\
  EXAMPLE.TEST = {
   kdc = 192.0.2.1
   kdc = [2001:db8::1]
+  master_kdc = 192.0.2.1
+  master_kdc = [2001:db8::1]
  }
 
 [domain_realm]
