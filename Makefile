@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test unit check bench lock install clean
+.PHONY: demo test unit check bench soak lock install clean
 
 demo: install
 	@$(BIN)/python demo/demo.py
@@ -21,6 +21,10 @@ check: .venv/.done
 
 bench: install
 	@$(BIN)/python benchmarks/run.py
+
+# An hour unless told: make soak SECONDS=600
+soak: install
+	@PYTHONPATH=tests:tests/engines $(BIN)/python tests/soak/soak.py --seconds $(or $(SECONDS),3600)
 
 install:
 	@packaging/install-debian-packages

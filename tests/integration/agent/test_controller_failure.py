@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from agent_process import AgentProcess
+from controllers import Controllers
 
 from credspec.cli.new import NewSpecRequest, make_credential_spec
 from credspec.errors import CredspecError, UnreachableError
@@ -71,45 +72,11 @@ def leasing(agent: AgentProcess) -> Leasing:
     return Leasing(agent)
 
 
-class Controllers:
-    """The two controllers by their host names."""
-
-    def __init__(self, lab: Lab, second: SecondController) -> None:
-        self._first, self._second = lab, second
-
-    def of(self, host: str) -> Lab | SecondController:
-        return self._first if host == self._first.dc_host else self._second
-
-    def other_than(self, host: str) -> str:
-        return self._second.host if host == self._first.dc_host else self._first.dc_host
-
-    def stop(self, host: str) -> None:
-        found = self.of(host)
-        found.stop_dc() if isinstance(found, Lab) else found.stop()
-
-    def start(self, host: str) -> None:
-        found = self.of(host)
-        found.start_dc() if isinstance(found, Lab) else found.start()
-
-    def pause(self, host: str) -> None:
-        found = self.of(host)
-        found.pause_dc() if isinstance(found, Lab) else found.pause()
-
-    def resume(self, host: str) -> None:
-        found = self.of(host)
-        found.resume_dc() if isinstance(found, Lab) else found.resume()
-
-
 @pytest.fixture
 def controllers(lab: Lab, second: SecondController) -> Iterator[Controllers]:
-    yield Controllers(lab, second)
-    second.delay(0)
-    second.reconnect()
-    lab.resume_dc()
-    second.resume()
-    for host, running in ((lab.dc_host, lab.is_running()), (second.host, second.is_running())):
-        if not running:
-            Controllers(lab, second).start(host)
+    found = Controllers(lab, second)
+    yield found
+    found.mend()
 
 
 def test_one_that_is_stopped_is_replaced_and_taken_again_when_it_is_back(
