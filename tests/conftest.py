@@ -39,9 +39,9 @@ def host_mounts() -> Iterator[int]:
 
 @pytest.fixture(scope="session")
 def lab(host_mounts: int) -> Iterator[Lab]:
-    """The domain of this run."""
+    """The domain of this run; two runs side by side need two names."""
     own_mount_namespace()
-    found = provisioning.up("test")
+    found = provisioning.up(os.environ.get("CREDSPEC_TEST_LAB", "test"))
     try:
         for name in ("resolv.conf", "hosts"):
             bind(found.directory / name, Path("/etc", name).resolve())

@@ -25,6 +25,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import PayloadEncodingError
 
 from credspec.agent.audit import Caller
 from credspec.agent.events import Event, emit
@@ -137,11 +138,17 @@ async def _make_lease(request: web.Request) -> web.Response:
 
 
 async def _json_body(request: web.Request) -> object:
+    if (request.content_length or 0) > _MAX_BODY_BYTES:
+        raise web.HTTPRequestEntityTooLarge(_MAX_BODY_BYTES, request.content_length or 0)
+    if "Content-Encoding" in request.headers:
+        raise web.HTTPUnsupportedMediaType
     try:
         async with asyncio.timeout(_BODY_SECONDS):
             return json.loads(await request.text())
     except TimeoutError:
         raise web.HTTPRequestTimeout from None
+    except PayloadEncodingError:
+        raise web.HTTPBadRequest from None
     except (ValueError, RecursionError, LookupError):
         raise UsageError.of("request-not-json", "the body is not JSON", where="request") from None
 

@@ -76,6 +76,7 @@ class _Domain:
         self.keeper: asyncio.Task[None] | None = None
         self.refreshing: set[asyncio.Task[None]] = set()
         self.last_error: CredspecError | None = None
+        self.unreached_since: datetime | None = None
         self._threads = ThreadPoolExecutor(
             _THREADS_PER_DOMAIN, thread_name_prefix=f"domain-{session.domain}"
         )
@@ -93,6 +94,11 @@ class _Domain:
                 where=f"domain {self.session.domain}",
                 remedy="the domain controllers accept connections but do not answer",
             ) from None
+
+    @property
+    def outage_since(self) -> datetime | None:
+        """Since when it does not answer, be it for an identity or before there was any."""
+        return self.schedule.outage_since or self.unreached_since
 
     def tasks(self) -> list[asyncio.Task[None]]:
         return [*self.refreshing, *([self.keeper] if self.keeper else [])]
@@ -159,7 +165,7 @@ class Identities:
                 domain=name,
                 controller=domain.session.controller.host if domain.session.controller else None,
                 latency=domain.session.latency,
-                outage_since=domain.schedule.outage_since,
+                outage_since=domain.outage_since,
                 last_error=domain.last_error,
             )
             for name, domain in sorted(self._domains.items())
@@ -177,7 +183,11 @@ class Identities:
             facts = await of_domain.run(of_domain.session.facts)
         except CredspecError as error:
             of_domain.last_error = error
+            if isinstance(error, UnreachableError) and of_domain.outage_since is None:
+                of_domain.unreached_since = self._now()
+                emit(Event.DOMAIN_UNREACHABLE, domain=of_domain.session.domain, error=str(error))
             raise
+        of_domain.unreached_since = None
         return facts
 
     async def hold(self, name: IdentityName, holder: str) -> Identity:

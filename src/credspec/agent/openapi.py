@@ -28,7 +28,7 @@ _SCHEMAS: Final[dict[str, Any]] = {
     "LeaseRequest": _object(
         spec={
             "type": "string",
-            "minLength": 1,
+            "pattern": "^(file|raw|registry)://.",
             "description": "file://NAME in the host's spec directory, or raw://DOCUMENT",
         },
         container={"type": "string", "description": "the runtime's id of the container"},
@@ -158,7 +158,7 @@ def openapi_document() -> dict[str, Any]:
                     "makeLease",
                     "Make a lease, or replace it; every account has its ticket, or nothing is left",
                     {"200": _answer("the lease", with_environment)},
-                    *(404, 408, 413, 422, 500, 503),
+                    *(404, 408, 413, 415, 422, 500, 503),
                     requestBody=body,
                 ),
                 "delete": _operation(

@@ -1,62 +1,200 @@
-"""``credspec status``: what the agent holds."""
+"""``credspec status``: what the agent holds, and how the domains do."""
 
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from credspec.cli.help_text import examples
 
+if TYPE_CHECKING:
+    from credspec.agent.client import AgentClient
+
+_LISTS: Final = ("identities", "leases", "domains")
+
 
 @click.command(
-    epilog=examples("credspec status --output json"),
+    epilog=examples("credspec status", "credspec status --output json"),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def status(output: str) -> None:
-    """Show the agent's identities, their tickets and the containers that hold leases."""
+@click.option("--watch", is_flag=True, help="Show it again and again until Ctrl-C.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.2, 3600),
+    default=2.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="With --watch: how long to wait in between.",
+)
+def status(output: str, watch: bool, interval: float) -> None:
+    """Show identities and their tickets, the containers that hold leases, and the domains.
+
+    A ticket's bar is the part of its lifetime that is left. With --watch and --output json, each
+    time is a line.
+    """
     from credspec.agent.client import AgentClient
     from credspec.agent.config import load_config
 
     client = AgentClient(load_config().agent_socket)
-    identities = client.get("/v1/identities")
-    leases = client.get("/v1/leases")
+    if not watch:
+        state = _state(client)
+        if output == "json":
+            click.echo(json.dumps(state, indent=2))
+        else:
+            _console().print(_tables(state))
+        return
+    try:
+        _watch(client, output, interval)
+    except KeyboardInterrupt:
+        return  # the way to end it
+
+
+def _state(client: AgentClient) -> dict[str, Any]:
+    state: dict[str, Any] = {}
+    for name in _LISTS:
+        state |= client.get(f"/v1/{name}")
+    return state
+
+
+def _watch(client: AgentClient, output: str, interval: float) -> None:
+    from rich.live import Live
+    from rich.text import Text
+
+    from credspec.errors import CredspecError
+
+    def look() -> Any:
+        try:
+            return _tables(_state(client))
+        except CredspecError as error:
+            # An agent that restarts comes back.
+            return Text(str(error), style="red")
+
     if output == "json":
-        click.echo(json.dumps(identities | leases, indent=2))
-    else:
-        _print_tables(identities["identities"], leases["leases"])
+        while True:
+            click.echo(json.dumps(_state(client)))
+            time.sleep(interval)
+    console = _console()
+    if not console.is_terminal:
+        while True:
+            console.print(look())
+            time.sleep(interval)
+    with Live(look(), console=console, auto_refresh=False, screen=True) as live:
+        while True:
+            time.sleep(interval)
+            live.update(look(), refresh=True)
 
 
-def _print_tables(identities: list[dict[str, Any]], leases: list[dict[str, Any]]) -> None:
+def _console() -> Any:
     from rich.console import Console
+
+    return Console()
+
+
+def _tables(state: dict[str, Any]) -> Any:
+    from rich.console import Group
+    from rich.text import Text
+
+    now = datetime.now(UTC)
+    if not any(state[name] for name in _LISTS):
+        return Text("No leases.")
+    parts = [_domain_table(state["domains"], now), _identity_table(state["identities"], now)]
+    if state["leases"]:
+        parts.append(_lease_table(state["leases"], now))
+    return Group(*parts)
+
+
+def _domain_table(domains: list[dict[str, Any]], now: datetime) -> Any:
     from rich.table import Table
 
-    console = Console()
-    if not identities and not leases:
-        console.print("No leases.")
-        return
-    table = Table("Identity", "Leases", "Ticket left", "Acquired again in", "Last error")
+    table = Table("Domain", "Controller", "Latency", "State", "Last error")
+    for domain in domains:
+        latency = domain["latency_seconds"]
+        since = domain["outage_since"]
+        table.add_row(
+            domain["domain"],
+            domain["controller"] or "",
+            "" if latency is None else f"{1000 * latency:.0f} ms",
+            "answers" if since is None else f"[red]no answer for {_span(since, now)}",
+            _plain(domain["last_error"]),
+        )
+    return table
+
+
+def _identity_table(identities: list[dict[str, Any]], now: datetime) -> Any:
+    from rich.table import Table
+
+    table = Table(
+        "Identity", "Leases", "Ticket left", "", "Acquired again", "Password", "Last error"
+    )
     for identity in identities:
         table.add_row(
             f"{identity['account']}@{identity['domain']}",
             str(identity["leases"]),
-            _until(identity["ticket"]["end"]),
-            _until(identity["refresh_at"]),
-            identity["last_error"] or "",
+            *_left(identity["ticket"]["start"], identity["ticket"]["end"], now),
+            _to_come(identity["refresh_at"], now),
+            _to_come(identity["password_due"], now),
+            _plain(identity["last_error"]),
         )
-    console.print(table)
-    table = Table("Container", "Accounts", "Since")
+    return table
+
+
+def _lease_table(leases: list[dict[str, Any]], now: datetime) -> Any:
+    from rich.table import Table
+
+    table = Table("Container", "Accounts", "Ticket left", "", "Age")
     for lease in leases:
-        table.add_row(lease["container"][:12], ", ".join(lease["accounts"]), lease["created"][:19])
-    console.print(table)
+        table.add_row(
+            lease["container"][:12],
+            ", ".join(lease["accounts"]),
+            *_left(lease["ticket_start"], lease["ticket_end"], now),
+            _span(lease["created"], now),
+        )
+    return table
 
 
-def _until(moment: str | None) -> str:
+def _left(start: str | None, end: str | None, now: datetime) -> tuple[Any, str]:
+    """Return a bar and the words for what is left of a ticket."""
+    from rich.progress_bar import ProgressBar
+
+    if start is None or end is None:
+        return "", "none yet"
+    first, last = datetime.fromisoformat(start), datetime.fromisoformat(end)
+    left = max(0.0, (last - now) / (last - first)) if last > first else 0.0
+    # A quarter is what a container is promised.
+    style = "green" if left > 0.25 else "red"  # noqa: PLR2004
+    bar = ProgressBar(
+        total=1.0, completed=left, width=16, complete_style=style, finished_style=style
+    )
+    return bar, _to_come(end, now) if left else "[red]expired"
+
+
+def _to_come(moment: str | None, now: datetime) -> str:
     if moment is None:
         return ""
-    seconds = int((datetime.fromisoformat(moment) - datetime.now(UTC)).total_seconds())
-    minutes = max(0, seconds) // 60
-    return f"{minutes // 60} h {minutes % 60:02d} min"
+    seconds = (datetime.fromisoformat(moment) - now).total_seconds()
+    return f"in {_duration(seconds)}" if seconds > 0 else "now"
+
+
+def _span(since: str, now: datetime) -> str:
+    return _duration((now - datetime.fromisoformat(since)).total_seconds())
+
+
+def _duration(seconds: float) -> str:
+    minutes = max(0, int(seconds)) // 60
+    days, hours = minutes // 1440, minutes // 60 % 24
+    if days:
+        return f"{days} d {hours} h"
+    return (
+        f"{hours} h {minutes % 60:02d} min" if hours else f"{minutes} min {int(seconds) % 60:02d} s"
+    )
+
+
+def _plain(text: str | None) -> str:
+    from rich.markup import escape
+
+    return escape(text or "")

@@ -25,6 +25,8 @@ _TERMINATOR: Final = b"\0\0"
 _VERSION: Final = 1
 # A blob with both passwords is 548 bytes; anything far beyond that is not a managed password.
 _MAX_BLOB_BYTES: Final = 4096
+# Added to any date, it is still a date.
+_LONGEST_INTERVAL: Final = timedelta(days=36500)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +115,7 @@ def _interval_at(blob: bytes, offset: int) -> timedelta:
     ticks: int = _INTERVAL.unpack_from(blob, offset)[0]
     if ticks < 0:
         raise _malformed("a negative interval", "a time to come")
-    try:
-        return timedelta(microseconds=ticks // 10)
-    except OverflowError:
-        raise _malformed("an interval beyond any date", "a time to come") from None
+    return min(timedelta(microseconds=ticks // 10), _LONGEST_INTERVAL)
 
 
 def _to_ticks(interval: timedelta) -> int:

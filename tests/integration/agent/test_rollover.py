@@ -5,10 +5,12 @@ The domain is a lab of its own, since its time must not go back once a password 
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -21,7 +23,7 @@ FAKETIME = f"/usr/lib/{os.uname().machine}-linux-gnu/faketime/libfaketimeMT.so.1
 
 # Runs on the lab's host with the controller's clock, and prints what it saw.
 ACQUIRE = f"""
-import json, os, pathlib
+import json, os, sys, time
 from credspec.directory.connection import LIBLDAP_ENVIRONMENT
 os.environ |= LIBLDAP_ENVIRONMENT | {{"KRB5CCNAME": "MEMORY:credspec-host"}}
 from credspec.agent.config import load_config
@@ -35,8 +37,6 @@ config = load_config()
 host = MachineKeytab(config.keytab)
 session = DomainSession(host.domain, host_identity=host, locator=Locator(DnsResolver()),
     transport=config.transport, ca_file=None, krb5_conf=None)
-acquired = session.acquire({DAILY!r})
-_, _, password = session.read_password({DAILY!r})
 def accepted(value):
     if value is None:
         return None
@@ -47,12 +47,27 @@ def accepted(value):
     except NotPermittedError as error:
         return error.code
     return "accepted"
-print(json.dumps({{
-    "principal": acquired.ticket.principal,
-    "query_seconds": password.query_interval.total_seconds(),
-    "current": accepted(password.current),
-    "previous": accepted(password.previous),
-}}))
+def acquire():
+    acquired = session.acquire({DAILY!r})
+    _, _, password = session.read_password({DAILY!r})
+    return {{
+        "principal": acquired.ticket.principal,
+        "query_seconds": password.query_interval.total_seconds(),
+        "current": accepted(password.current),
+        "previous": accepted(password.previous),
+    }}
+seen = [acquire()]
+if sys.argv[1:] == ["across"]:
+    end = time.monotonic() + 90
+    def is_near(one):
+        return one["query_seconds"] <= 300
+    def crossed():
+        return is_near(seen[0]) != is_near(seen[-1])
+    while not crossed() and time.monotonic() < end:
+        seen.append(acquire())
+    for _ in range(20):
+        seen.append(acquire())
+print(json.dumps(seen))
 """
 
 
@@ -65,11 +80,15 @@ def own_lab(lab: Lab) -> Iterator[Lab]:
     found.down()
 
 
-def acquire(lab: Lab, offset: int) -> dict:
-    """Let a host acquire, with both clocks moved by `offset` seconds."""
+def acquire(lab: Lab, offset: int, *arguments: str) -> list[dict]:
+    """Let a host acquire, with both clocks moved by `offset` seconds.
+
+    With the argument ``across``, it does so over and over until the controller's answers change
+    from those within five minutes of a rollover to others or back, and twenty times more.
+    """
     lab.stop_dc()
     lab.start_dc(offset_seconds=offset)
-    command = [sys.executable, "-c", ACQUIRE]
+    command = [sys.executable, "-c", ACQUIRE, *arguments]
     environment = dict(os.environ)
     if offset:
         environment |= {
@@ -85,16 +104,39 @@ def acquire(lab: Lab, offset: int) -> dict:
 
 
 def test_a_ticket_before_within_and_after_the_five_minutes(own_lab: Lab) -> None:
-    normal = acquire(own_lab, 0)
+    [normal] = acquire(own_lab, 0)
     assert (normal["current"], normal["principal"]) == ("accepted", f"{DAILY}$@ROLL.TEST")
     due = int(normal["query_seconds"])
-    within = acquire(own_lab, due - 150)
+    [within] = acquire(own_lab, due - 150)
     assert within["query_seconds"] <= 300
     assert (within["current"], within["previous"]) == ("kdc-key-refused", "accepted")
     assert within["principal"] == f"{DAILY}$@ROLL.TEST"
-    after = acquire(own_lab, due + 400)
+    [after] = acquire(own_lab, due + 400)
     assert (after["current"], after["query_seconds"] > 300) == ("accepted", True)
-    next_window = acquire(own_lab, due + 20 * 3600 - 150)
+    [next_window] = acquire(own_lab, due + 20 * 3600 - 150)
     assert (next_window["current"], next_window["previous"]) == ("kdc-key-refused", "accepted")
-    missed_two = acquire(own_lab, due + 60 * 3600 + 400)
+    [missed_two] = acquire(own_lab, due + 60 * 3600 + 400)
     assert missed_two["current"] == "accepted"
+
+
+def test_at_both_edges_of_the_five_minutes_no_acquisition_fails(own_lab: Lab) -> None:
+    """The host acquires without pause while the window opens, and while the password changes."""
+    base = 30 * 24 * 3600
+    [normal] = acquire(own_lab, base)
+    begin = time.time()
+    due = base + int(normal["query_seconds"])
+
+    def offset(moment: int) -> int:
+        # The controllers' clock is ours and the offset: what has passed since counts as well.
+        return moment - int(time.time() - begin)
+
+    for edge in (due - 300, due):
+        seen = acquire(own_lab, offset(edge - 15), "across")
+        near = [one["query_seconds"] <= 300 for one in seen]
+        # It was seen to change, once.
+        assert sum(a != b for a, b in itertools.pairwise(near)) == 1
+        assert near[0] == (edge == due)
+        for one in seen:
+            assert "accepted" in {one["current"], one["previous"]}
+            assert one["principal"] == f"{DAILY}$@ROLL.TEST"
+        assert "kdc-key-refused" in {one["current"] for one in seen}

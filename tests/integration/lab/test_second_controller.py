@@ -22,6 +22,7 @@ from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.kerberos.tickets import ticket_from_managed_password
 from credspec.lab import second_controller
 from credspec.lab.domain import Lab
+from credspec.lab.network import _names as network_names
 from credspec.lab.network import has_ipv6
 from credspec.lab.second_controller import (
     SecondController,
@@ -46,7 +47,8 @@ def traces(lab: Lab) -> dict[str, object]:
         "services": resolver.srv(SRV),
         "addresses": {name: sorted(resolver.addresses(name)) for name in names},
         "objects": printed("ldbsearch", "-H", database, "--cross-ncs", "(cn=DC2)", "dn"),
-        "links": {link["ifname"] for link in json.loads(printed("ip", "-j", "link"))},
+        "links": {link["ifname"] for link in json.loads(printed("ip", "-j", "link"))}
+        & {lab.network.host_interface, network_names(lab.second_network)[1]},
         "links inside": {
             link["ifname"]
             for link in json.loads(printed("ip", "-n", lab.network.namespace, "-j", "link"))
