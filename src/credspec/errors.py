@@ -149,6 +149,16 @@ class NotFoundError(CredspecError):
     http_status = 404
 
 
+def internal_error(error: Exception, where: str) -> CredspecError:
+    """Return what is said of a defect of ours: its kind alone, since its text may hold anything."""
+    return CredspecError.of(
+        "internal-error",
+        f"a defect of credspec ({type(error).__name__})",
+        where=where,
+        remedy="report it, with what the agent logged",
+    )
+
+
 _KINDS: Final = {
     cls.kind: cls
     for cls in (

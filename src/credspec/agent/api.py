@@ -36,7 +36,7 @@ from credspec.agent.leases import LeaseRequest, Leases
 from credspec.agent.metrics import metrics_text
 from credspec.agent.openapi import openapi_document
 from credspec.agent.policy import Policy
-from credspec.errors import CredspecError, NotPermittedError, UsageError
+from credspec.errors import CredspecError, NotPermittedError, Problem, UsageError, internal_error
 
 _MAX_BODY_BYTES: Final = 256 * 1024  # a raw:// spec of 64 KiB, escaped
 _MAX_ID: Final = 2**32 - 2
@@ -96,12 +96,17 @@ async def _problems(request: web.Request, handler: _Handler) -> web.StreamRespon
             error=str(error),
         )
         return _problem(error)
+    except (asyncio.CancelledError, ConnectionError):
+        raise
     except web.HTTPException as error:
         wrong = UsageError.of(f"http-{error.status}", error.reason, where=request.path[:200])
         answer = _problem(wrong, status=error.status)
         if "Allow" in error.headers:
             answer.headers["Allow"] = error.headers["Allow"]
         return answer
+    except Exception as error:  # noqa: BLE001 - the caller is told, and the others are served
+        emit(Event.INTERNAL_ERROR, path=request.path[:200], error=type(error).__name__)
+        return _problem(internal_error(error, request.path[:200]))
 
 
 def _problem(error: CredspecError, status: int | None = None) -> web.Response:
@@ -254,8 +259,10 @@ async def _health(request: web.Request) -> web.Response:
 
 async def _ready(request: web.Request) -> web.Response:
     reasons = request.app[_readiness]()
-    body = {"status": "not ready" if reasons else "ready", "reasons": reasons}
-    return web.json_response(body, status=503 if reasons else 200)
+    if reasons:
+        problems = [Problem(code="not-ready", found=reason) for reason in reasons]
+        return _problem(CredspecError(*problems), status=503)
+    return web.json_response({"status": "ready"})
 
 
 async def _metrics(request: web.Request) -> web.Response:

@@ -37,9 +37,11 @@ class Event(Enum):
     LEASE_NOT_ADOPTED = (125, "info", "A lease of an earlier run was ended; its container is gone.")
     LEASE_NOT_RENEWED = (126, "warning", "A lease could not be given its new ticket.")
     JOURNAL_RECORD_UNREADABLE = (127, "warning", "A journal record was unreadable; it was wiped.")
+    JOURNAL_UNWRITABLE = (128, "warning", "A record of a lease that ended could not be removed.")
 
     CALLER_REFUSED = (130, "warning", "A user who may not use the agent asked it something.")
     REQUEST_FAILED = (131, "warning", "A request ended with an error.")
+    INTERNAL_ERROR = (133, "error", "A defect of credspec; the request or acquisition failed.")
     AUDIT_UNWRITABLE = (132, "error", "The audit log cannot be written; nothing is granted.")
 
     def __init__(self, number: int, level: str, meaning: str) -> None:

@@ -15,7 +15,7 @@ from credspec.agent.events import Event, emit
 from credspec.agent.refresh_schedule import RefreshSchedule, Spread
 from credspec.directory.domain import DomainFacts
 from credspec.directory.locator import valid_domain
-from credspec.errors import CredspecError, UnreachableError
+from credspec.errors import CredspecError, UnreachableError, internal_error
 from credspec.kerberos.tickets import Ticket
 
 _T = TypeVar("_T")
@@ -94,6 +94,12 @@ class _Domain:
                 where=f"domain {self.session.domain}",
                 remedy="the domain controllers accept connections but do not answer",
             ) from None
+        except CredspecError:
+            raise
+        except Exception as error:
+            # Whatever it was, the identity must be tried again and the caller be told.
+            emit(Event.INTERNAL_ERROR, domain=self.session.domain, error=type(error).__name__)
+            raise internal_error(error, f"domain {self.session.domain}") from error
 
     @property
     def outage_since(self) -> datetime | None:

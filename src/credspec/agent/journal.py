@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -72,18 +73,26 @@ class Journal:
             temporary.write_text(json.dumps(record.to_json()), "utf-8")
             temporary.replace(path)
         except OSError as error:
-            raise CredspecError.of(
-                "journal-unwritable", error.strerror or str(error), where=str(self._directory)
-            ) from None
+            with suppress(OSError):
+                temporary.unlink()
+            raise self._unwritable(error) from None
 
     def remove(self, lease_id: str) -> None:
-        """Remove a lease's record; one that is not there is fine."""
-        self._path(lease_id).unlink(missing_ok=True)
+        """Remove a lease's record; one that is not there is fine.
+
+        Raises:
+            CredspecError: `journal-unwritable`.
+        """
+        try:
+            self._path(lease_id).unlink(missing_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from None
 
     def remove_leftovers(self) -> None:
         """Remove what a run that was killed had begun to write; no run may be writing now."""
         for path in self._directory.glob(f"*{_UNFINISHED}"):
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
 
     def records(self) -> Iterator[LeaseRecord | str]:
         """Return all records; of one that cannot be read, its lease id."""
@@ -101,6 +110,14 @@ class Journal:
                 yield path.stem
                 continue
             yield record
+
+    def _unwritable(self, error: OSError) -> CredspecError:
+        return CredspecError.of(
+            "journal-unwritable",
+            error.strerror or str(error),
+            where=f"journal {self._directory}",
+            remedy="make room there, or let it be written to (df, mount)",
+        )
 
     def _path(self, lease_id: str) -> Path:
         if not LEASE_ID.fullmatch(lease_id):

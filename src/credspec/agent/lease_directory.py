@@ -10,7 +10,6 @@ import errno
 import os
 import re
 import secrets
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -40,10 +39,15 @@ def write_files(directory: Path, files: dict[str, bytes], *, uid: int, gid: int)
 
 
 def wipe(directory: Path) -> None:
-    """Remove every file of a lease's directory; a directory that is gone is fine."""
+    """Remove every file of a lease's directory; a directory that is gone is fine.
+
+    Directories are the container's own and go with the mount.
+    """
     try:
         with _opened(directory) as directory_fd:
-            _remove_tree(directory_fd)
+            for name in os.listdir(directory_fd):  # noqa: PTH208 - pathlib has no descriptors
+                with suppress(OSError):
+                    os.unlink(name, dir_fd=directory_fd)
     except CredspecError:
         return
 
@@ -109,21 +113,6 @@ def _remove_unfinished(directory_fd: int) -> None:
         if _UNFINISHED.fullmatch(name):
             with suppress(OSError):
                 os.unlink(name, dir_fd=directory_fd)
-
-
-def _remove_tree(directory_fd: int) -> None:
-    for name in os.listdir(directory_fd):
-        mode = os.stat(name, dir_fd=directory_fd, follow_symlinks=False).st_mode
-        if stat.S_ISDIR(mode):
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            child = os.open(name, flags, dir_fd=directory_fd)
-            try:
-                _remove_tree(child)
-            finally:
-                os.close(child)
-            os.rmdir(name, dir_fd=directory_fd)
-        else:
-            os.unlink(name, dir_fd=directory_fd)
 
 
 def _not_written(path: Path, error: OSError) -> CredspecError:

@@ -226,7 +226,7 @@ class Leases:
             if isinstance(record, str):
                 emit(Event.JOURNAL_RECORD_UNREADABLE, lease=record)
                 wipe(self._directory(record))
-                self._journal.remove(record)
+                self._forget(record)
                 continue
             self._records[record.lease_id] = record
             span = record.ticket_start, record.ticket_end
@@ -308,7 +308,14 @@ class Leases:
         if record is not None:
             for name in _names(record):
                 self._identities.release(name, lease_id)
-        self._journal.remove(lease_id)
+        self._forget(lease_id)
+
+    def _forget(self, lease_id: str) -> None:
+        try:
+            self._journal.remove(lease_id)
+        except CredspecError as error:
+            # A record without a living container is dropped by the next run.
+            emit(Event.JOURNAL_UNWRITABLE, lease=lease_id, error=str(error))
 
     def _is_alive(self, record: LeaseRecord) -> bool:
         # The shim mounts before it asks for a lease, and unmounts even if no agent runs.

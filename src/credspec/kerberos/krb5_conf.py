@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
+
+from credspec.errors import CredspecError
 
 _LIBDEFAULTS = (
     # Names are what the user typed: reverse DNS must not change which service is asked for.
@@ -32,24 +35,40 @@ def agent_krb5_conf(realms: Mapping[str, Iterable[str]]) -> str:
 
 
 class AgentKrb5Conf:
-    """The krb5.conf file of the agent's process, rewritten as domain controllers are located."""
+    """The krb5.conf file of the agent's process, rewritten as domain controllers are located.
+
+    Making and changing it raises CredspecError `krb5-conf-unwritable`.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
         self._realms: dict[str, tuple[str, ...]] = {}
-        self._write()
+        self._write({})
 
     def set_kdcs(self, realm: str, addresses: Iterable[str]) -> None:
         """Let libkrb5 ask these addresses for tickets of `realm`, in this order."""
+        wanted = tuple(addresses)
         with self._lock:
-            self._realms[realm] = tuple(addresses)
-            self._write()
+            if self._realms.get(realm) == wanted:
+                return
+            self._write(self._realms | {realm: wanted})
+            self._realms[realm] = wanted
 
-    def _write(self) -> None:
+    def _write(self, realms: Mapping[str, Iterable[str]]) -> None:
         temporary = self._path.with_suffix(".new")
-        temporary.write_text(agent_krb5_conf(self._realms), "utf-8")
-        temporary.replace(self._path)
+        try:
+            temporary.write_text(agent_krb5_conf(realms), "utf-8")
+            temporary.replace(self._path)
+        except OSError as error:
+            with suppress(OSError):
+                temporary.unlink()
+            raise CredspecError.of(
+                "krb5-conf-unwritable",
+                error.strerror or str(error),
+                where=str(self._path),
+                remedy="make room there, or let it be written to (df, mount)",
+            ) from None
 
 
 def _text(libdefaults: Iterable[str], realms: Mapping[str, Iterable[str]]) -> str:
