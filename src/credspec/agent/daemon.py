@@ -26,6 +26,7 @@ from credspec.agent.process_safety import (
     CAPABILITIES,
     drop_capabilities,
     forbid_core_dumps,
+    limit_memory,
     lock_memory,
     overwrite_freed_memory,
 )
@@ -42,13 +43,14 @@ def prepare_process(config: Config) -> bool:
     """Set what must stand before any native library is used; call once, at the very start.
 
     Freed memory is overwritten (the program starts over for that), no core dumps, no ptrace by
-    others, no swap, no capability but those needed; a private credential cache in memory, our own
-    krb5.conf in front of the system's, and an umask that shares nothing. Returns whether swap
-    could be ruled out.
+    others, a limit on memory, no swap, no capability but those needed; a private credential cache
+    in memory, our own krb5.conf in front of the system's, and an umask that shares nothing.
+    Returns whether swap could be ruled out.
     """
     overwrite_freed_memory()
     os.umask(0o077)
     forbid_core_dumps()
+    limit_memory()
     _make_directories(config)
     is_locked = lock_memory()
     drop_capabilities(CAPABILITIES)

@@ -170,6 +170,7 @@ class DomainSession:
         failure: CredspecError | None = None
         for controller in self.controllers:
             try:
+                self._host_identity.get_service_ticket(f"ldap/{controller.host}")
                 connection = Connection.open(controller, self._transport, ca_file=self._ca_file)
             except CredspecError as error:
                 failure = failure or error

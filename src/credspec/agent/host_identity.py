@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import ClassVar, Final, Protocol
@@ -30,6 +31,12 @@ class HostIdentity(Protocol):
 
     def log_on(self) -> Ticket:
         """Make sure the cache holds a ticket that lasts; may block on a KDC."""
+
+    def get_service_ticket(self, service: str) -> None:
+        """Put the ticket of a service, such as ``ldap/HOST``, into the cache; may block on a KDC.
+
+        Whoever binds would get it as well, but libsasl stops the whole process while it waits.
+        """
 
     def forget(self) -> None:
         """Drop the ticket, so that the next logon gets a new one, with new group memberships."""
@@ -55,6 +62,7 @@ class MachineKeytab:
         self._now = now
         self._lock = threading.Lock()
         self._ticket: Ticket | None = None
+        self._service_ticket_ends: dict[str, datetime] = {}
         self._name: str | None = None
 
     @property
@@ -86,12 +94,32 @@ class MachineKeytab:
                 self._ticket = self._log_on()
             return self._ticket
 
+    def get_service_ticket(self, service: str) -> None:
+        """Put a service's ticket into the cache, unless the one at hand still lasts.
+
+        A refusal is left to the logon at the service.
+
+        Raises:
+            UnreachableError: no KDC answered.
+        """
+        with self._lock:
+            end = self._service_ticket_ends.get(service)
+            if end is not None and end - self._now() >= _RENEW_BEFORE_END:
+                return
+            with suppress(NotPermittedError):
+                ticket = ticket_from_keytab(
+                    self.name, self.keytab, into_cache=HOST_CACHE, service=service
+                )
+                self._service_ticket_ends[service] = ticket.end
+
     def forget(self) -> None:
         """Drop the ticket."""
         with self._lock:
             self._ticket = None
 
     def _log_on(self) -> Ticket:
+        # They go with the cache's former content.
+        self._service_ticket_ends.clear()
         try:
             return ticket_from_keytab(self.name, self.keytab, into_cache=HOST_CACHE)
         except NotPermittedError as error:
@@ -208,6 +236,9 @@ class CallersTicket:
     def log_on(self) -> Ticket:
         """Return the caller's ticket, without its content."""
         return self._ticket
+
+    def get_service_ticket(self, service: str) -> None:
+        """Do nothing: the bind gets it with the caller's ticket."""
 
     def forget(self) -> None:
         """Do nothing: the ticket is the caller's own."""

@@ -22,6 +22,7 @@ _ALLOCATOR: Final = {
     # Python's own pools overwrite nothing.
     "PYTHONMALLOC": "malloc",
 }
+_MOST_BYTES: Final = 1 << 30
 _PR_SET_DUMPABLE: Final = 4
 _PR_CAPBSET_DROP: Final = 24
 _PR_SET_NO_NEW_PRIVS: Final = 38
@@ -44,6 +45,13 @@ def forbid_core_dumps() -> None:
     """Leave no core file, and let nobody but root trace this process."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def limit_memory() -> None:
+    """Let no answer, however large, take more than a fixed amount of memory."""
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard == resource.RLIM_INFINITY or hard > _MOST_BYTES:
+        resource.setrlimit(resource.RLIMIT_DATA, (_MOST_BYTES, _MOST_BYTES))
 
 
 def lock_memory() -> bool:

@@ -100,7 +100,7 @@ def read_key_version(connection: Connection, account: GroupManagedServiceAccount
         account.distinguished_name, "(objectClass=*)", ("msDS-KeyVersionNumber",), subtree=False
     )
     values = found[0].get("msds-keyversionnumber") if found else None
-    if not values:
+    if not values or not values[0].isdigit():
         raise CredspecError.of(
             "key-version-missing",
             "the domain controller did not return msDS-KeyVersionNumber",

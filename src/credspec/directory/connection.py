@@ -87,6 +87,8 @@ class Connection:
             )
         import bonsai
 
+        from credspec.directory.polled_connection import PolledConnection
+
         client = bonsai.LDAPClient(f"{transport}://{controller.host}:{transport.port}")
         if not anonymous:
             client.set_credentials("GSSAPI")
@@ -101,7 +103,7 @@ class Connection:
             # A SASL layer on top of TLS is forbidden; the channel binding ties the two together.
             client.set_sasl_security_properties(max_ssf=0)
         where = f"LDAP {controller.host}:{transport.port}"
-        connection = _guarded(where, lambda: client.connect(timeout=seconds))
+        connection = _guarded(where, lambda: PolledConnection(client).open(seconds))
         return cls(connection, client)
 
     def search(
@@ -118,9 +120,13 @@ class Connection:
         Raises:
             UnreachableError: `ldap-timeout`, `ldap-unreachable`.
             NotPermittedError: `ldap-not-encrypted` and other refusals.
+            CredspecError: `ldap-name-invalid`, `ldap`.
         """
         import bonsai
 
+        if "\0" in base or "\0" in filter_text:
+            # A name that the controller itself gave; libldap would end it there.
+            raise CredspecError.of("ldap-name-invalid", "a name with a NUL", where="LDAP search")
         scope = bonsai.LDAPSearchScope.SUBTREE if subtree else bonsai.LDAPSearchScope.BASE
         self._client.set_raw_attributes(list(attributes))
         found = _guarded(

@@ -6,8 +6,9 @@ import uuid
 from dataclasses import dataclass
 
 from credspec.directory.connection import Connection, Entry, escape
+from credspec.directory.locator import valid_domain
 from credspec.directory.security_identifier import sid_to_text
-from credspec.errors import CredspecError, Problem
+from credspec.errors import CredspecError, Problem, UsageError
 from credspec.spec.document import DomainJoinConfig
 
 
@@ -39,7 +40,8 @@ def read_domain_facts(connection: Connection) -> DomainFacts:
     """Read the facts of the connection's domain (MS-ADTS 3.1.1.3.2, 6.1.1.2.1).
 
     Raises:
-        CredspecError: `domain-facts-missing` if the answer lacks one of them.
+        CredspecError: `domain-facts-missing` if the answer lacks one of them, `sid-malformed`,
+            `domain-facts-malformed` if one has another form.
     """
     contexts = ("defaultNamingContext", "configurationNamingContext", "rootDomainNamingContext")
     root = _only(connection.search("", "(objectClass=*)", contexts, subtree=False), "rootDSE")
@@ -59,12 +61,22 @@ def read_domain_facts(connection: Connection) -> DomainFacts:
     forest = by_context.get(forest_nc.lower())
     if domain is None or forest is None:
         raise _missing("crossRef of the domain or of the forest root")
+    try:
+        # They become part of paths, files and filters.
+        dns_name, forest_name = (valid_domain(_text(e, "dnsRoot")) for e in (domain, forest))
+        guid = uuid.UUID(bytes_le=_value(head, "objectGUID"))
+    except (UsageError, ValueError):
+        raise CredspecError.of(
+            "domain-facts-malformed",
+            "the domain controller returned a DNS name or a GUID that is none",
+            where="domain",
+        ) from None
     return DomainFacts(
-        dns_name=_text(domain, "dnsRoot").lower(),
+        dns_name=dns_name,
         netbios_name=_text(domain, "nETBIOSName"),
-        forest=_text(forest, "dnsRoot").lower(),
+        forest=forest_name,
         sid=sid_to_text(_value(head, "objectSid")),
-        guid=str(uuid.UUID(bytes_le=_value(head, "objectGUID"))),
+        guid=str(guid),
         naming_context=domain_nc,
         configuration_naming_context=configuration_nc,
     )

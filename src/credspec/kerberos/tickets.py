@@ -44,10 +44,14 @@ class Ticket:
     ccache: bytes = field(repr=False)
 
 
-def ticket_from_keytab(principal: str, keytab: Path, *, into_cache: str | None = None) -> Ticket:
-    """Get a TGT with the keys of a keytab file.
+def ticket_from_keytab(
+    principal: str, keytab: Path, *, into_cache: str | None = None, service: str | None = None
+) -> Ticket:
+    """Get a TGT with the keys of a keytab file, or the ticket of a `service` at once.
 
-    `into_cache` names a credential cache, such as ``MEMORY:host``, that receives the ticket too.
+    `into_cache` names a credential cache, such as ``MEMORY:host``, that receives the ticket too: a
+    TGT takes the place of what was there, a service's ticket is added. `service` is a service
+    principal of the same realm, such as ``ldap/dc1.example.test``.
 
     Raises:
         NotPermittedError: the KDC refused, see `kerberos_error`.
@@ -58,7 +62,7 @@ def ticket_from_keytab(principal: str, keytab: Path, *, into_cache: str | None =
     context = krb5.init_context()
     try:
         keys = krb5.kt_resolve(context, f"FILE:{keytab}".encode())
-        return _as_exchange(context, principal, keys, into_cache=into_cache)
+        return _as_exchange(context, principal, keys, into_cache=into_cache, service=service)
     except krb5.Krb5Error as error:
         raise kerberos_error(error, principal) from None
 
@@ -173,6 +177,7 @@ def _as_exchange(
     *,
     enctypes: Iterable[int] = (),
     into_cache: str | None = None,
+    service: str | None = None,
 ) -> Ticket:
     import krb5
 
@@ -181,7 +186,11 @@ def _as_exchange(
     krb5.get_init_creds_opt_set_canonicalize(options, False)
     if enctypes:
         krb5.get_init_creds_opt_set_etype_list(options, list(enctypes))
-    credentials = krb5.get_init_creds_keytab(context, name, options, keytab)
+    wanted = None if service is None else service.encode()
+    credentials = krb5.get_init_creds_keytab(context, name, options, keytab, 0, wanted)
+    if service is not None and into_cache is not None:
+        krb5.cc_store_cred(context, krb5.cc_resolve(context, into_cache.encode()), credentials)
+        into_cache = None
     return _ticket(context, principal, name, credentials, into_cache)
 
 
