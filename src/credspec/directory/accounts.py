@@ -16,7 +16,7 @@ from credspec.directory.domain import DomainFacts
 from credspec.directory.managed_password import ManagedPassword
 from credspec.directory.security_descriptor import allowed_readers
 from credspec.directory.security_identifier import sid_to_text
-from credspec.errors import CredspecError, NotFoundError, NotPermittedError
+from credspec.errors import CredspecError, NotFoundError, NotPermittedError, UsageError
 
 _ACCOUNT_DISABLED: Final = 0x2  # userAccountControl, MS-ADTS 2.2.16
 _WORKSTATION_TRUST: Final = 0x1000
@@ -78,11 +78,18 @@ def read_managed_password(
         NotFoundError: `account-not-found`, `account-wrong-class`.
         NotPermittedError: `password-not-permitted`; the text says who may read it and how to
             allow this host.
-        CredspecError: `managed-password-malformed`.
+        CredspecError: `managed-password-malformed`, `account-malformed`.
     """
     identity = AccountIdentity(IdentityForm.ACCOUNT_NAME, valid_account_name(name))
     entry = _find(connection, facts, identity, (*_ATTRIBUTES, _PASSWORD))
     account = _account(entry)
+    if account.account_name.lower() != f"{identity.value}$".lower():
+        raise CredspecError.of(
+            "account-malformed",
+            f"the domain controller returned {account.account_name}",
+            where=f"account {identity.value}",
+            expected=f"{identity.value}$",
+        )
     blob = entry.get(_PASSWORD.lower())
     if not blob:
         raise not_permitted(connection, facts, account)
@@ -177,11 +184,22 @@ def _require_domain(identity: AccountIdentity, facts: DomainFacts) -> None:
 
 def _account(entry: Entry) -> GroupManagedServiceAccount:
     descriptor = entry.get("msds-groupmsamembership")
-    control = int((entry.get("useraccountcontrol") or [b"0"])[0])
+    try:
+        control = int((entry.get("useraccountcontrol") or [b"0"])[0])
+        # It becomes part of paths and principals.
+        account_name = f"{valid_account_name(entry['samaccountname'][0].decode())}$"
+        distinguished_name = entry["dn"][0].decode()
+        sid = entry["objectsid"][0]
+    except (KeyError, IndexError, ValueError, UsageError):
+        raise CredspecError.of(
+            "account-malformed",
+            "the domain controller returned an account without a name, a SID or flags that are so",
+            where="account",
+        ) from None
     return GroupManagedServiceAccount(
-        distinguished_name=entry["dn"][0].decode(),
-        account_name=entry["samaccountname"][0].decode(),
-        sid=sid_to_text(entry["objectsid"][0]),
+        distinguished_name=distinguished_name,
+        account_name=account_name,
+        sid=sid_to_text(sid),
         enabled=not control & _ACCOUNT_DISABLED,
         is_workstation_trust=bool(control & _WORKSTATION_TRUST),
         service_principal_names=tuple(

@@ -66,11 +66,7 @@ def read_domain_facts(connection: Connection) -> DomainFacts:
         dns_name, forest_name = (valid_domain(_text(e, "dnsRoot")) for e in (domain, forest))
         guid = uuid.UUID(bytes_le=_value(head, "objectGUID"))
     except (UsageError, ValueError):
-        raise CredspecError.of(
-            "domain-facts-malformed",
-            "the domain controller returned a DNS name or a GUID that is none",
-            where="domain",
-        ) from None
+        raise _malformed("a DNS name or a GUID") from None
     return DomainFacts(
         dns_name=dns_name,
         netbios_name=_text(domain, "nETBIOSName"),
@@ -91,7 +87,12 @@ def read_trusted_domain(
         f"(&(objectClass=trustedDomain)(flatName={escape(netbios_name)}))",
         ("trustPartner",),
     )
-    return _text(found[0], "trustPartner").lower() if found else None
+    if not found:
+        return None
+    try:
+        return valid_domain(_text(found[0], "trustPartner"))
+    except UsageError:
+        raise _malformed("a trusted domain's name") from None
 
 
 def differences(
@@ -163,6 +164,14 @@ def _value(entry: Entry, attribute: str) -> bytes:
 
 def _text(entry: Entry, attribute: str) -> str:
     return _value(entry, attribute).decode("utf-8", "replace")
+
+
+def _malformed(what: str) -> CredspecError:
+    return CredspecError.of(
+        "domain-facts-malformed",
+        f"the domain controller returned {what} that is none",
+        where="domain",
+    )
 
 
 def _missing(what: str) -> CredspecError:
