@@ -12,7 +12,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
+import krb5
 import pytest
 
 from credspec.lab import provisioning
@@ -29,7 +31,9 @@ os.environ |= LIBLDAP_ENVIRONMENT | {{"KRB5CCNAME": "MEMORY:credspec-host"}}
 from credspec.agent.config import load_config
 from credspec.agent.domain_session import DomainSession
 from credspec.agent.host_identity import MachineKeytab
+from credspec.directory.accounts import find_account, read_key_version
 from credspec.directory.locator import DnsResolver, Locator
+from credspec.kerberos.keytab import managed_password_keys
 from credspec.errors import NotPermittedError
 from credspec.kerberos.keys import computer_salt, derive_keys
 from credspec.kerberos.tickets import ticket_from_keys
@@ -49,8 +53,13 @@ def accepted(value):
     return "accepted"
 def acquire():
     acquired = session.acquire({DAILY!r})
-    _, _, password = session.read_password({DAILY!r})
+    _, realm, password = session.read_password({DAILY!r})
+    def key_version(connection, facts):
+        return read_key_version(connection, find_account(connection, facts, {DAILY!r}))
+    version = session._with_connection(key_version)
+    keys = managed_password_keys({DAILY!r}, realm, password, version)
     return {{
+        "keytab": {{n: [k.value.hex() for k in of_one] for n, of_one in keys.items()}},
         "principal": acquired.ticket.principal,
         "query_seconds": password.query_interval.total_seconds(),
         "current": accepted(password.current),
@@ -80,6 +89,30 @@ def own_lab(lab: Lab) -> Iterator[Lab]:
     found.down()
 
 
+def faked(offset: int) -> dict[str, str]:
+    """Return the environment of a process whose clock is off."""
+    if not offset:
+        return dict(os.environ)
+    return os.environ | {
+        "LD_PRELOAD": FAKETIME,
+        "FAKETIME": f"{offset:+d}s",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+
+
+def exported_keys(lab: Lab, offset: int, path: Path) -> dict[str, set[str]]:
+    """Return the keys that Samba itself would put into a keytab then, by their versions."""
+    database = lab.directory / "dc/private/sam.ldb"
+    command = ["samba-tool", "domain", "exportkeytab", str(path), f"--principal={DAILY}$"]
+    command += ["-s", str(lab.smb_conf), "-H", str(database)]
+    subprocess.run(command, env=faked(offset), capture_output=True, check=True)
+    found: dict[str, set[str]] = {}
+    context = krb5.init_context()
+    for entry in krb5.kt_resolve(context, f"FILE:{path}".encode()):
+        found.setdefault(str(entry.kvno), set()).add(entry.key.data.hex())
+    return found
+
+
 def acquire(lab: Lab, offset: int, *arguments: str) -> list[dict]:
     """Let a host acquire, with both clocks moved by `offset` seconds.
 
@@ -89,15 +122,8 @@ def acquire(lab: Lab, offset: int, *arguments: str) -> list[dict]:
     lab.stop_dc()
     lab.start_dc(offset_seconds=offset)
     command = [sys.executable, "-c", ACQUIRE, *arguments]
-    environment = dict(os.environ)
-    if offset:
-        environment |= {
-            "LD_PRELOAD": FAKETIME,
-            "FAKETIME": f"{offset:+d}s",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }
     result = subprocess.run(
-        lab.exec_argv(command), capture_output=True, text=True, env=environment, check=False
+        lab.exec_argv(command), capture_output=True, text=True, env=faked(offset), check=False
     )
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)
@@ -117,6 +143,24 @@ def test_a_ticket_before_within_and_after_the_five_minutes(own_lab: Lab) -> None
     assert (next_window["current"], next_window["previous"]) == ("kdc-key-refused", "accepted")
     [missed_two] = acquire(own_lab, due + 60 * 3600 + 400)
     assert missed_two["current"] == "accepted"
+
+
+def test_keytabs_hold_both_passwords_keys_with_their_versions(own_lab: Lab, tmp_path: Path) -> None:
+    """Read before, within and after: the same version is always the same keys, and Samba's too."""
+    base = 15 * 24 * 3600
+    [normal] = acquire(own_lab, base)
+    due = base + int(normal["query_seconds"])
+    [within] = acquire(own_lab, due - 150)
+    [after] = acquire(own_lab, due + 400)
+    (current, *_), (following, still_current) = normal["keytab"], within["keytab"]
+    assert int(following) == int(current) + 1
+    assert still_current == current
+    assert list(after["keytab"]) == [following, current]
+    assert within["keytab"][current] == normal["keytab"][current]
+    assert after["keytab"] == within["keytab"]
+    exported = exported_keys(own_lab, due + 400, tmp_path / "keytab")
+    for version, keys in after["keytab"].items():
+        assert exported[version] == set(keys)
 
 
 def test_at_both_edges_of_the_five_minutes_no_acquisition_fails(own_lab: Lab) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
 import pytest
 
@@ -93,6 +95,47 @@ async def test_many_at_once_ask_once() -> None:
     assert session.calls == 1
     assert len({id(i) for i in held}) == 1
     assert len(held[0].holders) == 50
+    await identities.close()
+
+
+async def test_a_domain_that_hangs_holds_up_no_other() -> None:
+    clock = VirtualClock(0)
+    answered = threading.Event()
+
+    class Hanging(ScriptedSession):
+        def acquire(self, account: str) -> Acquisition:
+            answered.wait(60)
+            return super().acquire(account)
+
+    sessions = {"example.test": ScriptedSession(clock, {}), "hangs.test": Hanging(clock, {})}
+
+    async def note(_: Identity) -> None:
+        pass
+
+    identities = Identities(
+        sessions.__getitem__, note, now=lambda: clock.now, sleep=clock.sleep, spread=min
+    )
+    # More than a domain has threads.
+    waiting = [
+        asyncio.create_task(identities.hold(IdentityName(f"a{n}", "hangs.test"), f"lease{n}"))
+        for n in range(20)
+    ]
+    await identities.hold(NAME, "lease")
+    assert not any(task.done() for task in waiting)
+    answered.set()
+    await asyncio.gather(*waiting)
+    await identities.close()
+
+
+async def test_a_defect_is_told_as_such_and_the_identity_is_tried_again() -> None:
+    defect = cast("CredspecError", ZeroDivisionError("secret"))
+    identities, session, _, renewed = make({2: defect}, moves=2000)
+    identity = await identities.hold(NAME, "lease")
+    while not renewed:
+        await asyncio.sleep(0.001)
+    assert session.calls >= 3
+    assert identities.failures == 1
+    assert identity.last_error is None
     await identities.close()
 
 

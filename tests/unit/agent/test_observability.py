@@ -1,0 +1,52 @@
+"""What is documented and shown of metrics and events is what there is."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from credspec.agent.events import Event
+
+ROOT = Path(__file__).parents[3]
+METRICS = (ROOT / "src/credspec/agent/metrics.py").read_text()
+
+
+def test_the_dashboard_asks_for_metrics_that_exist() -> None:
+    dashboard = json.loads((ROOT / "packaging/grafana/credspec.json").read_text())
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    asked = {name for text in expressions for name in re.findall(r"credspec_\w+", text)}
+    assert len(asked) >= 10
+    for name in asked:
+        bare = name.removeprefix("credspec_").removesuffix("_total").removesuffix("_seconds")
+        assert re.search(rf'"(credspec_)?{bare}(_seconds)?"', METRICS), name
+
+
+def test_every_panel_has_a_place_of_its_own() -> None:
+    dashboard = json.loads((ROOT / "packaging/grafana/credspec.json").read_text())
+    taken: set[tuple[int, int]] = set()
+    for panel in dashboard["panels"]:
+        place = panel["gridPos"]
+        for x in range(place["x"], place["x"] + place["w"]):
+            for y in range(place["y"], place["y"] + place["h"]):
+                assert x < 24
+                assert (x, y) not in taken
+                taken.add((x, y))
+
+
+def test_every_event_is_documented_as_it_is() -> None:
+    text = (ROOT / "docs/events.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| `([a-z-]+)` \| (\w+) \| (.+) \|$", text, re.MULTILINE)
+    assert [(int(n), name, level, meaning) for n, name, level, meaning in rows] == [
+        (event.number, event.label, event.level, event.meaning)
+        for event in sorted(Event, key=lambda e: e.number)
+    ]
+
+
+def test_every_test_that_the_reliability_table_names_exists() -> None:
+    text = (ROOT / "docs/reliability.md").read_text()
+    named = re.findall(r"`(tests/[\w/.]+\.py)(?:::(\w+))?`", text)
+    assert len(named) > 30
+    for path, name in named:
+        content = (ROOT / path).read_text()
+        assert not name or f"def {name}(" in content, (path, name)

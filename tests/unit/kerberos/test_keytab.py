@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import krb5
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from credspec.directory.managed_password import PASSWORD_BYTES, ManagedPassword
+from credspec.kerberos.keys import Enctype, Key
+from credspec.kerberos.keytab import (
+    KeytabEntry,
+    keytab_bytes,
+    keytab_entries,
+    managed_password_keys,
+)
+
+ONE, TWO = b"\x01" * PASSWORD_BYTES, b"\x02" * PASSWORD_BYTES
+HOURS, MINUTES = timedelta(hours=9), timedelta(minutes=4)
+
+GOLDEN = bytes.fromhex(
+    "0502"  # version
+    "00000049"  # length
+    "0002 0009 4558414d504c452e54 0004 48545450 0003 776562"  # HTTP/web@EXAMPLE.T
+    "00000002 00000007"  # NT-SRV-INST, time
+    "2c 0012 0020" + "aa" * 32 + "0000012c"  # version 300 in eight bits, AES256, version 300
+)
+
+
+def test_the_bytes_of_an_entry() -> None:
+    key = Key(Enctype.AES256_CTS_HMAC_SHA1_96, b"\xaa" * 32)
+    made = keytab_bytes([KeytabEntry("HTTP/web@EXAMPLE.T", 300, key)], timestamp=7)
+    assert made == GOLDEN
+    assert "aa" not in repr(KeytabEntry("a@B", 1, key))
+
+
+@pytest.mark.parametrize(
+    ("previous", "query", "expected"),
+    [
+        (None, HOURS, {4: ONE}),
+        (TWO, HOURS, {4: ONE, 3: TWO}),
+        # Within five minutes, the current password is the next one.
+        (TWO, MINUTES, {5: ONE, 4: TWO}),
+        (None, MINUTES, {5: ONE}),
+    ],
+)
+def test_version_numbers(
+    previous: bytes | None, query: timedelta, expected: dict[int, bytes]
+) -> None:
+    found = managed_password_keys("A$", "X.TEST", ManagedPassword(ONE, previous, query, query), 4)
+    alone = {
+        password: managed_password_keys(
+            "a", "x.test", ManagedPassword(password, None, HOURS, HOURS), 1
+        )[1]
+        for password in (ONE, TWO)
+    }
+    assert found == {version: alone[password] for version, password in expected.items()}
+    assert list(found) == sorted(found, reverse=True)
+
+
+def test_the_first_password_has_none_before_it() -> None:
+    password = ManagedPassword(ONE, TWO, HOURS, HOURS)
+    assert list(managed_password_keys("a", "X.TEST", password, 1)) == [1]
+
+
+names = st.text(st.sampled_from("abcXYZ019-.$_"), min_size=1, max_size=30)
+principals = st.builds("{}@{}".format, names, names) | st.builds(
+    "{}/{}@{}".format, names, names, names
+)
+keys = st.builds(
+    Key, st.just(Enctype.AES256_CTS_HMAC_SHA1_96), st.binary(min_size=32, max_size=32)
+) | st.builds(Key, st.just(Enctype.ARCFOUR_HMAC), st.binary(min_size=16, max_size=16))
+
+
+@given(
+    st.lists(principals, max_size=4), st.dictionaries(st.integers(1, 2**32 - 1), st.tuples(keys))
+)
+def test_libkrb5_reads_what_was_written(
+    tmp_path_factory: pytest.TempPathFactory,
+    given_principals: list[str],
+    given_keys: dict[int, tuple[Key]],
+) -> None:
+    path: Path = tmp_path_factory.mktemp("keytab") / "keytab"
+    entries = keytab_entries(given_principals, given_keys)
+    path.write_bytes(keytab_bytes(entries))
+    context = krb5.init_context()
+    table = krb5.kt_resolve(context, f"FILE:{path}".encode())
+    found = [
+        (entry.principal.name, entry.kvno, entry.key.enctype, entry.key.data)
+        for entry in (table if entries else [])
+    ]
+    assert found == [
+        (e.principal.encode(), e.key_version, e.key.enctype, e.key.value) for e in entries
+    ]
