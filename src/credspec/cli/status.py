@@ -170,7 +170,7 @@ def _left(start: str | None, end: str | None, now: datetime) -> tuple[Any, str]:
     bar = ProgressBar(
         total=1.0, completed=left, width=16, complete_style=style, finished_style=style
     )
-    return bar, _to_come(end, now) if left else "[red]expired"
+    return bar, _duration((last - now).total_seconds()) if left else "[red]expired"
 
 
 def _to_come(moment: str | None, now: datetime) -> str:
