@@ -7,6 +7,7 @@ import ctypes
 import os
 import resource
 import sys
+import threading
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +24,7 @@ _ALLOCATOR: Final = {
     "PYTHONMALLOC": "malloc",
 }
 _MOST_BYTES: Final = 1 << 30
+_STACK_BYTES: Final = 1 << 20
 _PR_SET_DUMPABLE: Final = 4
 _PR_CAPBSET_DROP: Final = 24
 _PR_SET_NO_NEW_PRIVS: Final = 38
@@ -48,7 +50,11 @@ def forbid_core_dumps() -> None:
 
 
 def limit_memory() -> None:
-    """Let no answer, however large, take more than a fixed amount of memory."""
+    """Let no answer, however large, take more than a fixed amount of memory.
+
+    Threads started from now on have small stacks, since these count.
+    """
+    threading.stack_size(_STACK_BYTES)
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if hard == resource.RLIM_INFINITY or hard > _MOST_BYTES:
         resource.setrlimit(resource.RLIMIT_DATA, (_MOST_BYTES, _MOST_BYTES))
