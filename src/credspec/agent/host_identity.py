@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import ClassVar, Final, Protocol
 
-from credspec.errors import CredspecError, NotPermittedError, Problem
+from credspec.errors import CredspecError, NotPermittedError, Problem, UnreachableError
 from credspec.kerberos.tickets import Ticket, kerberos_error, ticket_from_keytab
 
 HOST_CACHE: Final = "MEMORY:credspec-host"
@@ -106,11 +105,16 @@ class MachineKeytab:
             end = self._service_ticket_ends.get(service)
             if end is not None and end - self._now() >= _RENEW_BEFORE_END:
                 return
-            with suppress(NotPermittedError):
+            try:
                 ticket = ticket_from_keytab(
                     self.name, self.keytab, into_cache=HOST_CACHE, service=service
                 )
-                self._service_ticket_ends[service] = ticket.end
+            except UnreachableError:
+                raise
+            except CredspecError:
+                # Some KDCs may give it for a TGT alone.
+                return
+            self._service_ticket_ends[service] = ticket.end
 
     def forget(self) -> None:
         """Drop the ticket."""

@@ -80,3 +80,11 @@ def test_a_callers_ticket_counts_only_while_it_lasts(
     assert found is not None
     assert found.domain == lab.dns_domain
     assert CallersTicket.of_default_cache(datetime(2100, 1, 1, tzinfo=UTC)) is None
+
+
+def test_a_service_that_the_domain_does_not_know_is_left_to_the_logon(
+    host_identity: MachineKeytab,
+) -> None:
+    host_identity.get_service_ticket("ldap/nowhere.example.test")
+    # The host is logged on as before.
+    assert host_identity.log_on().principal == host_identity.name
