@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,8 @@ def connects(address: str, *, seconds: float = 2.0, port: int = 389) -> bool:
 
 
 def answers(address: str) -> bool:
-    command = ["ldapsearch", "-x", "-o", "nettimeout=2", "-H", f"ldap://{address}", "-s", "base"]
+    host = f"[{address}]" if ":" in address else address
+    command = ["ldapsearch", "-x", "-o", "nettimeout=2", "-H", f"ldap://{host}", "-s", "base"]
     try:
         found = subprocess.run(
             [*command, "-b", ""], capture_output=True, text=True, check=False, timeout=2
@@ -266,8 +268,9 @@ def test_one_that_fails_halfway_leaves_nothing(
         with pytest.raises(CredspecError, match="it fails here"):
             up_second_controller(lab)
     assert traces(lab) == before
-    with pytest.raises(UnreachableError):
-        DnsResolver(0.5, nameserver=second.address).srv(SRV)
+    # Where the address is routed to now, somebody may answer, but does not know the domain.
+    with suppress(UnreachableError):
+        assert not DnsResolver(0.5, nameserver=second.address).srv(SRV)
     again = up_second_controller(lab)
     assert (again.host, again.is_running()) == (second.host, True)
     assert os.path.ismount("/run/samba") is False
