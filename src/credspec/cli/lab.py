@@ -44,12 +44,7 @@ def lab() -> None:
     """
 
 
-@lab.command(
-    epilog=examples(
-        "credspec lab up --name other --realm CORP.TEST",
-        "credspec lab up --name two --controllers 2",
-    )
-)
+@lab.command(epilog=examples("credspec lab up --name other --realm CORP.TEST"))
 @_NAME
 @click.option("--realm", default="EXAMPLE.TEST", show_default=True, help="Kerberos realm.")
 @click.option("--netbios", help="NetBIOS name.  [default: the realm's first part]")

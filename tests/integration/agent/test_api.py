@@ -70,7 +70,8 @@ def session(agent: AgentProcess) -> Iterator[requests.Session]:
 
 @SCHEMA.parametrize()
 @settings(
-    max_examples=60,
+    max_examples=100,
+    derandomize=True,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
