@@ -43,7 +43,7 @@ def test_what_it_shows(agent: AgentProcess, lab: Lab) -> None:
         " ms",
         "container1",
         "━",
-        "in 9 h",
+        "9 h 59 min",
     ):
         assert word in shown.stdout
     state = json.loads(status("--output", "json").stdout)
