@@ -1,6 +1,7 @@
 """The agent's HTTP API on its Unix socket; `/v1/openapi.json` describes it.
 
-    PUT    /v1/leases/{id}   make a lease: {"spec", "container", "runtime_state", "uid", "gid"}
+    PUT    /v1/leases/{id}   make a lease: {"spec", "container", "runtime_state", "uid", "gid"},
+                             and if wanted {"mode", "keytab"}
     GET    /v1/leases        all leases
     GET    /v1/leases/{id}   one lease
     DELETE /v1/leases/{id}   release a lease; 204 also if there was none
@@ -31,7 +32,7 @@ from credspec.agent.audit import Caller
 from credspec.agent.events import Event, emit
 from credspec.agent.identities import DomainStatus, Identities, Identity
 from credspec.agent.journal import LeaseRecord
-from credspec.agent.lease_environment import LEASE_ENVIRONMENT
+from credspec.agent.lease_environment import KEYTAB_ENVIRONMENT, LEASE_ENVIRONMENT
 from credspec.agent.leases import LeaseRequest, Leases
 from credspec.agent.metrics import metrics_text
 from credspec.agent.openapi import openapi_document
@@ -40,6 +41,9 @@ from credspec.errors import CredspecError, NotPermittedError, Problem, UsageErro
 
 _MAX_BODY_BYTES: Final = 256 * 1024  # a raw:// spec of 64 KiB, escaped
 _MAX_ID: Final = 2**32 - 2
+_DEFAULT_MODE: Final = 0o600
+_MODE_BITS: Final = 0o666
+_OWNER_READS: Final = 0o400
 _PROBLEM: Final = "application/problem+json"
 
 _BODY_SECONDS: Final = 10.0
@@ -139,7 +143,8 @@ async def _make_lease(request: web.Request) -> web.Response:
         request.match_info["id"], await _json_body(request), request[_caller]
     )
     record = await request.app[_leases].make(lease_request)
-    return web.json_response(record.to_json() | {"environment": LEASE_ENVIRONMENT})
+    environment = LEASE_ENVIRONMENT | (KEYTAB_ENVIRONMENT if record.keytab else {})
+    return web.json_response(record.to_json() | {"environment": environment})
 
 
 async def _json_body(request: web.Request) -> object:
@@ -180,6 +185,22 @@ def _lease_request(lease_id: str, body: object, caller: Caller) -> LeaseRequest:
                 expected="a text" if kind is str else f"a number from 0 to {_MAX_ID}",
             )
         values[name] = value
+    values["mode"] = mode = body.get("mode", _DEFAULT_MODE)
+    if type(mode) is not int or mode & ~_MODE_BITS or not mode & _OWNER_READS:
+        raise UsageError.of(
+            "request-wrong-value",
+            repr(mode)[:80],
+            where="/mode",
+            expected="permission bits of a file that its owner can read and nobody execute",
+        )
+    values["keytab"] = body.get("keytab", False)
+    if type(values["keytab"]) is not bool:
+        raise UsageError.of(
+            "request-wrong-type",
+            repr(values["keytab"])[:80],
+            where="/keytab",
+            expected="true or false",
+        )
     if not values["runtime_state"].startswith("/") or "\0" in values["runtime_state"]:
         raise UsageError.of("request-wrong-value", "not an absolute path", where="/runtime_state")
     return LeaseRequest(lease_id=lease_id, caller=caller, **values)

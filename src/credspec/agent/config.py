@@ -15,6 +15,7 @@
 
     [policy]
     accounts = ["WebApp*@contoso.com"]         # default: every account that the host may read
+    keytabs = ["WebApp01@contoso.com"]         # whose keys containers may have; default: nobody's
     spec_sources = ["file"]                    # add "raw" to take specs from container starters
     users = ["deploy"]                         # who may use the agent besides root; default: nobody
 
@@ -48,7 +49,7 @@ _KNOWN: Final[dict[str, frozenset[str]]] = {
     ),
     "host_identity": frozenset({"keytab", "principal"}),
     "ldap": frozenset({"transport", "ca_file"}),
-    "policy": frozenset({"accounts", "spec_sources", "users"}),
+    "policy": frozenset({"accounts", "keytabs", "spec_sources", "users"}),
 }
 _LOG_FORMATS: Final = ("text", "json")
 _PATTERN: Final = re.compile(r"[^@/\s]{1,64}(?:@[^@/\s]{1,255})?")

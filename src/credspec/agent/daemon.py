@@ -184,8 +184,10 @@ def _listen(path: Path, *, others: bool) -> socket.socket:
 
 def _make_directories(config: Config) -> None:
     config.run_directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-    for directory in (config.leases_directory, config.journal_directory):
-        directory.mkdir(mode=0o700, exist_ok=True)
+    config.journal_directory.mkdir(mode=0o700, exist_ok=True)
+    config.leases_directory.mkdir(mode=0o711, exist_ok=True)
+    # Users of containers pass through to their own, which is theirs alone.
+    config.leases_directory.chmod(0o711)
     config.audit_log.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
 
 

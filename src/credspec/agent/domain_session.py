@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, TypeVar
@@ -17,6 +17,7 @@ from credspec.agent.host_identity import HostIdentity
 from credspec.directory.accounts import (
     GroupManagedServiceAccount,
     find_account,
+    read_key_version,
     read_managed_password,
 )
 from credspec.directory.connection import Connection, Transport
@@ -24,23 +25,30 @@ from credspec.directory.domain import DomainFacts, read_domain_facts, read_trust
 from credspec.directory.locator import DomainController, Locator, valid_domain
 from credspec.directory.managed_password import ManagedPassword
 from credspec.errors import CredspecError, NotPermittedError, UnreachableError
+from credspec.kerberos.keytab import account_keytab
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.kerberos.tickets import Ticket, ticket_from_managed_password
 
 _T = TypeVar("_T")
 _TICKET_IS_NEW: Final = timedelta(minutes=1)
+_KEY_VERSION_ATTEMPTS: Final = 3
+_SOONEST_KEYTAB: Final = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Acquisition:
     """What one acquisition brought: a ticket, and when the password is to be asked for again.
 
-    The password itself is forgotten as soon as the ticket is there.
+    The password itself is forgotten as soon as the ticket is there. `keytab` is the content of a
+    keytab file, if one was wanted, and `keytab_due` when the domain will have the next password to
+    make another one of, up to five minutes before services need it.
     """
 
     account_name: str
     ticket: Ticket
     password_due: datetime
+    keytab: bytes | None = field(default=None, repr=False)
+    keytab_due: datetime | None = None
 
 
 class DomainSession:
@@ -105,6 +113,53 @@ class DomainSession:
         due = self._now() + password.query_interval
         return Acquisition(name, ticket_from_managed_password(name, realm, password), due)
 
+    def acquire_with_keytab(self, account: str) -> Acquisition:
+        """Acquire an account, and make a keytab of the same password.
+
+        Raises:
+            CredspecError: of the class and code of the step that failed.
+        """
+        entry, realm, password, version = self._permitted(
+            lambda connection, facts: self._read_with_version(connection, facts, account)
+        )
+        now = self._now()
+        name = entry.account_name
+        acquired = Acquisition(
+            name,
+            ticket_from_managed_password(name, realm, password),
+            now + password.query_interval,
+        )
+        return replace(
+            acquired,
+            keytab=account_keytab(entry, realm, password, version, made=now),
+            keytab_due=now + max(password.unchanged_interval, _SOONEST_KEYTAB),
+        )
+
+    def _read_with_version(
+        self, connection: Connection, facts: DomainFacts, account: str
+    ) -> tuple[GroupManagedServiceAccount, str, ManagedPassword, int]:
+        version = read_key_version(connection, find_account(connection, facts, account))
+        for _ in range(_KEY_VERSION_ATTEMPTS):
+            entry, password = self._read(connection, facts, account)
+            # A rollover in between would give the old keys the new number.
+            before, version = version, read_key_version(connection, entry)
+            if before == version:
+                return entry, facts.realm, password, version
+        raise CredspecError.of(
+            "key-version-unstable",
+            "msDS-KeyVersionNumber is another one at each look",
+            where=f"account {account}",
+            remedy="the domain controller changes the password over and over: look at its log",
+        )
+
+    def _read(
+        self, connection: Connection, facts: DomainFacts, account: str
+    ) -> tuple[GroupManagedServiceAccount, ManagedPassword]:
+        started = time.monotonic()
+        found = read_managed_password(connection, facts, account)
+        self.latency = time.monotonic() - started
+        return found
+
     def read_password(self, account: str) -> tuple[str, str, ManagedPassword]:
         """Read an account's managed password; return its name with ``$``, its realm, and that.
 
@@ -113,11 +168,13 @@ class DomainSession:
         """
 
         def read(connection: Connection, facts: DomainFacts) -> tuple[str, str, ManagedPassword]:
-            started = time.monotonic()
-            entry, password = read_managed_password(connection, facts, account)
-            self.latency = time.monotonic() - started
+            entry, password = self._read(connection, facts, account)
             return entry.account_name, facts.realm, password
 
+        return self._permitted(read)
+
+    def _permitted(self, read: Callable[[Connection, DomainFacts], _T]) -> _T:
+        """Read a password, if need be with a new logon of the host."""
         try:
             found = self._with_connection(read)
         except NotPermittedError as error:

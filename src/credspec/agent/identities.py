@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 
 from credspec.agent.domain_session import Acquisition, DomainSession
@@ -24,6 +25,8 @@ _THREADS_PER_DOMAIN: Final = 4
 _LINGER_SECONDS: Final = 60.0
 # The clock on the wall is looked at again this often: it may be set, or the host may have slept.
 _LONGEST_SLEEP_SECONDS: Final = 60.0
+# After the next password is there, and before it is in force (five-minute rule).
+_KEYTAB_SECONDS: Final = (10.0, 200.0)
 
 _spread: Final = random.SystemRandom().uniform
 
@@ -45,7 +48,8 @@ class Identity:
 
     Its leases' tickets are good from `start` to `end`. `ticket` is None for an identity that was
     adopted from an earlier run and not acquired since; so is `password_due`, the time at which the
-    domain said to ask for the password again.
+    domain said to ask for the password again. `keytab` is there while a holder wants it, and
+    `keytab_due` is when another one must be made.
     """
 
     name: IdentityName
@@ -53,6 +57,8 @@ class Identity:
     end: datetime
     ticket: Ticket | None = None
     password_due: datetime | None = None
+    keytab: bytes | None = field(default=None, repr=False)
+    keytab_due: datetime | None = None
     kdc_addresses: tuple[str, ...] = ()
     holders: set[str] = field(default_factory=set)
     last_error: CredspecError | None = None
@@ -62,6 +68,7 @@ class Identity:
         self.ticket = acquired.ticket
         self.start, self.end = acquired.ticket.start, acquired.ticket.end
         self.password_due = acquired.password_due
+        self.keytab, self.keytab_due = acquired.keytab, acquired.keytab_due
         self.kdc_addresses = kdc_addresses
         self.last_error = None
 
@@ -152,6 +159,7 @@ class Identities:
         self._spread = spread
         self._domains: dict[str, _Domain] = {}
         self._held: dict[IdentityName, Identity] = {}
+        self._keytab_holders: defaultdict[IdentityName, set[str]] = defaultdict(set)
         self._acquiring: dict[IdentityName, asyncio.Task[None]] = {}
         self.acquisitions = 0
         self.failures = 0
@@ -196,16 +204,29 @@ class Identities:
         of_domain.unreached_since = None
         return facts
 
-    async def hold(self, name: IdentityName, holder: str) -> Identity:
+    async def hold(self, name: IdentityName, holder: str, *, keytab: bool = False) -> Identity:
         """Return an identity with its ticket, for a holder; if need be it is acquired.
+
+        With `keytab` it has a keytab too, until the last holder who wanted one lets go of it.
 
         However many ask at once, the directory and the KDC are asked once.
 
         Raises:
             CredspecError: of the step that failed; the holder then holds nothing new.
         """
+        if keytab:
+            self._keytab_holders[name].add(holder)
+        try:
+            identity = await self._acquired(name, keytab=keytab)
+        except BaseException:
+            self._let_go_of_keytab(name, holder)
+            raise
+        identity.holders.add(holder)
+        return identity
+
+    async def _acquired(self, name: IdentityName, *, keytab: bool) -> Identity:
         identity = self._held.get(name)
-        while identity is None or identity.ticket is None:
+        while identity is None or identity.ticket is None or (keytab and identity.keytab is None):
             task = self._acquiring.get(name)
             if task is None:
                 task = asyncio.create_task(self._acquire_wanted(name))
@@ -214,7 +235,6 @@ class Identities:
             # Shielded: one impatient caller must not cancel the acquisition of the others.
             await asyncio.shield(task)
             identity = self._held.get(name)
-        identity.holders.add(holder)
         return identity
 
     def adopt(
@@ -225,8 +245,11 @@ class Identities:
         start: datetime,
         end: datetime,
         tickets_in_place: bool,
+        keytab_due: datetime | None = None,
     ) -> None:
         """Take an identity over whose ticket, from an earlier run, its holder still has.
+
+        `keytab_due` is when its keytab must be made anew, None if it has none.
 
         Nobody is asked now: it is acquired again in its turn, or at once if a ticket is missing.
         """
@@ -242,6 +265,10 @@ class Identities:
             domain.schedule.add(name, start=identity.start, end=identity.end, now=now)
         if not tickets_in_place:
             domain.schedule.hasten(name, now)
+        if keytab_due is not None:
+            self._keytab_holders[name].add(holder)
+            identity.keytab_due = min(keytab_due, identity.keytab_due or keytab_due)
+        self._make_keytab_in_time(domain, identity)
         domain.changed.set()
 
     def release(self, name: IdentityName, holder: str) -> None:
@@ -253,8 +280,24 @@ class Identities:
         if identity is None:
             return
         identity.holders.discard(holder)
+        self._let_go_of_keytab(name, holder)
         if not identity.holders:
             asyncio.get_running_loop().call_later(_LINGER_SECONDS, self._drop_unheld, identity)
+
+    def _let_go_of_keytab(self, name: IdentityName, holder: str) -> None:
+        holders = self._keytab_holders.get(name)
+        if holders is None:
+            return
+        holders.discard(holder)
+        if not holders:
+            del self._keytab_holders[name]
+            if name in self._held:
+                self._held[name].keytab = self._held[name].keytab_due = None
+
+    def _make_keytab_in_time(self, domain: _Domain, identity: Identity) -> None:
+        if identity.keytab_due is not None:
+            delay = timedelta(seconds=self._spread(*_KEYTAB_SECONDS))
+            domain.schedule.hasten(identity.name, identity.keytab_due + delay)
 
     def _drop_unheld(self, identity: Identity) -> None:
         if identity.holders or self._held.get(identity.name) is not identity:
@@ -293,6 +336,7 @@ class Identities:
             identity.take(acquired, addresses)
             domain.schedule.reached(self._now())
             domain.schedule.add(name, start=identity.start, end=identity.end, now=self._now())
+            self._make_keytab_in_time(domain, identity)
         else:
             await self._replace(domain, identity, acquired, addresses)
         domain.changed.set()
@@ -304,6 +348,7 @@ class Identities:
         domain.schedule.succeeded(
             identity.name, start=identity.start, end=identity.end, now=self._now()
         )
+        self._make_keytab_in_time(domain, identity)
         await self._renewed(identity)
 
     async def _acquire(
@@ -311,7 +356,10 @@ class Identities:
     ) -> tuple[Acquisition, tuple[str, ...]]:
         """Acquire and tell the schedule of a failure."""
         try:
-            acquired = await domain.run(lambda: domain.session.acquire(name.account))
+            acquire = domain.session.acquire
+            if name in self._keytab_holders:
+                acquire = domain.session.acquire_with_keytab
+            acquired = await domain.run(lambda: acquire(name.account))
         except CredspecError as error:
             self.failures += 1
             domain.last_error = error

@@ -21,7 +21,7 @@ LEASE_ID: Final = re.compile(r"[0-9a-f]{32}")
 """What a lease's id looks like; anything else never becomes a path."""
 
 _UNFINISHED: Final = ".new"
-_TIMES: Final = ("created", "ticket_start", "ticket_end")
+_TIMES: Final = ("created", "ticket_start", "ticket_end", "keytab_due")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +32,9 @@ class LeaseRecord:
     runtime keeps it as long as it exists; `uid` and `gid` are the host's numbers of its user;
     `default_account` and `accounts` are without ``$``; `ready` tells whether the container was
     given its tickets, and `ticket_start` and `ticket_end` from when to when all of them are good.
+    `user` is the unprivileged user who made it, None for the host's own. `mode` is that of the
+    files; with `keytab` there is one of all accounts, and `keytab_due` tells
+    when it must be made anew.
     """
 
     lease_id: str
@@ -46,6 +49,10 @@ class LeaseRecord:
     ready: bool = False
     ticket_start: datetime | None = None
     ticket_end: datetime | None = None
+    user: int | None = None
+    mode: int = 0o600
+    keytab: bool = False
+    keytab_due: datetime | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON values."""
@@ -102,7 +109,7 @@ class Journal:
             try:
                 raw = json.loads(path.read_text("utf-8"))
                 for name in _TIMES:
-                    if raw[name] is not None or name == "created":
+                    if raw.get(name) is not None or name == "created":
                         raw[name] = datetime.fromisoformat(raw[name])
                 raw["accounts"] = tuple(raw["accounts"])
                 record = LeaseRecord(**raw)

@@ -1,7 +1,9 @@
-"""The directory that a container sees as ``/run/credspec``: a small tmpfs, made by the shim.
+"""The directory that a container sees as ``/run/credspec``, made by the shim, filled by the agent.
 
-The container's user may change anything in it, so nothing is followed and nothing in it is
-trusted: files are made under fresh names and renamed into place.
+For containers of the host's own engines it is a small tmpfs of its own. For those of an
+unprivileged user it is in that user's runtime directory, a tmpfs too, since no mount of theirs
+would be seen here. The container's user, and that user, may change anything in it: so nothing is
+followed, nothing in it is trusted, and files are made under fresh names and renamed into place.
 """
 
 from __future__ import annotations
@@ -11,108 +13,149 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from credspec.errors import CredspecError
 
+USERS: Final = Path("/run/user")
+"""Where the users' runtime directories are (file-hierarchy(7))."""
+
 _UNFINISHED: Final = re.compile(r"\.krb5[^/]*\.[0-9a-f]{16}")
+_OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def write_files(directory: Path, files: dict[str, bytes], *, uid: int, gid: int) -> None:
-    """Put files into a lease's directory, each replaced atomically, readable by the owner only.
+@dataclass(frozen=True, slots=True)
+class LeaseDirectory:
+    """A lease's directory; `user` is whose runtime directory it is in, None for the host's own."""
 
-    `files` maps plain names to contents; `uid` and `gid` are the host's numbers of the container's
-    user.
+    path: Path
+    user: int | None = None
 
-    Raises:
-        CredspecError: `lease-directory-missing` if no tmpfs is mounted there,
-            `lease-directory-full`, `lease-directory-unwritable`.
-    """
-    with _opened(directory) as directory_fd:
-        for name, content in files.items():
-            try:
-                _replace(directory_fd, name, content, (uid, gid))
-            except OSError as error:
-                raise _not_written(directory / name, error) from None
+    @classmethod
+    def of(cls, leases_directory: Path, lease_id: str, user: int | None) -> LeaseDirectory:
+        """Return the directory of a lease, whose id must be a valid one."""
+        if user is None:
+            return cls(leases_directory / lease_id)
+        return cls(USERS / str(user) / "credspec" / "leases" / lease_id, user)
 
+    def write(self, files: dict[str, bytes], *, uid: int, gid: int, mode: int = 0o600) -> None:
+        """Put files into it, each replaced atomically.
 
-def wipe(directory: Path) -> None:
-    """Remove every file of a lease's directory; a directory that is gone is fine.
+        `files` maps plain names to contents; `uid` and `gid` are the host's numbers of the
+        container's user, `mode` are the files' permission bits.
 
-    Directories are the container's own and go with the mount.
-    """
-    try:
-        with _opened(directory) as directory_fd:
+        Raises:
+            CredspecError: `lease-directory-missing` if it is not there or not on a tmpfs,
+                `lease-directory-full`, `lease-directory-unwritable`.
+        """
+        with self._opened() as directory_fd:
+            if self.user is not None and os.fstat(directory_fd).st_uid == self.user:
+                # Its user made it; the container's user must get in.
+                os.fchown(directory_fd, uid, gid)
+            for name, content in files.items():
+                try:
+                    _replace(directory_fd, name, content, (uid, gid), mode)
+                except OSError as error:
+                    raise _not_written(self.path / name, error) from None
+
+    def wipe(self) -> None:
+        """Remove every file of it; a directory that is gone is fine.
+
+        Directories in it are the container's own and go with the file system.
+        """
+        with suppress(CredspecError), self._opened() as directory_fd:
             for name in os.listdir(directory_fd):  # noqa: PTH208 - pathlib has no descriptors
                 with suppress(OSError):
                     os.unlink(name, dir_fd=directory_fd)
-    except CredspecError:
-        return
 
+    def remove_leftovers(self) -> None:
+        """Remove the files that a run that was killed had not renamed into place yet."""
+        with suppress(CredspecError), self._opened() as directory_fd:
+            for name in os.listdir(directory_fd):  # noqa: PTH208 - pathlib has no descriptors
+                if _UNFINISHED.fullmatch(name):
+                    with suppress(OSError):
+                        os.unlink(name, dir_fd=directory_fd)
 
-def remove_leftovers(directory: Path) -> None:
-    """Remove the files that a run that was killed had not renamed into place yet."""
-    try:
-        with _opened(directory) as directory_fd:
-            _remove_unfinished(directory_fd)
-    except CredspecError:
-        return
+    def names(self) -> set[str]:
+        """Return the names of the regular files in it; empty if it is gone."""
+        try:
+            with self._opened() as directory_fd, os.scandir(directory_fd) as entries:
+                return {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
+        except (CredspecError, OSError):
+            return set()
 
+    def is_there(self) -> bool:
+        """Return whether it is there and fit for tickets."""
+        try:
+            with self._opened():
+                return True
+        except CredspecError:
+            return False
 
-def names_in(directory: Path) -> set[str]:
-    """Return the names of the regular files in a lease's directory; empty if it is gone."""
-    try:
-        with os.scandir(directory) as entries:
-            return {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
-    except OSError:
-        return set()
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        with ExitStack() as stack:
+            try:
+                fd = self._open_mounted(stack) if self.user is None else self._open_users(stack)
+            except OSError as error:
+                raise _missing(self.path, error.strerror or str(error)) from None
+            yield fd
 
-
-def is_mounted(directory: Path) -> bool:
-    """Return whether a file system of its own is mounted at `directory`."""
-    try:
-        return os.lstat(directory).st_dev != os.lstat(directory.parent).st_dev
-    except OSError:
-        return False
-
-
-@contextmanager
-def _opened(directory: Path) -> Iterator[int]:
-    try:
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as error:
-        raise _missing(directory, error.strerror or str(error)) from None
-    try:
+    def _open_mounted(self, stack: ExitStack) -> int:
+        fd = os.open(self.path, _OPEN)
+        stack.callback(os.close, fd)
         # Without the mount, a ticket would land on the host's /run, outside any limit.
-        if os.fstat(fd).st_dev == os.lstat(directory.parent).st_dev:
-            raise _missing(directory, "nothing is mounted there")
-        yield fd
-    finally:
-        os.close(fd)
+        if os.fstat(fd).st_dev == os.lstat(self.path.parent).st_dev:
+            raise _missing(self.path, "nothing is mounted there")
+        return fd
+
+    def _open_users(self, stack: ExitStack) -> int:
+        """Open it step by step: the user may put links anywhere on the way."""
+        fd = os.open(USERS, _OPEN)
+        stack.callback(os.close, fd)
+        *above, name = self.path.relative_to(USERS).parts
+        for part in above:
+            fd = os.open(part, _OPEN, dir_fd=fd)
+            stack.callback(os.close, fd)
+            if os.fstat(fd).st_uid != self.user:
+                raise _missing(self.path, f"{part} is not the user's own")
+        fd = os.open(name, _OPEN, dir_fd=fd)
+        stack.callback(os.close, fd)
+        if not _is_tmpfs(fd):
+            raise _missing(self.path, "that is no tmpfs")
+        return fd
 
 
-def _replace(directory_fd: int, name: str, content: bytes, owner: tuple[int, int]) -> None:
+def _is_tmpfs(fd: int) -> bool:
+    device = os.fstat(fd).st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    for line in Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines():
+        fields, _, rest = line.partition(" - ")
+        if fields.split(" ")[2] == number:
+            return rest.split(" ")[0] == "tmpfs"
+    return False
+
+
+def _replace(
+    directory_fd: int, name: str, content: bytes, owner: tuple[int, int], mode: int
+) -> None:
     temporary = f".{name}.{secrets.token_hex(8)}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(temporary, flags, 0o600, dir_fd=directory_fd)
     try:
-        os.fchown(fd, *owner)
         with os.fdopen(fd, "wb") as file:
+            # In this order: the agent may give files away, but not change those of others.
+            os.fchmod(fd, mode)
+            os.fchown(fd, *owner)
             file.write(content)
         os.rename(temporary, name, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
     except OSError:
         with suppress(OSError):
             os.unlink(temporary, dir_fd=directory_fd)
         raise
-
-
-def _remove_unfinished(directory_fd: int) -> None:
-    for name in os.listdir(directory_fd):
-        if _UNFINISHED.fullmatch(name):
-            with suppress(OSError):
-                os.unlink(name, dir_fd=directory_fd)
 
 
 def _not_written(path: Path, error: OSError) -> CredspecError:
@@ -130,6 +173,6 @@ def _missing(directory: Path, found: str) -> CredspecError:
         "lease-directory-missing",
         found,
         where=str(directory),
-        expected="the tmpfs that credspec-runtime mounts",
+        expected="the tmpfs that credspec-runtime mounts, or a directory in the user's own",
         remedy="if the agent has a mount namespace of its own, mounts of the host must reach it",
     )

@@ -13,3 +13,6 @@ LEASE_ENVIRONMENT: Final = {
     "KRB5_CONFIG": f"{MOUNT_POINT}/krb5.conf:/etc/krb5.conf",
 }
 """The variables of every container with a lease."""
+
+KEYTAB_ENVIRONMENT: Final = {"KRB5_KTNAME": f"FILE:{MOUNT_POINT}/krb5.keytab"}
+"""The variables of a container with a keytab, besides."""

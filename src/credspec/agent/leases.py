@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -14,17 +15,20 @@ from credspec.agent.audit import NOBODY, AuditLog, Caller, shown
 from credspec.agent.events import Event, emit
 from credspec.agent.identities import Identities, Identity, IdentityName
 from credspec.agent.journal import LEASE_ID, Journal, LeaseRecord
-from credspec.agent.lease_directory import (
-    is_mounted,
-    names_in,
-    remove_leftovers,
-    wipe,
-    write_files,
-)
+from credspec.agent.lease_directory import LeaseDirectory
 from credspec.agent.policy import Policy
+from credspec.agent.subordinate_ids import check_owner
 from credspec.directory.account_identity import valid_account_name
 from credspec.directory.domain import DomainFacts, differences
-from credspec.errors import CredspecError, InvalidSpecError, NotFoundError, Problem, UsageError
+from credspec.errors import (
+    CredspecError,
+    InvalidSpecError,
+    NotFoundError,
+    NotPermittedError,
+    Problem,
+    UsageError,
+)
+from credspec.kerberos.keytab import joined_keytabs
 from credspec.kerberos.krb5_conf import container_krb5_conf
 from credspec.spec.document import CredentialSpec
 from credspec.spec.reference import parse_reference
@@ -33,6 +37,7 @@ from credspec.spec.spec_directory import SpecDirectory, load
 # A container that is being made has no runtime state yet; after this it must have.
 _CREATION_TIME: Final = timedelta(minutes=2)
 _LEASES_AT_A_TIME: Final = 20
+_USER_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +50,14 @@ class LeaseRequest:
     runtime_state: str
     uid: int
     gid: int
+    mode: int = 0o600
+    keytab: bool = False
     caller: Caller = NOBODY
+
+    @property
+    def user(self) -> int | None:
+        """The unprivileged user who asks, None for the host's own."""
+        return self.caller.uid if self.caller.uid not in {NOBODY.uid, 0, os.geteuid()} else None
 
 
 class Leases:
@@ -103,13 +115,33 @@ class Leases:
         """
         _valid_id(request.lease_id)
         async with self._locked(request.lease_id):
-            if request.lease_id in self._records:
-                self._drop(request.lease_id)
             try:
+                await self._check_user(request)
+                if request.lease_id in self._records:
+                    self._drop(request.lease_id)
                 return await self._make(request)
             except CredspecError as error:
                 self._tell_denied(request, error)
                 raise
+
+    async def _check_user(self, request: LeaseRequest) -> None:
+        """Refuse an unprivileged user what is not its own."""
+        if request.user is None:
+            return
+        try:
+            async with asyncio.timeout(_USER_SECONDS):
+                # The host may look users up in a directory that does not answer.
+                await asyncio.to_thread(check_owner, request.user, request.uid, request.gid)
+        except TimeoutError:
+            raise CredspecError.of(
+                "user-lookup-timeout",
+                f"no answer within {_USER_SECONDS:.0f} s",
+                where=f"user {request.user}",
+                remedy="look at the sources of passwd and group in /etc/nsswitch.conf",
+            ) from None
+        present = self._records.get(request.lease_id)
+        if present is not None and present.user != request.user:
+            raise _not_yours(request.lease_id)
 
     async def _make(self, request: LeaseRequest) -> LeaseRecord:
         reference = parse_reference(request.spec)
@@ -117,6 +149,8 @@ class Leases:
         spec = load(reference, self._spec_directory)
         accounts = _accounts(spec)
         self._policy.check_accounts(accounts, spec.domain)
+        if request.keytab:
+            self._policy.check_keytabs(accounts, spec.domain)
         facts = await self._identities.facts(spec.domain)
         _check_same_domain(spec, facts)
         record = LeaseRecord(
@@ -125,6 +159,9 @@ class Leases:
             runtime_state=request.runtime_state,
             uid=request.uid,
             gid=request.gid,
+            mode=request.mode,
+            keytab=request.keytab,
+            user=request.user,
             domain=facts.dns_name,
             default_account=valid_account_name(spec.default_account),
             accounts=accounts,
@@ -144,6 +181,7 @@ class Leases:
                 spec=shown(request.spec),
                 domain=record.domain,
                 accounts=list(record.accounts),
+                **({"keytab": True} if record.keytab else {}),
             )
         except BaseException:
             self._drop(record.lease_id)
@@ -182,11 +220,14 @@ class Leases:
 
         Raises:
             UsageError: `lease-id-invalid`.
+            NotPermittedError: `lease-not-yours`.
         """
         async with self._locked(_valid_id(lease_id)):
             record = self._records.get(lease_id)
             if record is None:
                 return
+            if caller.uid not in {NOBODY.uid, 0, os.geteuid(), record.user}:
+                raise _not_yours(lease_id)
             self._drop(lease_id)
             emit(Event.LEASE_RELEASED, lease=lease_id, container=record.container)
             with contextlib.suppress(CredspecError):
@@ -225,7 +266,7 @@ class Leases:
         for record in list(self._journal.records()):
             if isinstance(record, str):
                 emit(Event.JOURNAL_RECORD_UNREADABLE, lease=record)
-                wipe(self._directory(record))
+                LeaseDirectory.of(self._leases_directory, record, None).wipe()
                 self._forget(record)
                 continue
             self._records[record.lease_id] = record
@@ -234,8 +275,9 @@ class Leases:
                 self._drop(record.lease_id)
                 emit(Event.LEASE_NOT_ADOPTED, lease=record.lease_id, container=record.container)
                 continue
-            remove_leftovers(self._directory(record.lease_id))
-            in_place = self._file_names(record) <= names_in(self._directory(record.lease_id))
+            directory = self._directory(record)
+            directory.remove_leftovers()
+            in_place = self._file_names(record) <= directory.names()
             for name in _names(record):
                 self._identities.adopt(
                     name,
@@ -243,6 +285,7 @@ class Leases:
                     start=record.ticket_start or record.created,
                     end=record.ticket_end or record.created,
                     tickets_in_place=in_place,
+                    keytab_due=record.keytab_due or (record.created if record.keytab else None),
                 )
             emit(Event.LEASE_ADOPTED, lease=record.lease_id, container=record.container)
 
@@ -257,7 +300,10 @@ class Leases:
     async def _hold_all(self, record: LeaseRecord) -> None:
         """Hold every identity of a lease, or none, with one problem for each that failed."""
         results = await asyncio.gather(
-            *(self._identities.hold(name, record.lease_id) for name in _names(record)),
+            *(
+                self._identities.hold(name, record.lease_id, keytab=record.keytab)
+                for name in _names(record)
+            ),
             return_exceptions=True,
         )
         failures = [r for r in results if isinstance(r, BaseException)]
@@ -283,29 +329,36 @@ class Leases:
                 files["krb5cc"] = identity.ticket.ccache
                 conf = container_krb5_conf(record.domain.upper(), identity.kdc_addresses)
                 files["krb5.conf"] = conf.encode()
+        keytabs = [identity.keytab for identity in held if identity.keytab is not None]
+        if len(keytabs) == len(held):
+            files["krb5.keytab"] = joined_keytabs(keytabs)
         wanted = self._file_names(record)
         files = {name: content for name, content in files.items() if name in wanted}
-        write_files(self._directory(record.lease_id), files, uid=record.uid, gid=record.gid)
+        self._directory(record).write(files, uid=record.uid, gid=record.gid, mode=record.mode)
         given = replace(
             record,
             ready=True,
             ticket_start=min(identity.start for identity in held),
             ticket_end=min(identity.end for identity in held),
+            keytab_due=min(
+                (i.keytab_due for i in held if record.keytab and i.keytab_due is not None),
+                default=None,
+            ),
         )
         self._journal.write(given)
         self._records[record.lease_id] = given
         return given
 
     def _file_names(self, record: LeaseRecord) -> set[str]:
-        names = {"krb5cc", "krb5.conf"}
+        names = {"krb5cc", "krb5.conf"} | ({"krb5.keytab"} if record.keytab else set())
         if len(_names(record)) > 1:
             names |= {f"krb5cc_{name.account}" for name in _names(record)}
         return names
 
     def _drop(self, lease_id: str) -> None:
         record = self._records.pop(lease_id, None)
-        wipe(self._directory(lease_id))
         if record is not None:
+            self._directory(record).wipe()
             for name in _names(record):
                 self._identities.release(name, lease_id)
         self._forget(lease_id)
@@ -319,13 +372,13 @@ class Leases:
 
     def _is_alive(self, record: LeaseRecord) -> bool:
         # The shim mounts before it asks for a lease, and unmounts even if no agent runs.
-        if not is_mounted(self._directory(record.lease_id)):
+        if not self._directory(record).is_there():
             return False
         is_new = self._now() - record.created < _CREATION_TIME
         return is_new or Path(record.runtime_state).is_dir()
 
-    def _directory(self, lease_id: str) -> Path:
-        return self._leases_directory / _valid_id(lease_id)
+    def _directory(self, record: LeaseRecord) -> LeaseDirectory:
+        return LeaseDirectory.of(self._leases_directory, _valid_id(record.lease_id), record.user)
 
     @contextlib.asynccontextmanager
     async def _locked(self, lease_id: str) -> AsyncIterator[None]:
@@ -371,6 +424,10 @@ def _names(record: LeaseRecord) -> tuple[IdentityName, ...]:
     return tuple(
         dict.fromkeys(IdentityName(a.lower(), record.domain.lower()) for a in record.accounts)
     )
+
+
+def _not_yours(lease_id: str) -> NotPermittedError:
+    return NotPermittedError.of("lease-not-yours", "another user has this lease", where=lease_id)
 
 
 def _valid_id(lease_id: str) -> str:

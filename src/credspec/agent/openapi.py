@@ -11,6 +11,11 @@ _TIME: Final = {"type": "string", "format": "date-time"}
 _TIME_OR_NULL: Final = {"type": ["string", "null"], "format": "date-time"}
 _TEXT_OR_NULL: Final = {"type": ["string", "null"]}
 _HOST_ID: Final = {"type": "integer", "minimum": 0, "maximum": 2**32 - 2}
+_MODE: Final = {
+    "type": "integer",
+    "enum": [m for m in range(0o400, 0o667) if m & 0o400 and not m & ~0o666],
+    "description": "the permission bits of the files",
+}
 _ID: Final = {
     "name": "id",
     "in": "path",
@@ -20,8 +25,12 @@ _ID: Final = {
 }
 
 
-def _object(**properties: Any) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(properties)}
+def _object(*, optional: dict[str, Any] | None = None, **properties: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties | (optional or {}),
+        "required": list(properties),
+    }
 
 
 _SCHEMAS: Final[dict[str, Any]] = {
@@ -39,6 +48,14 @@ _SCHEMAS: Final[dict[str, Any]] = {
         },
         uid=_HOST_ID | {"description": "the host's number of the container's user"},
         gid=_HOST_ID | {"description": "the host's number of the container's group"},
+        optional={
+            "mode": _MODE | {"default": 0o600},
+            "keytab": {
+                "type": "boolean",
+                "default": False,
+                "description": "whether to add a keytab of the accounts, krb5.keytab",
+            },
+        },
     ),
     "Lease": _object(
         lease_id={"type": "string"},
@@ -53,6 +70,10 @@ _SCHEMAS: Final[dict[str, Any]] = {
         ready={"type": "boolean"},
         ticket_start=_TIME_OR_NULL,
         ticket_end=_TIME_OR_NULL,
+        user={"type": ["integer", "null"]},
+        mode=_MODE,
+        keytab={"type": "boolean"},
+        keytab_due=_TIME_OR_NULL,
     ),
     "Identity": _object(
         account={"type": "string"},

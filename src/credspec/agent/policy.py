@@ -18,11 +18,13 @@ class Policy:
     """What this host gives to its containers, beyond what the directory allows the host.
 
     `accounts` are patterns of ``ACCOUNT@DOMAIN`` with ``*`` and ``?``; without ``@`` they hold for
-    every domain. `spec_sources` are some of `SPEC_SOURCES`. `uids` are the users besides root who
-    may use the agent.
+    every domain. `keytabs` are such patterns too: accounts whose long-term keys containers may have
+    besides tickets, to accept logons. `spec_sources` are some of `SPEC_SOURCES`. `uids` are the
+    users besides root who may use the agent.
     """
 
     accounts: tuple[str, ...] = ("*",)
+    keytabs: tuple[str, ...] = ()
     spec_sources: tuple[str, ...] = ("file",)
     uids: frozenset[int] = frozenset()
 
@@ -57,7 +59,27 @@ class Policy:
                 remedy="add it to accounts under [policy] in the configuration",
             )
             for name in accounts
-            if not self._allows(f"{name}@{domain}".lower())
+            if not _covers(self.accounts, f"{name}@{domain}")
+        ]
+        if problems:
+            raise NotPermittedError(*problems)
+
+    def check_keytabs(self, accounts: tuple[str, ...], domain: str) -> None:
+        """Refuse accounts whose keytab no container may have, all of them at once.
+
+        Raises:
+            NotPermittedError: `policy-keytab`, one problem for each account.
+        """
+        problems = [
+            Problem(
+                code="policy-keytab",
+                found=f"a keytab of {name}@{domain} is not for the containers of this host",
+                where="policy",
+                expected=" or ".join(self.keytabs[:5]) or "no keytab at all",
+                remedy=f'add "{name}@{domain}" to keytabs under [policy] in the configuration',
+            )
+            for name in accounts
+            if not _covers(self.keytabs, f"{name}@{domain}")
         ]
         if problems:
             raise NotPermittedError(*problems)
@@ -66,8 +88,9 @@ class Policy:
         """Return whether a user may use the agent, which runs as `own_uid`."""
         return uid in {0, own_uid} or uid in self.uids
 
-    def _allows(self, name: str) -> bool:
-        return any(
-            fnmatchcase(name, (pattern if "@" in pattern else f"{pattern}@*").lower())
-            for pattern in self.accounts
-        )
+
+def _covers(patterns: tuple[str, ...], name: str) -> bool:
+    return any(
+        fnmatchcase(name.lower(), (pattern if "@" in pattern else f"{pattern}@*").lower())
+        for pattern in patterns
+    )

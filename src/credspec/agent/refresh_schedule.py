@@ -84,12 +84,12 @@ class RefreshSchedule(Generic[_Name]):
         if self._probe == name:
             self._probe = None
 
-    def hasten(self, name: _Name, now: datetime) -> None:
-        """Let an identity be acquired at once, because its tickets are not where they belong."""
+    def hasten(self, name: _Name, when: datetime) -> None:
+        """Let an identity be acquired at `when`, if its turn would come later."""
         entry = self._entries.get(name)
-        if entry is not None and entry.due is not None:
+        if entry is not None and entry.due is not None and entry.due > when:
             self._unplan(entry)
-            self._put(entry, now)
+            self._put(entry, when)
 
     def due(self, now: datetime) -> list[_Name]:
         """Return the identities to acquire now, oldest first; each is under way until it is told.

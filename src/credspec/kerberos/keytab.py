@@ -7,17 +7,24 @@ just before.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
+from credspec.directory.accounts import GroupManagedServiceAccount
 from credspec.directory.managed_password import ManagedPassword
 from credspec.kerberos.keys import Key, computer_salt, derive_keys
 
 _VERSION: Final = b"\x05\x02"
 _NT_PRINCIPAL: Final = 1  # RFC 4120 6.2
 _NT_SRV_INST: Final = 2
+# SERVICE/HOST[:PORT][/NAME] (MS-ADTS 2.2.21); in a keytab @ ends the name and a backslash escapes.
+_SERVICE_PRINCIPAL: Final = re.compile(
+    r"[^\x00-\x20\x7f/@\\]{1,64}(?:/[^\x00-\x20\x7f/@\\]{1,255}){1,2}"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,29 @@ def keytab_entries(
         for version, of_version in keys.items()
         for key in of_version
     )
+
+
+def account_keytab(
+    account: GroupManagedServiceAccount,
+    realm: str,
+    password: ManagedPassword,
+    key_version: int,
+    *,
+    made: datetime,
+) -> bytes:
+    """Return a keytab file of a gMSA, for its own name and all its service principal names.
+
+    `key_version` is msDS-KeyVersionNumber. Names that are no SPNs by their form are left out.
+    """
+    names = [n for n in account.service_principal_names if _SERVICE_PRINCIPAL.fullmatch(n)]
+    principals = [f"{name}@{realm}" for name in (account.account_name, *names)]
+    keys = managed_password_keys(account.account_name, realm, password, key_version)
+    return keytab_bytes(keytab_entries(principals, keys), timestamp=int(made.timestamp()))
+
+
+def joined_keytabs(keytabs: Iterable[bytes]) -> bytes:
+    """Return one keytab file with the entries of several."""
+    return _VERSION + b"".join(keytab.removeprefix(_VERSION) for keytab in keytabs)
 
 
 def keytab_bytes(entries: Iterable[KeytabEntry], *, timestamp: int = 0) -> bytes:

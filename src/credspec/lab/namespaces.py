@@ -71,7 +71,7 @@ def bind(source: Path, target: Path) -> None:
 
 def mount_shared_tmpfs(target: Path) -> None:
     """Mount a tmpfs of which later mounts reach other mount namespaces."""
-    _call("mount", b"credspec-lab", bytes(target), b"tmpfs", 0, b"mode=0700,size=64m")
+    _call("mount", b"credspec-lab", bytes(target), b"tmpfs", 0, b"mode=0711,size=64m")
     _call("mount", None, bytes(target), None, _MS_SHARED, None)
 
 

@@ -162,7 +162,7 @@ def _write_files(lab: Lab, password: str) -> None:
             f'keytab = "{lab.host_keytab}"\nprincipal = "{HOST_ACCOUNT}@{lab.realm}"\n'
             "[ldap]\n"
             f'ca_file = "{lab.directory / "ca.pem"}"\n'
-            '[policy]\nspec_sources = ["file", "raw"]\n'
+            '[policy]\nspec_sources = ["file", "raw"]\nkeytabs = ["*"]\n'
         ),
     }
     for name, content in files.items():
@@ -172,7 +172,7 @@ def _write_files(lab: Lab, password: str) -> None:
     lab.specs_directory.mkdir(mode=0o755)
     lab.run_directory.mkdir(mode=0o755, parents=True)
     leases = lab.run_directory / "leases"
-    leases.mkdir(mode=0o700)
+    leases.mkdir(mode=0o711)
     # The agent runs in a mount namespace of its own, the runtime does not: what the runtime mounts
     # for a container must reach the agent, as it does under systemd.
     mount_shared_tmpfs(leases)

@@ -13,14 +13,16 @@ import os
 import sys
 from ctypes import CDLL, get_errno
 
-from credspec.runtimes.shim import Invocation, ShimError
+from credspec.runtimes.shim import Invocation, ShimError, leases_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing itself costs milliseconds
     from collections.abc import Sequence
     from typing import Any
 
-_TMPFS_OPTIONS = "size=1m,nr_inodes=64,mode=0700"
+    from credspec.runtimes.oci_bundle import Wish
+
+_TMPFS_OPTIONS = "size=1m,nr_inodes=256"
 _AGENT_SECONDS = 60.0  # longer than the agent's own deadline, so that its reason arrives
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MNT_DETACH = 2, 4, 8, 2
 _START_AGENT = "start it with `systemctl start credspec-agent` or `credspec agent`"
@@ -41,28 +43,14 @@ def run_with_lease(
     Raises:
         ShimError: the container must not start; nothing is left.
     """
-    from credspec.runtimes.oci_bundle import (
-        add_tickets,
-        host_ids,
-        read_config,
-        take_spec,
-        write_config,
-    )
+    from credspec.runtimes.oci_bundle import add_tickets, read_config, take_wish, write_config
 
     config = read_config(invocation.bundle)
-    spec = take_spec(config) if config is not None else None
-    if config is None or spec is None:
+    wish = take_wish(config) if config is not None else None
+    if config is None or wish is None:
         return None
-    uid, gid = host_ids(config)
     lease = Lease(invocation.lease_id(runtime), agent_socket, run_directory)
-    request = {
-        "spec": spec,
-        "container": invocation.container,
-        "runtime_state": invocation.state_directory(runtime),
-        "uid": uid,
-        "gid": gid,
-    }
-    answer = lease.take(request, uid, gid)
+    answer = lease.take(wish, invocation.container, invocation.state_directory(runtime))
     try:
         add_tickets(config, lease.directory, answer["environment"])
         write_config(invocation.bundle, config)
@@ -91,16 +79,33 @@ def delete_with_lease(
 
 
 class Lease:
-    """A container's lease as the shim holds it: the tmpfs on the host and the agent's record."""
+    """A container's lease as the shim holds it: the directory on the host, the agent's record."""
 
     def __init__(self, lease_id: str, agent_socket: str, run_directory: str) -> None:
         self.lease_id = lease_id
         self.agent_socket = agent_socket
-        self.directory = f"{run_directory}/leases/{lease_id}"
+        self.leases_directory = leases_directory(run_directory)
+        self.is_users = self.leases_directory != f"{run_directory}/leases"
+        self.directory = f"{self.leases_directory}/{lease_id}"
 
-    def take(self, request: dict[str, Any], uid: int, gid: int) -> dict[str, Any]:
-        """Mount the directory and have it filled; on failure nothing is left."""
-        _mount_tmpfs(self.directory, uid, gid)
+    def take(self, wish: Wish, container: str, runtime_state: str) -> dict[str, Any]:
+        """Make the directory and have it filled; on failure nothing is left.
+
+        Returns the agent's answer, of which ``environment`` are the container's variables.
+        """
+        request = {
+            "spec": wish.spec,
+            "container": container,
+            "runtime_state": runtime_state,
+            "uid": wish.uid,
+            "gid": wish.gid,
+            "mode": wish.mode,
+            "keytab": wish.keytab,
+        }
+        if self.is_users:
+            _make_users_directory(self.leases_directory, self.directory, wish.directory_mode)
+        else:
+            _mount_tmpfs(self.directory, wish)
         try:
             return _ask_agent(self.agent_socket, "PUT", f"/v1/leases/{self.lease_id}", request)
         except BaseException:
@@ -113,7 +118,10 @@ class Lease:
             _ask_agent(self.agent_socket, "DELETE", f"/v1/leases/{self.lease_id}", None)
         except ShimError:
             pass  # the agent finds out by itself, when it runs again
-        _unmount(self.directory)
+        if self.is_users:
+            _remove_users_directory(self.directory)
+        else:
+            _unmount(self.directory)
 
 
 def _run(runtime: str, arguments: Sequence[str]) -> int:
@@ -178,7 +186,31 @@ def _ask_agent(
     return document
 
 
-def _mount_tmpfs(directory: str, uid: int, gid: int) -> None:
+def _make_users_directory(leases: str, directory: str, mode: int) -> None:
+    """Make a lease's directory in the user's own runtime directory; the agent gives it away."""
+    parent = leases.rpartition("/")[0]
+    try:
+        for path in (parent, leases):
+            if not os.path.isdir(path):
+                os.mkdir(path, 0o700)
+        _remove_users_directory(directory)
+        os.mkdir(directory, 0o700)
+        os.chmod(directory, mode)
+    except OSError as error:
+        raise ShimError(
+            f"{directory}: {error.strerror}; rootless containers need the user's runtime directory,"
+            " which a logon makes (loginctl enable-linger USER) [user-directory]"
+        ) from None
+
+
+def _remove_users_directory(directory: str) -> None:
+    if os.path.lexists(directory):
+        import shutil  # which follows no links; the container's user may have put some there
+
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _mount_tmpfs(directory: str, wish: Wish) -> None:
     try:
         os.mkdir(directory, 0o700)
     except FileExistsError:
@@ -189,7 +221,7 @@ def _mount_tmpfs(directory: str, uid: int, gid: int) -> None:
             f"credspec agent: {directory}: {error.strerror}; the agent makes this directory "
             f"when it starts: {_START_AGENT} [agent-unreachable]"
         ) from None
-    options = f"{_TMPFS_OPTIONS},uid={uid},gid={gid}"
+    options = f"{_TMPFS_OPTIONS},mode={wish.directory_mode:o},uid={wish.uid},gid={wish.gid}"
     libc = CDLL(None, use_errno=True)
     flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
     if libc.mount(b"credspec", directory.encode(), b"tmpfs", flags, options.encode()) != 0:

@@ -15,7 +15,12 @@ if TYPE_CHECKING:  # typing itself costs milliseconds
     from typing import Any
 
 MOUNT_POINT = "/run/credspec"
+# What a container may ask for besides: annotation and, where there are none, variable.
+OWNER = ("credspec.dev/owner", "CREDSPEC_OWNER")
+MODE = ("credspec.dev/mode", "CREDSPEC_MODE")
+KEYTAB = ("credspec.dev/keytab", "CREDSPEC_KEYTAB")
 _MAX_SPEC_CHARACTERS = 128 * 1024
+_MAX_ID = 2**32 - 2
 
 
 def read_config(bundle: str) -> dict[str, Any] | None:
@@ -39,75 +44,179 @@ def write_config(bundle: str, config: dict[str, Any]) -> None:
     os.rename(temporary, path)
 
 
-def take_spec(config: dict[str, Any]) -> str | None:
-    """Return the reference to a container's credential spec, or None; the first carrier wins.
+class Wish:
+    """What a container asks for: a spec, and whose the files are to be and of what kind."""
 
-    Carriers are the annotation, OCI ``windows.credentialSpec`` (the document itself) and the
-    environment variable, which is taken out, so that the container does not see it.
+    def __init__(self, spec: str, uid: int, gid: int, mode: int, *, keytab: bool) -> None:
+        self.spec = spec
+        self.uid = uid
+        self.gid = gid
+        self.mode = mode
+        self.keytab = keytab
+
+    @property
+    def directory_mode(self) -> int:
+        """The mode of the directory: whoever may read the files may enter it."""
+        return 0o700 | (self.mode & 0o044) | ((self.mode & 0o044) >> 2)
+
+
+def take_wish(config: dict[str, Any]) -> Wish | None:
+    """Return what a container asks for, None if it is no credential spec.
+
+    Carriers of the spec are the annotation, OCI ``windows.credentialSpec`` (the document itself)
+    and, for engines without annotations, the environment variable. Our variables are taken out, so
+    that the container does not see them. Options come with the spec: as annotations if that is not
+    a variable. Numbers of users and groups are the host's.
 
     Raises:
-        ShimError: the spec is longer than any can be.
+        ShimError: a wish that cannot be granted; two carriers that disagree.
     """
-    process = config.get("process") or {}
-    kept = []
-    from_environment = None
-    for entry in process.get("env") or []:
-        name, _, value = entry.partition("=")
-        if name == VARIABLE:
-            from_environment = value
-        else:
-            kept.append(entry)
-    if from_environment is not None:
-        process["env"] = kept
-    spec = _first_carrier(config, from_environment)
-    if spec is not None and len(spec) > _MAX_SPEC_CHARACTERS:
+    try:
+        return _wish(config)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ShimError(
+            "config.json: not as the OCI runtime specification has it [bundle-malformed]"
+        ) from None
+
+
+def _wish(config: dict[str, Any]) -> Wish | None:
+    taken = _take_variables(config)
+    variable = taken.get(VARIABLE)
+    annotations = config.get("annotations") or {}
+    document = (config.get("windows") or {}).get("credentialSpec")
+    found = [str(annotations[ANNOTATION])] if annotations.get(ANNOTATION) else []
+    if document:
+        found.append("raw://" + (document if isinstance(document, str) else json.dumps(document)))
+    options = annotations
+    if not found:
+        options = {annotation: taken.get(name) for annotation, name in (OWNER, MODE, KEYTAB)}
+        if variable and not _is_consented(config):
+            raise ShimError(
+                f"credential spec: the variable {VARIABLE} may come from the image, which must not "
+                "choose its identity; start the container through the Docker gateway, or confirm "
+                f"with --tmpfs {MOUNT_POINT} [spec-carrier-unconfirmed]"
+            )
+    if variable:
+        found.append(variable)
+    if not found:
+        return None
+    if len(set(found)) > 1:
+        shown = " and ".join(repr(spec[:80]) for spec in found)
+        raise ShimError(
+            f"credential spec: {shown} in one container; expected one [spec-carriers-disagree]"
+        )
+    spec = found[0]
+    if len(spec) > _MAX_SPEC_CHARACTERS:
         raise ShimError(
             f"credential spec: {len(spec)} characters; expected at most 64 KiB [spec-too-large]"
         )
-    return spec
+    uid, gid = _owner(config, options.get(OWNER[0]))
+    keytab = _flag(options.get(KEYTAB[0]))
+    return Wish(spec, uid, gid, _mode(options.get(MODE[0])), keytab=keytab)
 
 
-def _first_carrier(config: dict[str, Any], from_environment: str | None) -> str | None:
-    annotated = (config.get("annotations") or {}).get(ANNOTATION)
-    if annotated:
-        return str(annotated)
-    document = (config.get("windows") or {}).get("credentialSpec")
-    if document:
-        return "raw://" + (document if isinstance(document, str) else json.dumps(document))
-    return from_environment or None
+def _take_variables(config: dict[str, Any]) -> dict[str, str]:
+    process = config.get("process") or {}
+    names = {VARIABLE, OWNER[1], MODE[1], KEYTAB[1]}
+    kept = []
+    taken = {}
+    for entry in process.get("env") or []:
+        name, _, value = entry.partition("=")
+        if name in names:
+            taken[name] = value
+        else:
+            kept.append(entry)
+    if taken:
+        process["env"] = kept
+    return taken
 
 
-def host_ids(config: dict[str, Any]) -> tuple[int, int]:
-    """Return the host's uid and gid of the container's process, through its user namespace.
+def _is_consented(config: dict[str, Any]) -> bool:
+    """Return whether whoever starts the container says so: images set variables, but no tmpfs."""
+    return any(
+        mount.get("type") == "tmpfs" and mount.get("destination", "").rstrip("/") == MOUNT_POINT
+        for mount in config.get("mounts") or []
+    )
 
-    Raises:
-        ShimError: the user is not mapped to the host.
-    """
+
+def _owner(config: dict[str, Any], text: str | None) -> tuple[int, int]:
     user = (config.get("process") or {}).get("user") or {}
+    uid, gid = int(user.get("uid", 0)), int(user.get("gid", 0))
+    if text:
+        parts = str(text).split(":")
+        if not 1 <= len(parts) <= 2 or not all(_is_id(part) for part in parts):  # noqa: PLR2004
+            raise _not_understood(OWNER[0], text, "UID or UID:GID, numbers in the container")
+        uid, gid = int(parts[0]), int(parts[1]) if len(parts) > 1 else gid
     linux = config.get("linux") or {}
     return (
-        _mapped(int(user.get("uid", 0)), linux.get("uidMappings"), "uid"),
-        _mapped(int(user.get("gid", 0)), linux.get("gidMappings"), "gid"),
+        _mapped(uid, linux.get("uidMappings"), "uid"),
+        _mapped(gid, linux.get("gidMappings"), "gid"),
     )
+
+
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isdigit() and int(text) <= _MAX_ID
+
+
+def _mode(text: str | None) -> int:
+    if not text:
+        return 0o600
+    digits = str(text)
+    if len(digits) in {3, 4} and set(digits) <= set("01234567"):
+        mode = int(digits, 8)
+        if mode & 0o400 and not mode & ~0o666:
+            return mode
+    raise _not_understood(MODE[0], text, "an octal mode such as 0640, which the owner can read")
+
+
+def _flag(text: str | None) -> bool:
+    if not text or str(text).lower() in {"false", "0"}:
+        return False
+    if str(text).lower() in {"true", "1"}:
+        return True
+    raise _not_understood(KEYTAB[0], text, "true or false")
+
+
+def _not_understood(name: str, found: object, expected: str) -> ShimError:
+    return ShimError(f"{name}: {str(found)[:80]!r}; expected {expected} [option-invalid]")
 
 
 def _mapped(number: int, mappings: list[dict[str, int]] | None, kind: str) -> int:
-    if not mappings:
-        return number
-    for mapping in mappings:
-        offset = number - mapping["containerID"]
-        if 0 <= offset < mapping["size"]:
-            return mapping["hostID"] + offset
-    raise ShimError(
-        f"container user: {kind} {number} is not mapped to the host; "
-        f"add it to the {kind} mappings of the container's user namespace [container-user-unmapped]"
-    )
+    """Return the host's number of a user or group, through the namespaces in between."""
+    ranges = [(m["containerID"], m["hostID"], m["size"]) for m in mappings or ()]
+    inside = _translated(number, ranges) if ranges else number
+    # The runtime itself may be in a user namespace, with rootless engines.
+    outside = None if inside is None else _translated(inside, own_id_ranges(kind))
+    if outside is None:
+        raise ShimError(
+            f"container user: {kind} {number} is not mapped to the host; add it to the {kind} "
+            "mappings of the container's user namespace [container-user-unmapped]"
+        )
+    return outside
+
+
+def _translated(number: int, ranges: list[tuple[int, int, int]]) -> int | None:
+    for inside, outside, size in ranges:
+        if 0 <= number - inside < size:
+            return outside + number - inside
+    return None
+
+
+def own_id_ranges(kind: str) -> list[tuple[int, int, int]]:
+    """Return how this process's uids or gids are mapped: inside, outside, size.
+
+    `kind` is ``uid`` or ``gid``; see user_namespaces(7).
+    """
+    with open(f"/proc/self/{kind}_map", "rb") as file:
+        fields = [int(field) for field in file.read().split()]
+    return list(zip(fields[::3], fields[1::3], fields[2::3], strict=True))
 
 
 def add_tickets(config: dict[str, Any], directory: str, environment: dict[str, str]) -> None:
     """Add the lease's mount and environment to a container's configuration.
 
-    ``KRB5CCNAME`` is ours, a ``KRB5_CONFIG`` that the image or the user set stays.
+    ``KRB5CCNAME`` and ``KRB5_KTNAME`` are ours, a ``KRB5_CONFIG`` that the image or the user set
+    stays.
     """
     mounts = config.setdefault("mounts", [])
     mounts[:] = [m for m in mounts if m.get("destination", "").rstrip("/") != MOUNT_POINT]
@@ -122,7 +231,7 @@ def add_tickets(config: dict[str, Any], directory: str, environment: dict[str, s
     process = config.setdefault("process", {})
     present = process.get("env") or []
     names = {entry.partition("=")[0] for entry in present}
-    added = {k: v for k, v in environment.items() if k == "KRB5CCNAME" or k not in names}
+    added = {k: v for k, v in environment.items() if k != "KRB5_CONFIG" or k not in names}
     process["env"] = [e for e in present if e.partition("=")[0] not in added] + [
         f"{name}={value}" for name, value in added.items()
     ]

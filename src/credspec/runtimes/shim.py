@@ -26,7 +26,8 @@ _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _VALUE_OPTIONS = frozenset(
     {"--root", "--log", "--log-format", "--log-level", "--criu", "--rootless", "--cgroup-manager"}
 )
-# The same after create and run; the other commands have flags only.
+# The same after the commands that take a bundle; with the others, the last argument tells.
+_WITH_BUNDLE = frozenset({"create", "run", "restore"})
 _CREATE_VALUE_OPTIONS = frozenset(
     {
         "--bundle",
@@ -70,7 +71,7 @@ class Invocation:
                 self.container = argument
             else:
                 self.command = argument
-                known = _CREATE_VALUE_OPTIONS if argument in {"create", "run"} else frozenset()
+                known = _CREATE_VALUE_OPTIONS if argument in _WITH_BUNDLE else frozenset()
 
     @property
     def bundle(self) -> str:
@@ -79,7 +80,7 @@ class Invocation:
 
     def state_directory(self, runtime: str) -> str:
         """Where the runtime keeps the container as long as it exists."""
-        root = self.options.get("--root") or f"/run/{runtime.rpartition('/')[2]}"
+        root = self.options.get("--root") or _default_root(runtime.rpartition("/")[2])
         return f"{root.rstrip('/')}/{self.container}"
 
     def lease_id(self, runtime: str) -> str:
@@ -88,6 +89,38 @@ class Invocation:
 
         digest = blake2s(self.state_directory(runtime).encode(), digest_size=16)
         return str(digest.hexdigest())
+
+
+def _default_root(name: str) -> str:
+    """Return where runc or crun keeps its containers, if it is not told; both have their rules."""
+    users = posix.environ.get(b"XDG_RUNTIME_DIR", b"").decode("utf-8", "surrogateescape")
+    is_users = bool(users)
+    if name != "crun" and posix.geteuid() == 0:
+        # runc: root of a user namespace has the user's variables, unless it calls itself root.
+        is_users = is_users and unprivileged_uid() is not None
+        is_users = is_users and posix.environ.get(b"USER") != b"root"
+    return f"{users}/{name}" if is_users else f"/run/{name}"
+
+
+def unprivileged_uid() -> "int | None":
+    """Return the host's number of the user on whose behalf this runs, None for the host's root."""
+    fd = posix.open("/proc/self/uid_map", posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        inside, outside, _ = posix.read(fd, 4096).split()[:3]
+    finally:
+        posix.close(fd)
+    # The first line is that of the user itself: inside it is root.
+    uid = posix.geteuid() - int(inside) + int(outside)
+    return uid or None
+
+
+def leases_directory(run_directory: str) -> str:
+    """Return where leases' directories are: the host's, or a user's own with rootless engines.
+
+    A user cannot mount anything that the agent would see; but its runtime directory is a tmpfs.
+    """
+    uid = unprivileged_uid()
+    return f"{run_directory}/leases" if uid is None else f"/run/user/{uid}/credspec/leases"
 
 
 def main(
@@ -113,13 +146,21 @@ def main(
 
             status = run_with_lease(invocation, runtime, arguments, agent_socket, run_directory)
         elif invocation.command == "delete" and invocation.container:
-            directory = f"{run_directory}/leases/{invocation.lease_id(runtime)}"
-            if _exists(directory):
+            if _has_lease(invocation, runtime, run_directory):
                 from credspec.runtimes.container_lease import delete_with_lease
 
                 status = delete_with_lease(
                     invocation, runtime, arguments, agent_socket, run_directory
                 )
+        elif invocation.command == "checkpoint" and _has_lease(invocation, runtime, run_directory):
+            raise ShimError(
+                "checkpoint: it would write the container's tickets to the disk; "
+                "stop the container and start it again instead [checkpoint-refused]"
+            )
+        elif invocation.command == "restore" and _may_have_spec(invocation.bundle):
+            raise ShimError(
+                "restore: tickets cannot be restored; start the container anew [checkpoint-refused]"
+            )
     except ShimError as error:
         status = _report(invocation, str(error))
     except Exception as error:  # the engine shows what stands in the log, and nothing else
@@ -158,9 +199,10 @@ def _may_have_spec(bundle: str) -> bool:
     return any(mark in data for mark in _MARKS)
 
 
-def _exists(path: str) -> bool:
+def _has_lease(invocation: Invocation, runtime: str, run_directory: str) -> bool:
+    directory = leases_directory(run_directory)
     try:
-        posix.stat(path)
+        posix.stat(f"{directory}/{invocation.lease_id(runtime)}")
     except OSError:
         return False
     return True

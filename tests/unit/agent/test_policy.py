@@ -46,3 +46,14 @@ def test_users() -> None:
     assert Policy().allows_user(500, 500)
     assert not Policy().allows_user(501, 500)
     assert Policy(uids=frozenset({501})).allows_user(501, 500)
+
+
+def test_keytabs_are_off_unless_allowed() -> None:
+    with pytest.raises(NotPermittedError, match="policy-keytab") as caught:
+        Policy().check_keytabs(("A", "B"), "contoso.com")
+    assert len(caught.value.problems) == 2
+    policy = Policy(keytabs=("web*", "B@emea.contoso.com"))
+    policy.check_keytabs(("WebApp01",), "contoso.com")
+    policy.check_keytabs(("b",), "EMEA.contoso.com")
+    with pytest.raises(NotPermittedError, match="policy-keytab"):
+        policy.check_keytabs(("WebApp01", "B"), "contoso.com")

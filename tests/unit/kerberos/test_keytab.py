@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import krb5
@@ -8,10 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from credspec.directory.accounts import GroupManagedServiceAccount
 from credspec.directory.managed_password import PASSWORD_BYTES, ManagedPassword
 from credspec.kerberos.keys import Enctype, Key
 from credspec.kerberos.keytab import (
     KeytabEntry,
+    account_keytab,
+    joined_keytabs,
     keytab_bytes,
     keytab_entries,
     managed_password_keys,
@@ -63,6 +66,33 @@ def test_version_numbers(
 def test_the_first_password_has_none_before_it() -> None:
     password = ManagedPassword(ONE, TWO, HOURS, HOURS)
     assert list(managed_password_keys("a", "X.TEST", password, 1)) == [1]
+
+
+def account(*names: str) -> GroupManagedServiceAccount:
+    return GroupManagedServiceAccount("CN=A", "A$", "S-1-5-1", True, True, names, ())
+
+
+def principals_in(path: Path, keytab: bytes) -> list[bytes]:
+    path.write_bytes(keytab)
+    context = krb5.init_context()
+    return [e.principal.name for e in krb5.kt_resolve(context, f"FILE:{path}".encode())]
+
+
+def test_an_accounts_keytab_has_its_name_and_its_service_principal_names(tmp_path: Path) -> None:
+    password = ManagedPassword(ONE, TWO, HOURS, HOURS)
+    of = account("HTTP/web.x.test", "MSSQLSvc/db.x.test:1433/one", "web", "a/b/c/d", "HTTP/w@X", "")
+    made = account_keytab(of, "X.TEST", password, 4, made=datetime(2026, 1, 1, tzinfo=UTC))
+    found = principals_in(tmp_path / "keytab", made)
+    expected = [b"A$@X.TEST", b"HTTP/web.x.test@X.TEST", b"MSSQLSvc/db.x.test:1433/one@X.TEST"]
+    # Two passwords, three keys each.
+    assert found == [name for name in expected for _ in range(6)]
+
+
+def test_keytabs_joined(tmp_path: Path) -> None:
+    password = ManagedPassword(ONE, None, HOURS, HOURS)
+    made = account_keytab(account(), "X.TEST", password, 1, made=datetime(2026, 1, 1, tzinfo=UTC))
+    assert principals_in(tmp_path / "two", joined_keytabs([made, made])) == [b"A$@X.TEST"] * 6
+    assert joined_keytabs([]) == b"\x05\x02"
 
 
 names = st.text(st.sampled_from("abcXYZ019-.$_"), min_size=1, max_size=30)

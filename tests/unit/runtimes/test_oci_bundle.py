@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import copy
 from typing import Any
 
@@ -7,28 +8,66 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from credspec.runtimes.oci_bundle import add_tickets, host_ids, take_spec
+from credspec.runtimes.oci_bundle import Wish, add_tickets, take_wish
 from credspec.runtimes.shim import ShimError
 
 ENVIRONMENT = {"KRB5CCNAME": "FILE:/run/credspec/krb5cc", "KRB5_CONFIG": "/run/credspec/krb5.conf"}
 
 
-def test_carriers_in_order() -> None:
+CONSENT = {"type": "tmpfs", "destination": "/run/credspec"}
+
+
+def wish(config: dict[str, Any]) -> Wish:
+    found = take_wish(config)
+    assert found is not None
+    return found
+
+
+def test_each_carrier() -> None:
+    assert wish({"annotations": {"credspec.dev/spec": "file://a.json"}}).spec == "file://a.json"
+    assert wish({"windows": {"credentialSpec": '{"a": 1}'}}).spec == 'raw://{"a": 1}'
+    assert wish({"windows": {"credentialSpec": {"a": 1}}}).spec == 'raw://{"a": 1}'
+    config = {"process": {"env": ["CREDSPEC=file://a.json"]}, "mounts": [CONSENT]}
+    assert wish(config).spec == "file://a.json"
+
+
+def test_our_variables_are_taken_out_whoever_carries_the_spec() -> None:
     config: dict[str, Any] = {
-        "annotations": {"credspec.dev/spec": "file://annotation.json"},
-        "windows": {"credentialSpec": '{"a": 1}'},
-        "process": {"env": ["A=1", "CREDSPEC=file://variable.json", "CREDSPECS=2"]},
+        "annotations": {"credspec.dev/spec": "file://a.json"},
+        "process": {
+            "env": ["A=1", "CREDSPEC=file://a.json", "CREDSPECS=2", "CREDSPEC_KEYTAB=true"]
+        },
     }
-    assert take_spec(config) == "file://annotation.json"
+    found = wish(config)
     assert config["process"]["env"] == ["A=1", "CREDSPECS=2"]
-    del config["annotations"]
-    assert take_spec(config) == 'raw://{"a": 1}'
-    config = {"process": {"env": ["CREDSPEC=file://variable.json"]}}
-    assert take_spec(config) == "file://variable.json"
+    # Options come with the carrier of the spec: what an image sets does not count.
+    assert not found.keytab
 
 
-def test_windows_section_as_an_object() -> None:
-    assert take_spec({"windows": {"credentialSpec": {"a": 1}}}) == 'raw://{"a": 1}'
+@pytest.mark.parametrize(
+    "config",
+    [
+        {
+            "annotations": {"credspec.dev/spec": "file://a.json"},
+            "process": {"env": ["CREDSPEC=file://b.json"]},
+        },
+        {
+            "annotations": {"credspec.dev/spec": "file://a.json"},
+            "windows": {"credentialSpec": '{"a": 1}'},
+        },
+    ],
+)
+def test_carriers_that_disagree_are_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(ShimError, match="spec-carriers-disagree"):
+        take_wish(config)
+
+
+def test_an_images_variable_alone_chooses_no_identity() -> None:
+    with pytest.raises(ShimError, match="spec-carrier-unconfirmed"):
+        take_wish({"process": {"env": ["CREDSPEC=file://a.json"]}})
+    volume = CONSENT | {"type": "bind"}
+    with pytest.raises(ShimError, match="spec-carrier-unconfirmed"):
+        take_wish({"process": {"env": ["CREDSPEC=file://a.json"]}, "mounts": [volume]})
 
 
 @pytest.mark.parametrize(
@@ -36,16 +75,60 @@ def test_windows_section_as_an_object() -> None:
     [{}, {"process": None}, {"process": {"env": ["CREDSPEC="]}}, {"annotations": {"x": "y"}}],
 )
 def test_no_carrier(config: dict[str, Any]) -> None:
-    assert take_spec(config) is None
+    assert take_wish(config) is None
 
 
 def test_a_megabyte_of_spec_is_refused() -> None:
     with pytest.raises(ShimError, match="spec-too-large"):
-        take_spec({"annotations": {"credspec.dev/spec": "x" * 2**20}})
+        take_wish({"annotations": {"credspec.dev/spec": "x" * 2**20}})
+
+
+def optioned(carrier: str, **options: str) -> dict[str, Any]:
+    """Return a configuration that carries a spec and options the one way or the other."""
+    user = {"user": {"uid": 5, "gid": 6}}
+    if carrier == "annotation":
+        named = {f"credspec.dev/{name}": value for name, value in options.items()}
+        return {"annotations": {"credspec.dev/spec": "file://a.json"} | named, "process": user}
+    named = {f"CREDSPEC_{name.upper()}": value for name, value in options.items()}
+    env = [f"{name}={value}" for name, value in ({"CREDSPEC": "file://a.json"} | named).items()]
+    return {"process": user | {"env": env}, "mounts": [CONSENT]}
+
+
+@pytest.mark.parametrize("carrier", ["annotation", "variable"])
+def test_options(carrier: str) -> None:
+    plain = wish(optioned(carrier))
+    assert (plain.uid, plain.gid, plain.mode, plain.keytab) == (5, 6, 0o600, False)
+    assert plain.directory_mode == 0o700
+    found = wish(optioned(carrier, owner="1000:1001", mode="0640", keytab="true"))
+    assert (found.uid, found.gid, found.mode, found.keytab) == (1000, 1001, 0o640, True)
+    assert found.directory_mode == 0o750
+    assert wish(optioned(carrier, owner="1000")).gid == 6
+    assert wish(optioned(carrier, mode="444")).directory_mode == 0o755
+    assert not wish(optioned(carrier, keytab="false")).keytab
+    empty = wish(optioned(carrier, owner="", mode="", keytab=""))
+    assert (empty.uid, empty.gid, empty.mode, empty.keytab) == (5, 6, 0o600, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("owner", value) for value in ("app", "1:2:3", "-1", "1:", ":1", "\u0661", "4294967295")),
+        *(("mode", value) for value in ("rw", "0755", "0040", "4600", "60", "00600", "0o600")),
+        *(("keytab", value) for value in ("yes", "\x1b[31m", "x" * 2**20)),
+    ],
+)
+@pytest.mark.parametrize("carrier", ["annotation", "variable"])
+def test_options_that_are_none(carrier: str, name: str, value: str) -> None:
+    with pytest.raises(ShimError, match="option-invalid") as caught:
+        take_wish(optioned(carrier, **{name: value}))
+    assert f"credspec.dev/{name}" in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 300
 
 
 def test_ids_through_a_user_namespace() -> None:
     config = {
+        "annotations": {"credspec.dev/spec": "file://a.json"},
         "process": {"user": {"uid": 1000, "gid": 5}},
         "linux": {
             "uidMappings": [
@@ -55,15 +138,43 @@ def test_ids_through_a_user_namespace() -> None:
             "gidMappings": [{"containerID": 0, "hostID": 100000, "size": 1000}],
         },
     }
-    assert host_ids(config) == (500000, 100005)
-    config["process"]["user"]["uid"] = 2000
+    assert (wish(config).uid, wish(config).gid) == (500000, 100005)
+    config["annotations"]["credspec.dev/owner"] = "1:2"
+    assert (wish(config).uid, wish(config).gid) == (100001, 100002)
+    config["annotations"]["credspec.dev/owner"] = "2000"
     with pytest.raises(ShimError, match="container-user-unmapped"):
-        host_ids(config)
+        take_wish(config)
 
 
 @given(st.integers(0, 2**32 - 2), st.integers(0, 2**32 - 2))
 def test_ids_without_a_user_namespace(uid: int, gid: int) -> None:
-    assert host_ids({"process": {"user": {"uid": uid, "gid": gid}}}) == (uid, gid)
+    config = {
+        "annotations": {"credspec.dev/spec": "file://a.json"},
+        "process": {"user": {"uid": uid, "gid": gid}},
+    }
+    assert (wish(config).uid, wish(config).gid) == (uid, gid)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["annotations", "windows", "process", "linux", "mounts"]),
+        st.recursive(
+            st.none() | st.text(max_size=20) | st.integers(),
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(
+                    st.sampled_from(["env", "credspec.dev/spec", "credspec.dev/mode", "user"]),
+                    inner,
+                    max_size=3,
+                )
+            ),
+            max_leaves=8,
+        ),
+    )
+)
+def test_a_configuration_of_any_shape_is_refused_in_words(config: dict[str, Any]) -> None:
+    with contextlib.suppress(ShimError):
+        take_wish(config)
 
 
 def test_tickets_are_added_once_and_the_users_krb5_conf_stays() -> None:

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from credspec.agent.lease_environment import LEASE_ENVIRONMENT
+from credspec.agent.lease_environment import LEASE_ENVIRONMENT, MOUNT_POINT
 from credspec.errors import UsageError
 from credspec.runtimes.docker_gateway.json_object import JsonObject, NotAnObjectError
 from credspec.runtimes.shim import ANNOTATION, VARIABLE
@@ -80,7 +80,7 @@ class CreateBody:
         if reference is None:
             return None
         _check_unique(body, "HostConfig", "Env")
-        _check_unique(configs[-1], "SecurityOpt", "Runtime", "Annotations")
+        _check_unique(configs[-1], "SecurityOpt", "Runtime", "Annotations", "Tmpfs")
         _check_runtime(configs[-1], runtime)
         return cls(runtime, reference, body, configs[-1], tuple(others))
 
@@ -88,7 +88,8 @@ class CreateBody:
         """Return the body for a daemon that is asked in this version of the API.
 
         Raises:
-            UsageError: `docker-wrong-type` if ``Env`` or ``Annotations`` are not what the API says.
+            UsageError: `docker-wrong-type` if ``Env``, ``Annotations`` or ``Tmpfs`` are of another
+                type than the API's.
         """
         # The docker client, too, sends null where there are no options.
         config = self.host_config.with_member(
@@ -100,11 +101,14 @@ class CreateBody:
         # The shim sets these too, but what `docker exec` starts gets its environment from here.
         names = {entry.partition("=")[0] for entry in environment}
         environment += [f"{n}={v}" for n, v in LEASE_ENVIRONMENT.items() if n not in names]
-        annotations = _annotations(config).without_exactly(ANNOTATION)
+        annotations = _object(config, "Annotations").without_exactly(ANNOTATION)
         if version >= _ANNOTATIONS_SINCE:
             annotations = annotations.with_member(ANNOTATION, json.dumps(str(self.reference)))
         else:
             environment.append(f"{VARIABLE}={self.reference}")
+            # An image can set the variable, but no tmpfs: this tells the shim who asked.
+            tmpfs = _object(config, "Tmpfs").without_exactly(MOUNT_POINT)
+            config = config.with_member("Tmpfs", str(tmpfs.with_member(MOUNT_POINT, '""')))
         if annotations.members or config.find("Annotations"):
             config = config.with_member("Annotations", str(annotations))
         body = self.body.with_member("HostConfig", str(config))
@@ -122,8 +126,8 @@ def _environment(body: JsonObject) -> list[str]:
     return value
 
 
-def _annotations(host_config: JsonObject) -> JsonObject:
-    found = host_config.find("Annotations")
+def _object(host_config: JsonObject, key: str) -> JsonObject:
+    found = host_config.find(key)
     if not found or found[-1].value is None:
         return JsonObject(())
     try:
@@ -132,7 +136,7 @@ def _annotations(host_config: JsonObject) -> JsonObject:
         raise UsageError.of(
             "docker-wrong-type",
             "something else",
-            where="/HostConfig/Annotations",
+            where=f"/HostConfig/{key}",
             expected="an object",
         ) from None
 

@@ -19,6 +19,7 @@ from credspec.runtimes.docker_gateway.json_object import JsonObject
 
 OPTION = "credentialspec=file://www.json"
 OLD, NEW = (1, 42), (1, 43)
+CONFIRMED = {"SecurityOpt": None, "Runtime": "credspec", "Tmpfs": {"/run/credspec": ""}}
 TICKETS = [f"{name}={value}" for name, value in LEASE_ENVIRONMENT.items()]
 
 json_values = st.recursive(
@@ -71,7 +72,14 @@ def test_version() -> None:
 def test_old_daemons_get_an_environment_variable() -> None:
     document = rewritten(request(OPTION) | {"Env": ["A=1"]})
     assert document["Env"] == ["A=1", *TICKETS, "CREDSPEC=file://www.json"]
-    assert document["HostConfig"] == {"SecurityOpt": None, "Runtime": "credspec"}
+    assert document["HostConfig"] == CONFIRMED
+
+
+def test_the_clients_own_tmpfs_stay() -> None:
+    wanted = request(OPTION)
+    wanted["HostConfig"]["Tmpfs"] = {"/tmp": "size=1m", "/run/credspec": "uid=5"}
+    config = rewritten(wanted)["HostConfig"]
+    assert config["Tmpfs"] == {"/tmp": "size=1m", "/run/credspec": ""}
 
 
 def test_variables_of_the_client_stay_what_they_are() -> None:
@@ -165,7 +173,11 @@ def test_numbers_repeated_keys_and_invalid_utf_8_survive_as_written() -> None:
 def test_keys_count_in_any_letter_case_as_for_the_daemon() -> None:
     result = rewritten({"hostconfig": {"securityopt": [OPTION], "RUNTIME": ""}, "env": ["A=1"]})
     assert result == {
-        "hostconfig": {"securityopt": None, "RUNTIME": "credspec"},
+        "hostconfig": {
+            "securityopt": None,
+            "RUNTIME": "credspec",
+            "Tmpfs": {"/run/credspec": ""},
+        },
         "env": ["A=1", *TICKETS, "CREDSPEC=file://www.json"],
     }
 
