@@ -6,10 +6,11 @@ import asyncio
 import json
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import timedelta
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
+import krb5
 import pytest
 
 from credspec.agent.audit import AuditLog
@@ -289,3 +290,74 @@ async def test_permission_by_a_new_group_needs_no_restart(lab: Lab, bench: Bench
         session.close()
         bench.identity.forget()
         await identities.close()
+
+
+def keytab_keys(path: Path) -> dict[bytes, set[tuple[int, bytes]]]:
+    """Return a keytab's keys with their versions, by principal."""
+    found: dict[bytes, set[tuple[int, bytes]]] = {}
+    context = krb5.init_context()
+    for entry in krb5.kt_resolve(context, f"FILE:{path}".encode()):
+        found.setdefault(entry.principal.name, set()).add((entry.kvno, entry.key.data))
+    return found
+
+
+async def test_a_keytab_on_request_holds_what_samba_itself_exports(bench: Bench, lab: Lab) -> None:
+    bench.policy = Policy(keytabs=("WebApp01",))
+    identities, leases = bench.agent()
+    # The first lease has its ticket without; the second one's wish needs the password again.
+    await leases.make(bench.request(1, "one.json"))
+    wanted = replace(bench.request(2, "one.json"), keytab=True, mode=0o440)
+    record = await leases.make(wanted)
+    assert identities.acquisitions == 2
+    assert files(bench, 1) == {"krb5cc", "krb5.conf"}
+    path = bench.directory / "leases" / f"{2:032x}" / "krb5.keytab"
+    assert path.stat().st_mode & 0o777 == 0o440
+    found = keytab_keys(path)
+    exported = bench.directory / "exported"
+    lab.samba_tool("domain", "exportkeytab", str(exported), "--principal=WebApp01$")
+    [oracle] = keytab_keys(exported).values()
+    expected = {"WebApp01$", "HTTP/web.example.test", "MSSQLSvc/db.example.test:1433"}
+    assert found.keys() == {f"{name}@{lab.realm}".encode() for name in expected}
+    assert all(oracle <= keys for keys in found.values())
+    assert record.keytab_due is not None
+    # It comes again in time for the next password, and not before that is there.
+    (identity,) = identities.held()
+    refresh = identities.refresh_at(identity.name)
+    assert refresh is not None
+    assert refresh <= record.keytab_due + timedelta(minutes=4)
+    await leases.release(record.lease_id)
+    assert identity.keytab is None
+    await leases.release(f"{1:032x}")
+    await identities.close()
+
+
+async def test_a_keytab_that_the_policy_does_not_allow(bench: Bench) -> None:
+    identities, leases = bench.agent()
+    with pytest.raises(NotPermittedError, match="policy-keytab"):
+        await leases.make(replace(bench.request(1, "one.json"), keytab=True))
+    assert (leases.all(), identities.domains()) == ([], [])
+    await identities.close()
+
+
+async def test_a_keytab_survives_a_restart_and_is_made_again_when_it_is_due(bench: Bench) -> None:
+    bench.policy = Policy(keytabs=("*",))
+    identities, leases = bench.agent()
+    await leases.make(replace(bench.request(1, "three.json"), keytab=True))
+    await identities.close()
+    path = bench.directory / "leases" / f"{1:032x}" / "krb5.keytab"
+    before = keytab_keys(path)
+    assert {b"WebApp01$@EXAMPLE.TEST", b"WebApp02$@EXAMPLE.TEST"} <= before.keys()
+    journal = bench.directory / "journal" / f"{1:032x}.json"
+    raw = json.loads(journal.read_text())
+    # As if the agent had been away while the password changed.
+    long_ago = datetime.fromisoformat(raw["created"]) - timedelta(hours=1)
+    journal.write_text(json.dumps(raw | {"keytab_due": long_ago.isoformat()}))
+    path.unlink()
+    path.write_bytes(b"\x05\x02")
+    identities, leases = bench.agent()
+    leases.adopt()
+    while path.read_bytes() == b"\x05\x02":
+        await asyncio.sleep(0.01)
+    assert keytab_keys(path) == before
+    await leases.release(f"{1:032x}")
+    await identities.close()

@@ -11,16 +11,18 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import krb5
 import pytest
 
+from credspec.agent.client import AgentClient
 from credspec.lab import provisioning
 from credspec.lab.domain import Lab
 from credspec.lab.provisioning import DAILY
 
+BIN = Path(sys.executable).parent
 FAKETIME = f"/usr/lib/{os.uname().machine}-linux-gnu/faketime/libfaketimeMT.so.1"
 
 # Runs on the lab's host with the controller's clock, and prints what it saw.
@@ -184,3 +186,60 @@ def test_at_both_edges_of_the_five_minutes_no_acquisition_fails(own_lab: Lab) ->
             assert "accepted" in {one["current"], one["previous"]}
             assert one["principal"] == f"{DAILY}$@ROLL.TEST"
         assert "kdc-key-refused" in {one["current"] for one in seen}
+
+
+def test_a_containers_keytab_has_the_next_keys_before_they_are_in_force(
+    own_lab: Lab, tmp_path: Path
+) -> None:
+    """The agent as a process: before the five minutes, and started again within them."""
+    base = 45 * 24 * 3600
+    [normal] = acquire(own_lab, base)
+    begin = time.time()
+    due = base + int(normal["query_seconds"])
+    run = own_lab.run_directory
+    state, lease = tmp_path / "state", run / "leases" / ("a" * 32)
+    state.mkdir()
+    lease.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "lease", str(lease)], check=True)
+    spec = ["-AccountName", DAILY, "-Path", f"{own_lab.specs_directory}/d.json"]
+    body = {"spec": "file://d.json", "container": "c", "runtime_state": str(state)}
+    wanted = body | {"uid": 0, "gid": 0, "keytab": True}
+
+    def versions(offset: int, *, lasts: Callable[[], bool]) -> set[int]:
+        """Run the agent with both clocks moved while `lasts`; return the keytab's key versions."""
+        offset -= int(time.time() - begin)
+        own_lab.stop_dc()
+        own_lab.start_dc(offset_seconds=offset)
+        command = [str(BIN / "credspec"), "agent"]
+        with (tmp_path / "log").open("ab") as log:
+            agent = subprocess.Popen(
+                own_lab.exec_argv(command), env=faked(offset), stdout=log, stderr=log
+            )
+        client = AgentClient(run / "agent.sock")
+        try:
+            end = time.monotonic() + 60
+            while not (run / "agent.sock").exists() and time.monotonic() < end:
+                time.sleep(0.05)
+            if not client.get("/v1/leases")["leases"]:
+                new = own_lab.exec_argv([str(BIN / "New-CredentialSpec"), *spec])
+                subprocess.run(new, env=faked(offset), check=True, capture_output=True)
+                client.request("PUT", f"/v1/leases/{'a' * 32}", wanted)
+            while lasts() and time.monotonic() < end:
+                time.sleep(0.05)
+        finally:
+            agent.terminate()
+            agent.wait(20)
+        table = krb5.kt_resolve(krb5.init_context(), f"FILE:{lease}/krb5.keytab".encode())
+        return {entry.kvno for entry in table}
+
+    try:
+        before = versions(due - 900, lasts=lambda: False)
+        made = (lease / "krb5.keytab").stat().st_ino
+        # Within: nobody asks, the agent itself knows.
+        after = versions(due - 60, lasts=lambda: (lease / "krb5.keytab").stat().st_ino == made)
+        assert max(after) == max(before) + 1
+        assert max(before) in after
+        exported = exported_keys(own_lab, due + 400, tmp_path / "keytab")
+        assert str(max(after)) in exported
+    finally:
+        subprocess.run(["umount", "-l", str(lease)], check=True)

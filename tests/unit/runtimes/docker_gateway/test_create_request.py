@@ -77,9 +77,9 @@ def test_old_daemons_get_an_environment_variable() -> None:
 
 def test_the_clients_own_tmpfs_stay() -> None:
     wanted = request(OPTION)
-    wanted["HostConfig"]["Tmpfs"] = {"/tmp": "size=1m", "/run/credspec": "uid=5"}
+    wanted["HostConfig"]["Tmpfs"] = {"/scratch": "size=1m", "/run/credspec": "uid=5"}
     config = rewritten(wanted)["HostConfig"]
-    assert config["Tmpfs"] == {"/tmp": "size=1m", "/run/credspec": ""}
+    assert config["Tmpfs"] == {"/scratch": "size=1m", "/run/credspec": ""}
 
 
 def test_variables_of_the_client_stay_what_they_are() -> None:
