@@ -29,12 +29,12 @@ class LeaseRecord:
     """What is known of a lease.
 
     `container` is the runtime's id of the container and `runtime_state` the directory in which the
-    runtime keeps it as long as it exists; `uid` and `gid` are the host's numbers of its user;
-    `default_account` and `accounts` are without ``$``; `ready` tells whether the container was
-    given its tickets, and `ticket_start` and `ticket_end` from when to when all of them are good.
-    `user` is the unprivileged user who made it, None for the host's own. `mode` is that of the
-    files; with `keytab` there is one of all accounts, and `keytab_due` tells
-    when it must be made anew.
+    runtime keeps it as long as it exists, or the lock of a process (`LeaseDirectory.lock`); `uid`
+    and `gid` are the host's numbers of its user; `user` is the unprivileged user who made it, None
+    for the host's own. `default_account` and `accounts` are without ``$``; `ready` tells whether
+    the container was given its tickets, `ticket_start` and `ticket_end` from when to when all of
+    them are good. `mode` is that of the files; with `keytab` there is one of all accounts, and
+    `keytab_due` tells when it must be made anew.
     """
 
     lease_id: str

@@ -9,9 +9,11 @@ followed, nothing in it is trusted, and files are made under fresh names and ren
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ USERS: Final = Path("/run/user")
 """Where the users' runtime directories are (file-hierarchy(7))."""
 
 _UNFINISHED: Final = re.compile(r"\.krb5[^/]*\.[0-9a-f]{16}")
+_OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -95,37 +98,55 @@ class LeaseDirectory:
         except CredspecError:
             return False
 
+    @property
+    def lock(self) -> Path:
+        """The file beside it that a process without a container keeps locked while it lives."""
+        return self.path.with_name(f"{self.path.name}.lock")
+
+    def is_locked(self) -> bool:
+        """Return whether somebody holds a lock (flock(2)) on the file beside it."""
+        with ExitStack() as stack:
+            try:
+                parent = self._open_parent(stack)
+                fd = os.open(self.lock.name, _OPEN_FILE, dir_fd=parent)
+                stack.callback(os.close, fd)
+                if stat.S_ISREG(os.fstat(fd).st_mode):
+                    fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            except (CredspecError, OSError):
+                return False
+        return False
+
     @contextmanager
     def _opened(self) -> Iterator[int]:
         with ExitStack() as stack:
             try:
-                fd = self._open_mounted(stack) if self.user is None else self._open_users(stack)
+                parent = self._open_parent(stack)
+                fd = os.open(self.path.name, _OPEN, dir_fd=parent)
+                stack.callback(os.close, fd)
+                if self.user is not None and not _is_tmpfs(fd):
+                    raise _missing(self.path, "that is no tmpfs")
+                # Without the mount, a ticket would land on the host's /run, outside any limit.
+                if self.user is None and os.fstat(fd).st_dev == os.fstat(parent).st_dev:
+                    raise _missing(self.path, "nothing is mounted there")
             except OSError as error:
                 raise _missing(self.path, error.strerror or str(error)) from None
             yield fd
 
-    def _open_mounted(self, stack: ExitStack) -> int:
-        fd = os.open(self.path, _OPEN)
-        stack.callback(os.close, fd)
-        # Without the mount, a ticket would land on the host's /run, outside any limit.
-        if os.fstat(fd).st_dev == os.lstat(self.path.parent).st_dev:
-            raise _missing(self.path, "nothing is mounted there")
-        return fd
-
-    def _open_users(self, stack: ExitStack) -> int:
-        """Open it step by step: the user may put links anywhere on the way."""
+    def _open_parent(self, stack: ExitStack) -> int:
+        """Open the directory above; a user's step by step, since it may put links on the way."""
+        if self.user is None:
+            fd = os.open(self.path.parent, _OPEN)
+            stack.callback(os.close, fd)
+            return fd
         fd = os.open(USERS, _OPEN)
         stack.callback(os.close, fd)
-        *above, name = self.path.relative_to(USERS).parts
-        for part in above:
+        for part in self.path.parent.relative_to(USERS).parts:
             fd = os.open(part, _OPEN, dir_fd=fd)
             stack.callback(os.close, fd)
             if os.fstat(fd).st_uid != self.user:
                 raise _missing(self.path, f"{part} is not the user's own")
-        fd = os.open(name, _OPEN, dir_fd=fd)
-        stack.callback(os.close, fd)
-        if not _is_tmpfs(fd):
-            raise _missing(self.path, "that is no tmpfs")
         return fd
 
 

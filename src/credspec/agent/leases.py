@@ -372,8 +372,11 @@ class Leases:
 
     def _is_alive(self, record: LeaseRecord) -> bool:
         # The shim mounts before it asks for a lease, and unmounts even if no agent runs.
-        if not self._directory(record).is_there():
+        directory = self._directory(record)
+        if not directory.is_there():
             return False
+        if record.runtime_state == str(directory.lock):
+            return directory.is_locked()
         is_new = self._now() - record.created < _CREATION_TIME
         return is_new or Path(record.runtime_state).is_dir()
 

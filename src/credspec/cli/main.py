@@ -34,6 +34,7 @@ _COMMANDS: Final = {
     "lint": ("credspec.cli.lint", "lint", "Report all that is wrong with credential specs."),
     "list": ("credspec.cli.list", "list_specs", "List the specs of the spec directory."),
     "new": ("credspec.cli.new", "new", "Make a credential spec for a gMSA from the directory."),
+    "run": ("credspec.cli.run", "run", "Run a program with the tickets of a credential spec."),
     "schema": ("credspec.cli.schema", "schema", "Print the JSON Schema of credential specs."),
     "show": ("credspec.cli.show", "show", "Show what a credential spec says."),
     "status": ("credspec.cli.status", "status", "Show the agent's identities and leases."),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -31,13 +32,15 @@ class Plan:
     """The surroundings of a program.
 
     `netns` names a network namespace of ``ip netns``; `binds` maps paths to the files that stand
-    there instead; `tmpfs` are directories that get an empty file system. With `own_processes` the
+    there instead; `tmpfs` are directories that get an empty file system; below `shared`, a mount
+    point, mounts go both ways. With `own_processes` the
     program and all it starts end together; `user` is the account it runs as.
     """
 
     netns: str | None = None
     binds: dict[str, str] = field(default_factory=dict)
     tmpfs: tuple[str, ...] = ()
+    shared: str | None = None
     own_processes: bool = False
     user: str | None = None
 
@@ -52,8 +55,7 @@ def enter(plan: Plan, argv: list[str]) -> NoReturn:
     if plan.netns is not None:
         _set_network(plan.netns)
     _call("unshare", _CLONE_NEWNS | (_CLONE_NEWPID if plan.own_processes else 0))
-    # Mounts of the host still arrive, our own never leave.
-    _call("mount", None, b"/", None, _MS_REC | _MS_SLAVE, None)
+    _keep_mounts_inside(plan.shared)
     for target, source in plan.binds.items():
         bind(Path(source), Path(target).resolve())
     for target in plan.tmpfs:
@@ -62,6 +64,23 @@ def enter(plan: Plan, argv: list[str]) -> NoReturn:
     if plan.own_processes:
         _wait_for(_fork(lambda: _first_process(plan, argv)))
     _become(plan, argv)
+
+
+def _keep_mounts_inside(shared: str | None) -> None:
+    """Let mounts of the host still arrive, and our own never leave but those below `shared`."""
+    # The root first, and it must succeed: what is mounted over files of /etc belongs to it.
+    _call("mount", None, b"/", None, _MS_SLAVE, None)
+    for target in mount_points():
+        if target != shared:
+            _libc.mount(None, target.encode("utf-8", "surrogateescape"), None, _MS_SLAVE, None)
+
+
+def mount_points() -> list[str]:
+    """Return where something is mounted in this mount namespace."""
+    text = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")
+    fields = (line.split(" ")[4] for line in text.splitlines())
+    # The kernel escapes what would end the field.
+    return [re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), field) for field in fields]
 
 
 def bind(source: Path, target: Path) -> None:
@@ -77,11 +96,7 @@ def mount_shared_tmpfs(target: Path) -> None:
 
 def unmount_below(directory: Path) -> None:
     """Unmount everything mounted at or below a directory, the deepest first."""
-    below: list[str] = []
-    for line in Path("/proc/self/mountinfo").read_text("utf-8").splitlines():
-        target = line.split(" ")[4].replace("\\040", " ")
-        if Path(target).is_relative_to(directory):
-            below.append(target)
+    below = [target for target in mount_points() if Path(target).is_relative_to(directory)]
     for target in sorted(below, key=len, reverse=True):
         _libc.umount2(target.encode(), _MNT_DETACH)
 

@@ -93,35 +93,56 @@ class Lease:
 
         Returns the agent's answer, of which ``environment`` are the container's variables.
         """
-        request = {
-            "spec": wish.spec,
-            "container": container,
-            "runtime_state": runtime_state,
-            "uid": wish.uid,
-            "gid": wish.gid,
-            "mode": wish.mode,
-            "keytab": wish.keytab,
-        }
-        if self.is_users:
-            _make_users_directory(self.leases_directory, self.directory, wish.directory_mode)
-        else:
-            _mount_tmpfs(self.directory, wish)
+        self.make_directory(wish)
         try:
-            return _ask_agent(self.agent_socket, "PUT", f"/v1/leases/{self.lease_id}", request)
+            return _ask_agent(
+                self.agent_socket,
+                "PUT",
+                f"/v1/leases/{self.lease_id}",
+                lease_request(wish, container, runtime_state),
+            )
         except BaseException:
             self.give_back()
             raise
 
+    def make_directory(self, wish: Wish) -> None:
+        """Make the directory that the agent is to fill."""
+        if self.is_users:
+            _make_users_directory(self.leases_directory, self.directory, wish.directory_mode)
+        else:
+            _mount_tmpfs(self.directory, wish)
+
     def give_back(self) -> None:
         """Release and unmount; never fails, since the container is gone either way."""
+        self.release()
+        self.remove_directory()
+
+    def release(self) -> None:
+        """Let the agent wipe the tickets."""
         try:
             _ask_agent(self.agent_socket, "DELETE", f"/v1/leases/{self.lease_id}", None)
         except ShimError:
             pass  # the agent finds out by itself, when it runs again
+
+    def remove_directory(self) -> None:
+        """Unmount and remove the directory."""
         if self.is_users:
             _remove_users_directory(self.directory)
         else:
             _unmount(self.directory)
+
+
+def lease_request(wish: Wish, container: str, runtime_state: str) -> dict[str, Any]:
+    """Return the body of the request for a lease."""
+    return {
+        "spec": wish.spec,
+        "container": container,
+        "runtime_state": runtime_state,
+        "uid": wish.uid,
+        "gid": wish.gid,
+        "mode": wish.mode,
+        "keytab": wish.keytab,
+    }
 
 
 def _run(runtime: str, arguments: Sequence[str]) -> int:

@@ -112,7 +112,7 @@ def _wish(config: dict[str, Any]) -> Wish | None:
         )
     uid, gid = _owner(config, options.get(OWNER[0]))
     keytab = _flag(options.get(KEYTAB[0]))
-    return Wish(spec, uid, gid, _mode(options.get(MODE[0])), keytab=keytab)
+    return Wish(spec, uid, gid, file_mode(options.get(MODE[0])), keytab=keytab)
 
 
 def _take_variables(config: dict[str, Any]) -> dict[str, str]:
@@ -158,7 +158,12 @@ def _is_id(text: str) -> bool:
     return text.isascii() and text.isdigit() and int(text) <= _MAX_ID
 
 
-def _mode(text: str | None) -> int:
+def file_mode(text: str | None) -> int:
+    """Return the permission bits that an octal text names; 0600 if there is none.
+
+    Raises:
+        ShimError: not octal, not readable by the owner, or executable.
+    """
     if not text:
         return 0o600
     digits = str(text)

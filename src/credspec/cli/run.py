@@ -1,0 +1,117 @@
+"""``credspec run``: a program with the tickets of a credential spec, without a container."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from credspec.cli.help_text import examples
+from credspec.errors import UsageError
+
+if TYPE_CHECKING:
+    from credspec.runtimes.process_lease import ProcessUser
+
+
+@click.command(
+    epilog=examples(
+        "credspec run --spec www.json -- klist",
+        "credspec run --spec file://www.json --user nobody -- klist",
+    ),
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "ignore_unknown_options": True,
+        "allow_interspersed_args": False,
+    },
+)
+@click.option("--spec", required=True, help="Path, file://NAME, raw://DOCUMENT, or name.")
+@click.option("--user", metavar="NAME", help="Run the program as this user; needs root.")
+@click.option("--keytab", is_flag=True, help="Add a keytab, to accept logons; see [policy].")
+@click.option("--mode", default="0600", show_default=True, help="Of the files: 0640 for a group.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def run(*, spec: str, user: str | None, keytab: bool, mode: str, command: tuple[str, ...]) -> None:
+    """Run COMMAND with the tickets of a credential spec, which stay fresh while it runs.
+
+    KRB5CCNAME and KRB5_CONFIG are set for it. The exit status is COMMAND's; 128 and the signal's
+    number if one ended it.
+    """
+    from credspec.agent.config import load_config
+    from credspec.runtimes.oci_bundle import Wish
+    from credspec.runtimes.process_lease import run_process
+
+    config = load_config()
+    whom = _user(user) if user else None
+    wish = Wish(
+        _reference(spec, config.spec_directory),
+        whom.uid if whom else os.geteuid(),
+        whom.gid if whom else os.getegid(),
+        _mode(mode),
+        keytab=keytab,
+    )
+    sys.exit(run_process(config, wish, command, whom))
+
+
+def _reference(text: str, spec_directory: Path) -> str:
+    """Return the reference that the agent takes; a document elsewhere goes along as it is."""
+    from credspec.cli.spec_argument import spec_source
+
+    if "://" in text:
+        return text
+    inside = Path(os.path.realpath(text))
+    directory = Path(os.path.realpath(spec_directory))
+    if inside.is_file() and inside.is_relative_to(directory):
+        return f"file://{inside.relative_to(directory)}"
+    for name in (text, f"{text}.json"):
+        if "/" not in text and not Path(text).exists() and (spec_directory / name).is_file():
+            return f"file://{name}"
+    document = spec_source(text, spec_directory)()
+    try:
+        return f"raw://{document.decode('utf-8-sig')}"
+    except UnicodeDecodeError:
+        raise UsageError.of(
+            "spec-not-utf-8",
+            "the document is not UTF-8",
+            where=text[:200],
+            remedy="put it into the spec directory, or convert it: credspec convert --to json",
+        ) from None
+
+
+def _mode(text: str) -> int:
+    from credspec.runtimes.oci_bundle import file_mode
+    from credspec.runtimes.shim import ShimError
+
+    try:
+        return file_mode(text)
+    except ShimError:
+        raise UsageError.of(
+            "option-invalid",
+            text[:80],
+            where="--mode",
+            expected="an octal mode such as 0640, which the owner can read",
+        ) from None
+
+
+def _user(name: str) -> ProcessUser:
+    import pwd
+
+    from credspec.runtimes.process_lease import ProcessUser
+
+    try:
+        entry = pwd.getpwnam(name)
+    except (KeyError, ValueError):
+        raise UsageError.of(
+            "user-unknown", f"there is no user {name[:80]!r}", where="--user"
+        ) from None
+    if os.geteuid() != 0:
+        raise UsageError.of(
+            "user-needs-root", "only root can run programs as others", where="--user"
+        )
+    return ProcessUser(
+        uid=entry.pw_uid,
+        gid=entry.pw_gid,
+        groups=tuple(os.getgrouplist(name, entry.pw_gid)),
+        environment={"HOME": entry.pw_dir, "USER": name, "LOGNAME": name, "SHELL": entry.pw_shell},
+    )
