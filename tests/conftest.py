@@ -19,6 +19,7 @@ from credspec.lab.domain import Lab
 from credspec.lab.namespaces import bind
 
 CLONE_NEWNS, MS_REC, MS_SLAVE, MS_SHARED = 0x20000, 0x4000, 0x80000, 0x100000
+MNT_DETACH = 2
 
 
 def own_mount_namespace() -> None:
@@ -27,6 +28,10 @@ def own_mount_namespace() -> None:
     assert libc.unshare(CLONE_NEWNS) == 0, os.strerror(ctypes.get_errno())
     for flag in (MS_SLAVE, MS_SHARED):
         assert libc.mount(None, b"/", None, MS_REC | flag, None) == 0
+    # crun takes the one version of cgroups or the other, but not both at once.
+    hybrid = b"/sys/fs/cgroup/unified"
+    if Path(hybrid.decode()).is_mount():
+        assert libc.umount2(hybrid, MNT_DETACH) == 0
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ from credspec.lab.client_image import write_client_image
 from credspec.lab.docker_engine import DockerEngine
 from credspec.lab.domain import Lab
 from credspec.runtimes.docker_setup import DockerSetup
+from credspec.runtimes.shim_launcher import launcher_text
 
 IMAGE = "kerberos-client"
 BIN = Path(sys.executable).parent
@@ -98,6 +99,16 @@ def answers(path: Path) -> bool:
         return connection.connect_ex(str(path)) == 0
 
 
+def register_crun(engine: DockerEngine, config: Config) -> None:
+    """Register the shim once more, with crun below it."""
+    launcher = engine.directory / "libexec" / "credspec-crun"
+    launcher.write_text(launcher_text(config.run_directory, runtimes=("crun",)))
+    launcher.chmod(0o755)
+    document = json.loads(engine.daemon_config.read_text())
+    document["runtimes"]["credspec-crun"] = {"path": str(launcher)}
+    engine.daemon_config.write_text(json.dumps(document))
+
+
 @pytest.fixture(scope="session")
 def host(lab: Lab) -> Iterator[Host]:
     engine = DockerEngine(lab.network.namespace)
@@ -112,6 +123,7 @@ def host(lab: Lab) -> Iterator[Host]:
             daemon_config=engine.daemon_config,
             launcher_directory=engine.directory / "libexec",
         ).apply()
+        register_crun(engine, config)
         engine.start()
         running.start("agent")
         running.start("docker-gateway", "--upstream", str(engine.socket))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -49,6 +50,17 @@ sys.argv = ["credspec", "agent", "--config", config]
 from credspec.cli.start import main
 main()
 """
+
+
+def as_user(name: str, command: list[str]) -> list[str]:
+    """Return a command as an unprivileged user runs it, who may read this installation, if no more.
+
+    The interpreter may be in a directory that others than root cannot enter.
+    """
+    entry = pwd.getpwnam(name)
+    options = [f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups"]
+    options += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+    return ["setpriv", *options, *command]
 
 
 class AgentProcess:

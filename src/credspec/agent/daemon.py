@@ -183,7 +183,10 @@ def _listen(path: Path, *, others: bool) -> socket.socket:
 
 
 def _make_directories(config: Config) -> None:
-    config.run_directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if not config.run_directory.is_dir():
+        config.run_directory.mkdir(parents=True)
+        # Users of containers pass through it, whatever the umask.
+        config.run_directory.chmod(0o755)
     config.journal_directory.mkdir(mode=0o700, exist_ok=True)
     config.leases_directory.mkdir(mode=0o711, exist_ok=True)
     # Users of containers pass through to their own, which is theirs alone.

@@ -19,6 +19,7 @@ MOUNT_POINT = "/run/credspec"
 OWNER = ("credspec.dev/owner", "CREDSPEC_OWNER")
 MODE = ("credspec.dev/mode", "CREDSPEC_MODE")
 KEYTAB = ("credspec.dev/keytab", "CREDSPEC_KEYTAB")
+OPTIONS = (OWNER, MODE, KEYTAB)
 _MAX_SPEC_CHARACTERS = 128 * 1024
 _MAX_ID = 2**32 - 2
 
@@ -89,7 +90,7 @@ def _wish(config: dict[str, Any]) -> Wish | None:
         found.append("raw://" + (document if isinstance(document, str) else json.dumps(document)))
     options = annotations
     if not found:
-        options = {annotation: taken.get(name) for annotation, name in (OWNER, MODE, KEYTAB)}
+        options = {annotation: taken.get(name) for annotation, name in OPTIONS}
         if variable and not _is_consented(config):
             raise ShimError(
                 f"credential spec: the variable {VARIABLE} may come from the image, which must not "
@@ -117,7 +118,7 @@ def _wish(config: dict[str, Any]) -> Wish | None:
 
 def _take_variables(config: dict[str, Any]) -> dict[str, str]:
     process = config.get("process") or {}
-    names = {VARIABLE, OWNER[1], MODE[1], KEYTAB[1]}
+    names = {VARIABLE, *(variable for _, variable in OPTIONS)}
     kept = []
     taken = {}
     for entry in process.get("env") or []:

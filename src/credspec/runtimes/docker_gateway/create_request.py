@@ -7,9 +7,14 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from credspec.agent.lease_environment import LEASE_ENVIRONMENT, MOUNT_POINT
+from credspec.agent.lease_environment import (
+    KEYTAB_ENVIRONMENT,
+    LEASE_ENVIRONMENT,
+    MOUNT_POINT,
+)
 from credspec.errors import UsageError
 from credspec.runtimes.docker_gateway.json_object import JsonObject, NotAnObjectError
+from credspec.runtimes.oci_bundle import KEYTAB, OPTIONS
 from credspec.runtimes.shim import ANNOTATION, VARIABLE
 from credspec.spec.reference import SpecReference, parse_security_options
 
@@ -79,7 +84,7 @@ class CreateBody:
         reference, others = parse_security_options(options)
         if reference is None:
             return None
-        _check_unique(body, "HostConfig", "Env")
+        _check_unique(body, "HostConfig", "Env", "Labels")
         _check_unique(configs[-1], "SecurityOpt", "Runtime", "Annotations", "Tmpfs")
         _check_runtime(configs[-1], runtime)
         return cls(runtime, reference, body, configs[-1], tuple(others))
@@ -88,8 +93,8 @@ class CreateBody:
         """Return the body for a daemon that is asked in this version of the API.
 
         Raises:
-            UsageError: `docker-wrong-type` if ``Env``, ``Annotations`` or ``Tmpfs`` are of another
-                type than the API's.
+            UsageError: `docker-wrong-type` if ``Env``, ``Labels``, ``Annotations`` or ``Tmpfs`` are
+                of another type than the API's.
         """
         # The docker client, too, sends null where there are no options.
         config = self.host_config.with_member(
@@ -97,15 +102,25 @@ class CreateBody:
         ).with_member("Runtime", json.dumps(self.runtime))
         before = _environment(self.body)
         # One carrier only: whatever the client put there itself would contradict the option.
-        environment = [entry for entry in before if entry.partition("=")[0] != VARIABLE]
+        ours = {VARIABLE, *(variable for _, variable in OPTIONS)}
+        environment = [entry for entry in before if entry.partition("=")[0] not in ours]
+        annotations = _object(config, "Annotations").without_exactly(ANNOTATION)
+        wanted = self._options(annotations)
         # The shim sets these too, but what `docker exec` starts gets its environment from here.
         names = {entry.partition("=")[0] for entry in environment}
-        environment += [f"{n}={v}" for n, v in LEASE_ENVIRONMENT.items() if n not in names]
-        annotations = _object(config, "Annotations").without_exactly(ANNOTATION)
+        has_keytab = wanted[KEYTAB[0]].lower() in {"true", "1"}
+        tickets = LEASE_ENVIRONMENT | (KEYTAB_ENVIRONMENT if has_keytab else {})
+        environment += [f"{n}={v}" for n, v in tickets.items() if n not in names]
         if version >= _ANNOTATIONS_SINCE:
             annotations = annotations.with_member(ANNOTATION, json.dumps(str(self.reference)))
+            for annotation, value in wanted.items():
+                if value:
+                    annotations = annotations.without_exactly(annotation)
+                    annotations = annotations.with_member(annotation, json.dumps(value))
         else:
             environment.append(f"{VARIABLE}={self.reference}")
+            # Also without a value, so that one that the image sets does not count.
+            environment += [f"{variable}={wanted[name]}" for name, variable in OPTIONS]
             # An image can set the variable, but no tmpfs: this tells the shim who asked.
             tmpfs = _object(config, "Tmpfs").without_exactly(MOUNT_POINT)
             config = config.with_member("Tmpfs", str(tmpfs.with_member(MOUNT_POINT, '""')))
@@ -115,6 +130,15 @@ class CreateBody:
         if environment != before:
             body = body.with_member("Env", json.dumps(environment))
         return str(body).encode("utf-8", "surrogateescape")
+
+    def _options(self, annotations: JsonObject) -> dict[str, str]:
+        """Return what is asked for besides, by annotation or by a label of the same name."""
+        labels, given = _texts(_object(self.body, "Labels", "/")), _texts(annotations)
+        return {name: given.get(name) or labels.get(name, "") for name, _ in OPTIONS}
+
+
+def _texts(of: JsonObject) -> dict[str, str]:
+    return {member.key: str(member.value) for member in of.members if member.value is not None}
 
 
 def _environment(body: JsonObject) -> list[str]:
@@ -126,8 +150,8 @@ def _environment(body: JsonObject) -> list[str]:
     return value
 
 
-def _object(host_config: JsonObject, key: str) -> JsonObject:
-    found = host_config.find(key)
+def _object(parent: JsonObject, key: str, where: str = "/HostConfig/") -> JsonObject:
+    found = parent.find(key)
     if not found or found[-1].value is None:
         return JsonObject(())
     try:
@@ -136,7 +160,7 @@ def _object(host_config: JsonObject, key: str) -> JsonObject:
         raise UsageError.of(
             "docker-wrong-type",
             "something else",
-            where=f"/HostConfig/{key}",
+            where=f"{where}{key}",
             expected="an object",
         ) from None
 

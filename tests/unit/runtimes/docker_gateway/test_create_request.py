@@ -20,6 +20,7 @@ from credspec.runtimes.docker_gateway.json_object import JsonObject
 OPTION = "credentialspec=file://www.json"
 OLD, NEW = (1, 42), (1, 43)
 CONFIRMED = {"SecurityOpt": None, "Runtime": "credspec", "Tmpfs": {"/run/credspec": ""}}
+NO_OPTIONS = ["CREDSPEC_OWNER=", "CREDSPEC_MODE=", "CREDSPEC_KEYTAB="]
 TICKETS = [f"{name}={value}" for name, value in LEASE_ENVIRONMENT.items()]
 
 json_values = st.recursive(
@@ -71,8 +72,48 @@ def test_version() -> None:
 
 def test_old_daemons_get_an_environment_variable() -> None:
     document = rewritten(request(OPTION) | {"Env": ["A=1"]})
-    assert document["Env"] == ["A=1", *TICKETS, "CREDSPEC=file://www.json"]
+    assert document["Env"] == ["A=1", *TICKETS, "CREDSPEC=file://www.json", *NO_OPTIONS]
     assert document["HostConfig"] == CONFIRMED
+
+
+LABELS = {
+    "credspec.dev/owner": "1000:1000",
+    "credspec.dev/mode": "0440",
+    "credspec.dev/keytab": "true",
+    "other": "x",
+}
+
+
+def test_labels_become_options() -> None:
+    document = rewritten(request(OPTION) | {"Labels": LABELS}, NEW)
+    assert document["Labels"] == LABELS
+    wanted = {name: value for name, value in LABELS.items() if name != "other"}
+    assert document["HostConfig"]["Annotations"] == {
+        "credspec.dev/spec": "file://www.json",
+        **wanted,
+    }
+    assert "KRB5_KTNAME=FILE:/run/credspec/krb5.keytab" in document["Env"]
+    document = rewritten(request(OPTION) | {"Labels": LABELS, "Env": ["CREDSPEC_MODE=0444"]}, OLD)
+    assert document["Env"][-4:] == [
+        "CREDSPEC=file://www.json",
+        "CREDSPEC_OWNER=1000:1000",
+        "CREDSPEC_MODE=0440",
+        "CREDSPEC_KEYTAB=true",
+    ]
+    assert "CREDSPEC_MODE=0444" not in document["Env"]
+
+
+def test_the_clients_own_annotation_wins_over_a_label() -> None:
+    wanted = request(OPTION) | {"Labels": LABELS}
+    wanted["HostConfig"]["Annotations"] = {"credspec.dev/mode": "0400"}
+    assert rewritten(wanted, NEW)["HostConfig"]["Annotations"]["credspec.dev/mode"] == "0400"
+    assert "CREDSPEC_MODE=0400" in rewritten(wanted, OLD)["Env"]
+
+
+@pytest.mark.parametrize("labels", [[], "x", 5])
+def test_labels_that_are_none(labels: object) -> None:
+    with pytest.raises(UsageError, match="docker-wrong-type"):
+        rewritten(request(OPTION) | {"Labels": labels})
 
 
 def test_the_clients_own_tmpfs_stay() -> None:
@@ -98,13 +139,13 @@ def test_other_options_stay_in_order_and_the_last_spec_wins() -> None:
     options = ["seccomp=unconfined", "CredentialSpec=FILE://a.json", "no-new-privileges", OPTION]
     document = rewritten(request(*options))
     assert document["HostConfig"]["SecurityOpt"] == ["seccomp=unconfined", "no-new-privileges"]
-    assert document["Env"] == [*TICKETS, "CREDSPEC=file://www.json"]
+    assert document["Env"] == [*TICKETS, "CREDSPEC=file://www.json", *NO_OPTIONS]
 
 
 def test_a_raw_document_is_carried_verbatim() -> None:
     raw = '{"a": "=://\\u00e9\\"", "b": 1.50}'
     document = rewritten(request(f"credentialspec=raw://{raw}"))
-    assert document["Env"] == [*TICKETS, f"CREDSPEC=raw://{raw}"]
+    assert document["Env"] == [*TICKETS, f"CREDSPEC=raw://{raw}", *NO_OPTIONS]
 
 
 @pytest.mark.parametrize("version", [OLD, NEW])
@@ -178,7 +219,7 @@ def test_keys_count_in_any_letter_case_as_for_the_daemon() -> None:
             "RUNTIME": "credspec",
             "Tmpfs": {"/run/credspec": ""},
         },
-        "env": ["A=1", *TICKETS, "CREDSPEC=file://www.json"],
+        "env": ["A=1", *TICKETS, "CREDSPEC=file://www.json", *NO_OPTIONS],
     }
 
 

@@ -1,0 +1,188 @@
+"""`credspec run` with a real agent and domain: as root, as root for another user, as that user."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from agent_process import BIN, AgentProcess, as_user
+
+from credspec.lab.domain import Lab
+
+USER = pwd.getpwnam("nobody")
+RUNTIME_DIRECTORY = Path("/run/user") / str(USER.pw_uid)
+ANOTHER = pwd.getpwnam("daemon")
+
+
+@pytest.fixture(scope="module")
+def agent(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
+    directory = tmp_path_factory.mktemp("run")
+    for path in (directory, *directory.parents[:2]):
+        path.chmod(0o755)  # others than root must reach the socket
+    extra = '[policy]\nusers = ["nobody", "daemon"]\nkeytabs = ["*"]\n'
+    running = AgentProcess(lab, directory, extra=extra)
+    RUNTIME_DIRECTORY.mkdir(parents=True, exist_ok=True)
+    owner = f"uid={USER.pw_uid},gid={USER.pw_gid},mode=0700"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", owner, "run", RUNTIME_DIRECTORY], check=True)
+    try:
+        running.start()
+        yield running
+    finally:
+        running.close()
+        subprocess.run(["umount", "-l", RUNTIME_DIRECTORY], check=True)
+        RUNTIME_DIRECTORY.rmdir()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(agent: AgentProcess) -> Iterator[None]:
+    yield
+    assert agent.lease_containers() == []
+    for leases in (agent.run_directory / "leases", RUNTIME_DIRECTORY / "credspec/leases"):
+        assert not leases.exists() or list(leases.iterdir()) == []
+
+
+def environment(agent: AgentProcess) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if k not in {"KRB5_CONFIG", "KRB5CCNAME"}}
+    return kept | {"CREDSPEC_CONFIG": str(agent.config)}
+
+
+def run(
+    agent: AgentProcess, *arguments: str, user: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    command = [str(BIN / "credspec"), "run", *arguments]
+    return subprocess.run(
+        as_user(user, command) if user else command,
+        env=environment(agent),
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+        timeout=60,
+    )
+
+
+def test_a_program_has_tickets_and_its_own_exit_status(agent: AgentProcess) -> None:
+    shown = run(
+        agent, "--spec", "one.json", "--", "sh", "-c", "klist; cat ${KRB5_CONFIG%%:*}; exit 7"
+    )
+    assert "Default principal: WebApp01$@EXAMPLE.TEST" in shown.stdout
+    assert "[libdefaults]" in shown.stdout
+    assert shown.returncode == 7
+
+
+@pytest.mark.parametrize("spec", ["one", "one.json", "file://one.json", "PATH"])
+def test_forms_of_the_spec(agent: AgentProcess, spec: str) -> None:
+    if spec == "PATH":
+        spec = str(agent.directory / "specs/one.json")
+    assert run(agent, "--spec", spec, "--", "klist", "-s").returncode == 0
+
+
+def test_a_document_elsewhere_needs_the_policys_leave(agent: AgentProcess, tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text((agent.directory / "specs/one.json").read_text())
+    shown = run(agent, "--spec", str(path), "--", "klist", "-s")
+    assert (shown.returncode, "policy-spec-source" in shown.stderr) == (5, True)
+
+
+def test_another_user_and_a_keytab(agent: AgentProcess) -> None:
+    line = 'id -u; klist -s && echo fresh; klist -k | grep -c WebApp01; stat -c "%a %u" $FILE'
+    command = f"FILE=${{KRB5_KTNAME#FILE:}}; {line}"
+    options = ["--spec", "one", "--user", "nobody", "--keytab", "--mode", "0440"]
+    shown = run(agent, *options, "--", "sh", "-c", command)
+    assert shown.stdout.split("\n")[:2] == [str(USER.pw_uid), "fresh"], shown.stderr
+    assert shown.stdout.strip().endswith(f"440 {USER.pw_uid}")
+
+
+def test_an_unprivileged_user_by_itself(agent: AgentProcess) -> None:
+    shown = run(agent, "--spec", "one", "--", "sh", "-c", "klist; echo $KRB5CCNAME", user="nobody")
+    assert "Default principal: WebApp01$@EXAMPLE.TEST" in shown.stdout, shown.stderr
+    assert f"FILE:{RUNTIME_DIRECTORY}/credspec/leases/" in shown.stdout
+
+
+def test_a_user_without_a_runtime_directory(agent: AgentProcess) -> None:
+    shown = run(agent, "--spec", "one", "--", "true", user="daemon")
+    assert (shown.returncode, "user-directory" in shown.stderr) == (1, True)
+    assert "loginctl enable-linger" in shown.stderr
+
+
+def test_a_user_whom_the_policy_does_not_name(agent: AgentProcess) -> None:
+    shown = run(agent, "--spec", "one", "--", "true", user="games")
+    assert shown.returncode != 0
+    assert "Traceback" not in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "text"),
+    [
+        (["--spec", "one", "--", "no-such-program"], 1, "program-not-started"),
+        (["--spec", "nope", "--", "true"], 1, "spec-not-found"),
+        (["--spec", "one", "--mode", "0777", "--", "true"], 2, "option-invalid"),
+        (["--spec", "one", "--user", "no-such-user", "--", "true"], 2, "user-unknown"),
+        (["--spec", "one"], 2, "Missing argument"),
+    ],
+)
+def test_mistakes(agent: AgentProcess, arguments: list[str], status: int, text: str) -> None:
+    shown = run(agent, *arguments)
+    assert (shown.returncode, text in shown.stderr) == (status, True), shown.stderr
+
+
+@contextmanager
+def started(agent: AgentProcess, line: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    command = [str(BIN / "credspec"), "run", "--spec", "one", "--", "sh", "-c", line]
+    with subprocess.Popen(
+        command, env=environment(agent), stdout=subprocess.PIPE, text=True, **options
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        yield process
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_reach_the_program(agent: AgentProcess, number: signal.Signals) -> None:
+    line = "trap 'exit 9' TERM INT HUP; echo started; while :; do sleep 0.1; done"
+    with started(agent, line) as process:
+        assert agent.lease_containers() == [f"sh[{process.pid}]"]
+        process.send_signal(number)
+        assert process.wait(20) == 9
+
+
+def test_an_end_by_a_signal_is_told_as_shells_do(agent: AgentProcess) -> None:
+    with started(agent, "echo started; kill -9 $$") as process:
+        assert process.wait(20) == 128 + 9
+
+
+def test_a_lease_lasts_as_long_as_the_program_even_without_its_parent(agent: AgentProcess) -> None:
+    line = "echo started; exec sleep 60 >/dev/null"
+    with started(agent, line, start_new_session=True) as process:
+        check_orphan(agent, process)
+
+
+def check_orphan(agent: AgentProcess, process: subprocess.Popen[str]) -> None:
+    lease = agent.client.get("/v1/leases")["leases"][0]
+    directory = agent.run_directory / "leases" / lease["lease_id"]
+    process.kill()
+    process.wait()
+    agent.end(signal.SIGKILL)
+    agent.start()
+    # The program lives: its lease is adopted.
+    assert agent.lease_containers() == [lease["container"]]
+    os.killpg(process.pid, signal.SIGKILL)
+    end = time.monotonic() + 20
+    while subprocess.run(["pgrep", "-g", str(process.pid)], check=False).returncode == 0:
+        assert time.monotonic() < end
+    agent.end(signal.SIGKILL)
+    agent.start()
+    assert agent.lease_containers() == []
+    assert list(directory.iterdir()) == []
+    # What the parent would have removed.
+    subprocess.run(["umount", directory], check=True)
+    directory.rmdir()
+    directory.with_name(f"{directory.name}.lock").unlink()
