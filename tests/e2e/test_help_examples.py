@@ -15,7 +15,7 @@ from credspec.cli.main import _COMMANDS
 BIN = Path(sys.executable).parent
 GROUPS = {
     "lab": ("up", "down", "status", "env", "exec", "samba-tool", "image"),
-    "setup": ("agent", "docker"),
+    "setup": ("agent", "containerd", "docker", "podman"),
 }
 # These run until they are told to stop, and `host` runs them already: they must say just that.
 SERVICES = {"credspec agent", "credspec docker-gateway", "credspec lab exec -- credspec agent"}

@@ -14,7 +14,11 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.group(
-    epilog=examples("credspec setup agent --dry-run", "credspec setup docker --dry-run"),
+    epilog=examples(
+        "credspec setup agent --dry-run",
+        "credspec setup docker --dry-run",
+        "credspec setup podman --dry-run",
+    ),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 def setup() -> None:
@@ -80,7 +84,8 @@ def docker(
     What daemon.json holds is kept. Run again, it changes nothing.
     """
     from credspec.agent.config import load_config
-    from credspec.runtimes.docker_setup import DAEMON_CONFIG, LAUNCHER_DIRECTORY, DockerSetup
+    from credspec.runtimes.docker_setup import DAEMON_CONFIG, DockerSetup
+    from credspec.runtimes.shim_launcher import LAUNCHER_DIRECTORY
 
     config = load_config()
     plan = DockerSetup(
@@ -95,6 +100,86 @@ def docker(
     )
     changes = plan.undo(dry_run=dry_run) if undo else plan.apply(dry_run=dry_run)
     following = _next_step(undo=undo, context=plan.context) if changes else ""
+    _tell(changes, following, dry_run=dry_run, output=output)
+
+
+@setup.command(epilog=examples("credspec setup containerd --dry-run"))
+@click.option("--undo", is_flag=True, help="Take back what setup did.")
+@click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
+@click.option("--config", type=_PATH, help="[default: /etc/containerd/config.toml]")
+@click.option("--launcher-directory", type=_PATH, help="[default: /usr/local/libexec/credspec]")
+@click.option("--handler", default="credspec", show_default=True, help="Name for RuntimeClass.")
+@click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def containerd(
+    *,
+    undo: bool,
+    dry_run: bool,
+    config: Path | None,
+    launcher_directory: Path | None,
+    handler: str,
+    output: str,
+) -> None:
+    """Register the runtime with containerd, as a handler for Kubernetes.
+
+    What config.toml holds is kept. Run again, it changes nothing. `ctr run` needs the launcher
+    alone: --runc-binary.
+    """
+    from credspec.agent.config import load_config
+    from credspec.runtimes.containerd_setup import CONTAINERD_CONFIG, ContainerdSetup
+    from credspec.runtimes.shim_launcher import LAUNCHER_DIRECTORY
+
+    plan = ContainerdSetup(
+        run_directory=load_config().run_directory,
+        config=config or CONTAINERD_CONFIG,
+        launcher_directory=launcher_directory or LAUNCHER_DIRECTORY,
+        handler=handler,
+    )
+    changes = plan.undo(dry_run=dry_run) if undo else plan.apply(dry_run=dry_run)
+    following = "systemctl restart containerd" if changes else ""
+    if following and not undo:
+        following += f", and a RuntimeClass with the handler {handler}"
+    _tell(changes, following, dry_run=dry_run, output=output)
+
+
+@setup.command(epilog=examples("credspec setup podman --dry-run"))
+@click.option("--undo", is_flag=True, help="Take back what setup did.")
+@click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
+@click.option("--config-directory", type=_PATH, help="[default: /etc/containers/containers.conf.d]")
+@click.option("--hooks-directory", type=_PATH, help="[default: /usr/share/containers/oci/hooks.d]")
+@click.option("--launcher-directory", type=_PATH, help="[default: /usr/local/libexec/credspec]")
+@click.option("--no-hooks", is_flag=True, help="Only the runtime: podman --runtime credspec.")
+@click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def podman(
+    *,
+    undo: bool,
+    dry_run: bool,
+    config_directory: Path | None,
+    hooks_directory: Path | None,
+    launcher_directory: Path | None,
+    no_hooks: bool,
+    output: str,
+) -> None:
+    """Register the runtime and the hooks with Podman. Run again, it changes nothing."""
+    from credspec.agent.config import load_config
+    from credspec.runtimes.podman_setup import CONFIG_DIRECTORY, HOOKS_DIRECTORY, PodmanSetup
+    from credspec.runtimes.shim_launcher import LAUNCHER_DIRECTORY
+
+    plan = PodmanSetup(
+        run_directory=load_config().run_directory,
+        config_directory=config_directory or CONFIG_DIRECTORY,
+        hooks_directory=hooks_directory or HOOKS_DIRECTORY,
+        launcher_directory=launcher_directory or LAUNCHER_DIRECTORY,
+        hooks=not no_hooks,
+    )
+    changes = plan.undo(dry_run=dry_run) if undo else plan.apply(dry_run=dry_run)
+    following = ""
+    if changes and not undo:
+        spec = "--annotation credspec.dev/spec=file://www.json --tmpfs /run/credspec"
+        following = f"run `credspec agent`; then podman run {spec} IMAGE"
+    _tell(changes, following, dry_run=dry_run, output=output)
+
+
+def _tell(changes: list[str], following: str, *, dry_run: bool, output: str) -> None:
     if output == "json":
         click.echo(json.dumps({"changes": changes, "dry_run": dry_run, "next": following}))
         return
@@ -102,7 +187,7 @@ def docker(
         click.echo(f"dry run, not done: {change}" if dry_run else change)
     if not changes:
         click.echo("nothing to change")
-    elif not dry_run:
+    elif following and not dry_run:
         click.echo(f"Next: {following}", err=True)
 
 

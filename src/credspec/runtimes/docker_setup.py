@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from credspec.errors import CredspecError, NotPermittedError, UsageError
+from credspec.errors import CredspecError, UsageError
 from credspec.runtimes.docker_gateway.create_request import RUNTIME
-from credspec.runtimes.shim_launcher import NAME, launcher_text
+from credspec.runtimes.engine_files import read_file, remove_file, write_file
+from credspec.runtimes.shim_launcher import LAUNCHER_DIRECTORY, NAME, launcher_text
 
 DAEMON_CONFIG: Final = Path("/etc/docker/daemon.json")
-LAUNCHER_DIRECTORY: Final = Path("/usr/local/libexec/credspec")
 CONTEXT: Final = "credspec"
 _ORIGINAL_SUFFIX: Final = ".before-credspec"
 
@@ -60,10 +60,10 @@ class DockerSetup:
         self._check_runtime(registered)
         self._check_context()
         changes: list[str] = []
-        if _bytes(self.launcher) != text:
+        if read_file(self.launcher) != text:
             changes.append(f"wrote {self.launcher}")
             if not dry_run:
-                _write(self.launcher, text, mode=0o755)
+                write_file(self.launcher, text, mode=0o755)
         ours = _path_of(registered) == str(self.launcher)
         defaulted = document.get("default-runtime") == self.runtime_name or not self.set_as_default
         if not ours:
@@ -94,8 +94,8 @@ class DockerSetup:
         if self.launcher.exists():
             changes.append(f"removed {self.launcher}")
         if not dry_run:
-            _remove(self._original)
-            _remove(self.launcher)
+            remove_file(self._original)
+            remove_file(self.launcher)
             with contextlib.suppress(OSError):
                 self.launcher_directory.rmdir()  # only if nothing else is in it
         return changes
@@ -115,18 +115,18 @@ class DockerSetup:
     def _register(self, document: dict[str, Any], original: bytes | None, *, ours: bool) -> None:
         if not ours:
             # What stands there before our first change is what undo restores.
-            _remove(self._original)
+            remove_file(self._original)
             if original is not None:
-                _write(self._original, original, mode=0o600)
+                write_file(self._original, original, mode=0o600)
             document["runtimes"] = self._runtimes(document) | {
                 self.runtime_name: {"path": str(self.launcher)}
             }
         if self.set_as_default:
             document["default-runtime"] = self.runtime_name
-        _write(self.daemon_config, _json(document))
+        write_file(self.daemon_config, _json(document))
 
     def _unregister(self, document: dict[str, Any]) -> None:
-        original = _bytes(self._original)
+        original = read_file(self._original)
         before = _parsed(original or b"")
         name = self.runtime_name
         _put_back(document["runtimes"], name, self._runtimes(before))
@@ -135,14 +135,14 @@ class DockerSetup:
         if not document["runtimes"]:
             _put_back(document, "runtimes", before)
         if original is not None and document == before:
-            _write(self.daemon_config, original)
+            write_file(self.daemon_config, original)
         elif not document and original is None:
-            _remove(self.daemon_config)
+            remove_file(self.daemon_config)
         else:
-            _write(self.daemon_config, _json(document))
+            write_file(self.daemon_config, _json(document))
 
     def _read(self) -> tuple[bytes | None, dict[str, Any]]:
-        original = _bytes(self.daemon_config)
+        original = read_file(self.daemon_config)
         found = "not an object with runtimes"
         try:
             document = _parsed(original or b"")
@@ -238,51 +238,3 @@ def _put_back(document: dict[str, Any], key: str, before: dict[str, Any]) -> Non
 
 def _json(document: dict[str, Any]) -> bytes:
     return json.dumps(document, indent=2).encode() + b"\n"
-
-
-def _bytes(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise _failed("setup-read", path, error) from None
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise _failed("setup-write", path, error) from None
-
-
-def _write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Replace a file atomically; one that exists keeps its mode and owner."""
-    path = Path(os.path.realpath(path))  # a link stays a link
-    temporary = path.with_name(f".{path.name}.credspec")
-    try:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        temporary.unlink(missing_ok=True)
-        temporary.touch(mode=0o600, exist_ok=False)
-        temporary.write_bytes(data)
-        temporary.chmod(mode)
-        with contextlib.suppress(FileNotFoundError):
-            present = path.stat()
-            os.chown(temporary, present.st_uid, present.st_gid)
-            temporary.chmod(present.st_mode & 0o7777)
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise _failed("setup-write", path, error) from None
-
-
-def _failed(code: str, path: Path, error: OSError) -> CredspecError:
-    refused = isinstance(error, PermissionError)
-    kind = NotPermittedError if refused else CredspecError
-    return kind.of(
-        code,
-        error.strerror or str(error),
-        where=str(path),
-        remedy="run it as root" if refused else "",
-    )

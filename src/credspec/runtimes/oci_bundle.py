@@ -22,6 +22,7 @@ KEYTAB = ("credspec.dev/keytab", "CREDSPEC_KEYTAB")
 OPTIONS = (OWNER, MODE, KEYTAB)
 _MAX_SPEC_CHARACTERS = 128 * 1024
 _MAX_ID = 2**32 - 2
+_MANAGER = "io.container.manager"
 
 
 def read_config(bundle: str) -> dict[str, Any] | None:
@@ -89,14 +90,17 @@ def _wish(config: dict[str, Any]) -> Wish | None:
     if document:
         found.append("raw://" + (document if isinstance(document, str) else json.dumps(document)))
     options = annotations
+    # Podman takes annotations from images too.
+    doubtful = f"annotation {ANNOTATION}" if annotations.get(_MANAGER) == "libpod" else ""
     if not found:
         options = {annotation: taken.get(name) for annotation, name in OPTIONS}
-        if variable and not _is_consented(config):
-            raise ShimError(
-                f"credential spec: the variable {VARIABLE} may come from the image, which must not "
-                "choose its identity; start the container through the Docker gateway, or confirm "
-                f"with --tmpfs {MOUNT_POINT} [spec-carrier-unconfirmed]"
-            )
+        doubtful = f"variable {VARIABLE}"
+    if (found or variable) and doubtful and not _is_confirmed(config):
+        raise ShimError(
+            f"credential spec: the {doubtful} may come from the image, which must not choose its "
+            f"identity; confirm it with --tmpfs {MOUNT_POINT}, or with Docker use the gateway "
+            "[spec-carrier-unconfirmed]"
+        )
     if variable:
         found.append(variable)
     if not found:
@@ -132,8 +136,8 @@ def _take_variables(config: dict[str, Any]) -> dict[str, str]:
     return taken
 
 
-def _is_consented(config: dict[str, Any]) -> bool:
-    """Return whether whoever starts the container says so: images set variables, but no tmpfs."""
+def _is_confirmed(config: dict[str, Any]) -> bool:
+    """Return whether whoever starts the container says so: an image cannot ask for a tmpfs."""
     return any(
         mount.get("type") == "tmpfs" and mount.get("destination", "").rstrip("/") == MOUNT_POINT
         for mount in config.get("mounts") or []

@@ -1,7 +1,7 @@
-"""The executable that container engines run: Python without its site, then the shim.
+"""The executables that container engines run: Python without its site, then the shim or a hook.
 
-The launcher is where the shim gets its settings from; a configuration file would have to be read
-at every step of every container's life.
+The launcher is where they get their settings from; a configuration file would have to be read at
+every step of every container's life.
 """
 
 from __future__ import annotations
@@ -15,31 +15,45 @@ import credspec
 from credspec.errors import UsageError
 
 NAME: Final = "credspec-runtime"
+LAUNCHER_DIRECTORY: Final = Path("/usr/local/libexec/credspec")
 _MAX_SHEBANG_BYTES: Final = 255  # BINPRM_BUF_SIZE of Linux
 
 _TEMPLATE: Final = """\
 #!{interpreter} -IS
-# Written by `credspec setup`; `credspec setup docker --undo` removes it.
+# Written by `credspec setup`; its --undo removes it.
 import sys
 
 sys.path.insert(0, {package!r})  # first, so that the shim is found without a search
-from credspec.runtimes.shim import main
+from credspec.runtimes.{module} import main
 
 sys.path.append(sys.path.pop(0))
 
-main(run_directory={run_directory!r}, runtimes={runtimes!r})
+main(run_directory={run_directory!r}{more})
 """
 
 
 def launcher_text(run_directory: Path, runtimes: Sequence[str] = ("runc", "crun")) -> str:
-    """Return the launcher of this installation.
+    """Return the launcher of this installation's shim.
 
     `run_directory` is the agent's, `runtimes` are names or absolute paths of real runtimes.
+
+    Raises:
+        UsageError: as `hook_launcher_text`.
+    """
+    return _text("shim", run_directory, f", runtimes={tuple(runtimes)!r}")
+
+
+def hook_launcher_text(run_directory: Path) -> str:
+    """Return the launcher of this installation's Podman hook.
 
     Raises:
         UsageError: `launcher-interpreter` if the kernel cannot start this interpreter by a
             shebang line.
     """
+    return _text("podman_hook", run_directory, "")
+
+
+def _text(module: str, run_directory: Path, more: str) -> str:
     interpreter = sys.executable
     if len(interpreter.split()) != 1 or len(f"#!{interpreter} -IS".encode()) > _MAX_SHEBANG_BYTES:
         raise UsageError.of(
@@ -53,5 +67,6 @@ def launcher_text(run_directory: Path, runtimes: Sequence[str] = ("runc", "crun"
         interpreter=interpreter,
         package=str(Path(credspec.__file__).parents[1]),
         run_directory=str(run_directory),
-        runtimes=tuple(runtimes),
+        module=module,
+        more=more,
     )

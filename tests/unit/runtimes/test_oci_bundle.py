@@ -62,6 +62,13 @@ def test_carriers_that_disagree_are_refused(config: dict[str, Any]) -> None:
         take_wish(config)
 
 
+def test_podman_takes_annotations_from_images_so_they_are_confirmed() -> None:
+    annotations = {"credspec.dev/spec": "file://a.json", "io.container.manager": "libpod"}
+    with pytest.raises(ShimError, match="spec-carrier-unconfirmed"):
+        take_wish({"annotations": annotations})
+    assert wish({"annotations": annotations, "mounts": [CONSENT]}).spec == "file://a.json"
+
+
 def test_an_images_variable_alone_chooses_no_identity() -> None:
     with pytest.raises(ShimError, match="spec-carrier-unconfirmed"):
         take_wish({"process": {"env": ["CREDSPEC=file://a.json"]}})

@@ -1,0 +1,90 @@
+"""Podman's hooks: the same as the shim does, without ``--runtime`` (oci-hooks(5)).
+
+``precreate`` reads a container's proposed ``config.json``, takes the lease, and prints the
+configuration with tickets. ``poststop`` reads the container's state and gives the lease back.
+Standard library only: it runs on the way of every container with a spec.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+
+from credspec.runtimes.container_lease import Lease
+from credspec.runtimes.oci_bundle import add_tickets, take_wish
+from credspec.runtimes.shim import ANNOTATION, ShimError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing itself costs milliseconds
+    from typing import Any
+
+LEASE_ANNOTATION = "credspec.dev/lease"
+_LEASE_ID = re.compile(r"[0-9a-f]{32}")
+# Podman's directory of a container, as long as that exists; its id is nowhere else.
+_USERDATA = re.compile(r"(/.*/[a-z0-9]+-containers/([0-9a-f]{64})/userdata)/[^/]+")
+
+
+def main(*, run_directory: str = "/run/credspec") -> None:
+    """Act as the hook that the first argument names; `run_directory` is the agent's."""
+    stage = sys.argv[1] if len(sys.argv) > 1 else ""
+    document = json.load(sys.stdin)
+    if stage == "poststop":
+        _give_back(document, run_directory)
+    elif stage == "refuse":
+        # The last words of a container, which the runtime quotes.
+        sys.exit(f"credspec: {' '.join(sys.argv[2:])}")
+    else:
+        json.dump(_with_tickets(document, run_directory), sys.stdout)
+
+
+def _with_tickets(config: dict[str, Any], run_directory: str) -> dict[str, Any]:
+    try:
+        wish = take_wish(config)
+        if wish is None:
+            return config
+        state, container = _state(config)
+        lease = Lease(_lease_id(state), f"{run_directory}/agent.sock", run_directory)
+        answer = lease.take(wish, container, state)
+    except ShimError as error:
+        return _refused(config, str(error))
+    except Exception as error:  # what a hook says here, nobody sees
+        return _refused(config, f"internal error: {error!r} [internal]")
+    add_tickets(config, lease.directory, answer["environment"])
+    # In place of the spec, so that the shim, if it runs too, leaves the container as it is.
+    annotations = config["annotations"]
+    annotations.pop(ANNOTATION, None)
+    annotations[LEASE_ANNOTATION] = lease.lease_id
+    return config
+
+
+def _refused(config: dict[str, Any], reason: str) -> dict[str, Any]:
+    """Let the container fail with a reason: Podman keeps to itself what a precreate hook says."""
+    hook = {"path": sys.argv[0], "args": [sys.argv[0], "refuse", reason]}
+    config.setdefault("hooks", {}).setdefault("prestart", []).insert(0, hook)
+    config.get("annotations", {}).pop(ANNOTATION, None)
+    return config
+
+
+def _give_back(state: dict[str, Any], run_directory: str) -> None:
+    lease_id = str((state.get("annotations") or {}).get(LEASE_ANNOTATION, ""))
+    if _LEASE_ID.fullmatch(lease_id):
+        Lease(lease_id, f"{run_directory}/agent.sock", run_directory).give_back()
+
+
+def _state(config: dict[str, Any]) -> tuple[str, str]:
+    for mount in config.get("mounts") or []:
+        match = _USERDATA.fullmatch(str(mount.get("source", "")))
+        # What Podman itself mounts there; a volume may be from anywhere.
+        if match and mount.get("destination") in {"/run/.containerenv", "/etc/hostname"}:
+            return match[1], match[2]
+    raise ShimError(
+        "Podman: no directory of the container among its mounts; "
+        "use --runtime credspec instead of the hooks [podman-container-unknown]"
+    )
+
+
+def _lease_id(state: str) -> str:
+    from _blake2 import blake2s
+
+    return str(blake2s(state.encode(), digest_size=16).hexdigest())

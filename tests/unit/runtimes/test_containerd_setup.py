@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from credspec.errors import UsageError
+from credspec.runtimes.containerd_setup import ContainerdSetup
+
+CRI = {2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime"}
+DEBIAN = """\
+version = 2
+
+[plugins]
+  [plugins."io.containerd.grpc.v1.cri"]
+    [plugins."io.containerd.grpc.v1.cri".cni]
+      bin_dir = "/usr/lib/cni"
+      conf_dir = "/etc/cni/net.d"
+  [plugins."io.containerd.internal.v1.opt"]
+    path = "/var/lib/containerd"
+"""
+WITH_RUNC = """\
+# ours
+version = 3
+[plugins.'io.containerd.cri.v1.runtime'.containerd]
+  default_runtime_name = "runc"
+  [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2" # as always"""
+
+
+@pytest.fixture
+def setup(tmp_path: Path) -> ContainerdSetup:
+    return ContainerdSetup(
+        run_directory=Path("/run/credspec"),
+        config=tmp_path / "etc" / "config.toml",
+        launcher_directory=tmp_path / "libexec",
+    )
+
+
+def registered(setup: ContainerdSetup, version: int) -> dict[str, object]:
+    document = tomllib.loads(setup.config.read_text())
+    assert document["version"] == version
+    return document["plugins"][CRI[version]]["containerd"]["runtimes"]["credspec"]
+
+
+@pytest.mark.parametrize(
+    ("before", "version"),
+    [(None, 2), (DEBIAN, 2), (WITH_RUNC, 3), ("version = 2", 2), ("version = 3\n", 3)],
+)
+def test_there_and_back_byte_for_byte(
+    setup: ContainerdSetup, before: str | None, version: int
+) -> None:
+    if before is not None:
+        setup.config.parent.mkdir()
+        setup.config.write_text(before)
+    changes = setup.apply()
+    assert [line.split()[0] for line in changes] == ["wrote", "registered"]
+    assert registered(setup, version) == {
+        "runtime_type": "io.containerd.runc.v2",
+        "pod_annotations": ["credspec.dev/*"],
+        "container_annotations": ["credspec.dev/*"],
+        "options": {"BinaryName": str(setup.launcher)},
+    }
+    assert setup.config.read_text().startswith(before or "")
+    assert setup.launcher.stat().st_mode & 0o777 == 0o755
+    # Again: nothing.
+    assert setup.apply() == []
+    assert [line.split()[0] for line in setup.undo()] == ["removed", "removed"]
+    assert (setup.config.read_text() if before is not None else None) == before
+    assert setup.config.exists() == (before is not None)
+    assert not setup.launcher_directory.exists()
+    assert setup.undo() == []
+
+
+def test_what_came_after_stays(setup: ContainerdSetup) -> None:
+    setup.config.parent.mkdir()
+    setup.config.write_text(DEBIAN)
+    setup.apply()
+    setup.config.write_text(setup.config.read_text() + "[debug]\n  level = 'debug'\n")
+    assert setup.apply() == []
+    assert registered(setup, 2)
+    setup.undo()
+    assert setup.config.read_text() == DEBIAN + "[debug]\n  level = 'debug'\n"
+
+
+def test_a_dry_run_says_the_same_and_does_nothing(setup: ContainerdSetup) -> None:
+    said = setup.apply(dry_run=True)
+    assert not setup.config.exists()
+    assert not setup.launcher.exists()
+    assert setup.apply() == said
+    said = setup.undo(dry_run=True)
+    assert setup.config.exists()
+    assert setup.undo() == said
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("version = 1\n", "containerd-config-version"),
+        ("root = '/x'\n", "containerd-config-version"),
+        ("version = 4\n", "containerd-config-version"),
+        ("version = 2\ndisabled_plugins = ['cri']\n", "containerd-cri-disabled"),
+        ("version = \n", "containerd-config-toml"),
+        ('version = 2\nplugins = {"io.containerd.grpc.v1.cri" = {}}\n', "containerd-config-toml"),
+        (
+            'version = 2\n[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.credspec]\n',
+            "containerd-runtime-taken",
+        ),
+    ],
+)
+def test_files_that_are_left_as_they_are(setup: ContainerdSetup, text: str, code: str) -> None:
+    setup.config.parent.mkdir()
+    setup.config.write_text(text)
+    with pytest.raises(UsageError, match=code):
+        setup.apply()
+    assert setup.config.read_text() == text
+    assert not setup.launcher.exists()
+
+
+def test_bytes_that_are_no_text(setup: ContainerdSetup) -> None:
+    setup.config.parent.mkdir()
+    setup.config.write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError, match="containerd-config-toml"):
+        setup.apply()
+
+
+@pytest.mark.parametrize("handler", ["", "a b", "A", "x" * 64, 'a"]\n[b', "-a"])
+def test_handlers_that_are_none(tmp_path: Path, handler: str) -> None:
+    setup = ContainerdSetup(
+        run_directory=tmp_path, config=tmp_path / "c", launcher_directory=tmp_path, handler=handler
+    )
+    with pytest.raises(UsageError, match="containerd-handler"):
+        setup.apply()
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), max_size=30))
+def test_any_path_of_the_launcher(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
+    directory = tmp_path_factory.mktemp("setup")
+    setup = ContainerdSetup(
+        run_directory=directory,
+        config=directory / "config.toml",
+        launcher_directory=directory / (name.replace("/", "_").strip(".") or "x"),
+    )
+    try:
+        text = setup._with_block("")
+    except UsageError:
+        return
+    added = tomllib.loads(text)["plugins"][CRI[2]]["containerd"]["runtimes"]["credspec"]
+    assert added["options"]["BinaryName"] == str(setup.launcher)
