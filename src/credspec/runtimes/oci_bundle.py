@@ -91,7 +91,7 @@ def _wish(config: dict[str, Any]) -> Wish | None:
         found.append("raw://" + (document if isinstance(document, str) else json.dumps(document)))
     options = annotations
     # Podman takes annotations from images too.
-    doubtful = f"annotation {ANNOTATION}" if annotations.get(_MANAGER) == "libpod" else ""
+    doubtful = f"annotation {ANNOTATION}" if _is_podmans(config) else ""
     if not found:
         options = {annotation: taken.get(name) for annotation, name in OPTIONS}
         doubtful = f"variable {VARIABLE}"
@@ -134,6 +134,13 @@ def _take_variables(config: dict[str, Any]) -> dict[str, str]:
     if taken:
         process["env"] = kept
     return taken
+
+
+def _is_podmans(config: dict[str, Any]) -> bool:
+    mounts = config.get("mounts") or []
+    return (config.get("annotations") or {}).get(_MANAGER) == "libpod" or any(
+        mount.get("destination") == "/run/.containerenv" for mount in mounts
+    )
 
 
 def _is_confirmed(config: dict[str, Any]) -> bool:

@@ -19,8 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing itself costs milliseconds
     from typing import Any
 
-LEASE_ANNOTATION = "credspec.dev/lease"
-_LEASE_ID = re.compile(r"[0-9a-f]{32}")
+_LAST_WORDS = 1000
+_CONTAINER_ID = re.compile(r"[0-9a-f]{64}")
 # Podman's directory of a container, as long as that exists; its id is nowhere else.
 _USERDATA = re.compile(r"(/.*/[a-z0-9]+-containers/([0-9a-f]{64})/userdata)/[^/]+")
 
@@ -31,9 +31,6 @@ def main(*, run_directory: str = "/run/credspec") -> None:
     document = json.load(sys.stdin)
     if stage == "poststop":
         _give_back(document, run_directory)
-    elif stage == "refuse":
-        # The last words of a container, which the runtime quotes.
-        sys.exit(f"credspec: {' '.join(sys.argv[2:])}")
     else:
         json.dump(_with_tickets(document, run_directory), sys.stdout)
 
@@ -44,32 +41,35 @@ def _with_tickets(config: dict[str, Any], run_directory: str) -> dict[str, Any]:
         if wish is None:
             return config
         state, container = _state(config)
-        lease = Lease(_lease_id(state), f"{run_directory}/agent.sock", run_directory)
+        lease = Lease(_lease_id(container), f"{run_directory}/agent.sock", run_directory)
         answer = lease.take(wish, container, state)
     except ShimError as error:
         return _refused(config, str(error))
     except Exception as error:  # what a hook says here, nobody sees
         return _refused(config, f"internal error: {error!r} [internal]")
     add_tickets(config, lease.directory, answer["environment"])
-    # In place of the spec, so that the shim, if it runs too, leaves the container as it is.
-    annotations = config["annotations"]
-    annotations.pop(ANNOTATION, None)
-    annotations[LEASE_ANNOTATION] = lease.lease_id
+    # Taken out, so that the shim, if it runs too, leaves the container as it is.
+    config["annotations"].pop(ANNOTATION, None)
     return config
 
 
 def _refused(config: dict[str, Any], reason: str) -> dict[str, Any]:
-    """Let the container fail with a reason: Podman keeps to itself what a precreate hook says."""
-    hook = {"path": sys.argv[0], "args": [sys.argv[0], "refuse", reason]}
+    """Let the container fail with a reason: Podman keeps to itself what a precreate hook says.
+
+    Of a hook that fails, runc shows what it said and crun only its path; both show a path.
+    """
+    words = " ".join(reason.replace("..", ". .").split())[:_LAST_WORDS]
+    hook = {"path": f"/credspec: {words}"}  # no such program, whatever the words
     config.setdefault("hooks", {}).setdefault("prestart", []).insert(0, hook)
     config.get("annotations", {}).pop(ANNOTATION, None)
     return config
 
 
 def _give_back(state: dict[str, Any], run_directory: str) -> None:
-    lease_id = str((state.get("annotations") or {}).get(LEASE_ANNOTATION, ""))
-    if _LEASE_ID.fullmatch(lease_id):
-        Lease(lease_id, f"{run_directory}/agent.sock", run_directory).give_back()
+    # The annotations are those before precreate: the id alone tells which lease it is.
+    container = str(state.get("id"))
+    if _CONTAINER_ID.fullmatch(container):
+        Lease(_lease_id(container), f"{run_directory}/agent.sock", run_directory).give_back()
 
 
 def _state(config: dict[str, Any]) -> tuple[str, str]:
@@ -84,7 +84,7 @@ def _state(config: dict[str, Any]) -> tuple[str, str]:
     )
 
 
-def _lease_id(state: str) -> str:
+def _lease_id(container: str) -> str:
     from _blake2 import blake2s
 
-    return str(blake2s(state.encode(), digest_size=16).hexdigest())
+    return str(blake2s(f"podman {container}".encode(), digest_size=16).hexdigest())

@@ -67,6 +67,10 @@ def test_podman_takes_annotations_from_images_so_they_are_confirmed() -> None:
     with pytest.raises(ShimError, match="spec-carrier-unconfirmed"):
         take_wish({"annotations": annotations})
     assert wish({"annotations": annotations, "mounts": [CONSENT]}).spec == "file://a.json"
+    del annotations["io.container.manager"]
+    podmans = {"source": "/x", "destination": "/run/.containerenv"}
+    with pytest.raises(ShimError, match="spec-carrier-unconfirmed"):
+        take_wish({"annotations": annotations, "mounts": [podmans]})
 
 
 def test_an_images_variable_alone_chooses_no_identity() -> None:

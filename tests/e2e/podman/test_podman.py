@@ -1,0 +1,151 @@
+"""Podman, by its runtime and by its hooks, with crun and with runc."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+from podman_engine import PodmanEngine
+
+IMAGE = "kerberos-client"
+SPEC = "--annotation=credspec.dev/spec=file://WebApp01.json"
+CONFIRMED = "--tmpfs=/run/credspec"
+DEFAULT = "Default principal: WebApp01$@EXAMPLE.TEST"
+
+Run = Callable[..., CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def engine(host: Any) -> Iterator[PodmanEngine]:
+    running = PodmanEngine(host.config.run_directory)
+    try:
+        imported = running.podman("import", "-", IMAGE, data=host.image)
+        assert imported.returncode == 0, imported.stderr
+        yield running
+    finally:
+        running.close()
+
+
+WAYS = {
+    "runtime": ("--runtime=credspec",),
+    "hooks": (),
+    "hooks-crun": ("--runtime=crun",),
+    "hooks-runc": ("--runtime=runc",),
+    "both": ("--runtime=credspec",),
+}
+
+
+@pytest.fixture(params=WAYS)
+def run(request: pytest.FixtureRequest, engine: PodmanEngine) -> Run:
+    """Run podman the one way or the other."""
+
+    def call(*arguments: str) -> CompletedProcess[str]:
+        hooks = request.param != "runtime"
+        return engine.podman(*WAYS[request.param], *arguments, hooks=hooks)
+
+    return call
+
+
+def nothing_left(host: Any) -> None:
+    end = time.monotonic() + 15
+    while (host.leases() or host.mounts()) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert (host.leases(), host.mounts()) == ([], [])
+
+
+@pytest.mark.parametrize("options", [[], ["--user=1000:1000"], ["--read-only"]])
+def test_tickets(host: Any, run: Run, options: list[str]) -> None:
+    shown = run("run", "--rm", "--network=none", SPEC, CONFIRMED, *options, IMAGE, "klist")
+    assert DEFAULT in shown.stdout, shown.stderr
+    nothing_left(host)
+
+
+def test_the_domain_knows_the_container(host: Any, run: Run) -> None:
+    options = ["--network=host", "--dns", host.lab.dc_address]
+    who = ["ldapwhoami", "-Q", "-H", f"ldap://{host.lab.dc_host}"]
+    hosts = f"--add-host={host.lab.dc_host}:{host.lab.dc_address}"
+    shown = run("run", "--rm", *options[:1], hosts, SPEC, CONFIRMED, IMAGE, *who)
+    assert shown.stdout == "u:EXAMPLE\\WebApp01$\n", shown.stderr
+
+
+def test_stop_start_and_remove(host: Any, run: Run) -> None:
+    assert run("run", "-d", "--name=s1", "--network=none", SPEC, CONFIRMED, IMAGE, "sleep", "600")
+    try:
+        assert DEFAULT in run("exec", "-e", "KRB5CCNAME=/run/credspec/krb5cc", "s1", "klist").stdout
+        assert len(host.leases()) == 1
+        assert run("stop", "-t", "0", "s1").returncode == 0
+        nothing_left(host)
+        assert run("start", "s1").returncode == 0
+        assert len(host.leases()) == 1
+        assert DEFAULT in run("exec", "-e", "KRB5CCNAME=/run/credspec/krb5cc", "s1", "klist").stdout
+    finally:
+        run("rm", "--force", "--time", "0", "s1")
+    nothing_left(host)
+
+
+def test_a_refusal_is_shown_with_its_reason(host: Any, run: Run) -> None:
+    wanted = SPEC.replace("WebApp01", "nothing")
+    shown = run("run", "--rm", "--network=none", wanted, CONFIRMED, IMAGE, "klist")
+    assert shown.returncode != 0
+    assert "nothing.json" in shown.stderr
+    assert "[" in shown.stderr
+    nothing_left(host)
+
+
+def test_no_agent(host: Any, run: Run) -> None:
+    host.stop("agent")
+    try:
+        shown = run("run", "--rm", "--network=none", SPEC, CONFIRMED, IMAGE, "klist")
+        assert shown.returncode != 0
+        assert "[agent-unreachable]" in shown.stderr
+        assert "systemctl start credspec-agent" in shown.stderr
+    finally:
+        host.start("agent")
+    assert host.mounts() == []
+
+
+def test_an_image_cannot_choose_its_identity(host: Any, engine: PodmanEngine, run: Run) -> None:
+    """Podman hands annotations of images on as if the user had given them."""
+    built = engine.podman(
+        *("build", "--quiet", "--annotation", "credspec.dev/spec=file://WebApp01.json"),
+        *("--annotation", "io.container.manager=docker", "-t", "hostile", "-"),
+        data=f"FROM {IMAGE}\n".encode(),
+    )
+    assert built.returncode == 0, built.stderr
+    shown = run("run", "--rm", "--network=none", "hostile", "klist")
+    assert shown.returncode != 0
+    assert "[spec-carrier-unconfirmed]" in shown.stderr
+    assert "--tmpfs /run/credspec" in shown.stderr
+    nothing_left(host)
+
+
+def test_a_container_without_a_spec_notices_nothing(host: Any, run: Run) -> None:
+    shown = run("run", "--rm", "--network=none", IMAGE, "env")
+    assert shown.returncode == 0, shown.stderr
+    assert "KRB5" not in shown.stdout
+    assert host.leases() == []
+
+
+def test_a_pod(host: Any, run: Run) -> None:
+    assert run("pod", "create", "--name=p1", "--infra=false").returncode == 0
+    try:
+        shown = run("run", "--rm", "--pod=p1", "--network=none", SPEC, CONFIRMED, IMAGE, "klist")
+        assert DEFAULT in shown.stdout, shown.stderr
+    finally:
+        run("pod", "rm", "--force", "p1")
+    nothing_left(host)
+
+
+def test_a_keytab_an_owner_and_a_mode(host: Any, run: Run) -> None:
+    options = [f"--annotation=credspec.dev/{o}" for o in ("keytab=true", "owner=7:8", "mode=0440")]
+    line = "klist -k | grep -c HTTP/web; stat -c '%a %u %g' /run/credspec/*"
+    shown = run(
+        *("run", "--rm", "--network=none", SPEC, CONFIRMED, *options, IMAGE),
+        *("sh", "-c", line.replace("| grep -c HTTP/web", "")),
+    )
+    assert "HTTP/web.example.test@EXAMPLE.TEST" in shown.stdout, shown.stderr
+    assert shown.stdout.splitlines()[-3:] == ["440 7 8"] * 3
+    nothing_left(host)
