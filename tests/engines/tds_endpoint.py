@@ -100,7 +100,7 @@ class Session(socketserver.StreamRequestHandler):
         data = b""
         while True:
             header = self.rfile.read(8)
-            if len(header) < 8:  # noqa: PLR2004
+            if len(header) < 8:
                 return None, b""
             kind, status, length = struct.unpack(">BBH", header[:4])
             data += self.rfile.read(length - 8)
@@ -138,7 +138,7 @@ def integrated_token(login: bytes) -> bytes:
     if not login[25] & INTEGRATED_SECURITY:
         return b""
     offset, length = struct.unpack_from("<HH", login, 78)
-    if length == 0xFFFF:  # noqa: PLR2004
+    if length == 0xFFFF:
         (length,) = struct.unpack_from("<I", login, 90)
     return login[offset : offset + length]
 

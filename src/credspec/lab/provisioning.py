@@ -253,7 +253,7 @@ def _populate(lab: Lab) -> None:
 
 
 def _share(lab: Lab) -> None:
-    """Let the controller serve a share, `data`, that all accounts may write; it must not run yet."""
+    """Let the controller, which must not run yet, serve a share that all accounts may write."""
     directory = lab.directory / SHARE
     directory.mkdir()
     directory.chmod(0o1777)

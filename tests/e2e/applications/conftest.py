@@ -38,7 +38,18 @@ FILES = {
     "etc/ldap/ldap.conf": "SASL_NOCANON on\n",
     "etc/samba/smb.conf": "",
 }
-DIRECTORIES = ("usr", "tmp", "run", "proc", "sys", "dev", "app", "opt", "var/tmp", "etc/alternatives")
+DIRECTORIES = (
+    "usr",
+    "tmp",
+    "run",
+    "proc",
+    "sys",
+    "dev",
+    "app",
+    "opt",
+    "var/tmp",
+    "etc/alternatives",
+)
 LINKS = ("bin", "sbin", "lib", "lib64")
 
 
@@ -178,7 +189,7 @@ def sql_server(services: Services) -> Callable[[], str]:
     keytab = services.account("svc-sql", spn)
     command = [SYSTEM_PYTHON, str(ENDPOINT), services.lab.dc_address, "1433", str(keytab)]
     service = services.start("tds", [*command, f"{spn}@{services.lab.realm}"], 1433)
-    return lambda: service.log.read_text()
+    return service.log.read_text
 
 
 @pytest.fixture(scope="session")

@@ -23,11 +23,11 @@ def test_jdbc_to_postgresql(run, java: str) -> None:
 def test_without_krb5_conf_it_finds_no_realm(run, java: str, intranet: str) -> None:
     http = run(f"{HTTP} {intranet}", options=java)
     assert http.stdout == "401\n"
-    jdbc = run(JDBC, options=f"{java} -e JAVA_TOOL_OPTIONS=-Dsun.security.krb5.debug=true")
+    jdbc = run(JDBC, options=java)
     assert jdbc.returncode == 1
     assert "An error occurred while setting up the GSS Encoded connection" in jdbc.stderr
 
 
 def test_without_a_spec_there_is_nobody(run, java: str, intranet: str) -> None:
-    shown = run(f"{HTTP} {intranet}", None, f"{java}")
+    shown = run(f"{HTTP} {intranet}", None, java)
     assert shown.stdout == "401\n"

@@ -50,12 +50,12 @@ def test_freetds_logs_on(run, sql_server) -> None:
     assert tsql.stdout.split() == ["name", ME], tsql.stderr
 
 
-@pytest.mark.parametrize(("host", "account"), [("sql", None), ("dc1", "WebApp01")])
-def test_freetds_does_not_say_why(run, sql_server, host: str, account: str | None) -> None:
+@pytest.mark.parametrize(("server", "account"), [("sql", None), ("dc1", "WebApp01")])
+def test_freetds_does_not_say_why(run, sql_server, server: str, account: str | None) -> None:
     before = sql_server().count("accepted")
-    shown = run(BSQLDB.format(f"{host}.example.test"), account)
+    shown = run(BSQLDB.format(f"{server}.example.test"), account)
     assert shown.returncode == 1
-    assert f"Adaptive Server connection failed ({host}.example.test)" in shown.stderr
+    assert f"Adaptive Server connection failed ({server}.example.test)" in shown.stderr
     assert sql_server().count("accepted") == before
 
 
