@@ -28,7 +28,14 @@ soak: install
 
 install:
 	@packaging/install-debian-packages
-	@$(MAKE) --silent --no-print-directory .venv/.done
+	@$(MAKE) --silent --no-print-directory .venv/.done .venv/applications/.done
+
+# What tests of applications run in containers: for Debian's own Python, so not part of the .venv's.
+.venv/applications/.done: requirements/applications.lock .venv/.done
+	@rm -rf .venv/applications
+	@$(BIN)/pip --python /usr/bin/python3 install --quiet --disable-pip-version-check --root-user-action=ignore \
+	  --no-deps --require-hashes --target .venv/applications -r requirements/applications.lock
+	@touch $@
 
 # Native parts are compiled once; pip keeps what it built.
 .venv/.done: requirements/dev.lock pyproject.toml
@@ -44,6 +51,8 @@ lock:
 	  --custom-compile-command "make lock" --extra host pyproject.toml -o requirements/host.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
 	  --custom-compile-command "make lock" --extra host pyproject.toml requirements/dev.in -o requirements/dev.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet --no-deps \
+	  --custom-compile-command "make lock" requirements/applications.in -o requirements/applications.lock
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

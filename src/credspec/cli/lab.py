@@ -39,8 +39,9 @@ def lab() -> None:
     """Run a throwaway real Active Directory domain, in a network namespace of its own.
 
     It has a joined host (LABHOST$), gMSAs that this host may read (WebApp01 to WebApp05), one that
-    it may not (Forbidden01), a disabled one (Disabled01), and a PostgreSQL server that takes their
-    Kerberos logons. Nothing of the host's /etc is changed, and `down` leaves nothing.
+    it may not (Forbidden01), a disabled one (Disabled01), a PostgreSQL server that takes their
+    Kerberos logons, and a file share that they may write (//dc1.<domain>/data). Nothing of the
+    host's /etc is changed, and `down` leaves nothing.
     """
 
 

@@ -39,6 +39,9 @@ DISABLED: Final = "Disabled01"
 DAILY: Final = "WebApp05"
 """The gMSA whose password changes every day; the others' every 30 days."""
 
+SHARE: Final = "data"
+"""A share of the domain controller that every account of the domain may read and write."""
+
 _REALM: Final = re.compile(r"[A-Z0-9](?:[A-Z0-9-]{0,30}[A-Z0-9])?(?:\.[A-Z0-9-]{1,31})+")
 _NETBIOS: Final = re.compile(r"[A-Z0-9](?:[A-Z0-9-]{0,13}[A-Z0-9])?")
 
@@ -116,6 +119,7 @@ def _furnish(lab: Lab, progress: Progress) -> None:
     """Make what the usual lab holds, and start it."""
     progress("Making the host, the gMSAs and the service accounts")
     _populate(lab)
+    _share(lab)
     programs = postgres.find_programs()
     if programs is not None:
         progress("Making the PostgreSQL database")
@@ -246,6 +250,15 @@ def _populate(lab: Lab) -> None:
         path = lab.directory / keytab
         tool("domain", "exportkeytab", str(path), f"--principal={principal}")
         path.chmod(0o600)
+
+
+def _share(lab: Lab) -> None:
+    """Let the controller, which must not run yet, serve a share that all accounts may write."""
+    directory = lab.directory / SHARE
+    directory.mkdir()
+    directory.chmod(0o1777)
+    with lab.smb_conf.open("a", encoding="utf-8") as configuration:
+        configuration.write(f"\n[{SHARE}]\n\tpath = {directory}\n\tread only = no\n")
 
 
 def _name_services(lab: Lab) -> None:

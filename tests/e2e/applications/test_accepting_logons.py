@@ -1,0 +1,103 @@
+"""A web application in a container that takes logons as a gMSA.
+
+The page is docs/applications/accepting-logons.md.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from credspec.lab.network import connects
+
+IMAGE = "applications"
+EXAMPLES = Path(__file__).parents[3] / "docs/applications/examples"
+PORT = 8080
+CURL = f"curl -sS --fail --negotiate -u : http://web.example.test:{PORT}/"
+APACHE = {
+    "LISTEN": PORT,
+    "KEYTAB": "/run/credspec/krb5.keytab",
+    "RUNTIME": "/tmp",  # noqa: S108 - the container's own
+    "SERVER": "web.example.test",
+    "PAGES": "/app/pages",
+}
+
+
+def start(host, *options: str, account: str = "WebApp01") -> str:
+    variables = " ".join(f"-e {name}={value}" for name, value in APACHE.items())
+    return host.shell(
+        f'docker run -d --name web --security-opt "credentialspec=file://{account}.json" '
+        f"{' '.join(options)} --user 1000:1000 -p {PORT}:{PORT} {variables} "
+        f"-v /usr:/usr:ro -v {EXAMPLES}:/app:ro {IMAGE} "
+        "apache2 -f /app/negotiate.conf -D FOREGROUND"
+    ).stderr
+
+
+def listening(host) -> bool:
+    end = time.monotonic() + 30
+    # Docker's own proxy listens from the start, so Apache's own words count.
+    while time.monotonic() < end:
+        if connects(host.lab.dc_address, PORT):
+            shown = logs(host)
+            if shown.rfind("resuming normal operations") > shown.rfind("caught SIGTERM"):
+                return True
+        time.sleep(0.1)
+    return False
+
+
+def logs(host) -> str:
+    shown = host.shell("docker logs web")
+    return shown.stdout + shown.stderr
+
+
+@pytest.fixture
+def web(run, host) -> Iterator[None]:
+    said = start(host, "--label credspec.dev/keytab=true")
+    try:
+        assert listening(host), said + logs(host)
+        yield
+    finally:
+        host.shell("docker rm -f web")
+
+
+def test_it_knows_its_callers_and_goes_on_after_restarts(run, host, web: None) -> None:
+    caller = run(CURL, "WebApp02")
+    assert caller.stdout.strip() == "WebApp02$@EXAMPLE.TEST", caller.stderr + logs(host)
+    nobody = run(CURL, None)
+    assert (nobody.returncode, nobody.stdout) == (22, "")
+
+    assert host.shell("docker restart -t 5 web").returncode == 0
+    assert listening(host), logs(host)
+    assert run(CURL, "WebApp02").stdout.strip() == "WebApp02$@EXAMPLE.TEST", logs(host)
+
+    host.stop("agent", signal.SIGKILL)
+    host.start("agent")
+    assert run(CURL, "WebApp03").stdout.strip() == "WebApp03$@EXAMPLE.TEST", logs(host)
+
+
+@pytest.mark.parametrize(
+    ("account", "label", "said"),
+    [
+        ("WebApp01", "", "Cannot open keytab file /run/credspec/krb5.keytab"),
+        (
+            "WebApp02",
+            "--label credspec.dev/keytab=true",
+            "Request ticket server HTTP/web.example.test@EXAMPLE.TEST not found in keytab",
+        ),
+    ],
+    ids=["no label", "the SPN is another account's"],
+)
+def test_apache_says_why_it_refuses(run, host, account: str, label: str, said: str) -> None:
+    start(host, label, account=account)
+    try:
+        assert listening(host), logs(host)
+        caller = run(CURL, "WebApp02")
+        assert caller.returncode == 22
+        assert "401" in caller.stderr
+        assert said in logs(host)
+    finally:
+        host.shell("docker rm -f web")

@@ -1,0 +1,33 @@
+"""Java in a container, whose Kerberos is its own; docs/applications/java.md."""
+
+from __future__ import annotations
+
+CONFIGURED = "-e JAVA_TOOL_OPTIONS=-Djava.security.krb5.conf=/run/credspec/krb5.conf"
+HTTP = "java -Djavax.security.auth.useSubjectCredsOnly=false /app/WhoamiHttp.java"
+JDBC = (
+    "java -Djava.security.auth.login.config=/app/jaas.conf -cp /usr/share/java/postgresql.jar "
+    "/app/WhoamiPostgresql.java db.example.test 'WebApp01$'"
+)
+
+
+def test_http_negotiate(run, java: str, intranet: str) -> None:
+    shown = run(f"{HTTP} {intranet}", options=f"{java} {CONFIGURED} --user 1000:1000")
+    assert shown.stdout.split() == ["200", "WebApp01$@EXAMPLE.TEST"], shown.stderr
+
+
+def test_jdbc_to_postgresql(run, java: str) -> None:
+    shown = run(JDBC, options=f"{java} {CONFIGURED}")
+    assert shown.stdout == "WebApp01$\n", shown.stderr
+
+
+def test_without_krb5_conf_it_finds_no_realm(run, java: str, intranet: str) -> None:
+    http = run(f"{HTTP} {intranet}", options=java)
+    assert http.stdout == "401\n"
+    jdbc = run(JDBC, options=java)
+    assert jdbc.returncode == 1
+    assert "An error occurred while setting up the GSS Encoded connection" in jdbc.stderr
+
+
+def test_without_a_spec_there_is_nobody(run, java: str, intranet: str) -> None:
+    shown = run(f"{HTTP} {intranet}", None, java)
+    assert shown.stdout == "401\n"
