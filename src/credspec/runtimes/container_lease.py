@@ -46,10 +46,10 @@ def run_with_lease(
     from credspec.runtimes.oci_bundle import add_tickets, read_config, take_wish, write_config
 
     config = read_config(invocation.bundle)
-    wish = take_wish(config) if config is not None else None
+    lease = Lease(invocation.lease_id(runtime), agent_socket, run_directory)
+    wish = take_wish(config, is_users=lease.is_users) if config is not None else None
     if config is None or wish is None:
         return None
-    lease = Lease(invocation.lease_id(runtime), agent_socket, run_directory)
     answer = lease.take(wish, invocation.container, invocation.state_directory(runtime))
     try:
         add_tickets(config, lease.directory, answer["environment"])

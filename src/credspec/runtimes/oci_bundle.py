@@ -62,26 +62,27 @@ class Wish:
         return 0o700 | (self.mode & 0o044) | ((self.mode & 0o044) >> 2)
 
 
-def take_wish(config: dict[str, Any]) -> Wish | None:
+def take_wish(config: dict[str, Any], *, is_users: bool = False) -> Wish | None:
     """Return what a container asks for, None if it is no credential spec.
 
     Carriers of the spec are the annotation, OCI ``windows.credentialSpec`` (the document itself)
     and, for engines without annotations, the environment variable. Our variables are taken out, so
     that the container does not see them. Options come with the spec: as annotations if that is not
-    a variable. Numbers of users and groups are the host's.
+    a variable. Numbers of users and groups are the agent's: with `is_users`, this process is in a
+    user namespace that the agent is not in.
 
     Raises:
         ShimError: a wish that cannot be granted; two carriers that disagree.
     """
     try:
-        return _wish(config)
+        return _wish(config, is_users=is_users)
     except (AttributeError, KeyError, TypeError, ValueError):
         raise ShimError(
             "config.json: not as the OCI runtime specification has it [bundle-malformed]"
         ) from None
 
 
-def _wish(config: dict[str, Any]) -> Wish | None:
+def _wish(config: dict[str, Any], *, is_users: bool) -> Wish | None:
     taken = _take_variables(config)
     variable = taken.get(VARIABLE)
     annotations = config.get("annotations") or {}
@@ -115,7 +116,7 @@ def _wish(config: dict[str, Any]) -> Wish | None:
         raise ShimError(
             f"credential spec: {len(spec)} characters; expected at most 64 KiB [spec-too-large]"
         )
-    uid, gid = _owner(config, options.get(OWNER[0]))
+    uid, gid = _owner(config, options.get(OWNER[0]), is_users=is_users)
     keytab = _flag(options.get(KEYTAB[0]))
     return Wish(spec, uid, gid, file_mode(options.get(MODE[0])), keytab=keytab)
 
@@ -151,7 +152,7 @@ def _is_confirmed(config: dict[str, Any]) -> bool:
     )
 
 
-def _owner(config: dict[str, Any], text: str | None) -> tuple[int, int]:
+def _owner(config: dict[str, Any], text: str | None, *, is_users: bool) -> tuple[int, int]:
     user = (config.get("process") or {}).get("user") or {}
     uid, gid = int(user.get("uid", 0)), int(user.get("gid", 0))
     if text:
@@ -161,8 +162,8 @@ def _owner(config: dict[str, Any], text: str | None) -> tuple[int, int]:
         uid, gid = int(parts[0]), int(parts[1]) if len(parts) > 1 else gid
     linux = config.get("linux") or {}
     return (
-        _mapped(uid, linux.get("uidMappings"), "uid"),
-        _mapped(gid, linux.get("gidMappings"), "gid"),
+        _mapped(uid, linux.get("uidMappings"), "uid", is_users=is_users),
+        _mapped(gid, linux.get("gidMappings"), "gid", is_users=is_users),
     )
 
 
@@ -198,12 +199,15 @@ def _not_understood(name: str, found: object, expected: str) -> ShimError:
     return ShimError(f"{name}: {str(found)[:80]!r}; expected {expected} [option-invalid]")
 
 
-def _mapped(number: int, mappings: list[dict[str, int]] | None, kind: str) -> int:
+def _mapped(
+    number: int, mappings: list[dict[str, int]] | None, kind: str, *, is_users: bool
+) -> int:
     """Return the host's number of a user or group, through the namespaces in between."""
     ranges = [(m["containerID"], m["hostID"], m["size"]) for m in mappings or ()]
     inside = _translated(number, ranges) if ranges else number
-    # The runtime itself may be in a user namespace, with rootless engines.
-    outside = None if inside is None else _translated(inside, own_id_ranges(kind))
+    outside = inside
+    if is_users and inside is not None:
+        outside = _translated(inside, own_id_ranges(kind))
     if outside is None:
         raise ShimError(
             f"container user: {kind} {number} is not mapped to the host; add it to the {kind} "

@@ -13,7 +13,7 @@ import sys
 
 from credspec.runtimes.container_lease import Lease
 from credspec.runtimes.oci_bundle import add_tickets, take_wish
-from credspec.runtimes.shim import ANNOTATION, ShimError
+from credspec.runtimes.shim import ANNOTATION, ShimError, leases_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing itself costs milliseconds
@@ -37,7 +37,8 @@ def main(*, run_directory: str = "/run/credspec") -> None:
 
 def _with_tickets(config: dict[str, Any], run_directory: str) -> dict[str, Any]:
     try:
-        wish = take_wish(config)
+        is_users = leases_directory(run_directory) != f"{run_directory}/leases"
+        wish = take_wish(config, is_users=is_users)
         if wish is None:
             return config
         state, container = _state(config)

@@ -118,9 +118,11 @@ def leases_directory(run_directory: str) -> str:
     """Return where leases' directories are: the host's, or a user's own with rootless engines.
 
     A user cannot mount anything that the agent would see; but its runtime directory is a tmpfs.
+    Root of a system container with an agent of its own is no such user: it can write the agent's.
     """
-    uid = unprivileged_uid()
-    return f"{run_directory}/leases" if uid is None else f"/run/user/{uid}/credspec/leases"
+    hosts = f"{run_directory}/leases"
+    uid = None if posix.access(hosts, posix.W_OK) else unprivileged_uid()
+    return hosts if uid is None else f"/run/user/{uid}/credspec/leases"
 
 
 def main(

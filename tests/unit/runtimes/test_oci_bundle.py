@@ -157,6 +157,24 @@ def test_ids_through_a_user_namespace() -> None:
         take_wish(config)
 
 
+def test_ids_through_the_runtimes_own_user_namespace_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rootless engine is in a namespace itself, where root is the user."""
+    own = [(0, 1000, 1), (1, 200000, 65536)]
+    monkeypatch.setattr("credspec.runtimes.oci_bundle.own_id_ranges", lambda _: own)
+    config: dict[str, Any] = {
+        "annotations": {"credspec.dev/spec": "file://a.json"},
+        "process": {"user": {"uid": 0, "gid": 5}},
+    }
+    found = take_wish(config, is_users=True)
+    assert found is not None
+    assert (found.uid, found.gid) == (1000, 200004)
+    # An agent in the same namespace counts as this process does.
+    assert (wish(config).uid, wish(config).gid) == (0, 5)
+    config["process"]["user"]["uid"] = 70000
+    with pytest.raises(ShimError, match="container-user-unmapped"):
+        take_wish(config, is_users=True)
+
+
 @given(st.integers(0, 2**32 - 2), st.integers(0, 2**32 - 2))
 def test_ids_without_a_user_namespace(uid: int, gid: int) -> None:
     config = {

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import posix
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from credspec.runtimes.shim import Invocation
+from credspec.runtimes.shim import Invocation, leases_directory, unprivileged_uid
 
 BUNDLE = "/run/bundle"
 
@@ -134,3 +135,50 @@ def test_the_common_path_imports_next_to_nothing() -> None:
         [sys.executable, "-IS", "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.split() == ["credspec", "credspec.runtimes", "credspec.runtimes.shim"]
+
+
+@pytest.mark.parametrize(
+    ("uid_map", "euid", "expected"),
+    [
+        ("         0          0 4294967295\n", 0, None),
+        ("         0          0 4294967295\n", 1000, 1000),
+        ("         0       1000          1\n         1     200000      65536\n", 0, 1000),
+        ("      1000       1000          1\n", 1000, 1000),
+    ],
+)
+def test_on_whose_behalf(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    uid_map: str,
+    euid: int,
+    expected: int | None,
+) -> None:
+    (tmp_path / "uid_map").write_text(uid_map)
+    real = posix.open
+    monkeypatch.setattr("posix.open", lambda _, flags: real(tmp_path / "uid_map", flags))
+    monkeypatch.setattr("posix.geteuid", lambda: euid)
+    assert unprivileged_uid() == expected
+    users = f"/run/user/{expected}/credspec/leases"
+    absent = str(tmp_path / "absent")
+    assert leases_directory(absent) == (users if expected else f"{absent}/leases")
+    # Whoever can write the agent's directory uses that.
+    (tmp_path / "leases").mkdir()
+    assert leases_directory(str(tmp_path)) == f"{tmp_path}/leases"
+
+
+@pytest.mark.parametrize(
+    ("name", "users", "expected"),
+    [
+        ("runc", "", "/run/runc/c1"),
+        ("runc", "/run/user/0", "/run/runc/c1"),
+        ("crun", "", "/run/crun/c1"),
+        ("crun", "/run/user/0", "/run/user/0/crun/c1"),
+    ],
+)
+def test_where_root_runtimes_keep_their_containers(
+    monkeypatch: pytest.MonkeyPatch, name: str, users: str, expected: str
+) -> None:
+    monkeypatch.setattr("posix.environ", {b"XDG_RUNTIME_DIR": users.encode()})
+    monkeypatch.setattr("posix.geteuid", lambda: 0)
+    monkeypatch.setattr("credspec.runtimes.shim.unprivileged_uid", lambda: None)
+    assert invocation("create c1").state_directory(f"/usr/bin/{name}") == expected
