@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import tomllib
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ _BLOCK: Final = re.compile(
     r".*?# <<< credspec <<<\n",
     re.DOTALL,
 )
+_RUNTIME_TYPE: Final = "io.containerd.runc.v2"
+_DEFAULT: Final = "runc"
+_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 _HANDLER_FORM: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -121,48 +125,64 @@ class ContainerdSetup:
                 f"no set-up: ctr run --runc-binary {self.launcher} ...",
             )
         present = _at(before, "plugins", plugin, "containerd", "runtimes", self.handler)
-        if present is not None:
+        if present is not None or self.handler == _DEFAULT:
             raise UsageError.of(
                 "containerd-runtime-taken",
                 f"there is a runtime {self.handler} already",
                 where=str(self.config),
                 remedy="remove it first, or name another with --handler",
             )
-        block = self._block(rest, plugin)
+        block = self._block(rest, plugin, _at(before, "plugins", plugin, "containerd") or {})
         # Where it stands is of no matter, if it is there.
         wanted = text if block.strip() in text else rest + block
         after = _parsed(wanted, self.config)
         runtimes = _at(after, "plugins", plugin, "containerd", "runtimes")
-        added = runtimes.pop(self.handler)
+        added = runtimes[self.handler]
         if added["options"]["BinaryName"] != str(self.launcher):
             raise AssertionError("what was written is not what was meant")
         return wanted
 
-    def _block(self, rest: str, plugin: str) -> str:
-        table = f'plugins."{plugin}".containerd.runtimes.{self.handler}'
+    def _block(self, rest: str, plugin: str, containerd: dict[str, Any]) -> str:
+        runtimes = f'plugins."{plugin}".containerd.runtimes'
         is_ended = not rest or rest.endswith("\n")
         begin = "# >>> credspec" if is_ended else "# >>> credspec, which ended the line before"
+        runc = _at(containerd, "runtimes", _DEFAULT)
         lines = [
             f"{begin}: written by `credspec setup containerd`; --undo removes these lines >>>",
             *([] if rest.strip() else ["version = 2"]),
-            f"[{table}]",
-            '  runtime_type = "io.containerd.runc.v2"',
-            '  pod_annotations = ["credspec.dev/*"]',
-            '  container_annotations = ["credspec.dev/*"]',
-            f"  [{table}.options]",
-            f"    BinaryName = {_toml_text(str(self.launcher))}",
+        ]
+        if runc is None and containerd.get("default_runtime_name", _DEFAULT) == _DEFAULT:
+            # A file that names any runtime loses the one that is there by default.
+            lines += [f"[{runtimes}.{_DEFAULT}]", f"  runtime_type = {_toml(_RUNTIME_TYPE)}"]
+        keys = {
+            "runtime_type": _RUNTIME_TYPE,
+            "pod_annotations": ["credspec.dev/*"],
+            "container_annotations": ["credspec.dev/*"],
+        }
+        # Such as SystemdCgroup: a node's containers must agree on it.
+        options = {"BinaryName": str(self.launcher)} | _simple_members(_at(runc, "options"))
+        options["BinaryName"] = str(self.launcher)
+        lines += [f"[{runtimes}.{self.handler}]", *(f"  {k} = {_toml(v)}" for k, v in keys.items())]
+        lines += [
+            f"  [{runtimes}.{self.handler}.options]",
+            *(f"    {k} = {_toml(v)}" for k, v in options.items()),
             "# <<< credspec <<<",
         ]
         return ("" if is_ended else "\n") + "\n".join(lines) + "\n"
+
+
+def _simple_members(table: Any) -> dict[str, Any]:
+    members = table.items() if isinstance(table, dict) else ()
+    return {k: v for k, v in members if _BARE_KEY.fullmatch(k) and isinstance(v, bool | int | str)}
 
 
 def _without_block(text: str) -> str:
     return _BLOCK.sub(lambda match: "" if match["ended"] else match["line_end"], text)
 
 
-def _toml_text(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+def _toml(value: Any) -> str:
+    # Texts, numbers, truths and lists of these are the same in JSON; TOML wants DEL escaped too.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _at(document: dict[str, Any], *keys: str) -> Any:

@@ -23,6 +23,8 @@ OPTIONS = (OWNER, MODE, KEYTAB)
 _MAX_SPEC_CHARACTERS = 128 * 1024
 _MAX_ID = 2**32 - 2
 _MANAGER = "io.container.manager"
+# How the CRI's implementations mark the container that only holds a pod's namespaces.
+_CONTAINER_TYPES = ("io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType")
 
 
 def read_config(bundle: str) -> dict[str, Any] | None:
@@ -86,6 +88,8 @@ def _wish(config: dict[str, Any], *, is_users: bool) -> Wish | None:
     taken = _take_variables(config)
     variable = taken.get(VARIABLE)
     annotations = config.get("annotations") or {}
+    if any(annotations.get(name) == "sandbox" for name in _CONTAINER_TYPES):
+        return None  # it has the annotations of its pod, and no use for tickets
     document = (config.get("windows") or {}).get("credentialSpec")
     found = [str(annotations[ANNOTATION])] if annotations.get(ANNOTATION) else []
     if document:

@@ -75,6 +75,49 @@ def test_there_and_back_byte_for_byte(
     assert setup.undo() == []
 
 
+@pytest.mark.parametrize(
+    ("before", "version"), [("", 2), (DEBIAN, 2), ("version = 3\n", 3), (WITH_RUNC, 3)]
+)
+def test_the_default_runtime_is_there_too(
+    setup: ContainerdSetup, before: str, version: int
+) -> None:
+    """Containerd 1 has it only as long as the file names no runtime at all."""
+    setup.config.parent.mkdir()
+    setup.config.write_text(before)
+    setup.apply()
+    document = tomllib.loads(setup.config.read_text())
+    runtimes = document["plugins"][CRI[version]]["containerd"]["runtimes"]
+    assert runtimes["runc"] == {"runtime_type": "io.containerd.runc.v2"}
+
+
+def test_another_default_runtime_needs_no_runc(setup: ContainerdSetup) -> None:
+    table = f'plugins."{CRI[3]}".containerd'
+    setup.config.parent.mkdir()
+    setup.config.write_text(
+        f'version = 3\n[{table}]\ndefault_runtime_name = "other"\n'
+        f'[{table}.runtimes.other]\nruntime_type = "x"\n'
+    )
+    setup.apply()
+    document = tomllib.loads(setup.config.read_text())
+    assert set(document["plugins"][CRI[3]]["containerd"]["runtimes"]) == {"other", "credspec"}
+
+
+def test_options_of_runc_are_taken_over(setup: ContainerdSetup) -> None:
+    """Containers of one node must agree on who makes their cgroups."""
+    table = f'plugins."{CRI[2]}".containerd.runtimes.runc'
+    setup.config.parent.mkdir()
+    setup.config.write_text(
+        f'version = 2\n[{table}]\nruntime_type = "io.containerd.runc.v2"\n'
+        f'[{table}.options]\nSystemdCgroup = true\nBinaryName = "runc"\nRoot = "/r\\u007f😀"\n'
+    )
+    setup.apply()
+    assert registered(setup, 2)["options"] == {
+        "BinaryName": str(setup.launcher),
+        "SystemdCgroup": True,
+        "Root": "/r\x7f😀",
+    }
+
+
 def test_what_came_after_stays(setup: ContainerdSetup) -> None:
     setup.config.parent.mkdir()
     setup.config.write_text(DEBIAN)
@@ -133,6 +176,14 @@ def test_handlers_that_are_none(tmp_path: Path, handler: str) -> None:
         run_directory=tmp_path, config=tmp_path / "c", launcher_directory=tmp_path, handler=handler
     )
     with pytest.raises(UsageError, match="containerd-handler"):
+        setup.apply()
+
+
+def test_the_default_runtime_is_nobodys_handler(tmp_path: Path) -> None:
+    setup = ContainerdSetup(
+        run_directory=tmp_path, config=tmp_path / "c", launcher_directory=tmp_path, handler="runc"
+    )
+    with pytest.raises(UsageError, match="containerd-runtime-taken"):
         setup.apply()
 
 

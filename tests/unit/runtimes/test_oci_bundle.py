@@ -62,6 +62,15 @@ def test_carriers_that_disagree_are_refused(config: dict[str, Any]) -> None:
         take_wish(config)
 
 
+@pytest.mark.parametrize(
+    "name", ["io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"]
+)
+def test_the_sandbox_of_a_pod_has_no_use_for_tickets(name: str) -> None:
+    annotations = {"credspec.dev/spec": "file://a.json", name: "sandbox"}
+    assert take_wish({"annotations": annotations}) is None
+    assert wish({"annotations": {**annotations, name: "container"}}).spec == "file://a.json"
+
+
 def test_podman_takes_annotations_from_images_so_they_are_confirmed() -> None:
     annotations = {"credspec.dev/spec": "file://a.json", "io.container.manager": "libpod"}
     with pytest.raises(ShimError, match="spec-carrier-unconfirmed"):
