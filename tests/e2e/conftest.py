@@ -30,12 +30,10 @@ BIN = Path(sys.executable).parent
 class Host:
     """The lab's joined host with everything running: what a user of it types is run as is."""
 
-    def __init__(self, lab: Lab, engine: DockerEngine, config: Config) -> None:
+    def __init__(self, lab: Lab, engine: DockerEngine, config: Config, image: bytes) -> None:
         self.lab, self.engine, self.config = lab, engine, config
         self.agent = AgentClient(config.agent_socket)
-        tar = io.BytesIO()
-        write_client_image(tar)
-        self.image = tar.getvalue()
+        self.image = image
         self._services: dict[str, subprocess.Popen[bytes]] = {}
 
     def shell(self, line: str) -> subprocess.CompletedProcess[str]:
@@ -110,12 +108,20 @@ def register_crun(engine: DockerEngine, config: Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def host(lab: Lab) -> Iterator[Host]:
+def client_image() -> bytes:
+    """The root file system of the image with Kerberos clients, as a tar."""
+    tar = io.BytesIO()
+    write_client_image(tar)
+    return tar.getvalue()
+
+
+@pytest.fixture(scope="session")
+def host(lab: Lab, client_image: bytes) -> Iterator[Host]:
     engine = DockerEngine(lab.network.namespace)
     config = load_config(lab.config_path)
     before = os.environ.get("DOCKER_CONFIG")
     os.environ["DOCKER_CONFIG"] = engine.environment["DOCKER_CONFIG"]
-    running = Host(lab, engine, config)
+    running = Host(lab, engine, config, client_image)
     try:
         DockerSetup(
             run_directory=config.run_directory,
