@@ -5,15 +5,18 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from agent_process import AgentProcess
 
 from credspec.agent.client import AgentClient
 from credspec.agent.config import Config, load_config
@@ -148,6 +151,23 @@ def host(lab: Lab, client_image: bytes) -> Iterator[Host]:
             os.environ.pop("DOCKER_CONFIG", None)
         else:
             os.environ["DOCKER_CONFIG"] = before
+
+
+@pytest.fixture(scope="session")
+def users_agent(lab: Lab) -> Iterator[AgentProcess]:
+    """An agent that the user nobody may ask."""
+    # Not below pytest's own directory: every run of it closes that to other users.
+    directory = Path(tempfile.mkdtemp(prefix="credspec-users-agent-", dir="/var/tmp"))
+    directory.chmod(0o755)
+    policy = '[policy]\nusers = ["nobody"]\nkeytabs = ["WebApp01"]\n'
+    running = AgentProcess(lab, directory, extra=policy)
+    (directory / "specs").chmod(0o755)
+    try:
+        running.start()
+        yield running
+    finally:
+        running.close()
+        shutil.rmtree(directory)
 
 
 @pytest.fixture(autouse=True)

@@ -62,7 +62,9 @@ def write_client_image(target: IO[bytes]) -> None:
     paths = _programs()
     libraries = _libraries([*paths.values(), *_sasl_plugins()])
     with tarfile.open(fileobj=target, mode="w|") as tar:
-        for name, mode in _DIRECTORIES.items():
+        names = [*_FILES, *(f"bin/{name}" for name in paths)]
+        names += [str(path).lstrip("/") for path in [*libraries, *_sasl_plugins()]]
+        for name, mode in (_parents(names) | _DIRECTORIES).items():
             _add_directory(tar, name, mode)
         for name, content in _FILES.items():
             _add_bytes(tar, name, content.encode())
@@ -70,6 +72,12 @@ def write_client_image(target: IO[bytes]) -> None:
             _add_file(tar, f"bin/{name}", path)
         for path in [*libraries, *_sasl_plugins()]:
             _add_file(tar, str(path).lstrip("/"), path)
+
+
+def _parents(names: Iterable[str]) -> dict[str, int]:
+    # Left to engines, some make them for root alone.
+    parents = {parent for name in names for parent in Path(name).parents if parent.name}
+    return {str(parent): 0o755 for parent in sorted(parents)}
 
 
 def _programs() -> dict[str, Path]:

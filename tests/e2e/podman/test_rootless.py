@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,9 +10,7 @@ from subprocess import CompletedProcess
 
 import pytest
 from agent_process import AgentProcess
-from rootless_podman import FIRST_ID, USER, RootlessPodman
-
-from credspec.lab.domain import Lab
+from rootless_engines import FIRST_ID, USER, RootlessPodman
 
 IMAGE = "kerberos-client"
 SPEC = "--annotation=credspec.dev/spec=file://one.json"
@@ -25,23 +21,8 @@ Run = Callable[..., CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def agent(lab: Lab) -> Iterator[AgentProcess]:
-    # Not pytest's own: every run of it closes that to other users.
-    directory = Path(tempfile.mkdtemp(prefix="credspec-users-agent-", dir="/var/tmp"))
-    directory.chmod(0o755)
-    policy = '[policy]\nusers = ["nobody"]\nkeytabs = ["WebApp01"]\n'
-    running = AgentProcess(lab, directory, extra=policy)
-    try:
-        running.start()
-        yield running
-    finally:
-        running.close()
-        shutil.rmtree(directory)
-
-
-@pytest.fixture(scope="module")
-def engine(agent: AgentProcess, client_image: bytes) -> Iterator[RootlessPodman]:
-    running = RootlessPodman(agent.run_directory)
+def engine(users_agent: AgentProcess, client_image: bytes) -> Iterator[RootlessPodman]:
+    running = RootlessPodman(users_agent.run_directory)
     try:
         imported = running.podman("import", "-", IMAGE, data=client_image)
         assert imported.returncode == 0, imported.stderr
@@ -52,7 +33,7 @@ def engine(agent: AgentProcess, client_image: bytes) -> Iterator[RootlessPodman]
 
 @pytest.fixture(params=["runtime", "hooks"])
 def run(
-    request: pytest.FixtureRequest, engine: RootlessPodman, agent: AgentProcess
+    request: pytest.FixtureRequest, engine: RootlessPodman, users_agent: AgentProcess
 ) -> Iterator[Run]:
     def call(*arguments: str) -> CompletedProcess[str]:
         if request.param == "runtime":
@@ -61,14 +42,14 @@ def run(
 
     yield call
     engine.podman("rm", "--all", "--force", "--time", "0")
-    nothing_left(engine, agent)
+    nothing_left(engine, users_agent)
 
 
-def nothing_left(engine: RootlessPodman, agent: AgentProcess) -> None:
+def nothing_left(engine: RootlessPodman, users_agent: AgentProcess) -> None:
     end = time.monotonic() + 15
-    while (agent.lease_containers() or engine.leases()) and time.monotonic() < end:
+    while (users_agent.lease_containers() or engine.host.leases()) and time.monotonic() < end:
         time.sleep(0.1)
-    assert (agent.lease_containers(), engine.leases()) == ([], [])
+    assert (users_agent.lease_containers(), engine.host.leases()) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -80,7 +61,7 @@ def test_tickets_belong_to_the_mapped_user(
     name = ["--name=u1", f"--user={user}"]
     started = run("run", "-d", *OPTIONS, *name, IMAGE, "sh", "-c", "klist; sleep 600")
     assert started.returncode == 0, started.stderr
-    [lease] = engine.leases()
+    [lease] = engine.host.leases()
     for path in (lease, lease / "krb5cc", lease / "krb5.conf"):
         assert path.stat().st_uid == owner
     end = time.monotonic() + 10
@@ -89,27 +70,27 @@ def test_tickets_belong_to_the_mapped_user(
     assert DEFAULT in shown.stdout, shown.stderr
 
 
-def test_stop_start_and_remove(run: Run, engine: RootlessPodman, agent: AgentProcess) -> None:
+def test_stop_start_and_remove(run: Run, engine: RootlessPodman, users_agent: AgentProcess) -> None:
     started = run("run", "-d", "--name=s1", *OPTIONS, IMAGE, "sleep", "600")
     assert started.returncode == 0, started.stderr
-    assert len(engine.leases()) == 1
+    assert len(engine.host.leases()) == 1
     assert run("stop", "-t", "0", "s1").returncode == 0
-    nothing_left(engine, agent)
+    nothing_left(engine, users_agent)
     assert run("start", "s1").returncode == 0
     inside = run("exec", "-e", "KRB5CCNAME=/run/credspec/krb5cc", "s1", "klist")
     assert DEFAULT in inside.stdout, inside.stderr
 
 
 def test_the_agent_starts_anew_and_the_lease_stays(
-    run: Run, engine: RootlessPodman, agent: AgentProcess
+    run: Run, engine: RootlessPodman, users_agent: AgentProcess
 ) -> None:
     started = run("run", "-d", "--name=s1", *OPTIONS, IMAGE, "sleep", "600")
     assert started.returncode == 0, started.stderr
-    before = agent.lease_containers()
+    before = users_agent.lease_containers()
     assert len(before) == 1
-    agent.end(signal.SIGKILL)
-    agent.start()
-    assert agent.lease_containers() == before
+    users_agent.end(signal.SIGKILL)
+    users_agent.start()
+    assert users_agent.lease_containers() == before
     inside = run("exec", "-e", "KRB5CCNAME=/run/credspec/krb5cc", "s1", "klist")
     assert DEFAULT in inside.stdout, inside.stderr
 
@@ -136,37 +117,37 @@ def test_a_refusal_is_shown_with_its_reason(run: Run) -> None:
 
 
 def test_a_user_whom_the_policy_does_not_name(
-    run: Run, agent: AgentProcess, engine: RootlessPodman
+    run: Run, users_agent: AgentProcess, engine: RootlessPodman
 ) -> None:
-    allowed = agent.config.read_text()
-    agent.end()
-    agent.config.write_text(allowed.replace('users = ["nobody"]', 'users = ["daemon"]'))
-    agent.start()
+    allowed = users_agent.config.read_text()
+    users_agent.end()
+    users_agent.config.write_text(allowed.replace('users = ["nobody"]', 'users = ["daemon"]'))
+    users_agent.start()
     try:
         shown = run("run", "--rm", *OPTIONS, IMAGE, "klist")
         assert shown.returncode != 0
         assert "[caller-not-permitted]" in shown.stderr
     finally:
-        agent.end()
-        agent.config.write_text(allowed)
-        agent.start()
+        users_agent.end()
+        users_agent.config.write_text(allowed)
+        users_agent.start()
 
 
 def test_what_the_container_puts_there_is_not_followed(
-    run: Run, engine: RootlessPodman, agent: AgentProcess
+    run: Run, engine: RootlessPodman, users_agent: AgentProcess
 ) -> None:
     """Its root is the user itself: whatever it does, others' files stay as they are."""
     attack = "cd /run/credspec; rm -f krb5cc; ln -s /etc/passwd krb5cc; sleep 600"
     run("run", "-d", "--name=s1", *OPTIONS, IMAGE, "sh", "-c", attack)
-    [lease] = engine.leases()
+    [lease] = engine.host.leases()
     end = time.monotonic() + 10
     while not (lease / "krb5cc").is_symlink() and time.monotonic() < end:
         time.sleep(0.05)
     before = Path("/etc/passwd").stat()
-    agent.end(signal.SIGKILL)
-    agent.start()  # it looks at every lease it had
+    users_agent.end(signal.SIGKILL)
+    users_agent.start()  # it looks at every lease it had
     run("rm", "--force", "--time", "0", "s1")
-    nothing_left(engine, agent)
+    nothing_left(engine, users_agent)
     after = Path("/etc/passwd").stat()
     assert (after.st_uid, after.st_mtime_ns, after.st_size) == (
         before.st_uid,

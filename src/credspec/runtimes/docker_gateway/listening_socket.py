@@ -16,6 +16,7 @@ from credspec.errors import CredspecError, NotPermittedError, UsageError
 
 _BACKLOG: Final = 4096
 _MODE: Final = 0o660
+_OWN_MODE: Final = 0o600
 
 
 @contextmanager
@@ -23,7 +24,8 @@ def listening(path: Path, group: str | None, upstream: Path) -> Iterator[socket.
     """Listen on `path` and remove it at the end.
 
     The socket belongs to `group` (a name or number), by default to the group of the daemon's own
-    socket `upstream`: whoever may use the one may use the other.
+    socket `upstream`: whoever may use the one may use the other. A user who cannot give it to that
+    group, as with a rootless daemon, keeps it alone.
 
     Raises:
         UsageError: ``gateway-running``, ``gateway-path-taken`` or ``gateway-group-unknown``.
@@ -42,7 +44,7 @@ def listening(path: Path, group: str | None, upstream: Path) -> Iterator[socket.
             raise _error(path, error) from None
         made = path.stat()
         try:
-            _hand_over(path, group_id)
+            _hand_over(path, group_id, is_wanted=group is not None)
             listener.listen(_BACKLOG)
             yield listener
         finally:
@@ -96,11 +98,17 @@ def _remove_stale(path: Path) -> None:
     )
 
 
-def _hand_over(path: Path, group_id: int | None) -> None:
+def _hand_over(path: Path, group_id: int | None, *, is_wanted: bool) -> None:
+    mode = _MODE
     try:
         if group_id is not None and group_id != path.stat().st_gid:
-            os.chown(path, -1, group_id)
-        path.chmod(_MODE)
+            try:
+                os.chown(path, -1, group_id)
+            except PermissionError:
+                if is_wanted:
+                    raise
+                mode = _OWN_MODE
+        path.chmod(mode)
     except OSError as error:
         raise _error(path, error) from None
 
