@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from credspec.agent.audit import NOBODY, AuditLog, Caller, shown
+from credspec.agent.container_state import is_there
 from credspec.agent.events import Event, emit
 from credspec.agent.identities import Identities, Identity, IdentityName
 from credspec.agent.journal import LEASE_ID, Journal, LeaseRecord
@@ -378,7 +379,9 @@ class Leases:
         if record.runtime_state == str(directory.lock):
             return directory.is_locked()
         is_new = self._now() - record.created < _CREATION_TIME
-        return is_new or Path(record.runtime_state).is_dir()
+        state = Path(record.runtime_state)
+        # What a user's own runtime writes proves nothing to others.
+        return is_new or (state.is_dir() if record.user is not None else is_there(state))
 
     def _directory(self, record: LeaseRecord) -> LeaseDirectory:
         return LeaseDirectory.of(self._leases_directory, _valid_id(record.lease_id), record.user)

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
@@ -149,3 +156,34 @@ def test_a_keytab_an_owner_and_a_mode(host: Any, run: Run) -> None:
     assert "HTTP/web.example.test@EXAMPLE.TEST" in shown.stdout, shown.stderr
     assert shown.stdout.splitlines()[-3:] == ["440 7 8"] * 3
     nothing_left(host)
+
+
+def test_nobody_is_left_to_tell(host: Any, engine: PodmanEngine, run: Run) -> None:
+    """With conmon killed nobody tells of the end, and Podman 4.3 forgets to have it deleted."""
+    started = run("run", "-d", "--name=s1", "--network=none", SPEC, CONFIRMED, IMAGE, "sleep", "60")
+    assert started.returncode == 0, started.stderr
+    shown = run("inspect", "--format", "{{.State.ConmonPid}} {{.State.Pid}}", "s1").stdout
+    conmon, container = map(int, shown.split())
+    os.kill(conmon, signal.SIGKILL)
+    assert len(host.leases()) == 1, "the container runs"
+    os.kill(container, signal.SIGKILL)
+    for _ in range(2):  # the first one fails, since there is nothing to kill
+        run("rm", "--force", "--time", "0", "s1")
+    host.stop("agent")
+    # For two minutes a container may be about to come to be.
+    [entry] = host.config.journal_directory.iterdir()
+    record = json.loads(entry.read_text())
+    created = datetime.fromisoformat(record["created"]) - timedelta(minutes=3)
+    entry.write_text(json.dumps(record | {"created": created.isoformat()}))
+    host.start("agent")
+    end = time.monotonic() + 10
+    while host.leases() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert host.leases() == []
+    # What the shim mounted stays, but empty.
+    [mount] = host.mounts()
+    assert not list(Path(mount).iterdir())
+    subprocess.run(["umount", "-l", mount], check=True)
+    Path(mount).rmdir()
+    for runtime in ("crun", "runc"):
+        shutil.rmtree(Path("/run", runtime, started.stdout.strip()), ignore_errors=True)

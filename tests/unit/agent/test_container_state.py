@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from credspec.agent.container_state import is_there
+
+OWN = os.getpid()
+
+
+def start_time(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+
+
+@pytest.fixture
+def first_namespace(tmp_path: Path) -> Path:
+    """A view of /proc from which this namespace looks like the first one."""
+    view = tmp_path / "proc"
+    (view / "self/ns").mkdir(parents=True)
+    (view / "self/ns/pid").symlink_to("pid:[4026531836]")
+    (view / str(OWN)).symlink_to(f"/proc/{OWN}")
+    return view
+
+
+@pytest.fixture
+def ended() -> int:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def files(pid: int, start: int) -> dict[str, str]:
+    return {
+        "state.json": json.dumps({"init_process_pid": pid, "init_process_start": start}),
+        "status": json.dumps({"pid": pid, "process-start-time": start}),
+        "pidfile": str(pid),
+    }
+
+
+@pytest.mark.parametrize("name", ["state.json", "status", "pidfile"])
+def test_each_runtimes_own_words(
+    tmp_path: Path, first_namespace: Path, ended: int, name: str
+) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / name).write_text(files(OWN, start_time(OWN))[name])
+    assert is_there(state, processes=first_namespace)
+    (state / name).write_text(files(ended, 1)[name])
+    assert not is_there(state, processes=first_namespace)
+
+
+@pytest.mark.parametrize("name", ["state.json", "status"])
+def test_a_number_that_another_process_has_now(
+    tmp_path: Path, first_namespace: Path, name: str
+) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / name).write_text(files(OWN, start_time(OWN) - 1)[name])
+    assert not is_there(state, processes=first_namespace)
+
+
+def test_a_process_that_nobody_has_reaped(tmp_path: Path, first_namespace: Path) -> None:
+    process = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    (first_namespace / str(process.pid)).symlink_to(f"/proc/{process.pid}")
+    (tmp_path / "pidfile").write_text(str(process.pid))
+    assert not is_there(tmp_path, processes=first_namespace)
+    process.wait()
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "null", "{}", '{"pid": "x"}', '{"pid": null}', '{"pid": {}}', "-1", "1" * 400],
+)
+def test_what_is_not_understood_is_no_reason(
+    tmp_path: Path, first_namespace: Path, content: str
+) -> None:
+    for name in files(1, 1):
+        (tmp_path / name).write_text(content)
+    assert is_there(tmp_path, processes=first_namespace)
+
+
+def test_processes_of_another_namespace_are_unknown(
+    tmp_path: Path, first_namespace: Path, ended: int
+) -> None:
+    (tmp_path / "pidfile").write_text(str(ended))
+    (first_namespace / "self/ns/pid").unlink()
+    (first_namespace / "self/ns/pid").symlink_to("pid:[4026532000]")
+    assert is_there(tmp_path, processes=first_namespace)
+
+
+def test_a_process_that_cannot_be_seen_counts(tmp_path: Path, first_namespace: Path) -> None:
+    """As for a service with ``ProtectProc=invisible``."""
+    (first_namespace / str(OWN)).unlink()
+    (tmp_path / "pidfile").write_text(str(OWN))
+    assert is_there(tmp_path, processes=first_namespace)
+
+
+def test_no_directory(tmp_path: Path) -> None:
+    assert not is_there(tmp_path / "nothing")
