@@ -2,13 +2,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test unit check bench soak lock install clean
+.PHONY: demo test test-runtimes unit check bench soak lock install clean
 
 demo: install
 	@$(BIN)/python demo/demo.py
 
 test: install check
 	@$(BIN)/python -m pytest
+
+# The same tests with the engines of Debian's development release, bootstrapped into a folder.
+test-runtimes: install
+	@CREDSPEC_TEST_RELEASE=$(or $(RELEASE),sid) $(BIN)/python -m pytest \
+	  tests/e2e/docker/test_newer_docker.py tests/e2e/containerd tests/e2e/podman/test_podman.py
 
 unit: .venv/.done
 	@$(BIN)/python -m pytest tests/unit

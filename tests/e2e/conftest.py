@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from agent_process import AgentProcess
+from folder_engine import ALL, DOCKER, ReleaseFolder
 
 from credspec.agent.client import AgentClient
 from credspec.agent.config import Config, load_config
@@ -151,6 +152,27 @@ def host(lab: Lab, client_image: bytes) -> Iterator[Host]:
             os.environ.pop("DOCKER_CONFIG", None)
         else:
             os.environ["DOCKER_CONFIG"] = before
+
+
+@pytest.fixture(scope="session")
+def newer_release(host: Host, host_mounts: int) -> Iterator[ReleaseFolder]:
+    """A newer Debian in a folder, with Docker; with `make test-runtimes`, with all engines."""
+    release = os.environ.get("CREDSPEC_TEST_RELEASE")
+    folder = ReleaseFolder(release or "trixie", ALL if release else DOCKER, host_mounts)
+    try:
+        folder.bootstrap()
+        folder.enter([host.config.run_directory], host.config.leases_directory)
+        yield folder
+    finally:
+        folder.close()
+
+
+@pytest.fixture(scope="session")
+def engines_folder(request: pytest.FixtureRequest) -> ReleaseFolder | None:
+    """Where containerd and Podman are from; None for this system itself."""
+    if "CREDSPEC_TEST_RELEASE" not in os.environ:
+        return None
+    return request.getfixturevalue("newer_release")
 
 
 @pytest.fixture(scope="session")

@@ -86,7 +86,7 @@ class ContainerdEngine:
     ) -> subprocess.CompletedProcess[str]:
         """Run containerd's own client."""
         result = subprocess.run(
-            ["ctr", "--address", str(self.socket), "--namespace", namespace, *arguments],
+            [*self.ctr_command(), "--namespace", namespace, *arguments],
             input=data,
             capture_output=True,
             check=False,
@@ -95,6 +95,10 @@ class ContainerdEngine:
         return subprocess.CompletedProcess(
             result.args, result.returncode, result.stdout.decode(), result.stderr.decode()
         )
+
+    def ctr_command(self) -> list[str]:
+        """Return the beginning of every command of ctr."""
+        return ["ctr", "--address", str(self.socket)]
 
     def import_image(self, root: bytes) -> None:
         """Make the image `IMAGE` of a root file system, for ctr and for the CRI."""

@@ -1,71 +1,142 @@
-"""A dockerd of another Debian release, run out of a folder that holds its root file system."""
+"""Engines of another Debian release, run out of a folder that holds its root file system."""
 
 from __future__ import annotations
 
 import ctypes
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import NoReturn
 
+from containerd_engine import ContainerdEngine
+from podman_engine import PodmanEngine
+
 import credspec
 from credspec.lab.docker_engine import DockerEngine
-from credspec.lab.namespaces import bind
+from credspec.lab.namespaces import bind, unmount_below
 
 CLONE_NEWNS, MS_PRIVATE, MS_BIND, MS_REC, MNT_DETACH = 0x20000, 1 << 18, 0x1000, 0x4000, 2
-PACKAGES = "docker.io,containerd,runc,iptables,python3-minimal,libpython3-stdlib"
+DOCKER = ("docker.io", "containerd", "runc", "iptables", "python3-minimal", "libpython3-stdlib")
+ALL = (*DOCKER, "crun", "podman")
+# Where engines keep all that is theirs, here and in the folder.
+SHARED = Path("/var/tmp")  # noqa: S108
 
 
-def bootstrap(release: str, folder: Path, mounts: int) -> None:
-    """Make a root file system with Docker of a Debian release, from the mirror in use here.
+class ReleaseFolder:
+    """A root file system, and a mount namespace in which it is the root.
 
-    `mounts` is the file descriptor of the mount namespace whose name resolution reaches the mirror.
+    `shared` are directories of this system that are there under the same names; of these `leases`
+    keeps its propagation, so that what the shim mounts reaches the agent. `mounts` is the file
+    descriptor of the mount namespace whose name resolution reaches the mirror.
     """
-    targets = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
-    codename = subprocess.run(
-        ["sh", "-c", ". /etc/os-release && echo $VERSION_CODENAME"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-    mirror = subprocess.run(
-        [*targets, f"Codename: {codename}"], capture_output=True, text=True, check=True
-    ).stdout.splitlines()[0]
-    keyring = "--keyring=/usr/share/keyrings/debian-archive-keyring.gpg"
-    made = subprocess.run(
-        [
-            *("nsenter", f"--mount=/proc/self/fd/{mounts}"),
-            *("mmdebstrap", "--quiet", "--variant=minbase", keyring, f"--include={PACKAGES}"),
-            *(release, str(folder), f"deb {mirror} {release} main"),
-        ],
-        check=False,
-        capture_output=True,
-        pass_fds=(mounts,),
-    )
-    assert made.returncode == 0, made.stderr.decode()
+
+    def __init__(self, release: str, packages: tuple[str, ...], mounts: int) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix=f"credspec-{release}-", dir=SHARED))
+        self._release, self._packages, self._mounts = release, packages, mounts
+        self._holder: subprocess.Popen[bytes] | None = None
+
+    def bootstrap(self) -> None:
+        """Make the root file system, from the mirror in use here."""
+        codename = subprocess.run(
+            ["sh", "-c", ". /etc/os-release && echo $VERSION_CODENAME"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        targets = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
+        mirror = subprocess.run(
+            [*targets, f"Codename: {codename}"], capture_output=True, text=True, check=True
+        ).stdout.splitlines()[0]
+        options = ["--keyring=/usr/share/keyrings/debian-archive-keyring.gpg"]
+        options += ["--variant=minbase", f"--include={','.join(self._packages)}"]
+        if self._release == "sid":  # a mirror may be days behind
+            options.append('--aptopt=Acquire::Check-Valid-Until "false"')
+        made = subprocess.run(
+            [
+                *("nsenter", f"--mount=/proc/self/fd/{self._mounts}"),
+                *("mmdebstrap", *options, self._release, str(self.path)),
+                f"deb {mirror} {self._release} main",
+            ],
+            check=False,
+            capture_output=True,
+            pass_fds=(self._mounts,),
+        )
+        assert made.returncode == 0, made.stderr.decode()[-3000:]
+
+    def enter(self, shared: list[Path], leases: Path) -> None:
+        """Make the mount namespace, which lasts until `close`."""
+        for name in ("hosts", "resolv.conf"):
+            shutil.copyfile(f"/etc/{name}", self.path / "etc" / name)
+        plan = {
+            "folder": str(self.path),
+            "shared": [str(p) for p in (SHARED, Path(credspec.__file__).parents[1], *shared)],
+            "leases": str(leases),
+        }
+        self._holder = subprocess.Popen(
+            [sys.executable, __file__, json.dumps(plan), "sh", "-c", "echo; exec sleep infinity"],
+            stdout=subprocess.PIPE,
+        )
+        assert self._holder.stdout is not None
+        assert self._holder.stdout.readline() == b"\n"
+
+    def command(self, command: list[str]) -> list[str]:
+        """Return a command as it is run in the folder."""
+        assert self._holder is not None
+        return ["nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", *command]
+
+    def use_own_python(self, *launchers: Path) -> None:
+        """Let launchers start the folder's Python."""
+        for launcher in launchers:
+            _, _, rest = launcher.read_text().partition("\n")
+            launcher.write_text(f"#!/usr/bin/python3 -IS\n{rest}")
+
+    def close(self) -> None:
+        if self._holder is not None:
+            self._holder.kill()
+            self._holder.wait()
+        unmount_below(self.path)
+        shutil.rmtree(self.path, ignore_errors=True)
 
 
 class FolderDockerEngine(DockerEngine):
-    """As `DockerEngine`, with dockerd, containerd, runc and Python of the folder.
+    """As `DockerEngine`, with dockerd, containerd, runc and Python of the folder."""
 
-    `shared` are directories of this system that dockerd sees under the same names; of these
-    `leases` keeps its propagation, so that what the shim mounts reaches the agent.
-    """
-
-    def __init__(self, namespace: str, folder: Path, shared: list[Path], leases: Path) -> None:
+    def __init__(self, namespace: str, folder: ReleaseFolder) -> None:
         super().__init__(namespace)
-        self._folder, self._shared, self._leases = folder, shared, leases
+        self.folder = folder
 
     def dockerd_command(self) -> list[str]:
-        source = Path(credspec.__file__).parents[1]
-        plan = {
-            "folder": str(self._folder),
-            "shared": [str(p) for p in (self.directory, source, *self._shared)],
-            "leases": str(self._leases),
-        }
-        return [sys.executable, __file__, json.dumps(plan), *super().dockerd_command()]
+        return self.folder.command(super().dockerd_command())
+
+
+class FolderContainerdEngine(ContainerdEngine):
+    """As `ContainerdEngine`, with containerd, ctr and runc of the folder."""
+
+    def __init__(self, namespace: str, folder: ReleaseFolder) -> None:
+        super().__init__(namespace, config_version=3)
+        self.folder = folder
+
+    def containerd_command(self) -> list[str]:
+        return self.folder.command(super().containerd_command())
+
+    def ctr_command(self) -> list[str]:
+        return self.folder.command(super().ctr_command())
+
+
+class FolderPodmanEngine(PodmanEngine):
+    """As `PodmanEngine`, with Podman, conmon, crun and runc of the folder."""
+
+    def __init__(self, run_directory: Path, folder: ReleaseFolder) -> None:
+        super().__init__(run_directory)
+        self.folder = folder
+        folder.use_own_python(self.setup.launcher, self.setup.hook_launcher)
+
+    def command(self, *arguments: str, hooks: bool) -> list[str]:
+        return self.folder.command(super().command(*arguments, hooks=hooks))
 
 
 def enter(folder: Path, shared: list[Path], leases: Path, command: list[str]) -> NoReturn:

@@ -7,20 +7,31 @@ from typing import Any
 
 import pytest
 from containerd_engine import ContainerdEngine
+from folder_engine import FolderContainerdEngine, ReleaseFolder
 
 from credspec.runtimes.containerd_setup import ContainerdSetup
 
 
 @pytest.fixture(scope="package")
-def engine(host: Any) -> Iterator[ContainerdEngine]:
-    running = ContainerdEngine(host.lab.network.namespace)
+def engine(host: Any, engines_folder: ReleaseFolder | None) -> Iterator[ContainerdEngine]:
+    if engines_folder is None:
+        running = ContainerdEngine(host.lab.network.namespace)
+    else:
+        running = FolderContainerdEngine(host.lab.network.namespace, engines_folder)
     try:
-        setup_of(host, running).apply()
+        set_up(host, running)
         running.start()
         running.import_image(host.image)
         yield running
     finally:
         running.stop()
+
+
+def set_up(host: Any, engine: ContainerdEngine) -> None:
+    setup = setup_of(host, engine)
+    setup.apply()
+    if isinstance(engine, FolderContainerdEngine):
+        engine.folder.use_own_python(setup.launcher)
 
 
 def setup_of(host: Any, engine: ContainerdEngine) -> ContainerdSetup:

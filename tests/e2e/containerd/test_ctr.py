@@ -38,9 +38,11 @@ def test_tickets(engine: ContainerdEngine) -> None:
 
 
 def test_the_domain_knows_the_container(host: Any, engine: ContainerdEngine) -> None:
-    hosts = f"echo {host.lab.dc_address} {host.lab.dc_host} > /etc/hosts"
-    who = f"ldapwhoami -Q -H ldap://{host.lab.dc_host}"
-    shown = run(engine, SPEC, "--net-host", command=["sh", "-c", f"{hosts}; {who}"])
+    hosts = engine.directory / "hosts"
+    hosts.write_text(f"{host.lab.dc_address} {host.lab.dc_host}\n")
+    mount = f"--mount=type=bind,src={hosts},dst=/etc/hosts,options=rbind:ro"
+    who = ["ldapwhoami", "-Q", "-H", f"ldap://{host.lab.dc_host}"]
+    shown = run(engine, SPEC, "--net-host", mount, command=who)
     assert shown.stdout == "u:EXAMPLE\\WebApp01$\n", shown.stderr
 
 

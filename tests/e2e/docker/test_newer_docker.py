@@ -1,35 +1,24 @@
-"""The main job with Docker 26, whose API takes annotations; its Python is 3.13."""
+"""The main job with Docker 26 or newer, whose API takes annotations, and a newer Python."""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from folder_engine import FolderDockerEngine, bootstrap
+from folder_engine import FolderDockerEngine, ReleaseFolder
 
 from credspec.agent.client import AgentClient
-from credspec.lab.namespaces import unmount_below
 from credspec.runtimes.docker_setup import DockerSetup
 
 IMAGE = "kerberos-client"
 
 
 @pytest.fixture(scope="module")
-def engine(host, host_mounts: int) -> Iterator[FolderDockerEngine]:
-    folder = Path(tempfile.mkdtemp(prefix="credspec-trixie-", dir="/var/tmp"))
-    running = FolderDockerEngine(
-        host.lab.network.namespace,
-        folder,
-        [host.config.run_directory],
-        host.config.leases_directory,
-    )
+def engine(host, newer_release: ReleaseFolder) -> Iterator[FolderDockerEngine]:
+    running = FolderDockerEngine(host.lab.network.namespace, newer_release)
     # One dockerd at a time has the bridge.
     host.engine.halt()
     try:
-        bootstrap("trixie", folder, host_mounts)
         setup = DockerSetup(
             run_directory=host.config.run_directory,
             gateway_socket=host.config.gateway_socket,
@@ -38,8 +27,7 @@ def engine(host, host_mounts: int) -> Iterator[FolderDockerEngine]:
             context=None,
         )
         setup.apply()
-        _, _, rest = setup.launcher.read_text().partition("\n")
-        setup.launcher.write_text(f"#!/usr/bin/python3 -IS\n{rest}")
+        newer_release.use_own_python(setup.launcher)
         running.start()
         running.import_image(host.image, IMAGE)
         host.stop("docker-gateway")
@@ -47,8 +35,6 @@ def engine(host, host_mounts: int) -> Iterator[FolderDockerEngine]:
         yield running
     finally:
         running.stop()
-        unmount_below(folder)
-        shutil.rmtree(folder, ignore_errors=True)
         host.engine.start()
         host.stop("docker-gateway")
         host.start("docker-gateway", "--upstream", str(host.engine.socket))
