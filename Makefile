@@ -13,7 +13,8 @@ test: install check
 # The same tests with the engines of Debian's development release, bootstrapped into a folder.
 test-runtimes: install
 	@CREDSPEC_TEST_RELEASE=$(or $(RELEASE),sid) $(BIN)/python -m pytest \
-	  tests/e2e/docker/test_newer_docker.py tests/e2e/containerd tests/e2e/podman/test_podman.py
+	  tests/e2e/docker/test_newer_docker.py tests/e2e/containerd tests/e2e/podman/test_podman.py \
+	  tests/e2e/podman/test_quadlet.py
 
 unit: .venv/.done
 	@$(BIN)/python -m pytest tests/unit
