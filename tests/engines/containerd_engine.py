@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from container_image import image_archive
+from engine_command import run_client
 
 from credspec.lab.namespaces import unmount_below
 
@@ -85,16 +86,7 @@ class ContainerdEngine:
         self, *arguments: str, namespace: str = "default", data: bytes | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run containerd's own client."""
-        result = subprocess.run(
-            [*self.ctr_command(), "--namespace", namespace, *arguments],
-            input=data,
-            capture_output=True,
-            check=False,
-            timeout=120,
-        )
-        return subprocess.CompletedProcess(
-            result.args, result.returncode, result.stdout.decode(), result.stderr.decode()
-        )
+        return run_client([*self.ctr_command(), "--namespace", namespace, *arguments], data=data)
 
     def ctr_command(self) -> list[str]:
         """Return the beginning of every command of ctr."""

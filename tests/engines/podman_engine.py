@@ -8,6 +8,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from engine_command import run_client
+
 from credspec.runtimes.podman_setup import PodmanSetup
 
 
@@ -47,17 +49,8 @@ class PodmanEngine:
     def podman(
         self, *arguments: str, hooks: bool = False, data: bytes | None = None
     ) -> subprocess.CompletedProcess[str]:
-        result = subprocess.run(
-            self.command(*arguments, hooks=hooks),
-            env=self.environment,
-            input=data,
-            capture_output=True,
-            check=False,
-            timeout=120,
-        )
-        return subprocess.CompletedProcess(
-            result.args, result.returncode, result.stdout.decode(), result.stderr.decode()
-        )
+        command = self.command(*arguments, hooks=hooks)
+        return run_client(command, data=data, environment=self.environment)
 
     def close(self) -> None:
         self.podman("rm", "--all", "--force", "--time", "0")

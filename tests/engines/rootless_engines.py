@@ -10,6 +10,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from engine_command import run_client
+
 import credspec
 from credspec.lab.namespaces import bind, unmount_below
 from credspec.runtimes.docker_setup import DockerSetup
@@ -107,17 +109,11 @@ class RootlessPodman:
         command += ["--cgroup-manager", "cgroupfs", "--events-backend", "file"]
         if hooks:
             command += ["--hooks-dir", str(self.setup.hooks_directory)]
-        result = subprocess.run(
+        return run_client(
             self.host.command(*command, *arguments),
-            env=self.host.environment | {"CONTAINERS_CONF": str(self._config)},
-            cwd=self.host.home,
-            input=data,
-            capture_output=True,
-            check=False,
-            timeout=120,
-        )
-        return subprocess.CompletedProcess(
-            result.args, result.returncode, result.stdout.decode(), result.stderr.decode()
+            data=data,
+            environment=self.host.environment | {"CONTAINERS_CONF": str(self._config)},
+            directory=self.host.home,
         )
 
     def close(self) -> None:
@@ -174,17 +170,11 @@ class RootlessDocker:
     ) -> subprocess.CompletedProcess[str]:
         """Run the docker command as the user."""
         socket = self.gateway_socket if gateway else self.socket
-        result = subprocess.run(
+        return run_client(
             self.host.command("docker", "-H", f"unix://{socket}", *arguments),
-            env=self.host.environment,
-            cwd=self.host.home,
-            input=data,
-            capture_output=True,
-            check=False,
-            timeout=120,
-        )
-        return subprocess.CompletedProcess(
-            result.args, result.returncode, result.stdout.decode(), result.stderr.decode()
+            data=data,
+            environment=self.host.environment,
+            directory=self.host.home,
         )
 
     def close(self) -> None:
