@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import shutil
 import signal
@@ -10,12 +11,15 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 CREDSPEC = [sys.executable, "-c", "from credspec.cli.main import main; main()"]
 SOURCE = Path(__file__).parents[3] / "src"
+SAMPLE = Path(__file__).parents[2] / "unit/spec/samples/windows_powershell_5.json"
+Docker = Callable[..., subprocess.CompletedProcess[str]]
 
 
 class Daemon:
@@ -84,6 +88,32 @@ def docker(path: Path, *arguments: str, **options: object) -> subprocess.Complet
     environment |= {"DOCKER_CONFIG": f"{path.parent}/client", "DOCKER_BUILDKIT": "0"}
     command = ["docker", "-H", f"unix://{path}", *arguments]
     return subprocess.run(command, check=False, env=environment, **settings)  # type: ignore[call-overload]
+
+
+def run_argv(*options: str) -> list[str]:
+    """The arguments of a `docker run` of the image `tiny`; what it runs is added to them."""
+    return ["run", "--rm", "--network", "none", *options, "tiny"]
+
+
+def carried(container: dict[str, Any]) -> str | None:
+    """Return the reference that a container, as `docker inspect` shows it, is created with."""
+    # dockerd 20.10 speaks API 1.41, which has no annotations.
+    annotations = container["HostConfig"].get("Annotations") or {}
+    entries = [e.partition("=") for e in container["Config"]["Env"] or []]
+    variables = {name: value for name, _, value in entries}
+    return annotations.get("credspec.dev/spec", variables.get("CREDSPEC"))
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket, as Python's Docker clients do it: connections are kept."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("docker")
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(str(self.path))
 
 
 def credspec(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
