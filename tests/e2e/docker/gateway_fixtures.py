@@ -160,11 +160,14 @@ def running_daemon(directory: Path, *options: str) -> Iterator[Daemon]:
         yield daemon
 
 
+APPLETS = ["sh", "cat", "echo", "sleep", "true", "seq", "wc", "env", "head", "stty", "tty"]
+
+
 def write_image(path: Path) -> None:
     """Write a root file system of a static busybox."""
     with tarfile.open(path, "w") as tar:
         tar.add("/bin/busybox", "bin/busybox")
-        for name in ("sh", "cat", "echo", "sleep", "true", "seq", "wc", "env", "head"):
+        for name in APPLETS:
             link = tarfile.TarInfo(f"bin/{name}")
             link.type, link.linkname = tarfile.SYMTYPE, "busybox"
             tar.addfile(link)

@@ -1,0 +1,89 @@
+"""A person at a terminal: a command gets one of its own, the test types and reads."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+PATIENCE = 30.0
+
+
+class Terminal:
+    """A command with a pseudo-terminal as its controlling one; `shown` is all it has printed."""
+
+    def __init__(self, command: list[str], *, rows: int = 24, columns: int = 80) -> None:
+        self._master, slave = pty.openpty()
+        self.resize(rows, columns)
+        self.shown = b""
+        # As a shell starts it: only a controlling terminal tells of its new size.
+        self.process = subprocess.Popen(
+            ["setsid", "--ctty", *command], stdin=slave, stdout=slave, stderr=slave
+        )
+        os.close(slave)
+
+    def resize(self, rows: int, columns: int) -> None:
+        size = struct.pack("HHHH", rows, columns, 0, 0)
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, size)
+
+    def type(self, text: str) -> None:
+        os.write(self._master, text.encode())
+
+    def wait_for(self, text: str, patience: float = PATIENCE) -> None:
+        """Read until `text` has been shown; what comes after it is kept for the next time."""
+        if not self._appears(text.encode(), time.monotonic() + patience):
+            raise AssertionError(f"{text!r} is not in {self.shown!r}")
+
+    def ask_until(self, question: str, text: str) -> None:
+        """Type a question again and again until it is answered so."""
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            self.type(question)
+            if self._appears(text.encode(), time.monotonic() + 1):
+                return
+        raise AssertionError(f"{text!r} is not in {self.shown!r}")
+
+    def exit_status(self) -> int:
+        """Read to the end and return how the command ended."""
+        end = time.monotonic() + PATIENCE
+        while self._receive(end):
+            pass
+        return self.process.wait(PATIENCE)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._master)
+
+    def _appears(self, text: bytes, end: float) -> bool:
+        while text not in self.shown:
+            if not self._receive(end):
+                return False
+        self.shown = self.shown.partition(text)[2]
+        return True
+
+    def _receive(self, end: float) -> bool:
+        ready, _, _ = select.select([self._master], [], [], max(0.0, end - time.monotonic()))
+        try:
+            data = os.read(self._master, 65536) if ready else b""
+        except OSError:  # EIO: the command has closed its side
+            data = b""
+        self.shown += data
+        return bool(data)
+
+
+@contextmanager
+def terminal(command: list[str], *, rows: int = 24, columns: int = 80) -> Iterator[Terminal]:
+    """Run a command at a terminal; it is gone afterwards."""
+    running = Terminal(command, rows=rows, columns=columns)
+    try:
+        yield running
+    finally:
+        running.close()
