@@ -95,13 +95,14 @@ def run_argv(*options: str) -> list[str]:
     return ["run", "--rm", "--network", "none", *options, "tiny"]
 
 
-def carried(container: dict[str, Any]) -> str | None:
-    """Return the reference that a container, as `docker inspect` shows it, is created with."""
+def carried(container: dict[str, Any], name: str = "spec") -> str | None:
+    """Return what a container, as `docker inspect` shows it, is created with."""
     # dockerd 20.10 speaks API 1.41, which has no annotations.
+    variable = "CREDSPEC" if name == "spec" else f"CREDSPEC_{name.upper()}"
     annotations = container["HostConfig"].get("Annotations") or {}
     entries = [e.partition("=") for e in container["Config"]["Env"] or []]
     variables = {name: value for name, _, value in entries}
-    return annotations.get("credspec.dev/spec", variables.get("CREDSPEC"))
+    return annotations.get(f"credspec.dev/{name}", variables.get(variable))
 
 
 class UnixConnection(http.client.HTTPConnection):

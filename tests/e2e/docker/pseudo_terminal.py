@@ -6,12 +6,14 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 PATIENCE = 30.0
 
@@ -19,19 +21,27 @@ PATIENCE = 30.0
 class Terminal:
     """A command with a pseudo-terminal as its controlling one; `shown` is all it has printed."""
 
-    def __init__(self, command: list[str], *, rows: int = 24, columns: int = 80) -> None:
+    def __init__(
+        self, command: list[str], *, rows: int = 24, columns: int = 80, **options: Any
+    ) -> None:
         self._master, slave = pty.openpty()
         self.resize(rows, columns)
         self.shown = b""
         # As a shell starts it: only a controlling terminal tells of its new size.
         self.process = subprocess.Popen(
-            ["setsid", "--ctty", *command], stdin=slave, stdout=slave, stderr=slave
+            ["setsid", "--ctty", *command], stdin=slave, stdout=slave, stderr=slave, **options
         )
         os.close(slave)
 
     def resize(self, rows: int, columns: int) -> None:
         size = struct.pack("HHHH", rows, columns, 0, 0)
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, size)
+
+    def resize_while_it_runs(self, rows: int, columns: int) -> None:
+        """Resize, and tell of it also if it is no change any more."""
+        # The docker client listens only a moment after its first size has arrived at the daemon.
+        self.resize(rows, columns)
+        self.process.send_signal(signal.SIGWINCH)
 
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
@@ -41,10 +51,13 @@ class Terminal:
         if not self._appears(text.encode(), time.monotonic() + patience):
             raise AssertionError(f"{text!r} is not in {self.shown!r}")
 
-    def ask_until(self, question: str, text: str) -> None:
-        """Type a question again and again until it is answered so."""
+    def ask_until(
+        self, question: str, text: str, before: Callable[[], object] = lambda: None
+    ) -> None:
+        """Type a question again and again, each time after `before`, until it is answered so."""
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
+            before()
             self.type(question)
             if self._appears(text.encode(), time.monotonic() + 1):
                 return
@@ -80,9 +93,9 @@ class Terminal:
 
 
 @contextmanager
-def terminal(command: list[str], *, rows: int = 24, columns: int = 80) -> Iterator[Terminal]:
+def terminal(command: list[str], **options: Any) -> Iterator[Terminal]:
     """Run a command at a terminal; it is gone afterwards."""
-    running = Terminal(command, rows=rows, columns=columns)
+    running = Terminal(command, **options)
     try:
         yield running
     finally:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -50,8 +51,8 @@ def test_what_is_typed_arrives_and_the_exit_status_comes_back(argv: Argv) -> Non
 def test_the_terminals_size_arrives_at_the_start_and_when_it_changes(argv: Argv) -> None:
     with terminal(argv(*interactive(), "sh"), rows=33, columns=77) as tty:
         tty.ask_until("stty size\n", "\n33 77")
-        tty.resize(44, 99)
-        tty.ask_until("stty size\n", "\n44 99")
+        resize = partial(tty.resize_while_it_runs, 44, 99)
+        tty.ask_until("stty size\n", "\n44 99", before=resize)
 
 
 def test_ctrl_c_reaches_the_containers_process(argv: Argv) -> None:
@@ -91,8 +92,8 @@ def test_exec_has_a_terminal_of_its_own(argv: Argv, gateway: Docker) -> None:
     gateway("run", "-d", "--name=c1", "--network=none", "tiny", "sleep", "600")
     with terminal(argv("exec", "-it", "c1", "sh"), rows=20, columns=60) as tty:
         tty.ask_until("stty size\n", "\n20 60")
-        tty.resize(21, 61)
-        tty.ask_until("stty size\n", "\n21 61")
+        resize = partial(tty.resize_while_it_runs, 21, 61)
+        tty.ask_until("stty size\n", "\n21 61", before=resize)
         tty.type("echo begin; sleep 600\n")
         tty.wait_for("\nbegin")
         tty.type("\x03")
