@@ -22,11 +22,15 @@ from e2e.docker.gateway_fixtures import (
 
 
 @pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+def daemon_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("gateway")
+
+
+@pytest.fixture(scope="module")
+def daemon(daemon_directory: Path) -> Iterator[Daemon]:
     """A dockerd whose runtime `credspec` is only runc."""
-    directory = tmp_path_factory.mktemp("gateway")
     runc = shutil.which("runc") or "runc"
-    with running_daemon(directory, f"--add-runtime=credspec={runc}") as running:
+    with running_daemon(daemon_directory, f"--add-runtime=credspec={runc}") as running:
         yield running
 
 

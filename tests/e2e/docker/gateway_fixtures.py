@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import http.client
+import io
 import os
+import random
 import shutil
 import signal
 import socket
@@ -136,7 +138,8 @@ def running_gateway(listen: Path, upstream: Path, specs: Path) -> Iterator[subpr
     places = ["--listen", str(listen), "--upstream", str(upstream), "--spec-directory", str(specs)]
     with log_file.open("ab") as log:
         process = subprocess.Popen(
-            [*CREDSPEC, "docker-gateway", *places],
+            # The usual limit, which is too low for many clients: the gateway raises it itself.
+            ["prlimit", "--nofile=1024:", *CREDSPEC, "docker-gateway", *places],
             env=os.environ | {"PYTHONPATH": str(SOURCE)},
             stdout=log,
             stderr=log,
@@ -161,12 +164,35 @@ def running_daemon(directory: Path, *options: str) -> Iterator[Daemon]:
         yield daemon
 
 
+class _Numbered(io.RawIOBase):
+    """Blocks that all differ, so that none can be missing or in another's place unnoticed."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._at = size, 0
+        self._block = random.Random(1).randbytes(1 << 20)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        number, offset = divmod(self._at, len(self._block))
+        block = number.to_bytes(8, "big") + self._block[8:]
+        part = memoryview(block)[offset : offset + min(len(buffer), self._size - self._at)]
+        buffer[: len(part)] = part
+        self._at += len(part)
+        return len(part)
+
+
 APPLETS = ["sh", "cat", "echo", "sleep", "true", "seq", "wc", "env", "head", "stty", "tty"]
 
 
-def write_image(path: Path) -> None:
-    """Write a root file system of a static busybox."""
+def write_image(path: Path, mebibytes: int = 0) -> None:
+    """Write a root file system of a static busybox, and a file of that size."""
     with tarfile.open(path, "w") as tar:
+        if mebibytes:
+            data = tarfile.TarInfo("data")
+            data.size = mebibytes << 20
+            tar.addfile(data, io.BufferedReader(_Numbered(data.size), 1 << 20))
         tar.add("/bin/busybox", "bin/busybox")
         for name in APPLETS:
             link = tarfile.TarInfo(f"bin/{name}")
