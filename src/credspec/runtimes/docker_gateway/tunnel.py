@@ -75,7 +75,7 @@ async def _copy(source: socket.socket, target: socket.socket, first: bytes = b""
         except OSError:
             return _End.TARGET_LOST
         if buffer is None and len(chunk) == CHUNK:
-            # Much data: one buffer for all of it saves a third of the work; idle connections have none.
+            # Much data: one buffer for all of it saves a third of the work. The idle have none.
             buffer = memoryview(bytearray(_STREAM_CHUNK))
         # Neither call waits while both sides are quick, and others want their turn.
         await asyncio.sleep(0)
