@@ -27,6 +27,7 @@ check: .venv/.done
 
 bench: install
 	@$(BIN)/python benchmarks/run.py
+	@PYTHONPATH=tests $(BIN)/python benchmarks/gateway.py
 
 # An hour unless told: make soak SECONDS=600
 soak: install

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
+import io
 import os
+import random
 import shutil
 import signal
 import socket
@@ -10,12 +13,15 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 CREDSPEC = [sys.executable, "-c", "from credspec.cli.main import main; main()"]
 SOURCE = Path(__file__).parents[3] / "src"
+SAMPLE = Path(__file__).parents[2] / "unit/spec/samples/windows_powershell_5.json"
+Docker = Callable[..., subprocess.CompletedProcess[str]]
 
 
 class Daemon:
@@ -86,6 +92,33 @@ def docker(path: Path, *arguments: str, **options: object) -> subprocess.Complet
     return subprocess.run(command, check=False, env=environment, **settings)  # type: ignore[call-overload]
 
 
+def run_argv(*options: str) -> list[str]:
+    """The arguments of a `docker run` of the image `tiny`; what it runs is added to them."""
+    return ["run", "--rm", "--network", "none", *options, "tiny"]
+
+
+def carried(container: dict[str, Any], name: str = "spec") -> str | None:
+    """Return what a container, as `docker inspect` shows it, is created with."""
+    # dockerd 20.10 speaks API 1.41, which has no annotations.
+    variable = "CREDSPEC" if name == "spec" else f"CREDSPEC_{name.upper()}"
+    annotations = container["HostConfig"].get("Annotations") or {}
+    entries = [e.partition("=") for e in container["Config"]["Env"] or []]
+    variables = {name: value for name, _, value in entries}
+    return annotations.get(f"credspec.dev/{name}", variables.get(variable))
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket, as Python's Docker clients do it: connections are kept."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("docker")
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(str(self.path))
+
+
 def credspec(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the credspec command to its end."""
     return subprocess.run(
@@ -105,7 +138,8 @@ def running_gateway(listen: Path, upstream: Path, specs: Path) -> Iterator[subpr
     places = ["--listen", str(listen), "--upstream", str(upstream), "--spec-directory", str(specs)]
     with log_file.open("ab") as log:
         process = subprocess.Popen(
-            [*CREDSPEC, "docker-gateway", *places],
+            # The usual limit, which is too low for many clients: the gateway raises it itself.
+            ["prlimit", "--nofile=1024:", *CREDSPEC, "docker-gateway", *places],
             env=os.environ | {"PYTHONPATH": str(SOURCE)},
             stdout=log,
             stderr=log,
@@ -130,11 +164,37 @@ def running_daemon(directory: Path, *options: str) -> Iterator[Daemon]:
         yield daemon
 
 
-def write_image(path: Path) -> None:
-    """Write a root file system of a static busybox."""
+class _Numbered(io.RawIOBase):
+    """Blocks that all differ, so that none can be missing or in another's place unnoticed."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._at = size, 0
+        self._block = random.Random(1).randbytes(1 << 20)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        number, offset = divmod(self._at, len(self._block))
+        block = number.to_bytes(8, "big") + self._block[8:]
+        part = memoryview(block)[offset : offset + min(len(buffer), self._size - self._at)]
+        buffer[: len(part)] = part
+        self._at += len(part)
+        return len(part)
+
+
+APPLETS = ["sh", "cat", "echo", "sleep", "true", "seq", "wc", "env", "head", "stty", "tty"]
+
+
+def write_image(path: Path, mebibytes: int = 0) -> None:
+    """Write a root file system of a static busybox, and a file of that size."""
     with tarfile.open(path, "w") as tar:
+        if mebibytes:
+            data = tarfile.TarInfo("data")
+            data.size = mebibytes << 20
+            tar.addfile(data, io.BufferedReader(_Numbered(data.size), 1 << 20))
         tar.add("/bin/busybox", "bin/busybox")
-        for name in ("sh", "cat", "echo", "sleep", "true", "seq", "wc", "env", "head"):
+        for name in APPLETS:
             link = tarfile.TarInfo(f"bin/{name}")
             link.type, link.linkname = tarfile.SYMTYPE, "busybox"
             tar.addfile(link)

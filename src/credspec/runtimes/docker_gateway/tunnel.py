@@ -10,6 +10,8 @@ from enum import Enum, auto
 from typing import Final
 
 CHUNK: Final = 64 * 1024
+# What a Unix socket holds at most, unless somebody asks for more.
+_STREAM_CHUNK: Final = 256 * 1024
 # After the last byte for it a client has this long to stop sending.
 _LAST_WORDS_SECONDS: Final = 1.0
 _HANG_UP_SECONDS: Final = 5.0
@@ -63,17 +65,25 @@ async def end_politely(client: socket.socket) -> None:
                 rest = await loop.sock_recv(client, CHUNK)
 
 
-async def _copy(source: socket.socket, target: socket.socket, chunk: bytes = b"") -> _End:
+async def _copy(source: socket.socket, target: socket.socket, first: bytes = b"") -> _End:
     loop = asyncio.get_running_loop()
+    chunk: bytes | memoryview = first
+    buffer: memoryview | None = None
     while True:
         try:
             await loop.sock_sendall(target, chunk)
         except OSError:
             return _End.TARGET_LOST
+        if buffer is None and len(chunk) == CHUNK:
+            # Much data: one buffer for all of it saves a third of the work. The idle have none.
+            buffer = memoryview(bytearray(_STREAM_CHUNK))
         # Neither call waits while both sides are quick, and others want their turn.
         await asyncio.sleep(0)
         try:
-            chunk = await loop.sock_recv(source, CHUNK)
+            if buffer is None:
+                chunk = await loop.sock_recv(source, CHUNK)
+            else:
+                chunk = buffer[: await loop.sock_recv_into(source, buffer)]
         except OSError:
             return _End.SOURCE_LOST
         if not chunk:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from credspec.errors import UsageError
+from credspec.runtimes.docker_gateway import server
 from credspec.runtimes.docker_gateway.listening_socket import listening
 from credspec.runtimes.docker_gateway.server import DockerGateway
 
@@ -39,7 +40,7 @@ class Daemon:
 @asynccontextmanager
 async def gateway(directory: Path, daemon: Callable[..., object] | None) -> AsyncIterator[Path]:
     upstream, path = directory / "docker.sock", directory / "gateway.sock"
-    server = await asyncio.start_unix_server(daemon, str(upstream)) if daemon else None
+    dockerd = await asyncio.start_unix_server(daemon, str(upstream)) if daemon else None
     with listening(path, None, directory) as listener:
         task = asyncio.create_task(DockerGateway(upstream, directory, limit=20).serve(listener))
         try:
@@ -47,8 +48,8 @@ async def gateway(directory: Path, daemon: Callable[..., object] | None) -> Asyn
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            if server:
-                server.close()
+            if dockerd:
+                dockerd.close()
     assert not path.exists()
 
 
@@ -166,6 +167,20 @@ async def test_refusals(tmp_path: Path, request_: bytes, status: bytes) -> None:
     assert answer.split(b" ")[1] == status
     assert message(answer)
     assert daemon.requests == []
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [b"", b"GET / HTTP/1.1\r\nHo", create(b"{", b"Content-Length: 2")],
+    ids=["nothing", "half a head", "half a body"],
+)
+async def test_a_request_that_never_ends_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request_: bytes
+) -> None:
+    for name in ("_HEAD_SECONDS", "_BODY_SECONDS"):
+        monkeypatch.setattr(server, name, 0.1)
+    async with gateway(tmp_path, None) as path:
+        assert (await ask(path, request_)).startswith(b"HTTP/1.1 408 ")
 
 
 async def test_no_daemon(tmp_path: Path) -> None:
