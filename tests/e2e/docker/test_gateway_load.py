@@ -114,6 +114,7 @@ def digest_of_save(path: Path, image: str) -> str:
     return digest.hexdigest()
 
 
+@pytest.mark.timeout(900)  # for slow disks
 def test_a_gigabyte_is_saved_and_loaded_byte_for_byte(
     gateway: Docker, gateway_process: Gateway, gateway_socket: Path, daemon: Daemon, big: str
 ) -> None:
