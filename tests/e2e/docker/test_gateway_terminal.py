@@ -98,6 +98,7 @@ def test_exec_has_a_terminal_of_its_own(argv: Argv, gateway: Docker) -> None:
         tty.wait_for("\nbegin")
         tty.type("\x03")
         tty.wait_for("^C")
+        tty.wait_for("# ")  # what is typed before the prompt may be lost with the line
         tty.type("echo status $?\n")
         tty.wait_for("\nstatus 130")
         tty.type("exit 9\n")
