@@ -114,6 +114,7 @@ def digest_of_save(path: Path, image: str) -> str:
     return digest.hexdigest()
 
 
+@pytest.mark.timeout(900)  # for slow disks
 def test_a_gigabyte_is_saved_and_loaded_byte_for_byte(
     gateway: Docker, gateway_process: Gateway, gateway_socket: Path, daemon: Daemon, big: str
 ) -> None:
@@ -205,7 +206,8 @@ def test_clients_that_hang_hinder_nobody(
         assert eventually(lambda: connections(gateway_socket) == 200)
         for _ in range(10):
             assert gateway("version").returncode == 0
-        assert connections(daemon.socket) <= before_daemon, "dockerd hears of whole heads only"
+        # dockerd hears of whole requests only.
+        assert eventually(lambda: connections(daemon.socket) <= before_daemon)
         ran = gateway(*run_argv(), "echo", "meanwhile")
         assert ran.stdout == "meanwhile\n", ran.stderr
         # One of them goes on in the end, and is served as any other.

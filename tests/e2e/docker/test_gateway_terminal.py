@@ -22,6 +22,7 @@ CLIENTS = sorted(
 )
 DETACH = "\x10\x11"  # ctrl-p ctrl-q
 DETACHED = "read escape sequence"  # what the daemon ends the stream with, told by the client
+CATCHING = 'trap "echo caught; exit 7" INT; echo ready; while true; do sleep 0.1; done'
 
 Argv = Callable[..., list[str]]
 
@@ -56,8 +57,7 @@ def test_the_terminals_size_arrives_at_the_start_and_when_it_changes(argv: Argv)
 
 
 def test_ctrl_c_reaches_the_containers_process(argv: Argv) -> None:
-    loop = 'trap "echo caught; exit 7" INT; echo ready; while true; do sleep 0.1; done'
-    with terminal(argv(*interactive(), "sh", "-c", loop)) as tty:
+    with terminal(argv(*interactive(), "sh", "-c", CATCHING)) as tty:
         tty.wait_for("ready")
         tty.type("\x03")
         tty.wait_for("caught")
@@ -94,12 +94,13 @@ def test_exec_has_a_terminal_of_its_own(argv: Argv, gateway: Docker) -> None:
         tty.ask_until("stty size\n", "\n20 60")
         resize = partial(tty.resize_while_it_runs, 21, 61)
         tty.ask_until("stty size\n", "\n21 61", before=resize)
-        tty.type("echo begin; sleep 600\n")
-        tty.wait_for("\nbegin")
+        tty.type(f"sh -c '{CATCHING}'\n")
+        tty.wait_for("\nready")
         tty.type("\x03")
-        tty.wait_for("^C")
+        tty.wait_for("caught")
+        tty.wait_for("# ")  # what is typed before the prompt may be lost
         tty.type("echo status $?\n")
-        tty.wait_for("\nstatus 130")
+        tty.wait_for("\nstatus 7")
         tty.type("exit 9\n")
         assert tty.exit_status() == 9
     with terminal(argv("exec", "-it", "c1", "cat")) as tty:
