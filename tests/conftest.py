@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from credspec.directory.connection import LIBLDAP_ENVIRONMENT
 from credspec.lab import provisioning
 from credspec.lab.domain import Lab
 from credspec.lab.namespaces import bind
+
+# A shell that starts this in the background has it ignore Ctrl-C, and so all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CLONE_NEWNS, MS_REC, MS_SLAVE, MS_SHARED = 0x20000, 0x4000, 0x80000, 0x100000
 MNT_DETACH = 2
