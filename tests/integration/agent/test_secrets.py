@@ -10,6 +10,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -87,22 +88,29 @@ def files_changed_since(moment: float, apart_from: tuple[Path, ...]) -> Iterator
     """Every regular file of every file system that changed since then."""
     kernels_own = {"proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue", "debugfs", "tracefs"}
     mounts = [line.split()[1:3] for line in Path("/proc/self/mounts").read_text().splitlines()]
-    for mount in {Path(path) for path, kind in mounts if kind not in kernels_own}:
-        for directory, below, names in os.walk(mount):
+    for mount in {path for path, kind in mounts if kind not in kernels_own}:
+        with suppress(OSError):  # a mount that another one hides
+            yield from _changed_below(mount, Path(mount).lstat().st_dev, moment, apart_from)
+
+
+def _changed_below(
+    directory: str, device: int, moment: float, apart_from: tuple[Path, ...]
+) -> Iterator[Path]:
+    try:
+        entries = list(os.scandir(directory))
+    except OSError:
+        return
+    for entry in entries:
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except OSError:
+            continue
+        if stat.S_ISDIR(status.st_mode):
             # Each file system once; what is mounted below has its own turn.
-            below[:] = [
-                name
-                for name in below
-                if not Path(directory, name).is_mount() and Path(directory, name) not in apart_from
-            ]
-            for name in names:
-                path = Path(directory, name)
-                try:
-                    status = path.lstat()
-                except OSError:
-                    continue
-                if stat.S_ISREG(status.st_mode) and status.st_ctime >= moment:
-                    yield path
+            if status.st_dev == device and Path(entry.path) not in apart_from:
+                yield from _changed_below(entry.path, device, moment, apart_from)
+        elif stat.S_ISREG(status.st_mode) and status.st_ctime >= moment:
+            yield Path(entry.path)
 
 
 def test_nothing_is_on_any_disk_or_in_any_process(
