@@ -131,9 +131,12 @@ class FolderPodmanEngine(PodmanEngine):
     """As `PodmanEngine`, with Podman, conmon, crun and runc of the folder."""
 
     def __init__(self, run_directory: Path, folder: ReleaseFolder) -> None:
-        super().__init__(run_directory)
         self.folder = folder
-        folder.use_own_python(self.setup.launcher, self.setup.hook_launcher)
+        super().__init__(run_directory)
+
+    def set_up(self) -> None:
+        super().set_up()
+        self.folder.use_own_python(self.setup.launcher, self.setup.hook_launcher)
 
     def command(self, *arguments: str, hooks: bool) -> list[str]:
         return self.folder.command(super().command(*arguments, hooks=hooks))

@@ -25,14 +25,19 @@ class PodmanEngine:
             launcher_directory=self.directory / "libexec",
             hooks=hooks,
         )
-        self.setup.apply()
+        self.set_up()
         self.run = Path(f"/run/{self.directory.name}")
+
+    def set_up(self) -> None:
+        """Do what `credspec setup podman` does."""
+        self.setup.apply()
 
     @property
     def environment(self) -> dict[str, str]:
         # The drop-in, read as if it were the whole; limits that this machine can set.
         config = self.directory / "containers.conf"
-        drop_in = (self.setup.config_directory / "50-credspec.conf").read_text()
+        file = self.setup.config_directory / "50-credspec.conf"
+        drop_in = file.read_text() if file.exists() else ""
         config.write_text(
             drop_in + '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n'
         )

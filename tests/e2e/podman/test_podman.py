@@ -192,3 +192,18 @@ def test_nobody_is_left_to_tell(host: Any, engine: PodmanEngine, run: Run) -> No
         Path(mount).rmdir()
     for runtime in ("crun", "runc"):
         shutil.rmtree(Path("/run", runtime, started.stdout.strip()), ignore_errors=True)
+
+
+def test_setup_is_taken_back(host: Any, engine: PodmanEngine) -> None:
+    arguments = ("--annotation=credspec.dev/spec=file://WebApp01.json", CONFIRMED)
+    options = ("run", "--rm", "--network=none", *arguments, IMAGE, "klist")
+    assert [line.split()[0] for line in engine.setup.undo()] == ["removed"] * 5
+    try:
+        shown = engine.podman(*options, hooks=True)
+        assert "No credentials cache found" in shown.stderr
+        shown = engine.podman("--runtime=credspec", *options)
+        assert shown.returncode != 0
+        assert "credspec" in shown.stderr
+    finally:
+        engine.set_up()
+    assert DEFAULT in engine.podman(*options, hooks=True).stdout

@@ -28,6 +28,17 @@ body = {{"spec": "file://one.json", "container": "c1", "runtime_state": "/run/te
 print(client.request("PUT", "/v1/leases/{LEASE}", body)["accounts"])
 """
 
+# As docs/runtimes/process.md has it.
+SERVICE = f"""
+[Unit]
+After={AGENT_UNIT}
+
+[Service]
+Environment=CREDSPEC_CONFIG=/run/test/config.toml
+ExecStart=+{CREDSPEC} run --spec one.json --user nobody -- \
+  /bin/sh -c 'klist > /run/test/shown/klist 2>&1; exec sleep 600'
+"""
+
 
 @pytest.fixture(scope="module")
 def booted(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BootedSystemd]:
@@ -122,6 +133,25 @@ def test_it_comes_back_with_its_leases(installed: BootedSystemd, number: signal.
     wait_for(lambda: installed.pid_outside(AGENT_UNIT) not in {0, before})
     wait_for(lambda: installed.show(AGENT_UNIT, "ActiveState") == "active")
     assert leases(installed) == ["c1"]
+
+
+def test_a_service_with_the_identity(installed: BootedSystemd) -> None:
+    path = "/etc/systemd/system/app.service"
+    assert installed.run("tee", path, given=SERVICE).returncode == 0
+    for command in (
+        "install -d -o nobody /run/test/shown",
+        "systemctl daemon-reload",
+        "systemctl start app",
+    ):
+        done = installed.run(*command.split())
+        assert done.returncode == 0, done.stderr
+    wait_for(lambda: installed.run("test", "-s", "/run/test/shown/klist").returncode == 0)
+    shown = installed.run("cat", "/run/test/shown/klist").stdout
+    assert "Default principal: WebApp01$@EXAMPLE.TEST" in shown
+    assert installed.run("stat", "-c", "%U", "/run/test/shown/klist").stdout == "nobody\n"
+    assert len(leases(installed)) == 2
+    assert installed.run("systemctl", "stop", "app").returncode == 0
+    wait_for(lambda: leases(installed) == ["c1"])
 
 
 def test_undo_leaves_nothing_but_the_journal(installed: BootedSystemd) -> None:
