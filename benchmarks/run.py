@@ -25,60 +25,9 @@ from credspec.lab.domain import Lab
 from credspec.runtimes.docker_setup import DockerSetup
 from measure import Sample, interleaved, row
 
+BENCHMARKS = Path(__file__).parent
 IMAGE = "kerberos-client"
 RUNS = 30
-
-# On the lab's host: the steps of an acquisition from nothing, against the same steps as separate
-# programs, which is how shell-based tools do it.
-COLD = """
-import pathlib, sys, tempfile, os
-sys.path.insert(0, sys.argv[1])
-from measure import interleaved, row
-from credspec.directory.connection import LIBLDAP_ENVIRONMENT
-directory = pathlib.Path(tempfile.mkdtemp())
-os.environ |= LIBLDAP_ENVIRONMENT | {"KRB5CCNAME": "MEMORY:credspec-host"}
-os.environ["KRB5_CONFIG"] = f"{directory}/krb5.conf:{os.environ['KRB5_CONFIG']}"
-import subprocess
-from credspec.agent.config import load_config
-from credspec.agent.domain_session import DomainSession
-from credspec.agent.host_identity import MachineKeytab
-from credspec.directory.locator import DnsResolver, Locator
-from credspec.kerberos.krb5_conf import AgentKrb5Conf
-config = load_config()
-conf = AgentKrb5Conf(directory / "krb5.conf")
-def session():
-    host = MachineKeytab(config.keytab)
-    return DomainSession(host.domain, host_identity=host, locator=Locator(DnsResolver()),
-        transport=config.transport, ca_file=None, krb5_conf=conf)
-def cold():
-    opened = session()
-    opened.acquire("WebApp01")
-    opened.close()
-held = session()
-def host_known():
-    held.acquire("WebApp01")
-cache = directory / "replay"
-tools = dict(os.environ, KRB5CCNAME=f"FILE:{cache}")
-dc = f"ldap://dc1.{held.domain}"
-base = "DC=" + held.domain.replace(".", ",DC=")
-search = ["ldapsearch", "-N", "-LLL", "-Q", "-Y", "GSSAPI", "-H", dc, "-b", base]
-def replay():
-    def run(*command):
-        subprocess.run(command, env=tools, check=True, capture_output=True)
-    run("kinit", "-kt", str(config.keytab), config.principal)
-    run("host", "-t", "SRV", f"_ldap._tcp.dc._msdcs.{held.domain}")
-    run(*search, "(sAMAccountName=WebApp01$)", "distinguishedName")
-    run(*search, "(sAMAccountName=WebApp01$)", "msDS-ManagedPassword")
-    run(sys.executable, "-IS", "-c", "pass")
-    run("kinit", "-kt", str(config.keytab), config.principal)
-found = interleaved({"replay of shell-based tools": replay, "cold": cold, "held": host_known}, 20)
-against = found["replay of shell-based tools"]
-row("spec to ticket, nothing cached", found["cold"], against, "<= 100 ms",
-    met=found["cold"].median <= 100)
-row("spec to ticket, host logged on", found["held"], against, "", met=True)
-row("replay of shell-based tools", against, None, "(AWS credentials-fetcher: about 240 ms)",
-    met=True)
-"""
 
 
 def main() -> None:
@@ -87,11 +36,21 @@ def main() -> None:
     with ExitStack() as stack:
         lab = provisioning.up("bench")
         stack.callback(lab.down)
-        here = str(Path(__file__).parent)
-        subprocess.run(lab.exec_argv([sys.executable, "-c", COLD, here]), check=True)
+        acquisitions(lab)
         engine = DockerEngine(lab.network.namespace)
         stack.callback(engine.stop)
         with_docker(lab, engine, stack)
+
+
+def acquisitions(lab: Lab) -> None:
+    """Measure how an account's ticket is got, beside the floor of the libraries themselves."""
+    floor, keytab = lab.directory / "floor", lab.directory / "account.keytab"
+    source = BENCHMARKS / "floor.c"
+    compile_ = ["gcc", "-O2", "-o", str(floor), str(source), "-lkrb5", "-lldap", "-llber"]
+    subprocess.run(compile_, check=True)
+    lab.samba_tool("domain", "exportkeytab", str(keytab), "--principal=WebApp01$")
+    program = [sys.executable, str(BENCHMARKS / "acquisition.py"), str(floor), str(keytab)]
+    subprocess.run(lab.exec_argv(program), check=True)
 
 
 def commands() -> None:

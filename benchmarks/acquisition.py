@@ -1,0 +1,131 @@
+"""From nothing to an account's ticket, on a lab's joined host: against the floor, and a replay.
+
+The floor is `floor.c`. The replay runs the steps of shell-based tools, each a program of its own.
+Runs in the lab: ``acquisition.py FLOOR ACCOUNT_KEYTAB``.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from credspec.agent.config import Config, load_config
+from credspec.agent.domain_session import DomainSession
+from credspec.agent.host_identity import HOST_CACHE, MachineKeytab
+from credspec.directory.connection import LIBLDAP_ENVIRONMENT
+from credspec.directory.locator import DnsResolver, Locator
+from credspec.kerberos.krb5_conf import AgentKrb5Conf
+from measure import interleaved, row
+
+RUNS = 30
+ACCOUNT = "WebApp01"
+
+
+class Floor:
+    """The floor as a process that stays: its libraries are loaded, as the agent's are."""
+
+    def __init__(self, program: str, account_keytab: str, config: Config, realm: str) -> None:
+        domain = realm.lower()
+        base = "DC=" + domain.replace(".", ",DC=")
+        self._line, end = socket.socketpair()
+        with end:
+            self._process = subprocess.Popen(
+                [
+                    *(program, str(config.keytab), MachineKeytab(config.keytab).name),
+                    *(account_keytab, f"{ACCOUNT}$@{realm}", f"ldap://dc1.{domain}", base),
+                    f"(sAMAccountName={ACCOUNT}$)",
+                ],
+                stdin=end,
+                stdout=end,
+            )
+
+    def __call__(self) -> None:
+        """Let it go once from nothing to the ticket."""
+        self._line.sendall(b"\n")
+        if not self._line.recv(64):
+            raise SystemExit("the floor ended")
+
+    def close(self) -> None:
+        """End it."""
+        self._line.close()
+        self._process.wait()
+
+
+def replay(config: Config, domain: str, cache: Path) -> Callable[[], None]:
+    """Return the steps that shell-based tools take; what they decode is not decoded."""
+    environment = {**os.environ, "KRB5CCNAME": f"FILE:{cache}"}
+    base = "DC=" + domain.replace(".", ",DC=")
+    search = ["ldapsearch", "-N", "-LLL", "-Q", "-Y", "GSSAPI", "-H", f"ldap://dc1.{domain}"]
+    search += ["-b", base, f"(sAMAccountName={ACCOUNT}$)"]
+    log_on = ["kinit", "-kt", str(config.keytab), MachineKeytab(config.keytab).name]
+    steps = [
+        log_on,
+        ["host", "-t", "SRV", f"_ldap._tcp.dc._msdcs.{domain}"],
+        [*search, "distinguishedName"],
+        [*search, "msDS-ManagedPassword"],
+        [sys.executable, "-IS", "-c", "pass"],
+        log_on,
+    ]
+
+    def run() -> None:
+        for step in steps:
+            subprocess.run(step, env=environment, check=True, capture_output=True)
+
+    return run
+
+
+def main(floor_program: str, account_keytab: str) -> None:
+    """Print the rows."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        own = directory / "krb5.conf"
+        os.environ |= LIBLDAP_ENVIRONMENT | {"KRB5CCNAME": HOST_CACHE}
+        os.environ["KRB5_CONFIG"] = f"{own}:{os.environ['KRB5_CONFIG']}"
+        config = load_config()
+        krb5_conf = AgentKrb5Conf(own)
+
+        def session() -> DomainSession:
+            host = MachineKeytab(config.keytab)
+            return DomainSession(
+                host.domain,
+                host_identity=host,
+                locator=Locator(DnsResolver()),
+                transport=config.transport,
+                ca_file=None,
+                krb5_conf=krb5_conf,
+            )
+
+        def cold() -> None:
+            opened = session()
+            opened.acquire(ACCOUNT)
+            opened.close()
+
+        held = session()
+        realm = held.domain.upper()
+        floor = Floor(floor_program, account_keytab, config, realm)
+        found = interleaved(
+            {
+                "the floor, in C": floor,
+                "nothing cached": cold,
+                "host logged on": lambda: held.acquire(ACCOUNT),
+                "a replay of shell-based tools": replay(config, held.domain, directory / "cache"),
+            },
+            RUNS,
+        )
+        floor.close()
+        held.close()
+    bottom, cold_sample, held_sample, shell = found.values()
+    row("the floor: 2 AS exchanges, bind, search", bottom, None, "", met=True)
+    for against, most in ((bottom, 1.5), (shell, 0.3)):
+        met = cold_sample.median <= most * against.median
+        row("spec to ticket, nothing cached", cold_sample, against, f"<= {most} x", met=met)
+    row("spec to ticket, host logged on", held_sample, bottom, "", met=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
