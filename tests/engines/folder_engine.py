@@ -97,7 +97,8 @@ class ReleaseFolder:
     def close(self) -> None:
         if self._holder is not None:
             self._holder.kill()
-            self._holder.wait()
+            with self._holder:  # waits, and closes its pipe
+                pass
         unmount_below(self.path)
         shutil.rmtree(self.path, ignore_errors=True)
 
