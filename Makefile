@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-runtimes unit check bench soak lock install clean
+.PHONY: demo test test-runtimes unit check bench bench-report soak lock install clean
 
 demo: install
 	@$(BIN)/python demo/demo.py
@@ -25,9 +25,15 @@ check: .venv/.done
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-cache >/dev/null || $(BIN)/lint-imports --no-cache
 
+# Minutes; the fleet alone, whole, takes ten more: make bench HOSTS=10000
+BENCH := PYTHONPATH=tests:tests/engines CREDSPEC_BENCH_HOSTS=$(or $(HOSTS),1000) $(CURDIR)/$(BIN)/python
 bench: install
-	@$(BIN)/python benchmarks/run.py
-	@PYTHONPATH=tests $(BIN)/python benchmarks/gateway.py
+	@for part in run leases gateway fleet; do $(BENCH) benchmarks/$$part.py || exit 1; done
+
+bench-report: install
+	@rm -f build/bench.jsonl; mkdir -p build
+	@CREDSPEC_BENCH_RESULTS=$(CURDIR)/build/bench.jsonl $(MAKE) --no-print-directory bench HOSTS=$(or $(HOSTS),10000)
+	@$(BIN)/python benchmarks/report.py build/bench.jsonl
 
 # An hour unless told: make soak SECONDS=600
 soak: install

@@ -188,8 +188,9 @@ class RefreshSchedule(Generic[_Name]):
             return
         step = max(1, (last - first) // _MANY_SLOTS)
         slots = range(first + 1, last, step)
-        fewest = min(self._slots[slot] for slot in slots)
-        free = [slot for slot in slots if self._slots[slot] == fewest]
+        planned = [self._slots.get(slot, 0) for slot in slots]
+        fewest = min(planned)
+        free = [slot for slot, number in zip(slots, planned, strict=True) if number == fewest]
         slot = free[min(int(self.spread(0, len(free))), len(free) - 1)]
         self._put(
             entry, datetime.fromtimestamp((slot + self.spread(0.0, 0.999)) * _SLOT_SECONDS, UTC)

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
+from fleet_simulation import LIFE, START, simulate
 from hypothesis import given
 from hypothesis import strategies as st
 
 from credspec.agent.refresh_schedule import RefreshSchedule, retry_delay
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
-LIFE = timedelta(hours=10)
+NOW = START
 shares = st.floats(0, 1)
 lives = st.timedeltas(timedelta(minutes=10), timedelta(days=7))
-Span = tuple[timedelta, timedelta]
 
 
 def between(share: float):  # a spread that picks one share of the way
@@ -138,45 +134,6 @@ def test_retries_back_off_and_stay_bounded(failures: int, share: float) -> None:
     delay = retry_delay(failures, between(share), longest)
     assert timedelta(seconds=2.5) <= delay <= longest
     assert delay <= retry_delay(failures + 1, between(share), longest)
-
-
-@dataclass
-class Run:
-    """What a simulation saw: attempts in each minute, and the smallest share of a life left."""
-
-    attempts: Counter[int] = field(default_factory=Counter)
-    least_left: float = 1.0
-
-    def peak(self, minutes: Iterable[int]) -> int:
-        return max(self.attempts[minute] for minute in minutes)
-
-
-def simulate(hosts: int, accounts: int, length: timedelta, *, down: Span | None = None) -> Run:
-    """Let the real scheduler of each host run; all start at once, an answer takes no time."""
-    run = Run()
-    for seed in range(hosts):
-        _simulate_host(run, random.Random(seed), accounts, length, down)
-    return run
-
-
-def _simulate_host(
-    run: Run, chance: random.Random, accounts: int, length: timedelta, down: Span | None
-) -> None:
-    schedule: RefreshSchedule[int] = RefreshSchedule(chance.uniform)
-    ends = dict.fromkeys(range(accounts), NOW + LIFE)
-    for number in ends:
-        schedule.add(number, start=NOW, end=NOW + LIFE, now=NOW)
-    now = NOW
-    while (when := schedule.next_time()) is not None and when < NOW + length:
-        now = max(now, when)
-        for number in schedule.due(now):
-            run.attempts[int((now - NOW).total_seconds()) // 60] += 1
-            if down is not None and down[0] <= now - NOW < down[1]:
-                schedule.failed(number, now, unreachable=True)
-                continue
-            run.least_left = min(run.least_left, (ends[number] - now) / LIFE)
-            ends[number] = now + LIFE
-            schedule.succeeded(number, start=now, end=now + LIFE, now=now)
 
 
 def test_a_thousand_identities_are_a_steady_load() -> None:

@@ -1,0 +1,246 @@
+"""Many leases on one host: what each costs as they grow, and what they cost together."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from credspec.agent.client import AgentClient
+from credspec.agent.config import load_config
+from credspec.errors import AgentUnreachableError
+from credspec.lab.domain import Lab, run_tool
+from measure import Sample, figure, row, series
+
+ACCOUNTS = 100
+FEW = 10
+TOGETHER = 8
+LEASES = (10, 100, 1000, 10_000)
+NEAR = 50  # leases on either side whose cost stands for a number of leases
+MIB = 1 << 20
+IDLE_SECONDS = 20.0
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class ManyLeases:
+    """A lab with a hundred accounts, an agent of its own, and the leases that are made of it."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.config = load_config(lab.config_path)
+        self.client = AgentClient(self.config.agent_socket)
+        self.accounts = [f"Bench{number:03}" for number in range(ACCOUNTS)]
+        self.directories: list[Path] = []
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pid = 0
+
+    def add_accounts(self) -> None:
+        """Add the accounts to the domain, with the readers of WebApp01, and a spec of each."""
+        database = str(self.lab.directory / "dc/private/sam.ldb")
+        wanted = ["(sAMAccountName=WebApp01$)", "msDS-GroupMSAMembership"]
+        found = run_tool(["ldbsearch", "-H", database, *wanted]).replace("\n ", "")
+        [readers] = [x for x in found.splitlines() if x.startswith("msDS-GroupMSAMembership:")]
+        entries = [
+            f"dn: CN={name},CN=Managed Service Accounts,{self.lab.domain_dn}\n"
+            "objectClass: msDS-GroupManagedServiceAccount\n"
+            f"sAMAccountName: {name}$\ndNSHostName: {name}.{self.lab.dns_domain}\n"
+            f"msDS-ManagedPasswordInterval: 30\nuserAccountControl: 4096\n{readers}\n\n"
+            for name in self.accounts
+        ]
+        run_tool(["ldbadd", "-H", database], "".join(entries))
+        credspec = str(Path(sys.executable).parent / "credspec")
+        template = self.lab.specs_directory / "Bench.json"
+        made = self.lab.exec_argv([credspec, "new", "WebApp01", "--path", str(template)])
+        subprocess.run(made, check=True, capture_output=True)
+        text = template.read_text()
+        for name in self.accounts:
+            path = template.with_name(f"{name}.json")
+            path.write_text(text.replace("WebApp01", name))
+
+    def start(self) -> float:
+        """Start the agent; return the milliseconds until it answers."""
+        credspec = str(Path(sys.executable).parent / "credspec")
+        command = self.lab.exec_argv([credspec, "agent"])
+        with (self.lab.directory / "many-leases.log").open("ab") as log:
+            started = time.perf_counter()
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+            self._pid = self._process.pid  # each program on the way becomes the next
+        while True:
+            try:
+                self.client.get("/readyz")
+            except AgentUnreachableError:
+                if self._process.poll() is not None:
+                    raise SystemExit("the agent ended") from None
+                time.sleep(0.002)
+            else:
+                return (time.perf_counter() - started) * 1000
+
+    def stop(self) -> None:
+        """Stop the agent; the leases stay."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            self._process.wait()
+
+    def status(self, field: str) -> int:
+        """Return a number of the agent's process, such as ``VmRSS``, in bytes."""
+        lines = Path(f"/proc/{self._pid}/status").read_text().splitlines()
+        [line] = [line for line in lines if line.startswith(f"{field}:")]
+        return int(line.split()[1]) << 10
+
+    def processor_seconds(self) -> float:
+        """Return what the agent has used of a processor so far."""
+        stat = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+
+    def acquisitions(self) -> int:
+        """Return how many passwords the agent has read, each for one ticket."""
+        return int(self.client.get("/v1/identities")["acquisitions"])
+
+    def mount(self, number: int) -> None:
+        """Do what the shim does before it asks for leases."""
+        for made in range(len(self.directories), number):
+            directory = self.config.leases_directory / f"{made:032x}"
+            directory.mkdir()
+            target = bytes(directory)
+            if _libc.mount(b"bench", target, b"tmpfs", 0, b"size=1m,nr_inodes=256") != 0:
+                raise OSError(ctypes.get_errno(), str(directory))
+            self.directories.append(directory)
+
+    def put(self, number: int, accounts: Sequence[str]) -> float:
+        """Make a lease; return the milliseconds it took."""
+        body = {
+            "spec": f"file://{accounts[number % len(accounts)]}.json",
+            "container": f"bench{number}",
+            "runtime_state": "/",
+            "uid": 0,
+            "gid": 0,
+        }
+        started = time.perf_counter()
+        self.client.request("PUT", f"/v1/leases/{number:032x}", body)
+        return (time.perf_counter() - started) * 1000
+
+    def release(self, numbers: Sequence[int]) -> None:
+        """Give leases back."""
+        for number in numbers:
+            self.client.request("DELETE", f"/v1/leases/{number:032x}")
+
+    def close(self) -> None:
+        """End the agent and unmount everything."""
+        self.stop()
+        for directory in self.directories:
+            _libc.umount2(bytes(directory), 2)
+            directory.rmdir()
+
+
+def measure(lab: Lab) -> None:
+    """Print the rows."""
+    leases = ManyLeases(lab)
+    try:
+        leases.add_accounts()
+        bare = [leases.start()]
+        for _ in range(4):
+            leases.stop()
+            bare.append(leases.start())
+        few_accounts(leases)
+        together(leases)
+        growing(leases)
+        at_rest(leases)
+        taking_over(leases, Sample("its start without leases", tuple(bare)))
+    finally:
+        leases.close()
+
+
+def few_accounts(leases: ManyLeases) -> None:
+    """Ask for a thousand leases of ten accounts, many at a time."""
+    number, accounts = 1000, leases.accounts[:FEW]
+    leases.mount(number)
+    with ThreadPoolExecutor(TOGETHER) as pool:
+        list(pool.map(lambda index: leases.put(index, accounts), range(number)))
+    asked = leases.acquisitions()
+    what = f"{number} leases over {FEW} accounts"
+    shown = f"{asked} reads"
+    figure(what, shown, "by the agent's own count", f"{FEW} of each", met=asked == FEW)
+    leases.release(range(number))
+
+
+def together(leases: ManyLeases) -> None:
+    """Ask for a lease of each of a hundred accounts, of which most were never asked for."""
+    leases.stop()
+    leases.start()
+    started = time.perf_counter()
+    with ThreadPoolExecutor(TOGETHER) as pool:
+        list(pool.map(lambda index: leases.put(index, leases.accounts), range(ACCOUNTS)))
+    taken = (time.perf_counter() - started) * 1000
+    each = f"{taken / ACCOUNTS:.1f} ms each"
+    figure(f"{ACCOUNTS} distinct accounts, cold", f"{taken:.0f} ms", each, "", met=True)
+    leases.release(range(ACCOUNTS))
+
+
+def growing(leases: ManyLeases) -> None:
+    """Make ever more leases of accounts that are held; print what one costs at each number."""
+    taken: list[float] = []
+    for number in range(LEASES[-1] + NEAR):
+        leases.mount(number + 1)
+        taken.append(
+            leases.put(number, leases.accounts[:1] if number < ACCOUNTS else leases.accounts)
+        )
+    # The first of each account is acquired, and tells nothing of this.
+    samples = [
+        Sample(f"at {number} leases", tuple(taken[max(1, number - NEAR) : number + NEAR]))
+        for number in LEASES
+    ]
+    for sample in samples:
+        ratio = sample.median / samples[0].median
+        row(f"a lease more, {sample.name}", sample, samples[0], "<= 1.5 x", met=ratio <= 1.5)
+    rate = 1000 / samples[-1].median
+    figure("leases a second, one after another", f"{rate:.0f}", "", ">= 500", met=rate >= 500)
+    medians = [statistics.median(taken[i : i + 100]) for i in range(200, len(taken) - 100, 100)]
+    series("What a lease costs as they grow, by hundreds", "ms", medians)
+
+
+def at_rest(leases: ManyLeases) -> None:
+    """Print what all leases cost while nothing happens."""
+    what = f"{len(leases.directories):,} leases, {ACCOUNTS} accounts"
+    resident = leases.status("VmRSS") / MIB
+    figure(f"{what}: memory", f"{resident:.0f} MiB", "", "<= 128 MiB", met=resident <= 128)
+    before = leases.processor_seconds()
+    time.sleep(IDLE_SECONDS)
+    share = (leases.processor_seconds() - before) / IDLE_SECONDS
+    figure(f"{what}: idle", f"{share:.2%}", "of a processor", "<= 1 %", met=share <= 0.01)
+
+
+def taking_over(leases: ManyLeases, bare: Sample) -> None:
+    """Start the agent anew with all leases there, and with a thousand of them."""
+    everything = len(leases.directories)
+    for number in (everything, 1000):
+        leases.release(range(number, everything))
+        everything = number
+        taken = tuple(restarted(leases) for _ in range(5))
+        sample = Sample(f"{number} leases", taken)
+        more = sample.median - bare.median
+        target = f"{more:+.0f} ms" + (", <= +1000 ms" if number == 1000 else "")
+        met = number != 1000 or more <= 1000
+        row(f"agent's start with {number:,} leases", sample, bare, target, met=met)
+
+
+def restarted(leases: ManyLeases) -> float:
+    """Stop the agent, and return what its next start takes."""
+    leases.stop()
+    return leases.start()
+
+
+if __name__ == "__main__":
+    from credspec.lab import provisioning
+
+    lab_of_its_own = provisioning.up("bench-leases")
+    try:
+        measure(lab_of_its_own)
+    finally:
+        lab_of_its_own.down()

@@ -1,0 +1,95 @@
+"""Write docs/performance.md and its plots from the results of a run: ``make bench-report``."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+DOCS = Path(__file__).parents[1] / "docs"
+WIDTH, HEIGHT, MARGIN = 720, 240, 48
+
+INTRODUCTION = """\
+# Performance
+
+Made by `make bench-report`; no figure here is typed. Every row compares with a named alternative
+measured in the same run, in turns; in brackets the first and the last decile, and how many runs.
+A row that misses its target says so.
+
+| machine | |
+|---|---|
+"""
+
+
+def main(results: str) -> None:
+    """Write the page and a plot for each series."""
+    found = [json.loads(line) for line in Path(results).read_text("utf-8").splitlines()]
+    plots = [entry for entry in found if "series" in entry]
+    lines = [INTRODUCTION.rstrip(), *(f"| {what} | {value} |" for what, value in machine())]
+    lines += ["", "| what | median | spread | against | target |", "|---|---:|---|---|---|"]
+    for entry in found:
+        if "row" in entry:
+            *cells, target = (cell.replace("|", "/") for cell in entry["row"])
+            verdict = "" if entry["met"] else " **falls short**"
+            lines.append(f"| {' | '.join(cells)} | {target}{verdict} |")
+    for entry in plots:
+        name = file_name(entry["series"])
+        (DOCS / "plots").mkdir(exist_ok=True)
+        (DOCS / "plots" / name).write_text(plot(entry), "utf-8")
+        lines += ["", f"![{entry['series']}](plots/{name})"]
+    (DOCS / "performance.md").write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def machine() -> list[tuple[str, str]]:
+    """Say what the figures were measured on."""
+    release = platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return [
+        ("date", f"{datetime.now(UTC):%Y-%m-%d}"),
+        ("processors", str(os.cpu_count())),
+        ("memory", f"{memory:.0f} GiB"),
+        ("system", f"{release}, Linux {platform.release()}, Python {platform.python_version()}"),
+        ("domain controller", "Samba, on the same machine"),
+    ]
+
+
+def file_name(title: str) -> str:
+    """Return the name of a plot's file."""
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") + ".svg"
+
+
+def plot(entry: dict[str, Any]) -> str:
+    """Draw a series as a line from zero upwards."""
+    values: Sequence[float] = entry["values"]
+    top = max(values) or 1
+    across, up = WIDTH - 2 * MARGIN, HEIGHT - 2 * MARGIN
+    points = " ".join(
+        f"{MARGIN + across * index / max(1, len(values) - 1):.1f},"
+        f"{HEIGHT - MARGIN - up * value / top:.1f}"
+        for index, value in enumerate(values)
+    )
+    base = HEIGHT - MARGIN
+    return f"""\
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}"
+ font-family="sans-serif" font-size="12">
+<rect width="100%" height="100%" fill="white"/>
+<text x="{MARGIN}" y="24" font-size="14">{escape(entry["series"])}</text>
+<line x1="{MARGIN}" y1="{base}" x2="{WIDTH - MARGIN}" y2="{base}" stroke="#888"/>
+<line x1="{MARGIN}" y1="{MARGIN}" x2="{MARGIN}" y2="{base}" stroke="#888"/>
+<text x="{MARGIN - 4}" y="{MARGIN + 4}" text-anchor="end">{top:.3g}</text>
+<text x="{MARGIN - 4}" y="{base}" text-anchor="end">0</text>
+<text x="{MARGIN}" y="{base + 18}" fill="#555">{escape(entry["unit"])}</text>
+<polyline points="{points}" fill="none" stroke="#1f6feb" stroke-width="1.5"/>
+</svg>
+"""
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
