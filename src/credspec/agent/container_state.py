@@ -7,20 +7,23 @@ named in it tells.
 
 from __future__ import annotations
 
-import json
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-# File of the directory, and in it the keys of the process and of when it started: those of runc,
-# of crun, and of Podman, which writes the number of the process alone.
-_FILES: Final = (
-    ("state.json", "init_process_pid", "init_process_start"),
-    ("status", "pid", "process-start-time"),
-    ("pidfile", "", ""),
-)
-_MAX_BYTES: Final = 1024 * 1024
+# Of runc, crun, and Podman, which writes the number of the process alone. The first two are JSON
+# that begins with what is wanted; runc's goes on with the whole configuration, which would cost
+# more to parse than all the rest of looking after a lease.
+_FILES: Final = {
+    "state.json": re.compile(
+        rb'\{"id":"[^"]*","init_process_pid":(?P<pid>\d+),"init_process_start":(?P<start>\d+),'
+    ),
+    "status": re.compile(rb'\{\s*"pid":\s*(?P<pid>\d+),\s*"process-start-time":\s*(?P<start>\d+),'),
+    "pidfile": re.compile(rb"(?P<pid>\d+)(?P<start>)\s*"),
+}
+_HEAD_BYTES: Final = 4096
 _FIRST_NAMESPACE: Final = "pid:[4026531836]"  # PROC_PID_INIT_INO of Linux
 _MAX_PID: Final = 2**22  # PID_MAX_LIMIT of Linux
 _START_TIME: Final = 21 - 2  # of proc_pid_stat(5), counted from behind the name
@@ -36,19 +39,20 @@ def is_there(state: Path, *, processes: Path = Path("/proc")) -> bool:
     with suppress(OSError):
         if str((processes / "self/ns/pid").readlink()) != _FIRST_NAMESPACE:
             return True
-    for name, pid_key, start_key in _FILES:
+    for name, form in _FILES.items():
         try:
-            with (state / name).open("rb") as file:
-                found: Any = json.loads(file.read(_MAX_BYTES))
-            pid = int(found[pid_key] if pid_key else found)
-            start = int(found[start_key]) if start_key else None
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # another runtime's, or just being written
+            with (state / name).open("rb", buffering=0) as file:
+                found = form.match(file.read(_HEAD_BYTES))
+        except OSError:
+            continue  # another runtime's
+        if found is None:
+            continue  # just being written, or of a version that is not known
+        pid, start = int(found["pid"][:20]), int(found["start"][:20] or 0)
         return not 0 < pid <= _MAX_PID or _runs(pid, start, processes / str(pid))
     return True
 
 
-def _runs(pid: int, start: int | None, process: Path) -> bool:
+def _runs(pid: int, start: int, process: Path) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -62,4 +66,4 @@ def _runs(pid: int, start: int | None, process: Path) -> bool:
     state, *fields = stat.rpartition(")")[2].split()
     if state in {"Z", "X"}:
         return False
-    return start is None or int(fields[_START_TIME - 1]) == start
+    return not start or int(fields[_START_TIME - 1]) == start
