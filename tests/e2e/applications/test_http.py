@@ -12,14 +12,11 @@ def test_apache_names_the_account(run, intranet: str) -> None:
     assert other.stdout.strip() == "WebApp02$@EXAMPLE.TEST", other.stderr
 
 
-def test_no_spec_no_user_option_and_a_name_without_spn_are_refused(
-    run, intranet: str, sql_server
-) -> None:
+def test_no_spec_and_a_name_without_spn_are_refused(run, intranet: str, sql_server) -> None:
     nobody = run(f"{CURL} {intranet}", None)
-    forgotten = run(f"{CURL.replace(' -u :', '')} {intranet}")
     # The same Apache by another name.
     unknown = run(f"{CURL} -v {intranet.replace('intranet', 'sql')}")
-    for shown in (nobody, forgotten, unknown):
+    for shown in (nobody, unknown):
         assert shown.returncode == 22, shown.stdout
         assert "The requested URL returned error: 401" in shown.stderr
         assert "$@" not in shown.stdout

@@ -13,7 +13,7 @@ def test_psycopg_logs_on_and_encrypts(run) -> None:
 def test_without_a_spec_there_is_no_encryption_and_no_logon(run) -> None:
     required = run(ME, None)
     assert required.returncode == 1
-    assert "GSSAPI encryption required but was impossible" in required.stderr
+    assert "GSSAPI encryption required but " in required.stderr
     preferred = run(f"{ME} prefer", None)
     assert preferred.returncode == 1
     assert "No Kerberos credentials available" in preferred.stderr

@@ -7,6 +7,7 @@ import os
 import pwd
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -159,12 +160,14 @@ def test_directories_that_are_none(ask: Ask, prepare: Callable[[], None]) -> Non
     assert sorted(Path("/etc").iterdir()) == before
 
 
-def test_a_disk_is_no_place_for_tickets(ask: Ask, tmp_path: Path) -> None:
+def test_a_disk_is_no_place_for_tickets(ask: Ask) -> None:
     make_directory()
-    os.chown(tmp_path, USER.pw_uid, USER.pw_gid)
-    subprocess.run(["mount", "--bind", tmp_path, LEASES / LEASE], check=True)
-    try:
-        assert ask("PUT") == ["lease-directory-missing"]
-    finally:
-        subprocess.run(["umount", LEASES / LEASE], check=True)
-    assert list(tmp_path.iterdir()) == []
+    # Not in /tmp, which may be memory.
+    with tempfile.TemporaryDirectory(prefix="credspec-disk-", dir="/var/tmp") as disk:
+        os.chown(disk, USER.pw_uid, USER.pw_gid)
+        subprocess.run(["mount", "--bind", disk, LEASES / LEASE], check=True)
+        try:
+            assert ask("PUT") == ["lease-directory-missing"]
+        finally:
+            subprocess.run(["umount", LEASES / LEASE], check=True)
+        assert list(Path(disk).iterdir()) == []
