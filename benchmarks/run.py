@@ -109,7 +109,8 @@ def with_docker(lab: Lab, engine: DockerEngine, stack: ExitStack) -> None:
         subprocess.run(made, check=True, capture_output=True)
     warm_lease(lab, config.leases_directory, AgentClient(config.agent_socket))
     run = ["run", "--rm", "--network=none"]
-    carrier = ["-e", "CREDSPEC=file://w.json", "--runtime", "credspec"]
+    confirmed = ["--runtime", "credspec", "--tmpfs", "/run/credspec"]
+    carrier = ["-e", "CREDSPEC=file://w.json", *confirmed]
     # An identity that is held, as under a service with several replicas.
     engine.docker("run", "-d", *carrier, IMAGE, "sleep", "600")
     found = interleaved(
@@ -129,9 +130,7 @@ def with_docker(lab: Lab, engine: DockerEngine, stack: ExitStack) -> None:
     hung_controller(
         lab,
         AgentClient(config.agent_socket),
-        lambda: engine.docker(
-            *run, "-e", "CREDSPEC=file://other.json", "--runtime", "credspec", IMAGE, "id"
-        ),
+        lambda: engine.docker(*run, "-e", "CREDSPEC=file://other.json", *confirmed, IMAGE, "id"),
     )
 
 
