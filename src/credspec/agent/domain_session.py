@@ -93,8 +93,12 @@ class DomainSession:
             UnreachableError, NotPermittedError: as the locator, the host identity and the
                 connection raise them.
         """
-        # A domain's SID and names do not change, so a lost connection does not lose them.
         return self._facts or self._with_connection(lambda _, facts: facts)
+
+    @property
+    def known_facts(self) -> DomainFacts | None:
+        """The domain's facts if it was reached before; what a domain is does not change."""
+        return self._facts
 
     def find(self, account: str) -> GroupManagedServiceAccount:
         """Find an account of this domain; raises as `find_account`."""
