@@ -31,8 +31,8 @@ A row that misses its target says so.
 
 # What limits the rows that may fall short, by how their names begin.
 BOUNDS = {
-    "spec to ticket, nothing cached": "The replay's programs are small and written in C, and nearly "
-    "all they wait for is the same domain. Two AS exchanges and a sealed bind alone are most of "
+    "spec to ticket, nothing cached": "The replay's programs are small, in C, and nearly all "
+    "they wait for is the same domain. Two AS exchanges and a sealed bind alone are most of "
     "what the target allows.",
     "100 accounts, cold, one host": "The agent's own work for each account (string-to-key, two "
     "searches, the lease) shares these processors with the domain controller. With the controller "
