@@ -45,7 +45,9 @@ def lab() -> None:
     """
 
 
-@lab.command(epilog=examples("credspec lab up --name other --realm CORP.TEST"))
+@lab.command(
+    epilog=examples("credspec lab up --name other --realm CORP.TEST", "credspec lab up --domains 2")
+)
 @_NAME
 @click.option("--realm", default="EXAMPLE.TEST", show_default=True, help="Kerberos realm.")
 @click.option("--netbios", help="NetBIOS name.  [default: the realm's first part]")
@@ -56,9 +58,20 @@ def lab() -> None:
     show_default=True,
     help="Domain controllers; the second one is added to a lab that is up.",
 )
-def up(name: str, realm: str, netbios: str | None, controllers: int) -> None:
-    """Bring a lab up; one that is up stays as it is."""
-    from credspec.lab import provisioning, second_controller
+@click.option(
+    "--domains",
+    type=click.IntRange(1, 2),
+    default=1,
+    show_default=True,
+    help="Domains; the second one, OTHER.TEST, is a lab NAME-trusted of its own.",
+)
+def up(name: str, realm: str, netbios: str | None, controllers: int, domains: int) -> None:
+    """Bring a lab up; one that is up stays as it is.
+
+    With two domains, each trusts the other, and the lab's host may read the password of the gMSA
+    OtherApp01 in OTHER.TEST.
+    """
+    from credspec.lab import provisioning, second_controller, trust
 
     started = time.monotonic()
     steps = 0
@@ -71,6 +84,8 @@ def up(name: str, realm: str, netbios: str | None, controllers: int) -> None:
     found = provisioning.up(name, realm=realm, netbios=netbios, progress=progress)
     if controllers > 1:
         second_controller.up_second_controller(found, progress=progress)
+    if domains > 1:
+        trust.up_trusted(found, name=trust.trusted_name(name), progress=progress)
     if steps:
         took = time.monotonic() - started
         click.echo(f"Lab {name!r} is up: domain {found.dns_domain}, {took:.1f} s.", err=True)
@@ -83,15 +98,13 @@ def up(name: str, realm: str, netbios: str | None, controllers: int) -> None:
 @click.option("--all", "every", is_flag=True, help="All labs of this machine.")
 def down(name: str, every: bool) -> None:
     """Remove a lab and everything it made; one that does not exist is fine."""
-    from credspec.errors import NotFoundError
     from credspec.lab import domain
+    from credspec.lab.trust import trusted_name
 
-    try:
-        labs = list(domain.all_labs()) if every else [domain.open_lab(name)]
-    except NotFoundError:
-        return
-    for found in labs:
-        found.down()
+    wanted = {name, trusted_name(name)}
+    for found in list(domain.all_labs()):
+        if every or found.name in wanted:
+            found.down()
 
 
 @lab.command(epilog=examples("credspec lab status --output json"))

@@ -20,6 +20,11 @@ TRUSTED_ACCOUNT: Final = "OtherApp01"
 _SID: Final = re.compile(r"^objectSid: (\S+)$", re.MULTILINE)
 
 
+def trusted_name(name: str) -> str:
+    """Return how `credspec lab up --domains 2` names the other lab."""
+    return f"{name}-trusted"
+
+
 def up_trusted(
     lab: Lab,
     *,
