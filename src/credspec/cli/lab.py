@@ -98,13 +98,19 @@ def up(name: str, realm: str, netbios: str | None, controllers: int, domains: in
 @click.option("--all", "every", is_flag=True, help="All labs of this machine.")
 def down(name: str, every: bool) -> None:
     """Remove a lab and everything it made; one that does not exist is fine."""
+    import contextlib
+
+    from credspec.errors import NotFoundError
     from credspec.lab import domain
     from credspec.lab.trust import trusted_name
 
-    wanted = {name, trusted_name(name)}
-    for found in list(domain.all_labs()):
-        if every or found.name in wanted:
+    if every:
+        for found in list(domain.all_labs()):
             found.down()
+        return
+    for wanted in (trusted_name(name), name):
+        with contextlib.suppress(NotFoundError):
+            domain.open_lab(wanted).down()
 
 
 @lab.command(epilog=examples("credspec lab status --output json"))

@@ -1,4 +1,4 @@
-"""One host and two real domains, of which one trusts the other: side by side, and apart in failure."""
+"""One host and two real domains that trust each other: side by side, and apart in failure."""
 
 from __future__ import annotations
 
