@@ -19,6 +19,12 @@
     spec_sources = ["file"]                    # add "raw" to take specs from container starters
     users = ["deploy"]                         # who may use the agent besides root; default: nobody
 
+    [credentials_fetcher]                      # for `credspec agent --grpc-compat`
+    lease_tree = "/var/credentials-fetcher/krbdir"   # must be on tmpfs
+    owner = "0:0"                              # whose the tickets are, and their mode
+    mode = "0600"
+    users = ["ecs"]                            # who may call besides root; default: nobody
+
 Every key may be left out. Unknown keys are errors, since a misspelt one would be a silent default.
 """
 
@@ -44,15 +50,33 @@ _KNOWN: Final[dict[str, frozenset[str]]] = {
     "": frozenset(
         {
             *("run_directory", "spec_directory", "audit_log", "log_format"),
-            *("host_identity", "ldap", "policy"),
+            *("host_identity", "ldap", "policy", "credentials_fetcher"),
         }
     ),
     "host_identity": frozenset({"keytab", "principal"}),
     "ldap": frozenset({"transport", "ca_file"}),
     "policy": frozenset({"accounts", "keytabs", "spec_sources", "users"}),
+    "credentials_fetcher": frozenset({"lease_tree", "owner", "mode", "users"}),
 }
 _LOG_FORMATS: Final = ("text", "json")
+_OWNER: Final = re.compile(r"(\d{1,9}):(\d{1,9})")
+_FILE_MODE: Final = re.compile(r"0?[46][046][046]")
 _PATTERN: Final = re.compile(r"[^@/\s]{1,64}(?:@[^@/\s]{1,255})?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetcherConfig:
+    """What concerns credentials-fetcher's interface alone.
+
+    `uid`, `gid` and `mode` are those of the tickets; `uids` are the users besides root who may
+    call, with any document that they bring.
+    """
+
+    lease_tree: Path = Path("/var/credentials-fetcher/krbdir")
+    uid: int = 0
+    gid: int = 0
+    mode: int = 0o600
+    uids: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +92,7 @@ class Config:
     audit_log: Path = Path("/var/log/credspec/audit.jsonl")
     log_format: str = "text"
     policy: Policy = field(default_factory=Policy)
+    fetcher: FetcherConfig = field(default_factory=FetcherConfig)
 
     @property
     def agent_socket(self) -> Path:
@@ -123,6 +148,7 @@ def _config(document: dict[str, Any], source: Path) -> Config:
     problems: list[Problem] = []
     values: dict[str, Any] = {}
     policy: dict[str, Any] = {}
+    fetcher: dict[str, Any] = {}
     for table, known in _KNOWN.items():
         content = document.get(table, {}) if table else document
         if not isinstance(content, dict):
@@ -141,11 +167,13 @@ def _config(document: dict[str, Any], source: Path) -> Config:
                 )
             elif table == "policy":
                 policy |= _policy_value(key, value, name, source, problems)
+            elif table == "credentials_fetcher":
+                fetcher |= _fetcher_value(key, value, name, source, problems)
             elif key not in _KNOWN:
                 values[key] = _value(key, value, name, source, problems)
     if problems:
         raise UsageError(*problems)
-    return Config(policy=Policy(**policy), **values)
+    return Config(policy=Policy(**policy), fetcher=FetcherConfig(**fetcher), **values)
 
 
 def _policy_value(
@@ -164,6 +192,26 @@ def _policy_value(
         expected = "a pattern of ACCOUNT@DOMAIN, such as WebApp*@contoso.com"
     problems += [_problem(source, name, text, expected) for text in wrong]
     return {key: tuple(texts)}
+
+
+def _fetcher_value(
+    key: str, value: object, name: str, source: Path, problems: list[Problem]
+) -> dict[str, Any]:
+    if key == "users":
+        if isinstance(value, list) and all(isinstance(v, str) for v in value):
+            return {"uids": frozenset(_uids(value, name, source, problems))}
+        problems.append(_problem(source, name, value, "a list of texts"))
+        return {}
+    if key == "lease_tree":
+        return {key: _value(key, value, name, source, problems)}
+    text = value if isinstance(value, str) else ""
+    if key == "owner" and (found := _OWNER.fullmatch(text)):
+        return {"uid": int(found[1]), "gid": int(found[2])}
+    if key == "mode" and _FILE_MODE.fullmatch(text):
+        return {"mode": int(text, 8)}
+    expected = '"UID:GID", in numbers' if key == "owner" else 'a mode such as "0640"'
+    problems.append(_problem(source, name, value, expected))
+    return {}
 
 
 def _uids(names: list[str], where: str, source: Path, problems: list[Problem]) -> list[int]:

@@ -8,6 +8,8 @@ import importlib
 import os
 import signal
 import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -62,8 +64,18 @@ def prepare_process(config: Config) -> bool:
     return is_locked
 
 
-async def serve(config: Config) -> None:
+@asynccontextmanager
+async def _nothing_beside(_: Leases) -> AsyncIterator[None]:
+    yield
+
+
+async def serve(
+    config: Config,
+    beside: Callable[[Leases], AbstractAsyncContextManager[None]] = _nothing_beside,
+) -> None:
     """Serve until SIGTERM or SIGINT; leases are kept for the next run to adopt.
+
+    `beside` serves the leases in another way meanwhile.
 
     Raises:
         UsageError: `agent-running` if another agent has the socket.
@@ -99,16 +111,17 @@ async def serve(config: Config) -> None:
     )
     runner = web.AppRunner(api, access_log=None, handle_signals=False)
     await runner.setup()
-    listener = _listen(config.agent_socket, others=bool(config.policy.uids))
+    listener = listen(config.agent_socket, others=bool(config.policy.uids))
     try:
         await web.SockSite(runner, listener).start()
         leases.adopt()
-        watchdog = asyncio.create_task(keep_watchdog_quiet())
-        notify("READY=1", f"STATUS={len(leases.all())} leases adopted")
-        emit(Event.AGENT_READY, socket=str(config.agent_socket), leases=len(leases.all()))
-        await _until_told(leases)
-        notify("STOPPING=1")
-        watchdog.cancel()
+        async with beside(leases):
+            watchdog = asyncio.create_task(keep_watchdog_quiet())
+            notify("READY=1", f"STATUS={len(leases.all())} leases adopted")
+            emit(Event.AGENT_READY, socket=str(config.agent_socket), leases=len(leases.all()))
+            await _until_told(leases)
+            notify("STOPPING=1")
+            watchdog.cancel()
     finally:
         config.agent_socket.unlink(missing_ok=True)
         await runner.cleanup()
@@ -164,8 +177,12 @@ def _load_libraries() -> None:
         importlib.import_module(name)
 
 
-def _listen(path: Path, *, others: bool) -> socket.socket:
-    """Take the socket's place, unless a living agent has it; `others` than root may connect."""
+def listen(path: Path, *, others: bool) -> socket.socket:
+    """Take the socket's place, unless a living agent has it; `others` than root may connect.
+
+    Raises:
+        UsageError: `agent-running`.
+    """
     with socket.socket(socket.AF_UNIX) as other:
         try:
             other.connect(str(path))

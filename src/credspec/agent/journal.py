@@ -34,7 +34,8 @@ class LeaseRecord:
     for the host's own. `default_account` and `accounts` are without ``$``; `ready` tells whether
     the container was given its tickets, `ticket_start` and `ticket_end` from when to when all of
     them are good. `mode` is that of the files; with `keytab` there is one of all accounts, and
-    `keytab_due` tells when it must be made anew.
+    `keytab_due` tells when it must be made anew. `place` is the directory of a lease that has its
+    files in a tree of others.
     """
 
     lease_id: str
@@ -53,6 +54,7 @@ class LeaseRecord:
     mode: int = 0o600
     keytab: bool = False
     keytab_due: datetime | None = None
+    place: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON values."""

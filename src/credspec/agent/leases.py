@@ -43,7 +43,11 @@ _USER_SECONDS: Final = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRequest:
-    """What the runtime shim asks for; fields as in `LeaseRecord`, `spec` is a reference."""
+    """What the runtime shim asks for; fields as in `LeaseRecord`, `spec` is a reference.
+
+    With a `place` whoever asks has decided already whose files these are, and that a document may
+    be used.
+    """
 
     lease_id: str
     spec: str
@@ -53,6 +57,7 @@ class LeaseRequest:
     gid: int
     mode: int = 0o600
     keytab: bool = False
+    place: str | None = None
     caller: Caller = NOBODY
 
     @property
@@ -129,6 +134,11 @@ class Leases:
         """Refuse an unprivileged user what is not its own."""
         if request.user is None:
             return
+        present = self._records.get(request.lease_id)
+        if present is not None and present.user != request.user:
+            raise _not_yours(request.lease_id)
+        if request.place is not None:
+            return
         try:
             async with asyncio.timeout(_USER_SECONDS):
                 # The host may look users up in a directory that does not answer.
@@ -140,13 +150,11 @@ class Leases:
                 where=f"user {request.user}",
                 remedy="look at the sources of passwd and group in /etc/nsswitch.conf",
             ) from None
-        present = self._records.get(request.lease_id)
-        if present is not None and present.user != request.user:
-            raise _not_yours(request.lease_id)
 
     async def _make(self, request: LeaseRequest) -> LeaseRecord:
         reference = parse_reference(request.spec)
-        self._policy.check_source(reference)
+        if request.place is None:
+            self._policy.check_source(reference)
         spec = load(reference, self._spec_directory)
         accounts = _accounts(spec)
         self._policy.check_accounts(accounts, spec.domain)
@@ -163,6 +171,7 @@ class Leases:
             mode=request.mode,
             keytab=request.keytab,
             user=request.user,
+            place=request.place,
             domain=facts.dns_name,
             default_account=valid_account_name(spec.default_account),
             accounts=accounts,
@@ -380,11 +389,14 @@ class Leases:
             return directory.is_locked()
         is_new = self._now() - record.created < _CREATION_TIME
         state = Path(record.runtime_state)
-        # What a user's own runtime writes proves nothing to others.
-        return is_new or (state.is_dir() if record.user is not None else is_there(state))
+        # What a user's own runtime writes proves nothing to others; nothing runs in a tree.
+        is_plain = record.user is not None or record.place is not None
+        return is_new or (state.is_dir() if is_plain else is_there(state))
 
     def _directory(self, record: LeaseRecord) -> LeaseDirectory:
-        return LeaseDirectory.of(self._leases_directory, _valid_id(record.lease_id), record.user)
+        return LeaseDirectory.of(
+            self._leases_directory, _valid_id(record.lease_id), record.user, record.place
+        )
 
     @contextlib.asynccontextmanager
     async def _locked(self, lease_id: str) -> AsyncIterator[None]:

@@ -74,6 +74,7 @@ _SCHEMAS: Final[dict[str, Any]] = {
         mode=_MODE,
         keytab={"type": "boolean"},
         keytab_due=_TIME_OR_NULL,
+        place=_TEXT_OR_NULL,
     ),
     "Identity": _object(
         account={"type": "string"},
