@@ -30,6 +30,7 @@ _COMMANDS: Final = {
         "docker_gateway",
         "Serve the Docker API with credentialspec= understood.",
     ),
+    "import": ("credspec.cli.import_", "import_", "Take over what credentials-fetcher has."),
     "lab": ("credspec.cli.lab", "lab", "Run a throwaway Active Directory domain."),
     "lint": ("credspec.cli.lint", "lint", "Report all that is wrong with credential specs."),
     "list": ("credspec.cli.list", "list_specs", "List the specs of the spec directory."),

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
 import pytest
+from agent_process import as_user
 from fetcher_agent import FetcherAgent
+from peer_client import CALLS, PeerClient
 
 from credspec.lab.domain import Lab
 
@@ -117,3 +122,140 @@ def test_a_restart_takes_the_leases_over(agent: FetcherAgent) -> None:
     gone = agent.peer.call("DeleteKerberosLease", lease_id=made.lease_id)
     assert list(gone.deleted_kerberos_file_paths) == [str(cache)]
     assert agent.nothing_is_left()
+
+
+@pytest.mark.parametrize(
+    ("documents", "text"),
+    [
+        ([], "specs-number"),
+        ([""], ""),
+        (["not JSON"], "spec-not-json"),
+        (["{}"], ""),
+        (['{"CmsPlugins": ["ActiveDirectory"]}'] * 101, "specs-number"),
+        (["x" * 70_000], "spec-too-large"),
+    ],
+    ids=["none", "empty", "no-json", "no-spec", "101", "70 kB"],
+)
+def test_specs_that_are_none(agent: FetcherAgent, documents: list[str], text: str) -> None:
+    code, found = agent.peer.refusal("AddKerberosLease", credspec_contents=documents)
+    assert code is grpc.StatusCode.INTERNAL
+    assert found.startswith("Error: credential spec provided is not properly formatted: ")
+    assert text in found
+    assert agent.nothing_is_left()
+
+
+@pytest.mark.parametrize("name", ["../../etc", "a/b", "..", ".", "web\x00app", "a" * 65])
+def test_an_account_that_is_no_name_is_no_path(agent: FetcherAgent, name: str) -> None:
+    document = json.dumps(json.loads(agent.spec)).replace("WebApp01", json.dumps(name)[1:-1])
+    code, found = agent.peer.refusal("AddKerberosLease", credspec_contents=[document])
+    assert code is grpc.StatusCode.INTERNAL
+    assert found.startswith("Error: credential spec provided is not properly formatted: ")
+    assert agent.nothing_is_left()
+
+
+@pytest.mark.parametrize(
+    "lease",
+    ["", "..", ".", "/", "../journal", "a/b", "a" * 65, "\x00", "-rf", "a\nb", "\u202e", "é" * 20],
+)
+def test_lease_ids_that_are_none(agent: FetcherAgent, lease: str) -> None:
+    code, found = agent.peer.refusal("DeleteKerberosLease", lease_id=lease)
+    assert (code, found.partition(": ")[0]) == (grpc.StatusCode.INTERNAL, "Error")
+    assert found.startswith("Error: lease_id is not valid: ")
+
+
+def raw_refusal(agent: FetcherAgent, call: str, message: bytes) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.RpcError) as caught:
+        agent.peer.raw(call)(message, timeout=30)
+    return caught.value.code(), caught.value.details() or ""
+
+
+@pytest.mark.parametrize("call", sorted(CALLS))
+def test_a_message_that_is_no_text_in_utf_8(agent: FetcherAgent, call: str) -> None:
+    code, found = raw_refusal(agent, call, b"\x0a\x04\xff\xfe\xfd\xfc")
+    assert code is grpc.StatusCode.INTERNAL
+    assert "[message-invalid]" in found
+    assert agent.nothing_is_left()
+
+
+@pytest.mark.parametrize("message", [b"\xff", b"\x0a\xff\xff\xff\xff\x0f", b"\x0b" * 1000])
+def test_bytes_that_are_no_message(agent: FetcherAgent, message: bytes) -> None:
+    code, _ = raw_refusal(agent, "AddKerberosLease", message)
+    assert code is grpc.StatusCode.INTERNAL
+
+
+def test_a_message_too_long(agent: FetcherAgent) -> None:
+    code, _ = agent.peer.refusal("AddKerberosLease", credspec_contents=["x" * (5 << 20)])
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert agent.peer.call("HealthCheck").status == "OK"
+
+
+def test_a_call_that_is_none(agent: FetcherAgent) -> None:
+    assert raw_refusal(agent, "Nothing", b"")[0] is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_bytes_that_are_not_http_2(agent: FetcherAgent) -> None:
+    for data in (
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\0" * 100_000,
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff",
+    ):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(10)
+            connection.connect(str(agent.socket))
+            with suppress(OSError):
+                connection.sendall(data)
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(4096):
+                    pass
+    assert agent.peer.call("HealthCheck").status == "OK"
+
+
+def test_callers_that_give_up_or_go_harm_nothing(agent: FetcherAgent) -> None:
+    specs = [agent.document(f"WebApp0{number}") for number in (1, 2, 3)]
+    patience = [0.001, 0.01, 0.1, 0.11, 0.12, 0.13, 0.15, 0.2]
+
+    def impatient(seconds: float) -> str | None:
+        try:
+            made = agent.peer.call("AddKerberosLease", seconds=seconds, credspec_contents=specs)
+        except grpc.RpcError as error:
+            assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            return None
+        return made.lease_id
+
+    with ThreadPoolExecutor(8) as pool:
+        made = [lease for lease in pool.map(impatient, patience * 6) if lease is not None]
+    going = [PeerClient(agent.socket) for _ in range(8)]
+    for client in going:
+        asked = client.raw("AddKerberosLease").future(b"")
+        client.close()
+        asked.cancel()
+    for lease in made:
+        agent.peer.call("DeleteKerberosLease", lease_id=lease)
+    end = time.monotonic() + 20
+    while not agent.nothing_is_left() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert agent.nothing_is_left()
+    kept = agent.peer.call("AddKerberosLease", credspec_contents=specs)
+    agent.peer.call("DeleteKerberosLease", lease_id=kept.lease_id)
+
+
+def test_users_of_this_host_may_not_call(agent: FetcherAgent) -> None:
+    assert agent.socket.stat().st_mode & 0o077 == 0
+    agent.directory.chmod(0o711)
+    agent.socket.chmod(0o666)
+    program = (
+        "import socket, sys; s = socket.socket(socket.AF_UNIX); s.settimeout(20);"
+        f"s.connect({str(agent.socket)!r}); print(s.recv(100))"
+    )
+    # Connected it is, but the connection is closed before anything of it is read.
+    for parent in agent.directory.parents[:2]:
+        parent.chmod(parent.stat().st_mode | 0o011)
+    shown = subprocess.run(
+        as_user("nobody", ["/usr/bin/python3", "-c", program]),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    agent.socket.chmod(0o600)
+    assert shown.stdout.strip() == "b''" or "reset" in shown.stderr.lower(), shown.stderr
+    assert "caller-refused" in agent.log.read_text()

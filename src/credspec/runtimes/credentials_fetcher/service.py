@@ -45,6 +45,8 @@ NAME: Final = "credentialsfetcher.CredentialsFetcherService"
 CACHE: Final = "krb5cc"
 _LEASE_ID_BYTES: Final = 10
 _DEADLINE_SECONDS: Final = 120.0
+# Answered later than this before its own deadline, a caller might never learn of its lease.
+_ANSWER_SECONDS: Final = 0.1
 
 
 class Service:
@@ -116,6 +118,7 @@ class Service:
         async def answer(request: Message | None, context: Any) -> Message:
             import grpc
 
+            code = grpc.StatusCode.INTERNAL
             try:
                 caller = caller_of(context.peer())
                 if caller is None or not self.may_call(caller.uid):
@@ -123,14 +126,17 @@ class Service:
                 if request is None:
                     raise _unreadable()
                 assert caller is not None  # noqa: S101 - narrows for the type checker
-                async with asyncio.timeout(_DEADLINE_SECONDS):
+                left = context.time_remaining()
+                patience = _DEADLINE_SECONDS if left is None else left - _ANSWER_SECONDS
+                async with asyncio.timeout(min(patience, _DEADLINE_SECONDS)):
                     return await call(request, caller)
             except RefusedCallError as refused:
                 emit(Event.REQUEST_FAILED, method="gRPC", path=name, error=str(refused.error))
                 text = str(refused)
             except TimeoutError:
                 emit(Event.REQUEST_FAILED, method="gRPC", path=name, error="deadline")
-                text = f"{Refusal.ACCOUNT_TICKET}: no answer within {_DEADLINE_SECONDS:.0f} s"
+                code = grpc.StatusCode.DEADLINE_EXCEEDED
+                text = f"{Refusal.ACCOUNT_TICKET}: no answer in time"
             except CredspecError as error:
                 emit(Event.REQUEST_FAILED, method="gRPC", path=name, error=str(error))
                 text = str(error)
@@ -139,7 +145,7 @@ class Service:
             except Exception as error:  # noqa: BLE001 - the caller is told, and others are served
                 emit(Event.INTERNAL_ERROR, path=name, error=type(error).__name__)
                 text = str(internal_error(error, name))
-            await context.abort(grpc.StatusCode.INTERNAL, text)
+            await context.abort(code, text)
             raise AssertionError("unreachable")
 
         return answer
