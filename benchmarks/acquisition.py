@@ -56,25 +56,36 @@ class Floor:
         self._process.wait()
 
 
+DECODER = """
+import base64, sys
+line = next(x for x in sys.stdin if x.startswith("msDS-ManagedPassword::"))
+blob = base64.b64decode(line.partition("::")[2])
+start = int.from_bytes(blob[8:10], "little")
+text = blob[start : start + 256].decode("utf-16-le", "replace")
+sys.stdout.buffer.write(text.encode() + b"\\n")
+"""
+
+
 def replay(config: Config, domain: str, cache: Path) -> Callable[[], None]:
-    """Return the steps that shell-based tools take; what they decode is not decoded."""
+    """Return the steps that shell-based tools take, with what they hand on from one to the next."""
     environment = {**os.environ, "KRB5CCNAME": f"FILE:{cache}"}
     base = "DC=" + domain.replace(".", ",DC=")
-    search = ["ldapsearch", "-N", "-LLL", "-Q", "-Y", "GSSAPI", "-H", f"ldap://dc1.{domain}"]
-    search += ["-b", base, f"(sAMAccountName={ACCOUNT}$)"]
+    search = ["ldapsearch", "-N", "-LLL", "-Q", "-o", "ldif-wrap=no", "-Y", "GSSAPI"]
+    search += ["-H", f"ldap://dc1.{domain}", "-b", base, f"(sAMAccountName={ACCOUNT}$)"]
     log_on = ["kinit", "-kt", str(config.keytab), MachineKeytab(config.keytab).name]
-    steps = [
-        log_on,
-        ["host", "-t", "SRV", f"_ldap._tcp.dc._msdcs.{domain}"],
-        [*search, "distinguishedName"],
-        [*search, "msDS-ManagedPassword"],
-        [sys.executable, "-IS", "-c", "pass"],
-        log_on,
-    ]
+
+    def step(arguments: list[str], given: bytes = b"") -> bytes:
+        return subprocess.run(
+            arguments, env=environment, check=True, capture_output=True, input=given
+        ).stdout
 
     def run() -> None:
-        for step in steps:
-            subprocess.run(step, env=environment, check=True, capture_output=True)
+        step(log_on)
+        step(["host", "-t", "SRV", f"_ldap._tcp.dc._msdcs.{domain}"])
+        step([*search, "distinguishedName"])
+        found = step([*search, "msDS-ManagedPassword"])
+        password = step([sys.executable, "-IS", "-c", DECODER], found)
+        step(["kinit", f"{ACCOUNT}$@{domain.upper()}"], password)
 
     return run
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import re
+import stat
+from collections.abc import Container
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -29,16 +31,52 @@ _MAX_PID: Final = 2**22  # PID_MAX_LIMIT of Linux
 _START_TIME: Final = 21 - 2  # of proc_pid_stat(5), counted from behind the name
 
 
-def is_there(state: Path, *, processes: Path = Path("/proc")) -> bool:
-    """Return whether a runtime's directory is there, and not that of a process that has ended.
+class ContainerStates:
+    """Looks at runtimes' directories, and remembers whose process each of them named.
 
-    Where this is in doubt, as among processes of another namespace, the directory counts.
+    `processes` is where proc(5) is mounted.
     """
-    if not state.is_dir():
-        return False
-    with suppress(OSError):
-        if str((processes / "self/ns/pid").readlink()) != _FIRST_NAMESPACE:
+
+    def __init__(self, processes: Path = Path("/proc")) -> None:
+        self._processes = processes
+        self._known: dict[str, tuple[int, int]] = {}
+        self._sees_all = True
+        with suppress(OSError):
+            self._sees_all = str((processes / "self/ns/pid").readlink()) == _FIRST_NAMESPACE
+
+    def is_there(self, state: str) -> bool:
+        """Return whether a runtime's directory is there, and not that of a process that has ended.
+
+        Where this is in doubt, as among processes of another namespace, the directory counts.
+        """
+        try:
+            is_directory = stat.S_ISDIR(os.stat(state).st_mode)  # noqa: PTH116 - thousands a time
+        except (OSError, ValueError):
+            is_directory = False
+        if not is_directory:
+            self._known.pop(state, None)
+            return False
+        if not self._sees_all:
             return True
+        known = self._known.get(state)
+        if known is not None and _runs(*known, self._processes):
+            return True
+        # A container that was started anew has another process in the same directory.
+        named = _named_process(Path(state))
+        if named is None:
+            return True
+        if not _runs(*named, self._processes):
+            return False
+        self._known[state] = named
+        return True
+
+    def keep(self, states: Container[str]) -> None:
+        """Forget all but some directories."""
+        self._known = {state: known for state, known in self._known.items() if state in states}
+
+
+def _named_process(state: Path) -> tuple[int, int] | None:
+    """Return number and start of the process that a runtime wrote down, None if that is unknown."""
     for name, form in _FILES.items():
         try:
             with (state / name).open("rb", buffering=0) as file:
@@ -47,12 +85,12 @@ def is_there(state: Path, *, processes: Path = Path("/proc")) -> bool:
             continue  # another runtime's
         if found is None:
             continue  # just being written, or of a version that is not known
-        pid, start = int(found["pid"][:20]), int(found["start"][:20] or 0)
-        return not 0 < pid <= _MAX_PID or _runs(pid, start, processes / str(pid))
-    return True
+        pid = int(found["pid"][:20])
+        return (pid, int(found["start"][:20] or 0)) if 0 < pid <= _MAX_PID else None
+    return None
 
 
-def _runs(pid: int, start: int, process: Path) -> bool:
+def _runs(pid: int, start: int, processes: Path) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -60,10 +98,16 @@ def _runs(pid: int, start: int, process: Path) -> bool:
     except PermissionError:
         pass  # somebody else's
     try:
-        stat = (process / "stat").read_text("utf-8", "replace")
+        fd = os.open(f"{processes}/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return True  # a service does not see all processes (ProtectProc= of systemd.exec(5))
-    state, *fields = stat.rpartition(")")[2].split()
-    if state in {"Z", "X"}:
+    try:
+        line = os.read(fd, _HEAD_BYTES)
+    except OSError:
+        return False  # it ended meanwhile
+    finally:
+        os.close(fd)
+    state, *fields = line.rpartition(b")")[2].split()
+    if state in {b"Z", b"X"}:
         return False
     return not start or int(fields[_START_TIME - 1]) == start

@@ -173,7 +173,7 @@ async def _until_told(leases: Leases) -> None:
 
 def _load_libraries() -> None:
     """Load what is slow to load now, not while the first container waits."""
-    for name in ("bonsai", "dns.resolver", "krb5"):
+    for name in ("bonsai", "cryptography.hazmat.primitives.ciphers", "dns.resolver", "krb5"):
         importlib.import_module(name)
 
 

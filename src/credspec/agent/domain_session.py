@@ -83,6 +83,7 @@ class DomainSession:
         # A connection serves one search at a time.
         self._lock = threading.Lock()
         self._connection: Connection | None = None
+        self._logged_on: datetime | None = None
         self._facts: DomainFacts | None = None
 
     def facts(self) -> DomainFacts:
@@ -92,8 +93,12 @@ class DomainSession:
             UnreachableError, NotPermittedError: as the locator, the host identity and the
                 connection raise them.
         """
-        # A domain's SID and names do not change, so a lost connection does not lose them.
         return self._facts or self._with_connection(lambda _, facts: facts)
+
+    @property
+    def known_facts(self) -> DomainFacts | None:
+        """The domain's facts if it was reached before; what a domain is does not change."""
+        return self._facts
 
     def find(self, account: str) -> GroupManagedServiceAccount:
         """Find an account of this domain; raises as `find_account`."""
@@ -187,7 +192,7 @@ class DomainSession:
         return found
 
     def _logged_on_long_ago(self) -> bool:
-        return self._now() - self._host_identity.log_on().start > _TICKET_IS_NEW
+        return self._logged_on is None or self._now() - self._logged_on > _TICKET_IS_NEW
 
     def _log_on_again(self) -> None:
         with self._lock:
@@ -223,11 +228,11 @@ class DomainSession:
         if self._krb5_conf is not None:
             addresses = [address for dc in self.controllers for address in dc.addresses]
             self._krb5_conf.set_kdcs(self.domain.upper(), addresses)
-        self._host_identity.log_on()
         failure: CredspecError | None = None
         for controller in self.controllers:
+            # Any controller's KDC gives it: if none does, the next controller's name helps no more.
+            ticket = self._host_identity.get_service_ticket(f"ldap/{controller.host}")
             try:
-                self._host_identity.get_service_ticket(f"ldap/{controller.host}")
                 connection = Connection.open(controller, self._transport, ca_file=self._ca_file)
             except CredspecError as error:
                 failure = failure or error
@@ -239,6 +244,7 @@ class DomainSession:
                 failure = failure or error
                 continue
             self._connection, self.controller = connection, controller
+            self._logged_on = ticket.start
             return connection, self._facts
         assert failure is not None  # noqa: S101 - narrows for the type checker
         # Group memberships or keys may have changed since the host's ticket was made.

@@ -31,10 +31,12 @@ class HostIdentity(Protocol):
     def log_on(self) -> Ticket:
         """Make sure the cache holds a ticket that lasts; may block on a KDC."""
 
-    def get_service_ticket(self, service: str) -> None:
-        """Put the ticket of a service, such as ``ldap/HOST``, into the cache; may block on a KDC.
+    def get_service_ticket(self, service: str) -> Ticket:
+        """Put into the cache what a logon at a service, such as ``ldap/HOST``, takes.
 
-        Whoever binds would get it as well, but libsasl stops the whole process while it waits.
+        That is the service's ticket, else a TGT; the one it is tells since when the host's group
+        memberships count. May block on a KDC. Whoever binds with a TGT gets the ticket as well, but
+        libsasl stops the whole process while it waits.
         """
 
     def forget(self) -> None:
@@ -61,7 +63,7 @@ class MachineKeytab:
         self._now = now
         self._lock = threading.Lock()
         self._ticket: Ticket | None = None
-        self._service_ticket_ends: dict[str, datetime] = {}
+        self._service_tickets: dict[str, Ticket] = {}
         self._name: str | None = None
 
     @property
@@ -89,41 +91,55 @@ class MachineKeytab:
             UnreachableError: no KDC answered.
         """
         with self._lock:
-            if self._ticket is None or self._ticket.end - self._now() < _RENEW_BEFORE_END:
-                self._ticket = self._log_on()
-            return self._ticket
+            return self._log_on()
 
-    def get_service_ticket(self, service: str) -> None:
+    def get_service_ticket(self, service: str) -> Ticket:
         """Put a service's ticket into the cache, unless the one at hand still lasts.
 
-        A refusal is left to the logon at the service.
+        It comes by an AS exchange, without a TGT; where the KDC refuses that, a TGT is got.
 
         Raises:
-            UnreachableError: no KDC answered.
+            NotPermittedError, UnreachableError: as `log_on`.
         """
         with self._lock:
-            end = self._service_ticket_ends.get(service)
-            if end is not None and end - self._now() >= _RENEW_BEFORE_END:
-                return
-            try:
-                ticket = ticket_from_keytab(
-                    self.name, self.keytab, into_cache=HOST_CACHE, service=service
-                )
-            except UnreachableError:
-                raise
-            except CredspecError:
-                # Some KDCs may give it for a TGT alone.
-                return
-            self._service_ticket_ends[service] = ticket.end
+            ticket = self._service_tickets.get(service)
+            if ticket is None or not self._lasts(ticket):
+                # Besides an old ticket of the same service, a new one would not be found.
+                if ticket is not None:
+                    self._forget()
+                add = self._ticket is not None or bool(self._service_tickets)
+                try:
+                    ticket = ticket_from_keytab(
+                        self.name, self.keytab, into_cache=HOST_CACHE, add=add, service=service
+                    )
+                except UnreachableError:
+                    raise
+                except CredspecError:
+                    # Some KDCs may give it for a TGT alone; if the key is wrong, this tells.
+                    return self._log_on()
+                self._service_tickets[service] = ticket
+            return ticket
 
     def forget(self) -> None:
-        """Drop the ticket."""
+        """Drop the tickets."""
         with self._lock:
-            self._ticket = None
+            self._forget()
+
+    def _forget(self) -> None:
+        self._ticket = None
+        self._service_tickets.clear()
+
+    def _lasts(self, ticket: Ticket) -> bool:
+        return ticket.end - self._now() >= _RENEW_BEFORE_END
 
     def _log_on(self) -> Ticket:
+        if self._ticket is None or not self._lasts(self._ticket):
+            self._ticket = self._get_tgt()
+        return self._ticket
+
+    def _get_tgt(self) -> Ticket:
         # They go with the cache's former content.
-        self._service_ticket_ends.clear()
+        self._service_tickets.clear()
         try:
             return ticket_from_keytab(self.name, self.keytab, into_cache=HOST_CACHE)
         except NotPermittedError as error:
@@ -241,8 +257,10 @@ class CallersTicket:
         """Return the caller's ticket, without its content."""
         return self._ticket
 
-    def get_service_ticket(self, service: str) -> None:
-        """Do nothing: the bind gets it with the caller's ticket."""
+    def get_service_ticket(self, service: str) -> Ticket:
+        """Return the caller's ticket: the bind gets the service's with it."""
+        del service
+        return self._ticket
 
     def forget(self) -> None:
         """Do nothing: the ticket is the caller's own."""

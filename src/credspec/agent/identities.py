@@ -193,6 +193,9 @@ class Identities:
     async def facts(self, domain: str) -> DomainFacts:
         """Return a domain's facts; raises as `DomainSession.facts`."""
         of_domain = self._domain(domain)
+        known = of_domain.session.known_facts
+        if known is not None:
+            return known
         try:
             facts = await of_domain.run(of_domain.session.facts)
         except CredspecError as error:

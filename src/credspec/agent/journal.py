@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -58,7 +58,9 @@ class LeaseRecord:
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON values."""
-        values = asdict(self) | {"accounts": list(self.accounts)}
+        # Not asdict, which copies every value deeply.
+        values: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
+        values["accounts"] = list(self.accounts)
         for name in _TIMES:
             values[name] = None if values[name] is None else values[name].isoformat()
         return values

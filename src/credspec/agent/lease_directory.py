@@ -27,6 +27,7 @@ USERS: Final = Path("/run/user")
 
 _UNFINISHED: Final = re.compile(r"\.krb5[^/]*\.[0-9a-f]{16}")
 _OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_ESCAPES: Final = {ord(each): f"\\{ord(each):03o}" for each in " \t\n\\"}
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -161,6 +162,19 @@ class LeaseDirectory:
             if os.fstat(fd).st_uid != owner:
                 raise _missing(self.path, f"{part} is not the user's own")
         return fd
+
+
+def mounted_below(
+    directory: Path, *, mounts: Path = Path("/proc/self/mountinfo")
+) -> frozenset[str]:
+    """Return the names in a directory on which something is mounted (proc_pid_mountinfo(5)).
+
+    One look serves all leases.
+    """
+    prefix = os.path.realpath(directory).rstrip("/").translate(_ESCAPES) + "/"
+    lines = mounts.read_text("utf-8", "surrogateescape").split("\n")
+    points = (line.split(" ", 5)[4] for line in lines if line)
+    return frozenset(p.removeprefix(prefix) for p in points if p.startswith(prefix))
 
 
 def is_tmpfs(fd: int) -> bool:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Container
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 from credspec.agent.audit import NOBODY, AuditLog, Caller, shown
-from credspec.agent.container_state import is_there
+from credspec.agent.container_state import ContainerStates
 from credspec.agent.events import Event, emit
 from credspec.agent.identities import Identities, Identity, IdentityName
 from credspec.agent.journal import LEASE_ID, Journal, LeaseRecord
-from credspec.agent.lease_directory import LeaseDirectory
+from credspec.agent.lease_directory import LeaseDirectory, mounted_below
 from credspec.agent.policy import Policy
 from credspec.agent.subordinate_ids import check_owner
 from credspec.directory.account_identity import valid_account_name
@@ -87,6 +87,7 @@ class Leases:
         self._audit = audit
         self._policy = policy or Policy()
         self._now = now
+        self._states = ContainerStates()
         self._records: dict[str, LeaseRecord] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self.granted = 0
@@ -273,6 +274,7 @@ class Leases:
         The containers keep the tickets that they have; nobody is asked until it is their time.
         """
         self._journal.remove_leftovers()
+        mounted = mounted_below(self._leases_directory)
         for record in list(self._journal.records()):
             if isinstance(record, str):
                 emit(Event.JOURNAL_RECORD_UNREADABLE, lease=record)
@@ -281,7 +283,7 @@ class Leases:
                 continue
             self._records[record.lease_id] = record
             span = record.ticket_start, record.ticket_end
-            if not record.ready or None in span or not self._is_alive(record):
+            if not record.ready or None in span or not self._is_alive(record, mounted):
                 self._drop(record.lease_id)
                 emit(Event.LEASE_NOT_ADOPTED, lease=record.lease_id, container=record.container)
                 continue
@@ -301,8 +303,19 @@ class Leases:
 
     async def sweep(self) -> int:
         """Release the leases whose containers are gone without a word; return how many."""
-        gone = [r for r in self.all() if not self._is_alive(r)]
+        mounted = mounted_below(self._leases_directory)
+        gone = []
+        for number, record in enumerate(list(self._records.values())):
+            is_new = self._now() - record.created < _CREATION_TIME
+            if not self._is_alive(record, None if is_new else mounted):
+                gone.append(record)
+            if number % _LEASES_AT_A_TIME == 0:
+                await asyncio.sleep(0)
+        self._states.keep({record.runtime_state for record in self._records.values()})
         for record in gone:
+            # While others were looked at, its container may have been made anew.
+            if self._records.get(record.lease_id) is not record:
+                continue
             emit(Event.LEASE_ABANDONED, lease=record.lease_id, container=record.container)
             await self.release(record.lease_id)
         return len(gone)
@@ -380,18 +393,26 @@ class Leases:
             # A record without a living container is dropped by the next run.
             emit(Event.JOURNAL_UNWRITABLE, lease=lease_id, error=str(error))
 
-    def _is_alive(self, record: LeaseRecord) -> bool:
+    def _is_alive(self, record: LeaseRecord, mounted: Container[str] | None) -> bool:
+        """Return whether a lease's container may live; `mounted` tells what was seen before."""
         # The shim mounts before it asks for a lease, and unmounts even if no agent runs.
         directory = self._directory(record)
-        if not directory.is_there():
+        if record.place is not None:
+            return directory.is_there()
+        if mounted is None or record.user is not None:
+            if not directory.is_there():
+                return False
+        elif record.lease_id not in mounted:
             return False
         if record.runtime_state == str(directory.lock):
             return directory.is_locked()
         is_new = self._now() - record.created < _CREATION_TIME
-        state = Path(record.runtime_state)
-        # What a user's own runtime writes proves nothing to others; nothing runs in a tree.
-        is_plain = record.user is not None or record.place is not None
-        return is_new or (state.is_dir() if is_plain else is_there(state))
+        if is_new:
+            return True
+        # What a user's own runtime writes proves nothing to others.
+        if record.user is not None:
+            return Path(record.runtime_state).is_dir()
+        return self._states.is_there(record.runtime_state)
 
     def _directory(self, record: LeaseRecord) -> LeaseDirectory:
         return LeaseDirectory.of(

@@ -29,6 +29,8 @@ class PolledConnection(BaseLDAPConnection):
     def _evaluate(self, msg_id: int, timeout: float | None = None) -> Any:
         end = None if timeout is None else time.monotonic() + timeout
         step = _FIRST_STEP_SECONDS
+        # Asked at once, bonsai sleeps five milliseconds with Python's lock held.
+        self._wait(step)
         while (result := self.get_result(msg_id)) is None:
             if end is not None and time.monotonic() >= end:
                 raise bonsai.TimeoutError
@@ -37,7 +39,7 @@ class PolledConnection(BaseLDAPConnection):
         return result
 
     def _wait(self, seconds: float) -> None:
-        # While connecting there is a descriptor that never becomes readable, or none.
+        # While connecting there may be none, or one that never becomes readable.
         descriptor = self.fileno()
         if descriptor < 0:
             time.sleep(seconds)

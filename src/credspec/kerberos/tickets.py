@@ -45,13 +45,18 @@ class Ticket:
 
 
 def ticket_from_keytab(
-    principal: str, keytab: Path, *, into_cache: str | None = None, service: str | None = None
+    principal: str,
+    keytab: Path,
+    *,
+    into_cache: str | None = None,
+    add: bool = False,
+    service: str | None = None,
 ) -> Ticket:
     """Get a TGT with the keys of a keytab file, or the ticket of a `service` at once.
 
-    `into_cache` names a credential cache, such as ``MEMORY:host``, that receives the ticket too: a
-    TGT takes the place of what was there, a service's ticket is added. `service` is a service
-    principal of the same realm, such as ``ldap/dc1.example.test``.
+    `into_cache` names a credential cache, such as ``MEMORY:host``, that receives the ticket too, in
+    place of what was there, or with `add` besides it. `service` is a service principal of the same
+    realm, such as ``ldap/dc1.example.test``.
 
     Raises:
         NotPermittedError: the KDC refused, see `kerberos_error`.
@@ -62,7 +67,9 @@ def ticket_from_keytab(
     context = krb5.init_context()
     try:
         keys = krb5.kt_resolve(context, f"FILE:{keytab}".encode())
-        return _as_exchange(context, principal, keys, into_cache=into_cache, service=service)
+        return _as_exchange(
+            context, principal, keys, into_cache=into_cache, add=add, service=service
+        )
     except krb5.Krb5Error as error:
         raise kerberos_error(error, principal) from None
 
@@ -177,6 +184,7 @@ def _as_exchange(
     *,
     enctypes: Iterable[int] = (),
     into_cache: str | None = None,
+    add: bool = False,
     service: str | None = None,
 ) -> Ticket:
     import krb5
@@ -188,10 +196,7 @@ def _as_exchange(
         krb5.get_init_creds_opt_set_etype_list(options, list(enctypes))
     wanted = None if service is None else service.encode()
     credentials = krb5.get_init_creds_keytab(context, name, options, keytab, 0, wanted)
-    if service is not None and into_cache is not None:
-        krb5.cc_store_cred(context, krb5.cc_resolve(context, into_cache.encode()), credentials)
-        into_cache = None
-    return _ticket(context, principal, name, credentials, into_cache)
+    return _ticket(context, principal, name, credentials, into_cache, add=add)
 
 
 def _ticket(
@@ -200,13 +205,16 @@ def _ticket(
     name: krb5.Principal,
     credentials: krb5.Creds,
     into_cache: str | None,
+    *,
+    add: bool = False,
 ) -> Ticket:
     import krb5
 
     _check_clock(principal, credentials.times.authtime)
     if into_cache is not None:
         cache = krb5.cc_resolve(context, into_cache.encode())
-        krb5.cc_initialize(context, cache, name)
+        if not add:
+            krb5.cc_initialize(context, cache, name)
         krb5.cc_store_cred(context, cache, credentials)
     times = credentials.times
     return Ticket(

@@ -14,6 +14,7 @@ import secrets
 import stat
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from credspec.errors import CredspecError, InvalidSpecError
@@ -45,13 +46,19 @@ def load(reference: SpecReference, spec_directory: SpecDirectory) -> CredentialS
     """
     match reference.scheme:
         case "file":
-            return CredentialSpec.from_bytes(spec_directory.read(reference.value))
+            return _parsed(spec_directory.read(reference.value))
         case "raw":
             return CredentialSpec.from_text(reference.value)
         case "registry":
             raise registry_reference()
         case "config":
             raise malformed_reference()
+
+
+@lru_cache(maxsize=256)
+def _parsed(data: bytes) -> CredentialSpec:
+    """Parse a file once as long as it stays the same, however many containers name it."""
+    return CredentialSpec.from_bytes(data)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from credspec.agent.container_state import is_there
+from credspec.agent.container_state import ContainerStates
 
 OWN = os.getpid()
+
+
+def is_there(state: Path, processes: Path) -> bool:
+    return ContainerStates(processes).is_there(str(state))
 
 
 def start_time(pid: int) -> int:
@@ -50,9 +54,9 @@ def test_each_runtimes_own_words(
     state = tmp_path / "state"
     state.mkdir()
     (state / name).write_text(files(OWN, start_time(OWN))[name])
-    assert is_there(state, processes=first_namespace)
+    assert is_there(state, first_namespace)
     (state / name).write_text(files(ended, 1)[name])
-    assert not is_there(state, processes=first_namespace)
+    assert not is_there(state, first_namespace)
 
 
 @pytest.mark.parametrize("name", ["state.json", "status"])
@@ -62,7 +66,7 @@ def test_a_number_that_another_process_has_now(
     state = tmp_path / "state"
     state.mkdir()
     (state / name).write_text(files(OWN, start_time(OWN) - 1)[name])
-    assert not is_there(state, processes=first_namespace)
+    assert not is_there(state, first_namespace)
 
 
 def test_a_process_that_nobody_has_reaped(tmp_path: Path, first_namespace: Path) -> None:
@@ -70,7 +74,7 @@ def test_a_process_that_nobody_has_reaped(tmp_path: Path, first_namespace: Path)
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     (first_namespace / str(process.pid)).symlink_to(f"/proc/{process.pid}")
     (tmp_path / "pidfile").write_text(str(process.pid))
-    assert not is_there(tmp_path, processes=first_namespace)
+    assert not is_there(tmp_path, first_namespace)
     process.wait()
 
 
@@ -83,7 +87,7 @@ def test_what_is_not_understood_is_no_reason(
 ) -> None:
     for name in files(1, 1):
         (tmp_path / name).write_text(content)
-    assert is_there(tmp_path, processes=first_namespace)
+    assert is_there(tmp_path, first_namespace)
 
 
 def test_processes_of_another_namespace_are_unknown(
@@ -92,15 +96,34 @@ def test_processes_of_another_namespace_are_unknown(
     (tmp_path / "pidfile").write_text(str(ended))
     (first_namespace / "self/ns/pid").unlink()
     (first_namespace / "self/ns/pid").symlink_to("pid:[4026532000]")
-    assert is_there(tmp_path, processes=first_namespace)
+    assert is_there(tmp_path, first_namespace)
 
 
 def test_a_process_that_cannot_be_seen_counts(tmp_path: Path, first_namespace: Path) -> None:
     """As for a service with ``ProtectProc=invisible``."""
     (first_namespace / str(OWN)).unlink()
     (tmp_path / "pidfile").write_text(str(OWN))
-    assert is_there(tmp_path, processes=first_namespace)
+    assert is_there(tmp_path, first_namespace)
 
 
 def test_no_directory(tmp_path: Path) -> None:
-    assert not is_there(tmp_path / "nothing")
+    assert not is_there(tmp_path / "nothing", Path("/proc"))
+
+
+def test_a_container_that_was_started_anew(
+    tmp_path: Path, first_namespace: Path, ended: int
+) -> None:
+    """Its directory names another process than when it was looked at before."""
+    states = ContainerStates(first_namespace)
+    process = subprocess.Popen(["sleep", "60"])
+    (first_namespace / str(process.pid)).symlink_to(f"/proc/{process.pid}")
+    (tmp_path / "status").write_text(files(process.pid, start_time(process.pid))["status"])
+    assert states.is_there(str(tmp_path))
+    (tmp_path / "status").write_text(files(OWN, start_time(OWN))["status"])
+    process.kill()
+    process.wait()
+    assert states.is_there(str(tmp_path))
+    (tmp_path / "status").write_text(files(ended, 1)["status"])
+    assert states.is_there(str(tmp_path)), "as long as the process that is known lives"
+    states.keep(())
+    assert not states.is_there(str(tmp_path))

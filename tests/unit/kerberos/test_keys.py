@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import krb5
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,6 +29,13 @@ def test_md4_vectors_of_rfc_1320(message: bytes, digest: str) -> None:
 def test_rc4_key_is_the_nt_hash() -> None:
     key = derive_key(PASSWORD, Enctype.ARCFOUR_HMAC, SALT)
     assert key.value.hex() == "8846f7eaee8fb117ad06bdd830b7586c"
+
+
+@given(st.binary(max_size=300), st.text(max_size=40), st.sampled_from([17, 18]))
+def test_aes_keys_are_those_of_libkrb5(password: bytes, salt: str, enctype: int) -> None:
+    octets = munged_utf8(password)
+    expected = krb5.c_string_to_key(krb5.init_context(), enctype, octets, salt.encode())
+    assert derive_key(password, Enctype(enctype), salt).value == expected.data
 
 
 def test_salt_of_computer_accounts() -> None:
