@@ -397,9 +397,8 @@ class Leases:
         """Return whether a lease's container may live; `mounted` tells what was seen before."""
         # The shim mounts before it asks for a lease, and unmounts even if no agent runs.
         directory = self._directory(record)
-        if record.place is not None:
-            return directory.is_there()
-        if mounted is None or record.user is not None:
+        is_looked_at = record.user is not None or record.place is not None
+        if mounted is None or is_looked_at:
             if not directory.is_there():
                 return False
         elif record.lease_id not in mounted:
@@ -407,7 +406,7 @@ class Leases:
         if record.runtime_state == str(directory.lock):
             return directory.is_locked()
         is_new = self._now() - record.created < _CREATION_TIME
-        if is_new:
+        if is_new or record.place is not None:
             return True
         # What a user's own runtime writes proves nothing to others.
         if record.user is not None:
