@@ -28,7 +28,7 @@ check: .venv/.done
 # Minutes; the fleet alone, whole, takes ten more: make bench HOSTS=10000
 BENCH := PYTHONPATH=tests:tests/engines CREDSPEC_BENCH_HOSTS=$(or $(HOSTS),1000) $(CURDIR)/$(BIN)/python
 bench: install
-	@for part in run leases gateway fleet; do $(BENCH) benchmarks/$$part.py || exit 1; done
+	@for part in run leases gateway grpc_compat fleet; do $(BENCH) benchmarks/$$part.py || exit 1; done
 
 bench-report: install
 	@rm -f build/bench.jsonl; mkdir -p build
