@@ -28,6 +28,10 @@ class HostIdentity(Protocol):
     def domain(self) -> str:
         """The DNS name of the identity's domain."""
 
+    @property
+    def cache(self) -> str | None:
+        """The credential cache with its tickets, None for the process's default one."""
+
     def log_on(self) -> Ticket:
         """Make sure the cache holds a ticket that lasts; may block on a KDC."""
 
@@ -50,6 +54,7 @@ class MachineKeytab:
     """
 
     _any_account: ClassVar[bool] = False
+    cache: str | None = None
 
     def __init__(
         self,
@@ -224,6 +229,8 @@ def _as_unreadable(error: CredspecError, keytab: Path) -> NotPermittedError:
 
 class CallersTicket:
     """The ticket that whoever runs a command has in the default credential cache (kinit)."""
+
+    cache: str | None = None
 
     def __init__(self, ticket: Ticket) -> None:
         self._ticket = ticket

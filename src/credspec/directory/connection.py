@@ -7,11 +7,12 @@ must have ``LDAPSASL_NOCANON`` and ``LDAPSASL_CBINDING`` set before libldap is l
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TypeVar
@@ -67,9 +68,11 @@ class Connection:
         ca_file: Path | None = None,
         seconds: float = _CONNECT_SECONDS,
         anonymous: bool = False,
+        cache: str | None = None,
     ) -> Self:
         """Connect and bind; `anonymous` is good for the rootDSE alone.
 
+        `cache` names the credential cache with the tickets, None stands for the process's own.
         `ca_file` holds the certificate authorities to trust, in PEM; only with LDAPS, default the
         system's.
 
@@ -103,7 +106,8 @@ class Connection:
             # A SASL layer on top of TLS is forbidden; the channel binding ties the two together.
             client.set_sasl_security_properties(max_ssf=0)
         where = f"LDAP {controller.host}:{transport.port}"
-        connection = _guarded(where, lambda: PolledConnection(client).open(seconds))
+        with _tickets_of(cache):
+            connection = _guarded(where, lambda: PolledConnection(client).open(seconds))
         return cls(connection, client)
 
     def search(
@@ -153,6 +157,26 @@ class Connection:
         """Close the connection; never fails."""
         with suppress(Exception):  # a broken connection is closed already
             self._connection.close()
+
+
+@contextmanager
+def _tickets_of(cache: str | None) -> Iterator[None]:
+    """Let GSSAPI take tickets from a cache, in this thread (gss_krb5_ccache_name of MIT krb5)."""
+    if cache is None:
+        yield
+        return
+    _set_cache(cache.encode())
+    try:
+        yield
+    finally:
+        _set_cache(None)
+
+
+def _set_cache(name: bytes | None) -> None:
+    library = ctypes.CDLL("libgssapi_krb5.so.2")
+    minor = ctypes.c_uint32()
+    if library.gss_krb5_ccache_name(ctypes.byref(minor), name, None) != 0:
+        raise CredspecError.of("kerberos", f"GSSAPI error {minor.value}", where="credential cache")
 
 
 def escape(value: str) -> str:

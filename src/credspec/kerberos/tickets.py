@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -74,10 +75,18 @@ def ticket_from_keytab(
         raise kerberos_error(error, principal) from None
 
 
-def ticket_from_password(principal: str, password: str, *, into_cache: str) -> Ticket:
-    """Get a TGT with a password that a person typed.
+def ticket_from_password(
+    principal: str,
+    password: str,
+    *,
+    into_cache: str,
+    add: bool = False,
+    service: str | None = None,
+) -> Ticket:
+    """Get a TGT with a password, or the ticket of a `service` at once.
 
-    `into_cache` names the credential cache that receives the ticket.
+    `into_cache` names the credential cache that receives the ticket, in place of what was there, or
+    with `add` besides it.
 
     Raises:
         NotPermittedError: the KDC refused, see `kerberos_error`; `kdc-password-refused`.
@@ -90,9 +99,13 @@ def ticket_from_password(principal: str, password: str, *, into_cache: str) -> T
         name = krb5.parse_name_flags(context, principal.encode())
         options = krb5.get_init_creds_opt_alloc(context)
         credentials = krb5.get_init_creds_password(
-            context, name, options, password.encode("utf-8", "surrogateescape")
+            context,
+            name,
+            options,
+            password.encode("utf-8", "surrogateescape"),
+            in_tkt_service=None if service is None else service.encode(),
         )
-        return _ticket(context, principal, name, credentials, into_cache)
+        return _ticket(context, principal, name, credentials, into_cache, add=add)
     except krb5.Krb5Error as error:
         translated = kerberos_error(error, principal)
         if translated.code != "kdc-key-refused":
@@ -103,6 +116,15 @@ def ticket_from_password(principal: str, password: str, *, into_cache: str) -> T
             where=f"ticket of {principal}",
             remedy="check the user's name and password",
         ) from None
+
+
+def destroy_cache(name: str) -> None:
+    """Destroy a credential cache; one that is not there is fine."""
+    import krb5
+
+    context = krb5.init_context()
+    with suppress(krb5.Krb5Error):
+        krb5.cc_destroy(context, krb5.cc_resolve(context, name.encode()))
 
 
 def ticket_from_keys(principal: str, keys: Iterable[Key]) -> Ticket:
