@@ -236,6 +236,7 @@ def _identity_json(identities: Identities, identity: Identity) -> dict[str, Any]
     return {
         "account": identity.name.account,
         "domain": identity.name.domain,
+        "logon": identity.name.logon,
         "leases": len(identity.holders),
         "ticket": {
             "principal": ticket.principal if ticket else None,

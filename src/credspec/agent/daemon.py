@@ -20,6 +20,7 @@ from credspec.agent.audit import AuditLog
 from credspec.agent.config import Config
 from credspec.agent.domain_session import DomainSession
 from credspec.agent.events import Event, emit
+from credspec.agent.given_users import GivenUsers
 from credspec.agent.host_identity import HOST_CACHE, HostIdentity, MachineKeytab
 from credspec.agent.identities import Identities, Identity
 from credspec.agent.journal import Journal
@@ -65,17 +66,17 @@ def prepare_process(config: Config) -> bool:
 
 
 @asynccontextmanager
-async def _nothing_beside(_: Leases) -> AsyncIterator[None]:
+async def _nothing_beside(*_: object) -> AsyncIterator[None]:
     yield
 
 
 async def serve(
     config: Config,
-    beside: Callable[[Leases], AbstractAsyncContextManager[None]] = _nothing_beside,
+    beside: Callable[[Leases, GivenUsers], AbstractAsyncContextManager[None]] = _nothing_beside,
 ) -> None:
     """Serve until SIGTERM or SIGINT; leases are kept for the next run to adopt.
 
-    `beside` serves the leases in another way meanwhile.
+    `beside` serves the leases in another way meanwhile, also with users of its own.
 
     Raises:
         UsageError: `agent-running` if another agent has the socket.
@@ -92,8 +93,14 @@ async def serve(
         if leases is not None:
             await leases.renew(identity)
 
+    users = GivenUsers()
     identities = Identities(
-        lambda domain: _open_session(config, host_identity, krb5_conf, domain), renewed
+        lambda domain: _open_session(config, host_identity, krb5_conf, domain),
+        renewed,
+        open_session_as=lambda domain, logon: _open_session(
+            config, users.get(logon), krb5_conf, domain
+        ),
+        left=users.drop,
     )
     leases = Leases(
         identities,
@@ -115,7 +122,7 @@ async def serve(
     try:
         await web.SockSite(runner, listener).start()
         leases.adopt()
-        async with beside(leases):
+        async with beside(leases, users):
             watchdog = asyncio.create_task(keep_watchdog_quiet())
             notify("READY=1", f"STATUS={len(leases.all())} leases adopted")
             emit(Event.AGENT_READY, socket=str(config.agent_socket), leases=len(leases.all()))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
@@ -33,13 +34,21 @@ _spread: Final = random.SystemRandom().uniform
 
 @dataclass(frozen=True, slots=True)
 class IdentityName:
-    """Names an identity: account without ``$`` and domain, both in lower case."""
+    """Names an identity: account without ``$`` and domain, both in lower case.
+
+    `logon` is the user, ``user@domain``, who reads its password; empty for the host itself.
+    """
 
     account: str
     domain: str
+    logon: str = ""
 
     def __str__(self) -> str:
-        return f"{self.account}@{self.domain}"
+        return _as_whom(f"{self.account}@{self.domain}", self.logon)
+
+
+def _as_whom(name: str, logon: str) -> str:
+    return f"{name} as {logon}" if logon else name
 
 
 @dataclass(slots=True)
@@ -139,8 +148,9 @@ class DomainStatus:
 class Identities:
     """All identities of this host.
 
-    `open_session` makes the session of a domain; `renewed` is awaited after each refresh, to give
-    the new ticket to the leases. Clock, sleep and chance can be replaced.
+    `open_session` makes the session of a domain, `open_session_as` that of a domain and a user;
+    `renewed` is awaited after each refresh, to give the new ticket to the leases, and `left` is
+    called with a user of whom nothing is held any more. Clock, sleep and chance can be replaced.
     """
 
     def __init__(
@@ -148,19 +158,24 @@ class Identities:
         open_session: Callable[[str], DomainSession],
         renewed: Callable[[Identity], Awaitable[None]],
         *,
+        open_session_as: Callable[[str, str], DomainSession] | None = None,
+        left: Callable[[str], None] = lambda _: None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         spread: Spread = _spread,
     ) -> None:
         self._open_session = open_session
+        self._open_session_as = open_session_as
         self._renewed = renewed
+        self._left = left
         self._now = now
         self._sleep = sleep
         self._spread = spread
-        self._domains: dict[str, _Domain] = {}
+        self._domains: dict[tuple[str, str], _Domain] = {}
         self._held: dict[IdentityName, Identity] = {}
         self._keytab_holders: defaultdict[IdentityName, set[str]] = defaultdict(set)
         self._acquiring: dict[IdentityName, asyncio.Task[None]] = {}
+        self._using: Counter[str] = Counter()
         self.acquisitions = 0
         self.failures = 0
 
@@ -176,7 +191,7 @@ class Identities:
         """Return how the domains do that were asked so far, by name."""
         return [
             DomainStatus(
-                domain=name,
+                domain=_as_whom(*name),
                 controller=domain.session.controller.host if domain.session.controller else None,
                 latency=domain.session.latency,
                 outage_since=domain.outage_since,
@@ -187,12 +202,12 @@ class Identities:
 
     def refresh_at(self, name: IdentityName) -> datetime | None:
         """Return when an identity is to be acquired again, None while that is under way."""
-        domain = self._domains.get(name.domain)
+        domain = self._domains.get((name.domain, name.logon))
         return None if domain is None else domain.schedule.planned(name)
 
-    async def facts(self, domain: str) -> DomainFacts:
+    async def facts(self, domain: str, logon: str = "") -> DomainFacts:
         """Return a domain's facts; raises as `DomainSession.facts`."""
-        of_domain = self._domain(domain)
+        of_domain = self._domain(domain, logon)
         known = of_domain.session.known_facts
         if known is not None:
             return known
@@ -256,7 +271,7 @@ class Identities:
 
         Nobody is asked now: it is acquired again in its turn, or at once if a ticket is missing.
         """
-        domain = self._domain(name.domain)
+        domain = self._domain(name.domain, name.logon)
         identity = self._held.get(name)
         if identity is None:
             identity = self._held[name] = Identity(name, start, end)
@@ -305,11 +320,50 @@ class Identities:
     def _drop_unheld(self, identity: Identity) -> None:
         if identity.holders or self._held.get(identity.name) is not identity:
             return
-        domain = self._domain(identity.name.domain)
-        domain.schedule.remove(identity.name)
+        name = identity.name
+        domain = self._domain(name.domain, name.logon)
+        domain.schedule.remove(name)
         domain.changed.set()
-        del self._held[identity.name]
-        emit(Event.IDENTITY_DROPPED, identity=str(identity.name))
+        del self._held[name]
+        emit(Event.IDENTITY_DROPPED, identity=str(name))
+        self.leave(name.logon)
+
+    async def refresh(self, name: IdentityName) -> None:
+        """Acquire a held identity now, and give its ticket to its leases.
+
+        Raises:
+            CredspecError: of the step that failed; what was held stays.
+        """
+        identity = self._held.get(name)
+        if identity is None:
+            return
+        domain = self._domain(name.domain, name.logon)
+        acquired, addresses = await self._acquire(domain, name)
+        if self._held.get(name) is identity:
+            await self._replace(domain, identity, acquired, addresses)
+            domain.changed.set()
+
+    @contextmanager
+    def using(self, logon: str) -> Iterator[None]:
+        """Keep what is opened for a user, and its password, at least while the block runs."""
+        self._using[logon] += 1
+        try:
+            yield
+        finally:
+            self._using[logon] -= 1
+            self.leave(logon)
+
+    def leave(self, logon: str) -> None:
+        """Close what was opened for a user, if nothing is held of it and nobody needs it."""
+        in_use = (*self._held, *self._acquiring)
+        if not logon or self._using[logon] or any(name.logon == logon for name in in_use):
+            return
+        for key in [key for key in self._domains if key[1] == logon]:
+            domain = self._domains.pop(key)
+            for task in domain.tasks():
+                task.cancel()
+            domain.close()
+        self._left(logon)
 
     async def close(self) -> None:
         """Stop all refreshing and close all connections."""
@@ -322,16 +376,23 @@ class Identities:
         for domain in self._domains.values():
             domain.close()
 
-    def _domain(self, domain: str) -> _Domain:
-        name = valid_domain(domain)
-        if name not in self._domains:
-            made = self._domains[name] = _Domain(self._open_session(name), self._spread)
+    def _domain(self, domain: str, logon: str) -> _Domain:
+        key = valid_domain(domain), logon
+        if key not in self._domains:
+            made = self._domains[key] = _Domain(self._session(*key), self._spread)
             made.keeper = asyncio.create_task(self._keep_fresh(made))
-        return self._domains[name]
+        return self._domains[key]
+
+    def _session(self, domain: str, logon: str) -> DomainSession:
+        if not logon:
+            return self._open_session(domain)
+        if self._open_session_as is None:
+            raise ValueError("no logons of users here")
+        return self._open_session_as(domain, logon)
 
     async def _acquire_wanted(self, name: IdentityName) -> None:
         """Acquire an identity that somebody waits for."""
-        domain = self._domain(name.domain)
+        domain = self._domain(name.domain, name.logon)
         acquired, addresses = await self._acquire(domain, name)
         identity = self._held.get(name)
         if identity is None:

@@ -35,7 +35,8 @@ class LeaseRecord:
     the container was given its tickets, `ticket_start` and `ticket_end` from when to when all of
     them are good. `mode` is that of the files; with `keytab` there is one of all accounts, and
     `keytab_due` tells when it must be made anew. `place` is the directory of a lease that has its
-    files in a tree of others.
+    files in a tree of others; `logon` is the user, ``user@domain``, who reads the passwords in the
+    host's stead, empty for none.
     """
 
     lease_id: str
@@ -55,6 +56,7 @@ class LeaseRecord:
     keytab: bool = False
     keytab_due: datetime | None = None
     place: str | None = None
+    logon: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON values."""

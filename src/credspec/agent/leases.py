@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Container
+from collections.abc import AsyncIterator, Callable, Container, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -38,6 +38,7 @@ from credspec.spec.spec_directory import SpecDirectory, load
 # A container that is being made has no runtime state yet; after this it must have.
 _CREATION_TIME: Final = timedelta(minutes=2)
 _LEASES_AT_A_TIME: Final = 20
+_REFRESHES_AT_A_TIME: Final = 8
 _USER_SECONDS: Final = 10.0
 
 
@@ -58,6 +59,7 @@ class LeaseRequest:
     mode: int = 0o600
     keytab: bool = False
     place: str | None = None
+    logon: str = ""
     caller: Caller = NOBODY
 
     @property
@@ -161,7 +163,7 @@ class Leases:
         self._policy.check_accounts(accounts, spec.domain)
         if request.keytab:
             self._policy.check_keytabs(accounts, spec.domain)
-        facts = await self._identities.facts(spec.domain)
+        facts = await self._identities.facts(spec.domain, request.logon)
         _check_same_domain(spec, facts)
         record = LeaseRecord(
             lease_id=request.lease_id,
@@ -173,6 +175,7 @@ class Leases:
             keytab=request.keytab,
             user=request.user,
             place=request.place,
+            logon=request.logon,
             domain=facts.dns_name,
             default_account=valid_account_name(spec.default_account),
             accounts=accounts,
@@ -193,6 +196,7 @@ class Leases:
                 domain=record.domain,
                 accounts=list(record.accounts),
                 **({"keytab": True} if record.keytab else {}),
+                **({"logon": record.logon} if record.logon else {}),
             )
         except BaseException:
             self._drop(record.lease_id)
@@ -226,6 +230,64 @@ class Leases:
                 errors=[problem.code for problem in error.problems],
             )
 
+    def using(self, logon: str) -> contextlib.AbstractContextManager[None]:
+        """Keep a user and its password at least while the block runs."""
+        return self._identities.using(logon)
+
+    async def log_on_as(self, lease_id: str, logon: str, caller: Caller) -> None:
+        """Let another user read a lease's passwords from now on, the first time at once.
+
+        Raises:
+            NotFoundError: `lease-not-found`.
+            NotPermittedError: `lease-not-yours`.
+            CredspecError: of the step that failed; the lease then stays as it was.
+        """
+        async with self._locked(_valid_id(lease_id)):
+            before = self.get(lease_id)
+            if not _may_change(before, caller):
+                raise _not_yours(lease_id)
+            if logon == before.logon:
+                return
+            after = replace(before, logon=logon)
+            try:
+                await self._hold_all(after)
+                self._give(after)
+            except BaseException:
+                self._let_go(after)
+                self._records[lease_id] = before
+                raise
+            self._let_go(before)
+            self._audit.write(
+                Event.LEASE_GRANTED,
+                caller,
+                decision="granted",
+                lease=lease_id,
+                container=after.container,
+                domain=after.domain,
+                accounts=list(after.accounts),
+                logon=logon,
+            )
+
+    async def refresh(self, lease_ids: Iterable[str]) -> list[CredspecError]:
+        """Acquire the identities of some leases now, each once; return what failed."""
+        records = [self._records[i] for i in lease_ids if i in self._records]
+        names = list(dict.fromkeys(name for record in records for name in _names(record)))
+        failures: list[CredspecError] = []
+        for first in range(0, len(names), _REFRESHES_AT_A_TIME):
+            some = names[first : first + _REFRESHES_AT_A_TIME]
+            for found in await asyncio.gather(
+                *map(self._identities.refresh, some), return_exceptions=True
+            ):
+                if isinstance(found, CredspecError):
+                    failures.append(found)
+                elif found is not None:
+                    raise found
+        return failures
+
+    def _let_go(self, record: LeaseRecord) -> None:
+        for name in _names(record):
+            self._identities.release(name, record.lease_id)
+
     async def release(self, lease_id: str, caller: Caller = NOBODY) -> None:
         """Release a lease and wipe its tickets; one that does not exist is fine.
 
@@ -237,7 +299,7 @@ class Leases:
             record = self._records.get(lease_id)
             if record is None:
                 return
-            if caller.uid not in {NOBODY.uid, 0, os.geteuid(), record.user}:
+            if not _may_change(record, caller):
                 raise _not_yours(lease_id)
             self._drop(lease_id)
             emit(Event.LEASE_RELEASED, lease=lease_id, container=record.container)
@@ -382,8 +444,7 @@ class Leases:
         record = self._records.pop(lease_id, None)
         if record is not None:
             self._directory(record).wipe()
-            for name in _names(record):
-                self._identities.release(name, lease_id)
+            self._let_go(record)
         self._forget(lease_id)
 
     def _forget(self, lease_id: str) -> None:
@@ -460,8 +521,15 @@ def _check_same_domain(spec: CredentialSpec, facts: DomainFacts) -> None:
 
 def _names(record: LeaseRecord) -> tuple[IdentityName, ...]:
     return tuple(
-        dict.fromkeys(IdentityName(a.lower(), record.domain.lower()) for a in record.accounts)
+        dict.fromkeys(
+            IdentityName(account.lower(), record.domain.lower(), record.logon)
+            for account in record.accounts
+        )
     )
+
+
+def _may_change(record: LeaseRecord, caller: Caller) -> bool:
+    return caller.uid in {NOBODY.uid, 0, os.geteuid(), record.user}
 
 
 def _not_yours(lease_id: str) -> NotPermittedError:

@@ -73,10 +73,12 @@ def _moments(
     name: str, text: str, held: list[Identity], of: Callable[[Identity], datetime | None]
 ) -> Metric:
     family = GaugeMetricFamily(
-        f"{name}_seconds", f"{text}, in seconds since 1970.", labels=["account", "domain"]
+        f"{name}_seconds", f"{text}, in seconds since 1970.", labels=["account", "domain", "logon"]
     )
     for identity in held:
         moment = of(identity)
         if moment is not None:
-            family.add_metric([identity.name.account, identity.name.domain], moment.timestamp())
+            of_whom = identity.name
+            labels = [of_whom.account, of_whom.domain, of_whom.logon]
+            family.add_metric(labels, moment.timestamp())
     return family

@@ -75,10 +75,12 @@ _SCHEMAS: Final[dict[str, Any]] = {
         keytab={"type": "boolean"},
         keytab_due=_TIME_OR_NULL,
         place=_TEXT_OR_NULL,
+        logon={"type": "string"},
     ),
     "Identity": _object(
         account={"type": "string"},
         domain={"type": "string"},
+        logon={"type": "string"},
         leases={"type": "integer"},
         ticket=_object(
             principal=_TEXT_OR_NULL,

@@ -15,6 +15,7 @@ from credspec.cli.help_text import examples
 
 if TYPE_CHECKING:
     from credspec.agent.config import Config
+    from credspec.agent.given_users import GivenUsers
     from credspec.agent.leases import Leases
 
 
@@ -59,8 +60,8 @@ def agent(config_path: Path | None, grpc_socket: Path | None) -> None:
 
 def _compatible_service(
     path: Path, config: Config
-) -> Callable[[Leases], AbstractAsyncContextManager[None]]:
+) -> Callable[[Leases, GivenUsers], AbstractAsyncContextManager[None]]:
     from credspec.runtimes.credentials_fetcher import server
 
     server.check(config)
-    return lambda leases: server.serving(path.absolute(), config, leases)
+    return lambda leases, users: server.serving(path.absolute(), config, leases, users)

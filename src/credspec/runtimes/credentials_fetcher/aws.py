@@ -18,9 +18,9 @@ from credspec.errors import (
 )
 from credspec.runtimes.credentials_fetcher.requests import (
     AwsAccess,
-    GivenUser,
     Refusal,
     SpecLocation,
+    UserPassword,
     WantedTicket,
     first_account,
     given_user,
@@ -79,7 +79,7 @@ def fetch_spec(access: AwsAccess, location: SpecLocation) -> WantedTicket:
         return first_account(spec, location.name, location.arn)
 
 
-def fetch_user(access: AwsAccess, ticket: WantedTicket) -> tuple[GivenUser, str]:
+def fetch_user(access: AwsAccess, ticket: WantedTicket) -> tuple[UserPassword, str]:
     """Fetch whom a spec says to log on as; return that and the ARN of the secret.
 
     Raises:
@@ -87,11 +87,19 @@ def fetch_user(access: AwsAccess, ticket: WantedTicket) -> tuple[GivenUser, str]
     """
     with refused_as(Refusal.SPEC_FIELDS):
         arn = _secret_arn(ticket.spec)
+    return fetch_secret(access, arn, ticket.domain), arn
+
+
+def fetch_secret(access: AwsAccess, arn: str, domain: str) -> UserPassword:
+    """Fetch a secret; without a domain in it, the user is of `domain`.
+
+    Raises:
+        RefusedCallError: with the `Refusal` of what is wrong.
+    """
     with refused_as(Refusal.SECRET_NOT_FETCHED):
         found = _asked(access, "secretsmanager", "get_secret_value", arn, SecretId=arn)
         values = _secret(found.get("SecretString"), arn)
-    user = given_user(values["name"], values["password"], values["domain"] or ticket.domain)
-    return user, arn
+    return given_user(values["name"], values["password"], values["domain"] or domain)
 
 
 def _secret_arn(spec: CredentialSpec) -> str:

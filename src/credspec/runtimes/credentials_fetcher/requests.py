@@ -99,7 +99,7 @@ class WantedTicket:
 
 
 @dataclass(frozen=True, slots=True)
-class GivenUser:
+class UserPassword:
     """Whom to log on as, for one or more leases. Never shows its password."""
 
     name: str
@@ -107,7 +107,8 @@ class GivenUser:
     password: str = field(repr=False)
 
     def __str__(self) -> str:
-        return f"{self.name}@{self.domain}"
+        """Return the user as a logon is called, ``user@domain`` in lower case."""
+        return f"{self.name}@{self.domain}".lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +181,7 @@ def duplicate(name: str) -> RefusedCallError:
     )
 
 
-def given_user(name: str, password: str, domain: str) -> GivenUser:
+def given_user(name: str, password: str, domain: str) -> UserPassword:
     """Check a user that comes with a request.
 
     Raises:
@@ -193,10 +194,10 @@ def given_user(name: str, password: str, domain: str) -> GivenUser:
         if "\0" in password:
             raise UsageError.of("password-invalid", "it holds a null character", where="/password")
     with refused_as(Refusal.DOMAIN_OR_USER):
-        return GivenUser(_user(name), _domain(domain), password)
+        return UserPassword(_user(name), _domain(domain), password)
 
 
-def renewed_user(name: str, password: str, domain: str) -> tuple[str, GivenUser]:
+def renewed_user(name: str, password: str, domain: str) -> tuple[str, UserPassword]:
     """Check a user of a renewal, which may be ``OLD:NEW``; return whom to look for, and the user.
 
     Raises:

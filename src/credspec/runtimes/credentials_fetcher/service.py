@@ -10,15 +10,29 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from credspec.agent.audit import Caller
 from credspec.agent.config import FetcherConfig
 from credspec.agent.events import Event, emit
+from credspec.agent.given_users import GivenUsers
 from credspec.agent.leases import LeaseRequest, Leases
-from credspec.errors import CredspecError, InvalidSpecError, internal_error
+from credspec.errors import (
+    CredspecError,
+    InvalidSpecError,
+    NotFoundError,
+    NotPermittedError,
+    UnreachableError,
+    UsageError,
+    internal_error,
+)
+from credspec.runtimes.credentials_fetcher import aws
 from credspec.runtimes.credentials_fetcher import credentialsfetcher_pb2 as wire
 from credspec.runtimes.credentials_fetcher.connections import caller_of
 from credspec.runtimes.credentials_fetcher.lease_tree import LeaseTree
@@ -28,13 +42,22 @@ from credspec.runtimes.credentials_fetcher.metadata import (
     read_metadata,
 )
 from credspec.runtimes.credentials_fetcher.requests import (
+    AwsAccess,
     Refusal,
     RefusedCallError,
+    SpecLocation,
+    UserPassword,
     WantedTicket,
+    aws_access,
+    given_user,
     read_specs,
+    refused_as,
+    renewed_user,
+    spec_locations,
     valid_lease_id,
     why_no_ticket,
 )
+from credspec.spec.document import CredentialSpec
 
 if TYPE_CHECKING:
     import grpc
@@ -44,20 +67,31 @@ if TYPE_CHECKING:
 NAME: Final = "credentialsfetcher.CredentialsFetcherService"
 CACHE: Final = "krb5cc"
 _LEASE_ID_BYTES: Final = 10
+_BLOCKING_SECONDS: Final = 60.0
+_THREADS: Final = 16
 _DEADLINE_SECONDS: Final = 120.0
 # Answered later than this before its own deadline, a caller might never learn of its lease.
 _ANSWER_SECONDS: Final = 0.1
 
 
+_T = TypeVar("_T")
+_Q = TypeVar("_Q")
+_Wanted: TypeAlias = tuple[WantedTicket, UserPassword | None, str]  # and the ARN of a secret
+
+
 class Service:
     """The calls, for those whom the configuration lets call."""
 
-    def __init__(self, leases: Leases, tree: LeaseTree, config: FetcherConfig) -> None:
+    def __init__(
+        self, leases: Leases, users: GivenUsers, tree: LeaseTree, config: FetcherConfig
+    ) -> None:
         self._leases = leases
+        self._users = users
         self._tree = tree
         self._config = config
         self._tickets: dict[str, list[TicketEntry]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="fetcher")
 
     def may_call(self, uid: int) -> bool:
         """Return whether a user may call at all."""
@@ -95,6 +129,18 @@ class Service:
 
         calls: tuple[tuple[str, type[Message], Any], ...] = (
             ("AddKerberosLease", wire.CreateKerberosLeaseRequest, self._add),
+            (
+                "AddNonDomainJoinedKerberosLease",
+                wire.CreateNonDomainJoinedKerberosLeaseRequest,
+                self._add_with_user,
+            ),
+            (
+                "RenewNonDomainJoinedKerberosLease",
+                wire.RenewNonDomainJoinedKerberosLeaseRequest,
+                self._renew_with_user,
+            ),
+            ("AddKerberosArnLease", wire.KerberosArnLeaseRequest, self._add_by_arn),
+            ("RenewKerberosArnLease", wire.RenewKerberosArnLeaseRequest, self._renew_by_arn),
             ("DeleteKerberosLease", wire.DeleteKerberosLeaseRequest, self._delete),
             ("HealthCheck", wire.HealthCheckRequest, self._health),
         )
@@ -157,14 +203,175 @@ class Service:
     async def _add(self, request: wire.CreateKerberosLeaseRequest, caller: Caller) -> Message:
         wanted = read_specs(request.credspec_contents)
         lease = secrets.token_hex(_LEASE_ID_BYTES)
-        entries = await self._make(lease, wanted, caller)
+        entries = await self._make(lease, [(ticket, None, "") for ticket in wanted], caller)
         return wire.CreateKerberosLeaseResponse(
             lease_id=lease, created_kerberos_file_paths=map(_directory, entries)
         )
 
+    async def _add_with_user(
+        self, request: wire.CreateNonDomainJoinedKerberosLeaseRequest, caller: Caller
+    ) -> Message:
+        user = given_user(request.username, request.password, request.domain)
+        wanted = read_specs(request.credspec_contents)
+        lease = secrets.token_hex(_LEASE_ID_BYTES)
+        async with self._logged_on([user]):
+            entries = await self._make(lease, [(ticket, user, "") for ticket in wanted], caller)
+        return wire.CreateNonDomainJoinedKerberosLeaseResponse(
+            lease_id=lease, created_kerberos_file_paths=map(_directory, entries)
+        )
+
+    async def _renew_with_user(
+        self, request: wire.RenewNonDomainJoinedKerberosLeaseRequest, caller: Caller
+    ) -> Message:
+        old, user = renewed_user(request.username, request.password, request.domain)
+        entries = self._entries_of({old, user.name}, user.domain, caller)
+        if not entries:
+            raise _nothing_renewed(f"no lease of user {old}@{user.domain}", user)
+        async with self._logged_on([user]):
+            failures = await self._renew([(lease, entry, user) for lease, entry in entries], caller)
+        if failures:
+            raise RefusedCallError(Refusal.ACCOUNT_TICKET, _joined(failures))
+        return wire.RenewNonDomainJoinedKerberosLeaseResponse(
+            renewed_kerberos_file_paths=[entry.file for _, entry in entries]
+        )
+
+    async def _add_by_arn(self, request: wire.KerberosArnLeaseRequest, caller: Caller) -> Message:
+        access = aws_access(
+            request.access_key_id,
+            request.secret_access_key,
+            request.session_token,
+            request.region,
+        )
+        with refused_as(Refusal.ARN_EMPTY):
+            if not request.credspec_arns:
+                raise UsageError.of("arns-number", "no ARN", where="/credspec_arns")
+        locations = spec_locations(request.credspec_arns)
+        wanted = await self._in_thread(lambda: _in_time(partial(_fetched, access), locations))
+        lease = locations[0].task
+        async with self._logged_on([user for _, user, _ in wanted]):
+            entries = await self._make(lease, wanted, caller)
+        return wire.CreateKerberosArnLeaseResponse(
+            lease_id=lease,
+            krb_ticket_response_map=[
+                wire.KerberosTicketArnResponse(
+                    credspec_arns=entry.spec_arn, created_kerberos_file_paths=_directory(entry)
+                )
+                for entry in entries
+            ],
+        )
+
+    async def _renew_by_arn(
+        self, request: wire.RenewKerberosArnLeaseRequest, caller: Caller
+    ) -> Message:
+        access = aws_access(
+            request.access_key_id,
+            request.secret_access_key,
+            request.session_token,
+            request.region,
+        )
+        entries = [pair for pair in self._all_entries(caller) if pair[1].secret_arn]
+        asked = list({(entry.secret_arn, entry.domain) for _, entry in entries})
+        fetched = await self._in_thread(lambda: _in_time(partial(_secret_or_why, access), asked))
+        answers = dict(zip((arn for arn, _ in asked), fetched, strict=True))
+        failures = [found.error for found in fetched if isinstance(found, RefusedCallError)]
+        users = {arn: user for arn, user in answers.items() if isinstance(user, UserPassword)}
+        async with self._logged_on(users.values(), failures) as accepted:
+            renewed = [
+                (lease, entry, users[entry.secret_arn])
+                for lease, entry in entries
+                if users.get(entry.secret_arn) in accepted
+            ]
+            failures += await self._renew(renewed, caller)
+        if failures:
+            raise RefusedCallError(Refusal.ACCOUNT_TICKET, _joined(failures))
+        return wire.RenewKerberosArnLeaseResponse(status="successful")
+
+    async def _in_thread(self, call: Callable[[], _T]) -> _T:
+        """Run what blocks, in threads of our own; at its deadline it is given up."""
+        try:
+            async with asyncio.timeout(_BLOCKING_SECONDS):
+                return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        except TimeoutError:
+            raise _too_late() from None
+
+    @asynccontextmanager
+    async def _logged_on(
+        self, users: Iterable[UserPassword], failures: list[CredspecError] | None = None
+    ) -> AsyncIterator[set[UserPassword]]:
+        """Take the passwords of users, each once, and yield those that the domain accepts.
+
+        A wrong one replaces no right one; it is among the `failures`, or without these fails the
+        call.
+        """
+        accepted: set[UserPassword] = set()
+        with ExitStack() as stack:
+            for user in dict.fromkeys(users):
+                stack.enter_context(self._leases.using(str(user)))
+                try:
+                    await self._in_thread(partial(self._users.check, str(user), user.password))
+                except CredspecError as error:
+                    if failures is None:
+                        raise RefusedCallError(Refusal.USER_TICKET, error) from None
+                    failures.append(error)
+                else:
+                    accepted.add(user)
+            yield accepted
+
+    def _all_entries(self, caller: Caller) -> list[tuple[str, TicketEntry]]:
+        """Return all tickets that a caller may change, with their leases."""
+        owners = {r.lease_id: r.user for r in self._leases.all() if r.place is not None}
+        return [
+            (lease, entry)
+            for lease, entries in self._tickets.items()
+            for entry in entries
+            if caller.uid in {0, owners.get(_own_id(lease, _name(entry)))}
+        ]
+
+    def _check_owner(self, lease: str, caller: Caller) -> None:
+        mine = {entry.file for of, entry in self._all_entries(caller) if of == lease}
+        if any(entry.file not in mine for entry in self._tickets.get(lease, ())):
+            raise NotPermittedError.of(
+                "lease-not-yours", "another user has this lease", where=lease
+            )
+
+    def _entries_of(
+        self, names: set[str], domain: str, caller: Caller
+    ) -> list[tuple[str, TicketEntry]]:
+        wanted = {name.lower() for name in names}
+        return [
+            (lease, entry)
+            for lease, entry in self._all_entries(caller)
+            if entry.user.lower() in wanted and entry.user_domain == domain
+        ]
+
+    async def _renew(
+        self, entries: Sequence[tuple[str, TicketEntry, UserPassword]], caller: Caller
+    ) -> list[CredspecError]:
+        """Renew tickets as the users given with them; return what failed."""
+        same = [(lease, entry) for lease, entry, user in entries if entry.logon == str(user)]
+        failures = await self._leases.refresh(_own_id(lease, _name(e)) for lease, e in same)
+        for lease, entry, user in entries:
+            if entry.logon == str(user):
+                continue
+            async with self._locked(lease):
+                present = self._tickets.get(lease, [])
+                if entry not in present:
+                    continue  # it has ended meanwhile
+                try:
+                    own = _own_id(lease, _name(entry))
+                    await self._leases.log_on_as(own, str(user), caller)
+                    after = replace(entry, user=user.name, user_domain=user.domain)
+                    self._tickets[lease] = [after if e == entry else e for e in present]
+                    text = metadata_text(self._tickets[lease])
+                    self._tree.write_metadata(lease, text.encode())
+                except CredspecError as error:
+                    failures.append(error)
+        return failures
+
     async def _delete(self, request: wire.DeleteKerberosLeaseRequest, caller: Caller) -> Message:
         lease = valid_lease_id(request.lease_id)
         async with self._locked(lease):
+            self._check_owner(lease, caller)
             entries = self._tickets.get(lease, [])
             await asyncio.shield(self._release(lease, entries, caller))
         return wire.DeleteKerberosLeaseResponse(
@@ -172,11 +379,12 @@ class Service:
         )
 
     async def _make(
-        self, lease: str, wanted: Sequence[WantedTicket], caller: Caller
+        self, lease: str, wanted: Sequence[_Wanted], caller: Caller
     ) -> list[TicketEntry]:
         """Make the tickets of a lease, all of them or none."""
         async with self._locked(lease):
-            made = [self._entry(lease, ticket) for ticket in wanted]
+            self._check_owner(lease, caller)
+            made = [self._entry(lease, *each) for each in wanted]
             try:
                 await self._make_each(lease, wanted, caller)
                 present = [e for e in self._tickets.get(lease, []) if e.file not in _files(made)]
@@ -188,8 +396,8 @@ class Service:
             self._tickets[lease] = [*present, *made]
             return made
 
-    async def _make_each(self, lease: str, wanted: Sequence[WantedTicket], caller: Caller) -> None:
-        requests = [self._request(lease, ticket, caller) for ticket in wanted]
+    async def _make_each(self, lease: str, wanted: Sequence[_Wanted], caller: Caller) -> None:
+        requests = [self._request(lease, ticket, user, caller) for ticket, user, _ in wanted]
         results = await asyncio.gather(*map(self._leases.make, requests), return_exceptions=True)
         failures = [result for result in results if isinstance(result, BaseException)]
         for failure in failures:
@@ -199,29 +407,39 @@ class Service:
         if problems:
             first = failures[0]
             assert isinstance(first, CredspecError)  # noqa: S101 - narrows for the type checker
+            has_user = any(user is not None for _, user, _ in wanted)
             error = type(first)(*dict.fromkeys(problems))
-            raise RefusedCallError(why_no_ticket(first, has_user=False), error)
+            raise RefusedCallError(why_no_ticket(first, has_user=has_user), error)
 
-    def _request(self, lease: str, ticket: WantedTicket, caller: Caller) -> LeaseRequest:
+    def _request(
+        self, lease: str, ticket: WantedTicket, user: UserPassword | None, caller: Caller
+    ) -> LeaseRequest:
         place = str(self._tree.make(lease, ticket.name))
+        spec = ticket.spec if user is None else _without_host_account(ticket.spec)
         return LeaseRequest(
             lease_id=_own_id(lease, ticket.name),
-            spec=f"raw://{ticket.spec.to_text(compact=True)}",
+            spec=f"raw://{spec.to_text(compact=True)}",
             container=f"{lease}/{ticket.name}",
             runtime_state=place,
             uid=self._config.uid,
             gid=self._config.gid,
             mode=self._config.mode,
             place=place,
+            logon="" if user is None else str(user),
             caller=caller,
         )
 
-    def _entry(self, lease: str, ticket: WantedTicket) -> TicketEntry:
+    def _entry(
+        self, lease: str, ticket: WantedTicket, user: UserPassword | None, secret_arn: str
+    ) -> TicketEntry:
         return TicketEntry(
             file=str(self._tree.path(lease, ticket.name) / CACHE),
             account=ticket.spec.default_account,
             domain=ticket.domain,
+            user="" if user is None else user.name,
+            user_domain="" if user is None else user.domain,
             spec_arn=ticket.spec_arn,
+            secret_arn=secret_arn,
         )
 
     async def _release(self, lease: str, entries: Sequence[TicketEntry], caller: Caller) -> None:
@@ -269,6 +487,53 @@ def _unreadable() -> RefusedCallError:
             where="request",
             expected="fields of the published types, with text in UTF-8",
         ),
+    )
+
+
+def _without_host_account(spec: CredentialSpec) -> CredentialSpec:
+    """Return a spec that does not say how to log on, since the call did."""
+    directory = replace(spec.active_directory_config, host_account_config=None)
+    return replace(spec, active_directory_config=directory)
+
+
+def _fetched(access: AwsAccess, location: SpecLocation) -> tuple[WantedTicket, UserPassword, str]:
+    ticket = aws.fetch_spec(access, location)
+    user, arn = aws.fetch_user(access, ticket)
+    return ticket, user, arn
+
+
+def _secret_or_why(access: AwsAccess, asked: tuple[str, str]) -> UserPassword | RefusedCallError:
+    try:
+        return aws.fetch_secret(access, *asked)
+    except RefusedCallError as refused:
+        return refused
+
+
+def _in_time(fetch: Callable[[_Q], _T], questions: Sequence[_Q]) -> list[_T]:
+    """Fetch one after another, but none after the deadline: nobody would wait for it."""
+    end = time.monotonic() + _BLOCKING_SECONDS
+    found = []
+    for question in questions:
+        if time.monotonic() > end:
+            raise _too_late()
+        found.append(fetch(question))
+    return found
+
+
+def _too_late() -> UnreachableError:
+    return UnreachableError.of(
+        "fetch-timeout", f"no answer within {_BLOCKING_SECONDS:.0f} s", where="request"
+    )
+
+
+def _joined(errors: Sequence[CredspecError]) -> CredspecError:
+    return type(errors[0])(*dict.fromkeys(p for error in errors for p in error.problems))
+
+
+def _nothing_renewed(found: str, user: UserPassword) -> RefusedCallError:
+    return RefusedCallError(
+        Refusal.NOTHING_RENEWED,
+        NotFoundError.of("lease-not-found", found, where=f"user {user}"),
     )
 
 
