@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
 import socket
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import grpc
+import peer_client
 import pytest
 from agent_process import as_user
 from fetcher_agent import FetcherAgent
@@ -259,3 +265,86 @@ def test_users_of_this_host_may_not_call(agent: FetcherAgent) -> None:
     agent.socket.chmod(0o600)
     assert shown.stdout.strip() == "b''" or "reset" in shown.stderr.lower(), shown.stderr
     assert "caller-refused" in agent.log.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["ended", "killed"])
+def test_an_end_amid_calls(agent: FetcherAgent, number: signal.Signals) -> None:
+    specs = [agent.document(f"WebApp0{number}") for number in (1, 2, 3)]
+
+    def caller(_: int) -> None:
+        client = PeerClient(agent.socket)
+        with suppress(grpc.RpcError):
+            for _ in range(100):
+                made = client.call("AddKerberosLease", seconds=20, credspec_contents=specs)
+                if int(made.lease_id[0], 16) % 2:
+                    client.call("DeleteKerberosLease", seconds=20, lease_id=made.lease_id)
+        client.close()
+
+    with ThreadPoolExecutor(6) as pool:
+        calls = [pool.submit(caller, each) for each in range(6)]
+        time.sleep(0.7)
+        agent.end(number)
+        for call in calls:
+            call.result()
+    agent.start()
+    # Whole leases are there, or nothing of them.
+    leases = [path.name for path in agent.tree.iterdir()]
+    assert leases
+    names = {f"WebApp0{number}" for number in (1, 2, 3)}
+    for lease in leases:
+        found = {path.name for path in (agent.tree / lease).iterdir()}
+        assert found == names | {f"{lease}_metadata.json"}
+        assert all((agent.tree / lease / name / "krb5cc").stat().st_size for name in names)
+    expected = sorted(f"{lease}/{name}" for lease in leases for name in names)
+    assert sorted(agent.lease_containers()) == expected
+    for lease in leases:
+        agent.peer.call("DeleteKerberosLease", lease_id=lease)
+    assert agent.nothing_is_left()
+
+
+CALL = """
+import sys
+from pathlib import Path
+import grpc
+from peer_client import PeerClient
+client = PeerClient(Path(sys.argv[1]))
+try:
+    print(client.call(sys.argv[2], **eval(sys.argv[3])))
+except grpc.RpcError as error:
+    print(error.code(), error.details())
+"""
+
+
+def test_users_who_may_call_end_their_own_leases_alone(lab: Lab) -> None:
+    # Not below pytest's own directory: every run of it closes that to other users.
+    directory = Path(tempfile.mkdtemp(prefix="credspec-cf-", dir="/var/tmp"))
+    directory.chmod(0o755)
+    agent = FetcherAgent(lab, directory, extra='users = ["nobody"]\nowner = "65534:65534"\n')
+    engines = Path(peer_client.__file__).parent
+
+    def as_nobody(name: str, **fields: object) -> str:
+        command = [sys.executable, "-c", CALL, str(agent.socket), name, repr(fields)]
+        return subprocess.run(
+            as_user("nobody", command),
+            env={**os.environ, "PYTHONPATH": f"{engines}:{os.environ.get('PYTHONPATH', '')}"},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    try:
+        agent.start()
+        ours = agent.peer.call("AddKerberosLease", credspec_contents=[agent.spec]).lease_id
+        made = as_nobody("AddKerberosLease", credspec_contents=[agent.spec])
+        theirs = made.partition('lease_id: "')[2][:20]
+        cache = agent.tree / theirs / "WebApp01/krb5cc"
+        assert (cache.stat().st_uid, cache.stat().st_gid) == (65534, 65534)
+        assert "lease-not-yours" in as_nobody("DeleteKerberosLease", lease_id=ours)
+        assert (agent.tree / ours).exists()
+        assert theirs in as_nobody("DeleteKerberosLease", lease_id=theirs)
+        assert not (agent.tree / theirs).exists()
+        uids = [json.loads(line)["uid"] for line in agent.audit_log.read_text().splitlines()]
+        assert uids == [0, 65534, 65534]
+    finally:
+        agent.close()
+        shutil.rmtree(directory)

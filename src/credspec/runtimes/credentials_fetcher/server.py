@@ -63,7 +63,7 @@ async def serving(
     from credspec.runtimes.credentials_fetcher.service import Service
 
     service = Service(leases, users, LeaseTree(config.fetcher.lease_tree), config.fetcher)
-    service.take_over()
+    await service.take_over()
     inner = _inner_socket(config)
     server = _server(service)
     try:

@@ -101,19 +101,26 @@ class Service:
         """Return the ids of the leases that there are."""
         return sorted(self._tickets)
 
-    def take_over(self) -> None:
+    async def take_over(self) -> None:
         """Take over the leases of an earlier run that were adopted, and remove what else is there.
+
+        A lease of which anything is missing is removed: it was being made, or being ended.
 
         Raises:
             NotPermittedError, UsageError: as `LeaseTree.check`.
         """
         self._tree.check()
-        adopted = {record.place for record in self._leases.all() if record.place is not None}
+        adopted = {r.place: r.lease_id for r in self._leases.all() if r.place is not None}
         for lease in self._tree.leases():
-            entries = [entry for entry in self._written(lease) if _directory(entry) in adopted]
-            self._tree.remove(lease, frozenset(_name(entry) for entry in entries))
-            if entries:
+            entries = self._written(lease)
+            if entries and all(_directory(entry) in adopted for entry in entries):
                 self._tickets[lease] = entries
+        kept = {_directory(entry) for entries in self._tickets.values() for entry in entries}
+        for place, own in adopted.items():
+            if place not in kept:
+                await self._leases.release(own)
+        for lease in self._tree.leases():
+            self._tree.remove(lease, frozenset(map(_name, self._tickets.get(lease, ()))))
 
     def _written(self, lease: str) -> list[TicketEntry]:
         data = self._tree.read_metadata(lease)
