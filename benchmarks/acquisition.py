@@ -1,13 +1,12 @@
 """From nothing to an account's ticket, on a lab's joined host: against the floor, and a replay.
 
-The floor is `floor.c`. The replay runs the steps of shell-based tools, each a program of its own.
+The replay runs the steps of shell-based tools, each a program of its own.
 Runs in the lab: ``acquisition.py FLOOR ACCOUNT_KEYTAB``.
 """
 
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,43 +16,15 @@ from pathlib import Path
 from credspec.agent.config import Config, load_config
 from credspec.agent.domain_session import DomainSession
 from credspec.agent.host_identity import HOST_CACHE, MachineKeytab
+from credspec.agent.process_safety import overwrite_freed_memory
 from credspec.directory.connection import LIBLDAP_ENVIRONMENT
 from credspec.directory.locator import DnsResolver, Locator
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
+from floor import Floor, plain_environment
 from measure import interleaved, row
 
 RUNS = 30
 ACCOUNT = "WebApp01"
-
-
-class Floor:
-    """The floor as a process that stays: its libraries are loaded, as the agent's are."""
-
-    def __init__(self, program: str, account_keytab: str, config: Config, realm: str) -> None:
-        domain = realm.lower()
-        base = "DC=" + domain.replace(".", ",DC=")
-        self._line, end = socket.socketpair()
-        with end:
-            self._process = subprocess.Popen(
-                [
-                    *(program, str(config.keytab), MachineKeytab(config.keytab).name),
-                    *(account_keytab, f"{ACCOUNT}$@{realm}", f"ldap://dc1.{domain}", base),
-                    f"(sAMAccountName={ACCOUNT}$)",
-                ],
-                stdin=end,
-                stdout=end,
-            )
-
-    def __call__(self) -> None:
-        """Let it go once from nothing to the ticket."""
-        self._line.sendall(b"\n")
-        if not self._line.recv(64):
-            raise SystemExit("the floor ended")
-
-    def close(self) -> None:
-        """End it."""
-        self._line.close()
-        self._process.wait()
 
 
 DECODER = """
@@ -68,7 +39,7 @@ sys.stdout.buffer.write(text.encode() + b"\\n")
 
 def replay(config: Config, domain: str, cache: Path) -> Callable[[], None]:
     """Return the steps that shell-based tools take, with what they hand on from one to the next."""
-    environment = {**os.environ, "KRB5CCNAME": f"FILE:{cache}"}
+    environment = {**plain_environment(), "KRB5CCNAME": f"FILE:{cache}"}
     base = "DC=" + domain.replace(".", ",DC=")
     search = ["ldapsearch", "-N", "-LLL", "-Q", "-o", "ldif-wrap=no", "-Y", "GSSAPI"]
     search += ["-H", f"ldap://dc1.{domain}", "-b", base, f"(sAMAccountName={ACCOUNT}$)"]
@@ -92,6 +63,8 @@ def replay(config: Config, domain: str, cache: Path) -> Callable[[], None]:
 
 def main(floor_program: str, account_keytab: str) -> None:
     """Print the rows."""
+    # As the agent does; it costs something, though not the alternatives.
+    overwrite_freed_memory()
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         own = directory / "krb5.conf"
@@ -118,10 +91,10 @@ def main(floor_program: str, account_keytab: str) -> None:
 
         held = session()
         realm = held.domain.upper()
-        floor = Floor(floor_program, account_keytab, config, realm)
+        floor = Floor([floor_program, "cold"], config, Path(account_keytab), realm)
         found = interleaved(
             {
-                "the floor, in C": floor,
+                "the floor, in C": lambda: floor.acquire([ACCOUNT]),
                 "nothing cached": cold,
                 "host logged on": lambda: held.acquire(ACCOUNT),
                 "a replay of shell-based tools": replay(config, held.domain, directory / "cache"),

@@ -37,6 +37,7 @@ from credspec.agent.service_notification import keep_watchdog_quiet, notify
 from credspec.directory.connection import LIBLDAP_ENVIRONMENT
 from credspec.directory.locator import DnsResolver, Locator
 from credspec.errors import UsageError
+from credspec.kerberos.keys import Enctype, derive_key
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 
 _SWEEP_SECONDS: Final = 30.0
@@ -180,8 +181,9 @@ async def _until_told(leases: Leases) -> None:
 
 def _load_libraries() -> None:
     """Load what is slow to load now, not while the first container waits."""
-    for name in ("bonsai", "cryptography.hazmat.primitives.ciphers", "dns.resolver", "krb5"):
+    for name in ("bonsai", "dns.resolver", "krb5"):
         importlib.import_module(name)
+    derive_key(b"", Enctype.AES256_CTS_HMAC_SHA1_96, "")
 
 
 def listen(path: Path, *, others: bool) -> socket.socket:

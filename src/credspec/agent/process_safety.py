@@ -20,8 +20,8 @@ CAPABILITIES: Final = {"CAP_CHOWN": 0, "CAP_DAC_OVERRIDE": 1}
 _ALLOCATOR: Final = {
     # Freed memory is overwritten; the thread caches would keep what they hold as it is.
     "GLIBC_TUNABLES": "glibc.malloc.perturb=165:glibc.malloc.tcache_count=0",
-    # Python's own pools overwrite nothing.
-    "PYTHONMALLOC": "malloc",
+    # Python's own pools overwrite nothing, unless they are to show what uses freed memory.
+    "PYTHONMALLOC": "pymalloc_debug",
 }
 _MOST_BYTES: Final = 1 << 30
 _STACK_BYTES: Final = 1 << 20

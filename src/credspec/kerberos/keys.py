@@ -6,7 +6,6 @@ its munged UTF-8 form, as Active Directory derives them; RC4 keys from the raw b
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
@@ -54,17 +53,20 @@ def munged_utf8(password: bytes) -> bytes:
 def derive_key(password: bytes, enctype: Enctype, salt: str) -> Key:
     """Derive one key of a managed password.
 
-    `password` is UTF-16LE without terminator; `salt` is ignored by RC4. AES takes two milliseconds,
-    during which other threads run, as they do not in libkrb5's own string-to-key.
+    `password` is UTF-16LE without terminator; `salt` is ignored by RC4. AES takes one or two
+    milliseconds, during which other threads run, as they do not in libkrb5's own string-to-key.
     """
     if enctype is Enctype.ARCFOUR_HMAC:
         return Key(enctype, md4(password))
     from cryptography.hazmat.primitives.ciphers import Cipher
     from cryptography.hazmat.primitives.ciphers.algorithms import AES
     from cryptography.hazmat.primitives.ciphers.modes import ECB
+    from cryptography.hazmat.primitives.hashes import SHA1
+    from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 
     length = _KEY_BYTES[enctype]
-    base = hashlib.pbkdf2_hmac("sha1", munged_utf8(password), salt.encode(), _ITERATIONS, length)
+    stretched = PBKDF2HMAC(SHA1(), length, salt.encode(), _ITERATIONS)  # noqa: S303
+    base = stretched.derive(munged_utf8(password))
     # DK of RFC 3961 5.1: each block is the one before, encrypted; of one block CBC is ECB.
     encryptor = Cipher(AES(base), ECB()).encryptor()  # noqa: S305
     first = encryptor.update(_KERBEROS)

@@ -110,7 +110,7 @@ def test_it_has_no_more_than_it_needs(installed: BootedSystemd) -> None:
     limits = (process / "limits").read_text()
     assert "Max core file size        0                    0" in limits
     environment = (process / "environ").read_bytes()
-    assert b"PYTHONMALLOC=malloc" in environment
+    assert b"PYTHONMALLOC=pymalloc_debug" in environment
     writable = (process / "mountinfo").read_text()
     assert any(" / " in line and " ro," in line for line in writable.splitlines())
 

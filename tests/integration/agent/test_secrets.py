@@ -40,8 +40,11 @@ def secrets(lab: Lab, session: DomainSession) -> dict[str, bytes]:
     keys = derive_keys(password.current, computer_salt(realm, ACCOUNT))
     return {
         "password": password.current[:64],
+        "middle of the password": password.current[96:160],
         "end of the password": password.current[-64:],
         "password as text": munged_utf8(password.current)[:64],
+        "middle of the text": munged_utf8(password.current)[150:214],
+        "end of the text": munged_utf8(password.current)[-64:],
         **{f"key of enctype {key.enctype}": key.value for key in keys},
     }
 

@@ -202,16 +202,63 @@ def test_no_docker_client_is_said_and_no_obstacle(
     assert setup.launcher.exists()
 
 
-def test_the_launcher_runs_the_shim(tmp_path: Path) -> None:
-    runtime = tmp_path / "runtime"
-    runtime.write_text('#!/bin/sh\necho "ran $@"\n')
+@pytest.fixture
+def launcher(tmp_path: Path) -> Path:
+    """A launcher whose runtime tells how it was called."""
+    runtime = tmp_path / "my runtime"
+    runtime.write_text('#!/bin/sh\necho "ran $#: $*"\n')
     runtime.chmod(0o755)
     launcher = tmp_path / "credspec-runtime"
     launcher.write_text(shim_launcher.launcher_text(tmp_path, [str(runtime)]))
     launcher.chmod(0o755)
-    assert launcher.read_text().startswith(f"#!{sys.executable} -IS\n")
-    result = subprocess.run([launcher, "list"], capture_output=True, text=True, check=True)
-    assert result.stdout == "ran list\n"
+    return launcher
+
+
+def output(*command: str | Path) -> str:
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["list"], ["create", "--bundle", "/nowhere", "x"], ["delete", "x"], ["exec", "x", "run"], []],
+)
+def test_the_launcher_runs_the_runtime(launcher: Path, arguments: list[str]) -> None:
+    given = " ".join(arguments)
+    assert output(launcher, *arguments) == f"ran {len(arguments)}: {given}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_shims"),
+    [
+        (["create", "x"], True),
+        (["--root", "/x", "--log", "/y", "run", "x"], True),
+        (["delete", "--force", "x"], True),
+        (["checkpoint", "x"], True),
+        (["restore", "x"], True),
+        (["exec", "x", "sh", "-c", "a; delete"], False),
+        (["start", "x"], False),
+        (["kill", "x", "15"], False),
+        (["state", "$(touch /nowhere)"], False),
+        (["state", "`exit 7`", "*", "a  b"], False),
+        (["--version"], False),
+    ],
+)
+def test_python_starts_only_where_the_shim_has_a_part(
+    tmp_path: Path, launcher: Path, arguments: list[str], is_shims: bool
+) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "python $1 $3"\n')
+    python.chmod(0o755)
+    launcher.write_text(launcher.read_text().replace(f"exec {sys.executable} ", f"exec {python} "))
+    given = " ".join(arguments)
+    ran = f"ran {len(arguments)}: {given}\n"
+    assert output(launcher, *arguments) == (f"python -IS {arguments[0]}\n" if is_shims else ran)
+
+
+def test_what_a_launcher_says_without_a_runtime(tmp_path: Path, launcher: Path) -> None:
+    (tmp_path / "my runtime").unlink()
+    assert "[runtime-missing]" in output(launcher, "state", "x")
 
 
 @pytest.mark.parametrize("path", ["/opt/my python/bin/python", "/" + "x" * 260, ""])
