@@ -30,12 +30,14 @@ from credspec.agent.process_safety import (
     lock_memory,
     overwrite_freed_memory,
 )
+from credspec.agent.provided_identity import ProvidedIdentity
 from credspec.agent.service_notification import keep_watchdog_quiet, notify
 from credspec.directory.connection import LIBLDAP_ENVIRONMENT
 from credspec.directory.locator import DnsResolver, Locator
-from credspec.errors import UsageError
+from credspec.errors import NotPermittedError, UsageError
 from credspec.kerberos.keys import Enctype, derive_key
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
+from credspec.providers.selection import Providers
 
 _SWEEP_SECONDS: Final = 30.0
 
@@ -73,8 +75,8 @@ async def serve(config: Config) -> None:
     _load_libraries()
     krb5_conf = AgentKrb5Conf(_krb5_conf_path(config))
     host_identity = MachineKeytab(config.keytab, config.principal)
-    # A missing keytab is told at the start, not when the first container fails.
-    emit(Event.HOST_IDENTITY, principal=host_identity.name)
+    home = _home_domain(config, host_identity)
+    providers = Providers(config.providers)
     leases: Leases | None = None
 
     async def renewed(identity: Identity) -> None:
@@ -82,7 +84,13 @@ async def serve(config: Config) -> None:
             await leases.renew(identity)
 
     identities = Identities(
-        lambda domain: _open_session(config, host_identity, krb5_conf, domain), renewed
+        lambda domain, source: _open_session(
+            config,
+            host_identity if source is None else ProvidedIdentity(source, domain, providers),
+            krb5_conf,
+            domain,
+        ),
+        renewed,
     )
     leases = Leases(
         identities,
@@ -91,12 +99,13 @@ async def serve(config: Config) -> None:
         spec_directory=config.spec_directory,
         audit=AuditLog(config.audit_log),
         policy=config.policy,
+        providers=providers,
     )
     api = make_api(
         leases,
         identities,
         policy=config.policy,
-        readiness=lambda: _what_hinders(config, identities, host_identity.domain),
+        readiness=lambda: _what_hinders(config, identities, home),
     )
     runner = web.AppRunner(api, access_log=None, handle_signals=False)
     await runner.setup()
@@ -117,12 +126,25 @@ async def serve(config: Config) -> None:
     emit(Event.AGENT_STOPPED)
 
 
-def _what_hinders(config: Config, identities: Identities, home: str) -> list[str]:
+def _home_domain(config: Config, host_identity: MachineKeytab) -> str | None:
+    """Return the domain that the host is joined to, None for a host that has providers alone."""
+    try:
+        # A missing keytab is told at the start, not when the first container fails.
+        emit(Event.HOST_IDENTITY, principal=host_identity.name)
+    except NotPermittedError as error:
+        if error.code != "host-keytab-missing" or not config.providers.enabled:
+            raise
+        emit(Event.HOST_NOT_JOINED, providers=list(config.providers.enabled))
+        return None
+    return host_identity.domain
+
+
+def _what_hinders(config: Config, identities: Identities, home: str | None) -> list[str]:
     """Say what stands in the way of making a lease now."""
     reasons = [
         f"domain {status.domain} does not answer since {status.outage_since:%Y-%m-%d %H:%M:%S} UTC"
         for status in identities.domains()
-        if status.outage_since is not None and status.domain == home
+        if status.outage_since is not None and (status.domain, status.source) == (home, "")
     ]
     for what, path in (
         ("journal", config.journal_directory),
@@ -130,7 +152,7 @@ def _what_hinders(config: Config, identities: Identities, home: str) -> list[str
     ):
         if not os.access(path, os.W_OK):
             reasons.append(f"{what} {path} cannot be written")
-    if not os.access(config.keytab, os.R_OK):
+    if home is not None and not os.access(config.keytab, os.R_OK):
         reasons.append(f"host keytab {config.keytab} cannot be read")
     return reasons
 

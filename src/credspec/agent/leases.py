@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Container
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -31,6 +31,15 @@ from credspec.errors import (
 )
 from credspec.kerberos.keytab import joined_keytabs
 from credspec.kerberos.krb5_conf import container_krb5_conf
+from credspec.providers.host_account import (
+    GivenAccount,
+    HostAccount,
+    HostSource,
+    LostSource,
+    PluginSource,
+    checked_account,
+)
+from credspec.providers.selection import Providers, plugin_source
 from credspec.spec.document import CredentialSpec
 from credspec.spec.reference import parse_reference
 from credspec.spec.spec_directory import SpecDirectory, load
@@ -43,7 +52,11 @@ _USER_SECONDS: Final = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRequest:
-    """What the runtime shim asks for; fields as in `LeaseRecord`, `spec` is a reference."""
+    """What the runtime shim asks for; fields as in `LeaseRecord`, `spec` is a reference.
+
+    `host_account` is what to log on with in place of what the spec or the host has. It stays in
+    memory alone, for as long as the lease.
+    """
 
     lease_id: str
     spec: str
@@ -54,6 +67,7 @@ class LeaseRequest:
     mode: int = 0o600
     keytab: bool = False
     caller: Caller = NOBODY
+    host_account: HostAccount | None = field(default=None, repr=False)
 
     @property
     def user(self) -> int | None:
@@ -73,6 +87,7 @@ class Leases:
         spec_directory: Path,
         audit: AuditLog,
         policy: Policy | None = None,
+        providers: Providers | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._identities = identities
@@ -82,7 +97,9 @@ class Leases:
         self._audit = audit
         self._policy = policy or Policy()
         self._now = now
+        self._providers = providers or Providers()
         self._states = ContainerStates()
+        self._sources: dict[str, HostSource | None] = {}
         self._records: dict[str, LeaseRecord] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self.granted = 0
@@ -153,7 +170,8 @@ class Leases:
         self._policy.check_accounts(accounts, spec.domain)
         if request.keytab:
             self._policy.check_keytabs(accounts, spec.domain)
-        facts = await self._identities.facts(spec.domain)
+        source = self._source(request, spec)
+        facts = await self._identities.facts(spec.domain, source)
         _check_same_domain(spec, facts)
         record = LeaseRecord(
             lease_id=request.lease_id,
@@ -168,8 +186,10 @@ class Leases:
             default_account=valid_account_name(spec.default_account),
             accounts=accounts,
             created=self._now(),
+            host_source=self._recorded(source),
         )
         self._journal.write(record)
+        self._sources[record.lease_id] = source
         self._records[record.lease_id] = record
         try:
             await self._hold_all(record)
@@ -184,6 +204,7 @@ class Leases:
                 domain=record.domain,
                 accounts=list(record.accounts),
                 **({"keytab": True} if record.keytab else {}),
+                **({} if source is None else {"host_account": str(source)}),
             )
         except BaseException:
             self._drop(record.lease_id)
@@ -197,6 +218,73 @@ class Leases:
             accounts=list(record.accounts),
         )
         return record
+
+    async def replace_host_account(self, lease_id: str, account: HostAccount) -> LeaseRecord:
+        """Let a lease log on with another account, and give it new tickets at once.
+
+        If that fails, all stays as it was.
+
+        Raises:
+            NotFoundError: `lease-not-found`.
+            CredspecError: of the step that failed.
+        """
+        async with self._locked(_valid_id(lease_id)):
+            before = self.get(lease_id)
+            former = self._sources.get(lease_id)
+            source = self._given(account, (before.host_source or {}).get("netbios", ""))
+            if source == former:
+                return before
+            names, former_names = self._names(before, source), self._names(before)
+            try:
+                await self._hold_all(before, names)
+                self._sources[lease_id] = source
+                record = self._give(replace(self.get(lease_id), host_source=self._recorded(source)))
+            except BaseException:
+                self._sources[lease_id] = former
+                for name in names:
+                    self._identities.release(name, lease_id)
+                raise
+            for name in former_names:
+                self._identities.release(name, lease_id)
+            return record
+
+    def _source(self, request: LeaseRequest, spec: CredentialSpec) -> HostSource | None:
+        """Return what to log on with for a spec, None for the machine identity."""
+        netbios = spec.domain_join_config.net_bios_name or ""
+        if request.host_account is not None:
+            return self._given(request.host_account, netbios)
+        source = plugin_source(spec)
+        if source is not None:
+            self._providers.check(source)
+        return source
+
+    @staticmethod
+    def _given(account: HostAccount, netbios: str) -> GivenAccount:
+        checked = checked_account(
+            account.domain, account.user, account.password, "account of the request"
+        )
+        return GivenAccount(checked, netbios)
+
+    def _recorded(self, source: HostSource | None) -> dict[str, str] | None:
+        """Return what the journal may know of a source."""
+        if source is None:
+            return None
+        if not isinstance(source, PluginSource):
+            return {"netbios": source.netbios} if isinstance(source, GivenAccount) else {}
+        recorded = {"guid": source.guid, "netbios": source.netbios}
+        if not self._providers.holds_secret(source):
+            recorded["input"] = source.plugin_input
+        return recorded
+
+    def _names(
+        self, record: LeaseRecord, source: HostSource | None = None
+    ) -> tuple[IdentityName, ...]:
+        source = source or self._sources.get(record.lease_id)
+        return tuple(
+            dict.fromkeys(
+                IdentityName(a.lower(), record.domain.lower(), source) for a in record.accounts
+            )
+        )
 
     def _tell_denied(self, request: LeaseRequest, error: CredspecError) -> None:
         self.denied += 1
@@ -244,7 +332,7 @@ class Leases:
     async def renew(self, identity: Identity) -> None:
         """Give an identity's new ticket to all its leases; one that fails does not stop others."""
         for number, record in enumerate(self.all()):
-            if identity.name not in _names(record) or not record.ready:
+            if identity.name not in self._names(record) or not record.ready:
                 continue
             try:
                 self._give(record)
@@ -273,6 +361,7 @@ class Leases:
                 self._forget(record)
                 continue
             self._records[record.lease_id] = record
+            self._sources[record.lease_id] = _source_of(record)
             span = record.ticket_start, record.ticket_end
             if not record.ready or None in span or not self._is_alive(record, mounted):
                 self._drop(record.lease_id)
@@ -281,7 +370,7 @@ class Leases:
             directory = self._directory(record)
             directory.remove_leftovers()
             in_place = self._file_names(record) <= directory.names()
-            for name in _names(record):
+            for name in self._names(record):
                 self._identities.adopt(
                     name,
                     record.lease_id,
@@ -311,12 +400,14 @@ class Leases:
             await self.release(record.lease_id)
         return len(gone)
 
-    async def _hold_all(self, record: LeaseRecord) -> None:
+    async def _hold_all(
+        self, record: LeaseRecord, names: tuple[IdentityName, ...] | None = None
+    ) -> None:
         """Hold every identity of a lease, or none, with one problem for each that failed."""
         results = await asyncio.gather(
             *(
                 self._identities.hold(name, record.lease_id, keytab=record.keytab)
-                for name in _names(record)
+                for name in names or self._names(record)
             ),
             return_exceptions=True,
         )
@@ -332,7 +423,7 @@ class Leases:
 
     def _give(self, record: LeaseRecord) -> LeaseRecord:
         """Put the tickets that are held into a lease's directory, and journal until when."""
-        held = [i for i in map(self._identities.get, _names(record)) if i is not None]
+        held = [i for i in map(self._identities.get, self._names(record)) if i is not None]
         files: dict[str, bytes] = {}
         for identity in held:
             if identity.ticket is None:
@@ -365,16 +456,17 @@ class Leases:
 
     def _file_names(self, record: LeaseRecord) -> set[str]:
         names = {"krb5cc", "krb5.conf"} | ({"krb5.keytab"} if record.keytab else set())
-        if len(_names(record)) > 1:
-            names |= {f"krb5cc_{name.account}" for name in _names(record)}
+        if len(self._names(record)) > 1:
+            names |= {f"krb5cc_{name.account}" for name in self._names(record)}
         return names
 
     def _drop(self, lease_id: str) -> None:
         record = self._records.pop(lease_id, None)
         if record is not None:
             self._directory(record).wipe()
-            for name in _names(record):
+            for name in self._names(record):
                 self._identities.release(name, lease_id)
+        self._sources.pop(lease_id, None)
         self._forget(lease_id)
 
     def _forget(self, lease_id: str) -> None:
@@ -439,17 +531,21 @@ def _accounts(spec: CredentialSpec) -> tuple[str, ...]:
     )
 
 
+def _source_of(record: LeaseRecord) -> HostSource | None:
+    """Return what a lease of an earlier run logs on with."""
+    recorded = record.host_source
+    if recorded is None:
+        return None
+    if "guid" in recorded and "input" in recorded:
+        return PluginSource(recorded["guid"], recorded["input"], recorded.get("netbios", ""))
+    return LostSource(record.lease_id)
+
+
 def _check_same_domain(spec: CredentialSpec, facts: DomainFacts) -> None:
     """Refuse a spec that names another domain than the one that answered to the name."""
     errors, _ = differences(spec.domain_join_config, facts)
     if errors:
         raise InvalidSpecError(*errors)
-
-
-def _names(record: LeaseRecord) -> tuple[IdentityName, ...]:
-    return tuple(
-        dict.fromkeys(IdentityName(a.lower(), record.domain.lower()) for a in record.accounts)
-    )
 
 
 def _not_yours(lease_id: str) -> NotPermittedError:
