@@ -25,6 +25,11 @@
     mode = "0600"
     users = ["ecs"]                            # who may call besides root; default: nobody
 
+    [providers]                                # who gives host accounts: docs/providers.md
+    enabled = ["vault"]                        # default: none
+    secret_seconds = 300                       # how long a password is kept, 0 for one logon only
+    deadline_seconds = 10                      # how long a provider may take
+
 Every key may be left out. Unknown keys are errors, since a misspelt one would be a silent default.
 """
 
@@ -41,6 +46,7 @@ from typing import Any, Final
 from credspec.agent.policy import SPEC_SOURCES, Policy
 from credspec.directory.connection import Transport
 from credspec.errors import Problem, UsageError
+from credspec.providers.settings import ProviderSettings, provider_settings
 
 CONFIG_VARIABLE: Final = "CREDSPEC_CONFIG"
 """Environment variable that names another configuration file."""
@@ -50,7 +56,7 @@ _KNOWN: Final[dict[str, frozenset[str]]] = {
     "": frozenset(
         {
             *("run_directory", "spec_directory", "audit_log", "log_format"),
-            *("host_identity", "ldap", "policy", "credentials_fetcher"),
+            *("host_identity", "ldap", "policy", "providers", "credentials_fetcher"),
         }
     ),
     "host_identity": frozenset({"keytab", "principal"}),
@@ -93,6 +99,7 @@ class Config:
     log_format: str = "text"
     policy: Policy = field(default_factory=Policy)
     fetcher: FetcherConfig = field(default_factory=FetcherConfig)
+    providers: ProviderSettings = field(default_factory=ProviderSettings)
 
     @property
     def agent_socket(self) -> Path:
@@ -171,6 +178,16 @@ def _config(document: dict[str, Any], source: Path) -> Config:
                 fetcher |= _fetcher_value(key, value, name, source, problems)
             elif key not in _KNOWN:
                 values[key] = _value(key, value, name, source, problems)
+    given = document.get("providers", {})
+    providers = (
+        provider_settings(given, str(source))
+        if isinstance(given, dict)
+        else [_problem(source, "providers", given, "a table")]
+    )
+    if isinstance(providers, ProviderSettings):
+        values["providers"] = providers
+    else:
+        problems += providers
     if problems:
         raise UsageError(*problems)
     return Config(policy=Policy(**policy), fetcher=FetcherConfig(**fetcher), **values)

@@ -20,7 +20,6 @@ from credspec.agent.audit import AuditLog
 from credspec.agent.config import Config
 from credspec.agent.domain_session import DomainSession
 from credspec.agent.events import Event, emit
-from credspec.agent.given_users import GivenUsers
 from credspec.agent.host_identity import HOST_CACHE, HostIdentity, MachineKeytab
 from credspec.agent.identities import Identities, Identity
 from credspec.agent.journal import Journal
@@ -33,12 +32,14 @@ from credspec.agent.process_safety import (
     lock_memory,
     overwrite_freed_memory,
 )
+from credspec.agent.provided_identity import ProvidedIdentity
 from credspec.agent.service_notification import keep_watchdog_quiet, notify
 from credspec.directory.connection import LIBLDAP_ENVIRONMENT
 from credspec.directory.locator import DnsResolver, Locator
-from credspec.errors import UsageError
+from credspec.errors import NotPermittedError, UsageError
 from credspec.kerberos.keys import Enctype, derive_key
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
+from credspec.providers.selection import Providers
 
 _SWEEP_SECONDS: Final = 30.0
 
@@ -67,17 +68,17 @@ def prepare_process(config: Config) -> bool:
 
 
 @asynccontextmanager
-async def _nothing_beside(*_: object) -> AsyncIterator[None]:
+async def _nothing_beside(_: Leases) -> AsyncIterator[None]:
     yield
 
 
 async def serve(
     config: Config,
-    beside: Callable[[Leases, GivenUsers], AbstractAsyncContextManager[None]] = _nothing_beside,
+    beside: Callable[[Leases], AbstractAsyncContextManager[None]] = _nothing_beside,
 ) -> None:
     """Serve until SIGTERM or SIGINT; leases are kept for the next run to adopt.
 
-    `beside` serves the leases in another way meanwhile, also with users of its own.
+    `beside` serves the leases in another way meanwhile.
 
     Raises:
         UsageError: `agent-running` if another agent has the socket.
@@ -86,22 +87,22 @@ async def serve(
     _load_libraries()
     krb5_conf = AgentKrb5Conf(_krb5_conf_path(config))
     host_identity = MachineKeytab(config.keytab, config.principal)
-    # A missing keytab is told at the start, not when the first container fails.
-    emit(Event.HOST_IDENTITY, principal=host_identity.name)
+    home = _home_domain(config, host_identity)
+    providers = Providers(config.providers)
     leases: Leases | None = None
 
     async def renewed(identity: Identity) -> None:
         if leases is not None:
             await leases.renew(identity)
 
-    users = GivenUsers()
     identities = Identities(
-        lambda domain: _open_session(config, host_identity, krb5_conf, domain),
-        renewed,
-        open_session_as=lambda domain, logon: _open_session(
-            config, users.get(logon), krb5_conf, domain
+        lambda domain, source: _open_session(
+            config,
+            host_identity if source is None else ProvidedIdentity(source, domain, providers),
+            krb5_conf,
+            domain,
         ),
-        left=users.drop,
+        renewed,
     )
     leases = Leases(
         identities,
@@ -110,12 +111,13 @@ async def serve(
         spec_directory=config.spec_directory,
         audit=AuditLog(config.audit_log),
         policy=config.policy,
+        providers=providers,
     )
     api = make_api(
         leases,
         identities,
         policy=config.policy,
-        readiness=lambda: _what_hinders(config, identities, host_identity.domain),
+        readiness=lambda: _what_hinders(config, identities, home),
     )
     runner = web.AppRunner(api, access_log=None, handle_signals=False)
     await runner.setup()
@@ -123,7 +125,7 @@ async def serve(
     try:
         await web.SockSite(runner, listener).start()
         leases.adopt()
-        async with beside(leases, users):
+        async with beside(leases):
             watchdog = asyncio.create_task(keep_watchdog_quiet())
             notify("READY=1", f"STATUS={len(leases.all())} leases adopted")
             emit(Event.AGENT_READY, socket=str(config.agent_socket), leases=len(leases.all()))
@@ -137,12 +139,25 @@ async def serve(
     emit(Event.AGENT_STOPPED)
 
 
-def _what_hinders(config: Config, identities: Identities, home: str) -> list[str]:
+def _home_domain(config: Config, host_identity: MachineKeytab) -> str | None:
+    """Return the domain that the host is joined to, None for a host that has providers alone."""
+    try:
+        # A missing keytab is told at the start, not when the first container fails.
+        emit(Event.HOST_IDENTITY, principal=host_identity.name)
+    except NotPermittedError as error:
+        if error.code != "host-keytab-missing" or not config.providers.enabled:
+            raise
+        emit(Event.HOST_NOT_JOINED, providers=list(config.providers.enabled))
+        return None
+    return host_identity.domain
+
+
+def _what_hinders(config: Config, identities: Identities, home: str | None) -> list[str]:
     """Say what stands in the way of making a lease now."""
     reasons = [
         f"domain {status.domain} does not answer since {status.outage_since:%Y-%m-%d %H:%M:%S} UTC"
         for status in identities.domains()
-        if status.outage_since is not None and status.domain == home
+        if status.outage_since is not None and (status.domain, status.source) == (home, "")
     ]
     for what, path in (
         ("journal", config.journal_directory),
@@ -150,7 +165,7 @@ def _what_hinders(config: Config, identities: Identities, home: str) -> list[str
     ):
         if not os.access(path, os.W_OK):
             reasons.append(f"{what} {path} cannot be written")
-    if not os.access(config.keytab, os.R_OK):
+    if home is not None and not os.access(config.keytab, os.R_OK):
         reasons.append(f"host keytab {config.keytab} cannot be read")
     return reasons
 

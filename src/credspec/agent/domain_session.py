@@ -204,6 +204,7 @@ class DomainSession:
         if self._lock.acquire(blocking=False):
             try:
                 self._drop_connection()
+                self._host_identity.close()
             finally:
                 self._lock.release()
 
@@ -237,7 +238,7 @@ class DomainSession:
                     controller,
                     self._transport,
                     ca_file=self._ca_file,
-                    cache=self._host_identity.cache,
+                    ccache=self._host_identity.cache,
                 )
             except CredspecError as error:
                 failure = failure or error

@@ -24,7 +24,8 @@ class Event(Enum):
     AGENT_STOPPED = (101, "info", "The agent ended as it was told; leases stay for the next run.")
     HOST_IDENTITY = (102, "info", "What the host logs on with.")
     PROCESS_NOT_HARDENED = (103, "warning", "A protection of the process could not be had.")
-    GRPC_READY = (104, "info", "The agent takes calls as credentials-fetcher does, too.")
+    HOST_NOT_JOINED = (104, "info", "There is no machine keytab; specs must name a provider.")
+    GRPC_READY = (105, "info", "The agent takes calls as credentials-fetcher does, too.")
 
     DOMAIN_UNREACHABLE = (110, "warning", "No domain controller answers; one retry serves all.")
     DOMAIN_REACHED = (111, "info", "The domain answers again.")

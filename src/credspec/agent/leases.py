@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Container, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -31,6 +31,15 @@ from credspec.errors import (
 )
 from credspec.kerberos.keytab import joined_keytabs
 from credspec.kerberos.krb5_conf import container_krb5_conf
+from credspec.providers.host_account import (
+    GivenAccount,
+    HostAccount,
+    HostSource,
+    LostSource,
+    PluginSource,
+    checked_account,
+)
+from credspec.providers.selection import Providers, plugin_source
 from credspec.spec.document import CredentialSpec
 from credspec.spec.reference import parse_reference
 from credspec.spec.spec_directory import SpecDirectory, load
@@ -46,8 +55,9 @@ _USER_SECONDS: Final = 10.0
 class LeaseRequest:
     """What the runtime shim asks for; fields as in `LeaseRecord`, `spec` is a reference.
 
-    With a `place` whoever asks has decided already whose files these are, and that a document may
-    be used.
+    `host_account` is what to log on with in place of what the spec or the host has. It stays in
+    memory alone, for as long as the lease. With a `place` whoever asks has decided already whose
+    files these are, and that a document may be used.
     """
 
     lease_id: str
@@ -59,8 +69,8 @@ class LeaseRequest:
     mode: int = 0o600
     keytab: bool = False
     place: str | None = None
-    logon: str = ""
     caller: Caller = NOBODY
+    host_account: HostAccount | None = field(default=None, repr=False)
 
     @property
     def user(self) -> int | None:
@@ -80,6 +90,7 @@ class Leases:
         spec_directory: Path,
         audit: AuditLog,
         policy: Policy | None = None,
+        providers: Providers | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._identities = identities
@@ -89,7 +100,9 @@ class Leases:
         self._audit = audit
         self._policy = policy or Policy()
         self._now = now
+        self._providers = providers or Providers()
         self._states = ContainerStates()
+        self._sources: dict[str, HostSource | None] = {}
         self._records: dict[str, LeaseRecord] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self.granted = 0
@@ -163,7 +176,8 @@ class Leases:
         self._policy.check_accounts(accounts, spec.domain)
         if request.keytab:
             self._policy.check_keytabs(accounts, spec.domain)
-        facts = await self._identities.facts(spec.domain, request.logon)
+        source = self._source(request, spec)
+        facts = await self._identities.facts(spec.domain, source)
         _check_same_domain(spec, facts)
         record = LeaseRecord(
             lease_id=request.lease_id,
@@ -175,13 +189,14 @@ class Leases:
             keytab=request.keytab,
             user=request.user,
             place=request.place,
-            logon=request.logon,
             domain=facts.dns_name,
             default_account=valid_account_name(spec.default_account),
             accounts=accounts,
             created=self._now(),
+            host_source=self._recorded(source),
         )
         self._journal.write(record)
+        self._sources[record.lease_id] = source
         self._records[record.lease_id] = record
         try:
             await self._hold_all(record)
@@ -196,7 +211,7 @@ class Leases:
                 domain=record.domain,
                 accounts=list(record.accounts),
                 **({"keytab": True} if record.keytab else {}),
-                **({"logon": record.logon} if record.logon else {}),
+                **({} if source is None else {"host_account": str(source)}),
             )
         except BaseException:
             self._drop(record.lease_id)
@@ -210,6 +225,89 @@ class Leases:
             accounts=list(record.accounts),
         )
         return record
+
+    async def replace_host_account(self, lease_id: str, account: HostAccount) -> LeaseRecord:
+        """Let a lease log on with another account, and give it new tickets at once.
+
+        If that fails, all stays as it was.
+
+        Raises:
+            NotFoundError: `lease-not-found`.
+            CredspecError: of the step that failed.
+        """
+        async with self._locked(_valid_id(lease_id)):
+            before = self.get(lease_id)
+            former = self._sources.get(lease_id)
+            source = self._given(account, (before.host_source or {}).get("netbios", ""))
+            if source == former:
+                return before
+            names, former_names = self._names(before, source), self._names(before)
+            try:
+                await self._hold_all(before, names)
+                self._sources[lease_id] = source
+                record = self._give(replace(self.get(lease_id), host_source=self._recorded(source)))
+            except BaseException:
+                self._sources[lease_id] = former
+                for name in names:
+                    self._identities.release(name, lease_id)
+                raise
+            for name in former_names:
+                self._identities.release(name, lease_id)
+            return record
+
+    async def refresh(self, lease_ids: Iterable[str]) -> list[CredspecError]:
+        """Acquire the identities of some leases now, each once; return what failed."""
+        records = [self._records[i] for i in lease_ids if i in self._records]
+        names = list(dict.fromkeys(name for record in records for name in self._names(record)))
+        failures: list[CredspecError] = []
+        for first in range(0, len(names), _REFRESHES_AT_A_TIME):
+            some = names[first : first + _REFRESHES_AT_A_TIME]
+            for found in await asyncio.gather(
+                *map(self._identities.refresh, some), return_exceptions=True
+            ):
+                if isinstance(found, CredspecError):
+                    failures.append(found)
+                elif found is not None:
+                    raise found
+        return failures
+
+    def _source(self, request: LeaseRequest, spec: CredentialSpec) -> HostSource | None:
+        """Return what to log on with for a spec, None for the machine identity."""
+        netbios = spec.domain_join_config.net_bios_name or ""
+        if request.host_account is not None:
+            return self._given(request.host_account, netbios)
+        source = plugin_source(spec)
+        if source is not None:
+            self._providers.check(source)
+        return source
+
+    @staticmethod
+    def _given(account: HostAccount, netbios: str) -> GivenAccount:
+        checked = checked_account(
+            account.domain, account.user, account.password, "account of the request"
+        )
+        return GivenAccount(checked, netbios)
+
+    def _recorded(self, source: HostSource | None) -> dict[str, str] | None:
+        """Return what the journal may know of a source."""
+        if source is None:
+            return None
+        if not isinstance(source, PluginSource):
+            return {"netbios": source.netbios} if isinstance(source, GivenAccount) else {}
+        recorded = {"guid": source.guid, "netbios": source.netbios}
+        if not self._providers.holds_secret(source):
+            recorded["input"] = source.plugin_input
+        return recorded
+
+    def _names(
+        self, record: LeaseRecord, source: HostSource | None = None
+    ) -> tuple[IdentityName, ...]:
+        source = source or self._sources.get(record.lease_id)
+        return tuple(
+            dict.fromkeys(
+                IdentityName(a.lower(), record.domain.lower(), source) for a in record.accounts
+            )
+        )
 
     def _tell_denied(self, request: LeaseRequest, error: CredspecError) -> None:
         self.denied += 1
@@ -230,64 +328,6 @@ class Leases:
                 errors=[problem.code for problem in error.problems],
             )
 
-    def using(self, logon: str) -> contextlib.AbstractContextManager[None]:
-        """Keep a user and its password at least while the block runs."""
-        return self._identities.using(logon)
-
-    async def log_on_as(self, lease_id: str, logon: str, caller: Caller) -> None:
-        """Let another user read a lease's passwords from now on, the first time at once.
-
-        Raises:
-            NotFoundError: `lease-not-found`.
-            NotPermittedError: `lease-not-yours`.
-            CredspecError: of the step that failed; the lease then stays as it was.
-        """
-        async with self._locked(_valid_id(lease_id)):
-            before = self.get(lease_id)
-            if not _may_change(before, caller):
-                raise _not_yours(lease_id)
-            if logon == before.logon:
-                return
-            after = replace(before, logon=logon)
-            try:
-                await self._hold_all(after)
-                self._give(after)
-            except BaseException:
-                self._let_go(after)
-                self._records[lease_id] = before
-                raise
-            self._let_go(before)
-            self._audit.write(
-                Event.LEASE_GRANTED,
-                caller,
-                decision="granted",
-                lease=lease_id,
-                container=after.container,
-                domain=after.domain,
-                accounts=list(after.accounts),
-                logon=logon,
-            )
-
-    async def refresh(self, lease_ids: Iterable[str]) -> list[CredspecError]:
-        """Acquire the identities of some leases now, each once; return what failed."""
-        records = [self._records[i] for i in lease_ids if i in self._records]
-        names = list(dict.fromkeys(name for record in records for name in _names(record)))
-        failures: list[CredspecError] = []
-        for first in range(0, len(names), _REFRESHES_AT_A_TIME):
-            some = names[first : first + _REFRESHES_AT_A_TIME]
-            for found in await asyncio.gather(
-                *map(self._identities.refresh, some), return_exceptions=True
-            ):
-                if isinstance(found, CredspecError):
-                    failures.append(found)
-                elif found is not None:
-                    raise found
-        return failures
-
-    def _let_go(self, record: LeaseRecord) -> None:
-        for name in _names(record):
-            self._identities.release(name, record.lease_id)
-
     async def release(self, lease_id: str, caller: Caller = NOBODY) -> None:
         """Release a lease and wipe its tickets; one that does not exist is fine.
 
@@ -299,7 +339,7 @@ class Leases:
             record = self._records.get(lease_id)
             if record is None:
                 return
-            if not _may_change(record, caller):
+            if caller.uid not in {NOBODY.uid, 0, os.geteuid(), record.user}:
                 raise _not_yours(lease_id)
             self._drop(lease_id)
             emit(Event.LEASE_RELEASED, lease=lease_id, container=record.container)
@@ -315,7 +355,7 @@ class Leases:
     async def renew(self, identity: Identity) -> None:
         """Give an identity's new ticket to all its leases; one that fails does not stop others."""
         for number, record in enumerate(self.all()):
-            if identity.name not in _names(record) or not record.ready:
+            if identity.name not in self._names(record) or not record.ready:
                 continue
             try:
                 self._give(record)
@@ -344,6 +384,7 @@ class Leases:
                 self._forget(record)
                 continue
             self._records[record.lease_id] = record
+            self._sources[record.lease_id] = _source_of(record)
             span = record.ticket_start, record.ticket_end
             if not record.ready or None in span or not self._is_alive(record, mounted):
                 self._drop(record.lease_id)
@@ -352,7 +393,7 @@ class Leases:
             directory = self._directory(record)
             directory.remove_leftovers()
             in_place = self._file_names(record) <= directory.names()
-            for name in _names(record):
+            for name in self._names(record):
                 self._identities.adopt(
                     name,
                     record.lease_id,
@@ -382,12 +423,14 @@ class Leases:
             await self.release(record.lease_id)
         return len(gone)
 
-    async def _hold_all(self, record: LeaseRecord) -> None:
+    async def _hold_all(
+        self, record: LeaseRecord, names: tuple[IdentityName, ...] | None = None
+    ) -> None:
         """Hold every identity of a lease, or none, with one problem for each that failed."""
         results = await asyncio.gather(
             *(
                 self._identities.hold(name, record.lease_id, keytab=record.keytab)
-                for name in _names(record)
+                for name in names or self._names(record)
             ),
             return_exceptions=True,
         )
@@ -403,7 +446,7 @@ class Leases:
 
     def _give(self, record: LeaseRecord) -> LeaseRecord:
         """Put the tickets that are held into a lease's directory, and journal until when."""
-        held = [i for i in map(self._identities.get, _names(record)) if i is not None]
+        held = [i for i in map(self._identities.get, self._names(record)) if i is not None]
         files: dict[str, bytes] = {}
         for identity in held:
             if identity.ticket is None:
@@ -436,15 +479,17 @@ class Leases:
 
     def _file_names(self, record: LeaseRecord) -> set[str]:
         names = {"krb5cc", "krb5.conf"} | ({"krb5.keytab"} if record.keytab else set())
-        if len(_names(record)) > 1:
-            names |= {f"krb5cc_{name.account}" for name in _names(record)}
+        if len(self._names(record)) > 1:
+            names |= {f"krb5cc_{name.account}" for name in self._names(record)}
         return names
 
     def _drop(self, lease_id: str) -> None:
         record = self._records.pop(lease_id, None)
         if record is not None:
             self._directory(record).wipe()
-            self._let_go(record)
+            for name in self._names(record):
+                self._identities.release(name, lease_id)
+        self._sources.pop(lease_id, None)
         self._forget(lease_id)
 
     def _forget(self, lease_id: str) -> None:
@@ -512,24 +557,21 @@ def _accounts(spec: CredentialSpec) -> tuple[str, ...]:
     )
 
 
+def _source_of(record: LeaseRecord) -> HostSource | None:
+    """Return what a lease of an earlier run logs on with."""
+    recorded = record.host_source
+    if recorded is None:
+        return None
+    if "guid" in recorded and "input" in recorded:
+        return PluginSource(recorded["guid"], recorded["input"], recorded.get("netbios", ""))
+    return LostSource(record.lease_id)
+
+
 def _check_same_domain(spec: CredentialSpec, facts: DomainFacts) -> None:
     """Refuse a spec that names another domain than the one that answered to the name."""
     errors, _ = differences(spec.domain_join_config, facts)
     if errors:
         raise InvalidSpecError(*errors)
-
-
-def _names(record: LeaseRecord) -> tuple[IdentityName, ...]:
-    return tuple(
-        dict.fromkeys(
-            IdentityName(account.lower(), record.domain.lower(), record.logon)
-            for account in record.accounts
-        )
-    )
-
-
-def _may_change(record: LeaseRecord, caller: Caller) -> bool:
-    return caller.uid in {NOBODY.uid, 0, os.geteuid(), record.user}
 
 
 def _not_yours(lease_id: str) -> NotPermittedError:

@@ -62,9 +62,10 @@ class _Snapshot(Collector):
             labels=["domain", "controller"],
         )
         for status in self._identities.domains():
-            up.add_metric([status.domain], 0 if status.outage_since else 1)
+            domain = _label(status.domain, status.source)
+            up.add_metric([domain], 0 if status.outage_since else 1)
             if status.latency is not None:
-                latency.add_metric([status.domain, status.controller or ""], status.latency)
+                latency.add_metric([domain, status.controller or ""], status.latency)
         yield up
         yield latency
 
@@ -73,12 +74,16 @@ def _moments(
     name: str, text: str, held: list[Identity], of: Callable[[Identity], datetime | None]
 ) -> Metric:
     family = GaugeMetricFamily(
-        f"{name}_seconds", f"{text}, in seconds since 1970.", labels=["account", "domain", "logon"]
+        f"{name}_seconds", f"{text}, in seconds since 1970.", labels=["account", "domain"]
     )
     for identity in held:
         moment = of(identity)
         if moment is not None:
-            of_whom = identity.name
-            labels = [of_whom.account, of_whom.domain, of_whom.logon]
-            family.add_metric(labels, moment.timestamp())
+            domain = _label(identity.name.domain, str(identity.name.source or ""))
+            family.add_metric([identity.name.account, domain], moment.timestamp())
     return family
+
+
+def _label(domain: str, source: str) -> str:
+    """Return what tells the series of one domain apart, by what this host logs on with."""
+    return f"{domain} ({source})" if source else domain

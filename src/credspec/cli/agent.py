@@ -15,7 +15,6 @@ from credspec.cli.help_text import examples
 
 if TYPE_CHECKING:
     from credspec.agent.config import Config
-    from credspec.agent.given_users import GivenUsers
     from credspec.agent.leases import Leases
 
 
@@ -60,8 +59,8 @@ def agent(config_path: Path | None, grpc_socket: Path | None) -> None:
 
 def _compatible_service(
     path: Path, config: Config
-) -> Callable[[Leases, GivenUsers], AbstractAsyncContextManager[None]]:
+) -> Callable[[Leases], AbstractAsyncContextManager[None]]:
     from credspec.runtimes.credentials_fetcher import server
 
     server.check(config)
-    return lambda leases, users: server.serving(path.absolute(), config, leases, users)
+    return lambda leases: server.serving(path.absolute(), config, leases)

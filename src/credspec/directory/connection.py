@@ -1,23 +1,23 @@
 """LDAP connections to a domain controller, encrypted or not at all (MS-ADTS 5.1.2).
 
 Two modes exist: port 389 with a sealing SASL layer, and port 636 with TLS and a channel binding.
-Both log on by Kerberos with the tickets of the process's default credential cache, so the process
-must have ``LDAPSASL_NOCANON`` and ``LDAPSASL_CBINDING`` set before libldap is loaded.
+Both log on by Kerberos with the tickets of a credential cache, the process's default one unless
+told. It must have ``LDAPSASL_NOCANON`` and ``LDAPSASL_CBINDING`` set before libldap is loaded.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from credspec.directory.locator import LDAP_PORT, LDAPS_PORT, DomainController
+from credspec.directory.logon_cache import logon_cache
 from credspec.errors import CredspecError, NotPermittedError, UnreachableError
 
 if TYPE_CHECKING:
@@ -68,13 +68,12 @@ class Connection:
         ca_file: Path | None = None,
         seconds: float = _CONNECT_SECONDS,
         anonymous: bool = False,
-        cache: str | None = None,
+        ccache: str | None = None,
     ) -> Self:
         """Connect and bind; `anonymous` is good for the rootDSE alone.
 
-        `cache` names the credential cache with the tickets, None stands for the process's own.
         `ca_file` holds the certificate authorities to trust, in PEM; only with LDAPS, default the
-        system's.
+        system's. `ccache` names the credential cache to log on with, default the process's.
 
         Raises:
             UnreachableError: `ldap-unreachable`, `ldap-timeout`.
@@ -106,7 +105,7 @@ class Connection:
             # A SASL layer on top of TLS is forbidden; the channel binding ties the two together.
             client.set_sasl_security_properties(max_ssf=0)
         where = f"LDAP {controller.host}:{transport.port}"
-        with _tickets_of(cache):
+        with logon_cache(ccache):
             connection = _guarded(where, lambda: PolledConnection(client).open(seconds))
         return cls(connection, client)
 
@@ -157,26 +156,6 @@ class Connection:
         """Close the connection; never fails."""
         with suppress(Exception):  # a broken connection is closed already
             self._connection.close()
-
-
-@contextmanager
-def _tickets_of(cache: str | None) -> Iterator[None]:
-    """Let GSSAPI take tickets from a cache, in this thread (gss_krb5_ccache_name of MIT krb5)."""
-    if cache is None:
-        yield
-        return
-    _set_cache(cache.encode())
-    try:
-        yield
-    finally:
-        _set_cache(None)
-
-
-def _set_cache(name: bytes | None) -> None:
-    library = ctypes.CDLL("libgssapi_krb5.so.2")
-    minor = ctypes.c_uint32()
-    if library.gss_krb5_ccache_name(ctypes.byref(minor), name, None) != 0:
-        raise CredspecError.of("kerberos", f"GSSAPI error {minor.value}", where="credential cache")
 
 
 def escape(value: str) -> str:

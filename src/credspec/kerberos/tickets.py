@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,10 +82,9 @@ def ticket_from_password(
     add: bool = False,
     service: str | None = None,
 ) -> Ticket:
-    """Get a TGT with a password, or the ticket of a `service` at once.
+    """Get a TGT with a user's password, or the ticket of a `service` at once.
 
-    `into_cache` names the credential cache that receives the ticket, in place of what was there, or
-    with `add` besides it.
+    `into_cache`, `add` and `service` are as with `ticket_from_keytab`.
 
     Raises:
         NotPermittedError: the KDC refused, see `kerberos_error`; `kdc-password-refused`.
@@ -116,15 +114,6 @@ def ticket_from_password(
             where=f"ticket of {principal}",
             remedy="check the user's name and password",
         ) from None
-
-
-def destroy_cache(name: str) -> None:
-    """Destroy a credential cache; one that is not there is fine."""
-    import krb5
-
-    context = krb5.init_context()
-    with suppress(krb5.Krb5Error):
-        krb5.cc_destroy(context, krb5.cc_resolve(context, name.encode()))
 
 
 def ticket_from_keys(principal: str, keys: Iterable[Key]) -> Ticket:

@@ -34,11 +34,6 @@ class TicketEntry:
     spec_arn: str = ""
     secret_arn: str = ""
 
-    @property
-    def logon(self) -> str:
-        """Who logged on, ``user@domain`` in lower case; empty for the host itself."""
-        return f"{self.user}@{self.user_domain}".lower() if self.user else ""
-
 
 _KEYS: Final = {
     "krb_file_path": "file",

@@ -341,9 +341,12 @@ def _add_spec(found: Takeover, spec: CredentialSpec, where: str) -> None:
 
 
 def policy_lines(found: Takeover) -> list[str]:
-    """Return a policy that allows the accounts found, and no others."""
+    """Return a policy that allows the accounts found and no others, and who gives host accounts."""
     names = sorted(_names(found.specs.values()))
-    return ["[policy]", f"accounts = [{', '.join(map(_quoted, names))}]"] if names else []
+    lines = ["[policy]", f"accounts = [{', '.join(map(_quoted, names))}]"] if names else []
+    if any('"HostAccountConfig"' in text for text in found.specs.values()):
+        lines += ["[providers]", 'enabled = ["aws"]']
+    return lines
 
 
 def _names(texts: Iterable[str]) -> set[str]:

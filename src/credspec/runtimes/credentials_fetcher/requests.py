@@ -299,8 +299,9 @@ def why_no_ticket(error: CredspecError, *, has_user: bool) -> Refusal:
     """Return the text for a lease that could not be made."""
     if isinstance(error, InvalidSpecError):
         return Refusal.SPEC_FIELDS
-    is_hosts = isinstance(error, UnreachableError) or error.code.startswith("host-")
-    if is_hosts:
+    is_accounts = "$@" in error.problems[0].where
+    is_hosts = error.code.startswith(("host-", "kdc-")) and not is_accounts
+    if is_hosts or isinstance(error, UnreachableError):
         return Refusal.USER_TICKET if has_user else Refusal.HOST_TICKET
     return Refusal.ACCOUNT_TICKET
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 from credspec.agent.config import Config
 from credspec.agent.daemon import listen
 from credspec.agent.events import Event, emit
-from credspec.agent.given_users import GivenUsers
 from credspec.agent.leases import Leases
 from credspec.errors import UsageError
 from credspec.runtimes.credentials_fetcher.connections import guarded
@@ -51,9 +50,7 @@ def check(config: Config) -> None:
 
 
 @asynccontextmanager
-async def serving(
-    path: Path, config: Config, leases: Leases, users: GivenUsers
-) -> AsyncIterator[None]:
+async def serving(path: Path, config: Config, leases: Leases) -> AsyncIterator[None]:
     """Serve on the Unix socket `path` while the block runs; leases must be adopted by then.
 
     Raises:
@@ -62,7 +59,7 @@ async def serving(
     """
     from credspec.runtimes.credentials_fetcher.service import Service
 
-    service = Service(leases, users, LeaseTree(config.fetcher.lease_tree), config.fetcher)
+    service = Service(leases, LeaseTree(config.fetcher.lease_tree), config.fetcher)
     await service.take_over()
     inner = _inner_socket(config)
     server = _server(service)

@@ -11,9 +11,9 @@ import asyncio
 import hashlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 from credspec.agent.audit import Caller
 from credspec.agent.config import FetcherConfig
 from credspec.agent.events import Event, emit
-from credspec.agent.given_users import GivenUsers
 from credspec.agent.leases import LeaseRequest, Leases
 from credspec.errors import (
     CredspecError,
@@ -32,6 +31,7 @@ from credspec.errors import (
     UsageError,
     internal_error,
 )
+from credspec.providers.host_account import HostAccount
 from credspec.runtimes.credentials_fetcher import aws
 from credspec.runtimes.credentials_fetcher import credentialsfetcher_pb2 as wire
 from credspec.runtimes.credentials_fetcher.connections import caller_of
@@ -82,11 +82,8 @@ _Wanted: TypeAlias = tuple[WantedTicket, UserPassword | None, str]  # and the AR
 class Service:
     """The calls, for those whom the configuration lets call."""
 
-    def __init__(
-        self, leases: Leases, users: GivenUsers, tree: LeaseTree, config: FetcherConfig
-    ) -> None:
+    def __init__(self, leases: Leases, tree: LeaseTree, config: FetcherConfig) -> None:
         self._leases = leases
-        self._users = users
         self._tree = tree
         self._config = config
         self._tickets: dict[str, list[TicketEntry]] = {}
@@ -221,8 +218,7 @@ class Service:
         user = given_user(request.username, request.password, request.domain)
         wanted = read_specs(request.credspec_contents)
         lease = secrets.token_hex(_LEASE_ID_BYTES)
-        async with self._logged_on([user]):
-            entries = await self._make(lease, [(ticket, user, "") for ticket in wanted], caller)
+        entries = await self._make(lease, [(ticket, user, "") for ticket in wanted], caller)
         return wire.CreateNonDomainJoinedKerberosLeaseResponse(
             lease_id=lease, created_kerberos_file_paths=map(_directory, entries)
         )
@@ -234,10 +230,9 @@ class Service:
         entries = self._entries_of({old, user.name}, user.domain, caller)
         if not entries:
             raise _nothing_renewed(f"no lease of user {old}@{user.domain}", user)
-        async with self._logged_on([user]):
-            failures = await self._renew([(lease, entry, user) for lease, entry in entries], caller)
+        failures = await self._renew([(lease, entry, user) for lease, entry in entries])
         if failures:
-            raise RefusedCallError(Refusal.ACCOUNT_TICKET, _joined(failures))
+            raise RefusedCallError(why_no_ticket(failures[0], has_user=True), _joined(failures))
         return wire.RenewNonDomainJoinedKerberosLeaseResponse(
             renewed_kerberos_file_paths=[entry.file for _, entry in entries]
         )
@@ -255,8 +250,7 @@ class Service:
         locations = spec_locations(request.credspec_arns)
         wanted = await self._in_thread(lambda: _in_time(partial(_fetched, access), locations))
         lease = locations[0].task
-        async with self._logged_on([user for _, user, _ in wanted]):
-            entries = await self._make(lease, wanted, caller)
+        entries = await self._make(lease, wanted, caller)
         return wire.CreateKerberosArnLeaseResponse(
             lease_id=lease,
             krb_ticket_response_map=[
@@ -282,15 +276,11 @@ class Service:
         answers = dict(zip((arn for arn, _ in asked), fetched, strict=True))
         failures = [found.error for found in fetched if isinstance(found, RefusedCallError)]
         users = {arn: user for arn, user in answers.items() if isinstance(user, UserPassword)}
-        async with self._logged_on(users.values(), failures) as accepted:
-            renewed = [
-                (lease, entry, users[entry.secret_arn])
-                for lease, entry in entries
-                if users.get(entry.secret_arn) in accepted
-            ]
-            failures += await self._renew(renewed, caller)
+        failures += await self._renew(
+            [(lease, e, users[e.secret_arn]) for lease, e in entries if e.secret_arn in users]
+        )
         if failures:
-            raise RefusedCallError(Refusal.ACCOUNT_TICKET, _joined(failures))
+            raise RefusedCallError(why_no_ticket(failures[0], has_user=True), _joined(failures))
         return wire.RenewKerberosArnLeaseResponse(status="successful")
 
     async def _in_thread(self, call: Callable[[], _T]) -> _T:
@@ -300,29 +290,6 @@ class Service:
                 return await asyncio.get_running_loop().run_in_executor(self._threads, call)
         except TimeoutError:
             raise _too_late() from None
-
-    @asynccontextmanager
-    async def _logged_on(
-        self, users: Iterable[UserPassword], failures: list[CredspecError] | None = None
-    ) -> AsyncIterator[set[UserPassword]]:
-        """Take the passwords of users, each once, and yield those that the domain accepts.
-
-        A wrong one replaces no right one; it is among the `failures`, or without these fails the
-        call.
-        """
-        accepted: set[UserPassword] = set()
-        with ExitStack() as stack:
-            for user in dict.fromkeys(users):
-                stack.enter_context(self._leases.using(str(user)))
-                try:
-                    await self._in_thread(partial(self._users.check, str(user), user.password))
-                except CredspecError as error:
-                    if failures is None:
-                        raise RefusedCallError(Refusal.USER_TICKET, error) from None
-                    failures.append(error)
-                else:
-                    accepted.add(user)
-            yield accepted
 
     def _all_entries(self, caller: Caller) -> list[tuple[str, TicketEntry]]:
         """Return all tickets that a caller may change, with their leases."""
@@ -352,28 +319,29 @@ class Service:
         ]
 
     async def _renew(
-        self, entries: Sequence[tuple[str, TicketEntry, UserPassword]], caller: Caller
+        self, entries: Sequence[tuple[str, TicketEntry, UserPassword]]
     ) -> list[CredspecError]:
         """Renew tickets as the users given with them; return what failed."""
-        same = [(lease, entry) for lease, entry, user in entries if entry.logon == str(user)]
-        failures = await self._leases.refresh(_own_id(lease, _name(e)) for lease, e in same)
+        failures: list[CredspecError] = []
+        unchanged: list[str] = []
         for lease, entry, user in entries:
-            if entry.logon == str(user):
-                continue
             async with self._locked(lease):
                 present = self._tickets.get(lease, [])
                 if entry not in present:
                     continue  # it has ended meanwhile
+                own = _own_id(lease, _name(entry))
                 try:
-                    own = _own_id(lease, _name(entry))
-                    await self._leases.log_on_as(own, str(user), caller)
+                    before = self._leases.get(own)
+                    if await self._leases.replace_host_account(own, _account(user)) is before:
+                        unchanged.append(own)
+                        continue
                     after = replace(entry, user=user.name, user_domain=user.domain)
                     self._tickets[lease] = [after if e == entry else e for e in present]
                     text = metadata_text(self._tickets[lease])
                     self._tree.write_metadata(lease, text.encode())
                 except CredspecError as error:
                     failures.append(error)
-        return failures
+        return failures + await self._leases.refresh(unchanged)
 
     async def _delete(self, request: wire.DeleteKerberosLeaseRequest, caller: Caller) -> Message:
         lease = valid_lease_id(request.lease_id)
@@ -432,7 +400,7 @@ class Service:
             gid=self._config.gid,
             mode=self._config.mode,
             place=place,
-            logon="" if user is None else str(user),
+            host_account=None if user is None else _account(user),
             caller=caller,
         )
 
@@ -495,6 +463,10 @@ def _unreadable() -> RefusedCallError:
             expected="fields of the published types, with text in UTF-8",
         ),
     )
+
+
+def _account(user: UserPassword) -> HostAccount:
+    return HostAccount(user.domain, user.name, user.password)
 
 
 def _without_host_account(spec: CredentialSpec) -> CredentialSpec:

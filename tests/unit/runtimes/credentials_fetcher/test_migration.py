@@ -86,6 +86,7 @@ def test_an_installation(sources: Sources, tmp_path: Path) -> None:
     assert tomllib.loads("\n".join(lines)) == {
         "credentials_fetcher": {"lease_tree": str(sources.lease_tree)},
         "policy": {"accounts": [f"WebApp0{number}@contoso.com" for number in (1, 2, 3)]},
+        "providers": {"enabled": ["aws"]},
     }
     assert ARN.rsplit(":", maxsplit=1)[-1] not in "".join(
         problem.text() for problem in found.refused
