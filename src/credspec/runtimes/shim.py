@@ -40,8 +40,8 @@ _CREATE_VALUE_OPTIONS = frozenset(
         "-f",
     }
 )
-# What the carriers of a spec look like in the bytes of a config.json.
-_MARKS = (ANNOTATION.encode(), VARIABLE.encode(), b"credentialSpec")
+MARKS = (ANNOTATION.encode(), VARIABLE.encode(), b"credentialSpec")
+"""What the carriers of a spec look like in the bytes of a config.json."""
 
 
 class ShimError(Exception):
@@ -198,7 +198,7 @@ def _may_have_spec(bundle: str) -> bool:
         data = posix.read(fd, posix.fstat(fd).st_size)
     finally:
         posix.close(fd)
-    return any(mark in data for mark in _MARKS)
+    return any(mark in data for mark in MARKS)
 
 
 def _has_lease(invocation: Invocation, runtime: str, run_directory: str) -> bool:

@@ -3,7 +3,8 @@
 The launcher is where they get their settings from; a configuration file would have to be read at
 every step of every container's life. For the shim it is a shell's script as well, which runs the
 real runtime at the steps that the shim has no part in, since Python's start takes longer than they
-do. It evaluates nothing that it is given, and sees no ticket.
+do: `create` of a bundle without any mark of a spec, and what is not listed. It evaluates nothing
+that it is given, and sees no ticket.
 """
 
 from __future__ import annotations
@@ -16,24 +17,36 @@ from typing import Final
 
 import credspec
 from credspec.errors import UsageError
-from credspec.runtimes.shim import runtime_paths
+from credspec.runtimes.shim import MARKS, runtime_paths
 
 NAME: Final = "credspec-runtime"
 LAUNCHER_DIRECTORY: Final = Path("/usr/local/libexec/credspec")
 _MAX_SHEBANG_BYTES: Final = 255  # BINPRM_BUF_SIZE of Linux
 
-_STEPS: Final = ("create", "run", "delete", "checkpoint", "restore")
+_STEPS: Final = ("run", "delete", "checkpoint", "restore")
 
 _SHELL: Final = """\
 #!/bin/sh
 '''':
 # Written by `credspec setup`; its --undo removes it. Python takes this part for a text.
+is_shims= bundle= before=
 for each do
-    case $each in {steps}) exec {interpreter} -IS "$0" "$@" ;; esac
+    case $before in --bundle | -b) bundle=$each ;; esac
+    case $each in
+        create) is_shims=${{is_shims:-maybe}} ;;
+        {steps}) is_shims=yes ;;
+    esac
+    before=$each
 done
-for runtime in {runtimes}; do
-    [ -x "$runtime" ] && exec "$runtime" "$@"
-done
+if [ "$is_shims" = maybe ]; then
+    grep -Fqs {marks} -- "$bundle/config.json"
+    [ $? = 1 ] && is_shims=
+fi
+if [ -z "$is_shims" ]; then
+    for runtime in {runtimes}; do
+        [ -x "$runtime" ] && exec "$runtime" "$@"
+    done
+fi
 exec {interpreter} -IS "$0" "$@"
 '''
 """
@@ -67,6 +80,7 @@ def launcher_text(run_directory: Path, runtimes: Sequence[str] = ("runc", "crun"
     shell = _SHELL.format(
         interpreter=shlex.quote(_interpreter()),
         steps="|".join(_STEPS),
+        marks=" ".join(f"-e {shlex.quote(mark.decode())}" for mark in MARKS),
         runtimes=" ".join(map(shlex.quote, runtime_paths(runtimes))),
     )
     return shell + program

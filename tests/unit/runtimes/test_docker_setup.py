@@ -228,32 +228,77 @@ def test_the_launcher_runs_the_runtime(launcher: Path, arguments: list[str]) -> 
     assert output(launcher, *arguments) == f"ran {len(arguments)}: {given}\n"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "is_shims"),
-    [
-        (["create", "x"], True),
-        (["--root", "/x", "--log", "/y", "run", "x"], True),
-        (["delete", "--force", "x"], True),
-        (["checkpoint", "x"], True),
-        (["restore", "x"], True),
-        (["exec", "x", "sh", "-c", "a; delete"], False),
-        (["start", "x"], False),
-        (["kill", "x", "15"], False),
-        (["state", "$(touch /nowhere)"], False),
-        (["state", "`exit 7`", "*", "a  b"], False),
-        (["--version"], False),
-    ],
-)
-def test_python_starts_only_where_the_shim_has_a_part(
-    tmp_path: Path, launcher: Path, arguments: list[str], is_shims: bool
-) -> None:
+def starts_python(tmp_path: Path, launcher: Path, arguments: list[str]) -> bool:
+    """Run a launcher, and tell which of the two it came to."""
     python = tmp_path / "python"
-    python.write_text('#!/bin/sh\necho "python $1 $3"\n')
+    python.write_text('#!/bin/sh\necho "python $1 $(($# - 2)): $*"\n')
     python.chmod(0o755)
     launcher.write_text(launcher.read_text().replace(f"exec {sys.executable} ", f"exec {python} "))
-    given = " ".join(arguments)
-    ran = f"ran {len(arguments)}: {given}\n"
-    assert output(launcher, *arguments) == (f"python -IS {arguments[0]}\n" if is_shims else ran)
+    printed, number, given = output(launcher, *arguments), len(arguments), " ".join(arguments)
+    assert printed in {
+        f"ran {number}: {given}\n",
+        f"python -IS {number}: -IS {launcher} {given}\n",
+    }
+    return printed.startswith("python")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["create", "x"],
+        ["--root", "/x", "--log", "/y", "run", "x"],
+        ["delete", "--force", "x"],
+        ["checkpoint", "x"],
+        ["restore", "x"],
+        ["exec", "x", "run"],
+    ],
+)
+def test_where_the_shim_may_have_a_part_python_starts(
+    tmp_path: Path, launcher: Path, arguments: list[str]
+) -> None:
+    assert starts_python(tmp_path, launcher, arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["exec", "x", "sh", "-c", "a; delete"],
+        ["start", "x"],
+        ["kill", "x", "15"],
+        ["state", "$(touch /nowhere)"],
+        ["state", "`exit 7`", "*", "a  b", "-n"],
+        ["--version"],
+    ],
+)
+def test_elsewhere_it_does_not(tmp_path: Path, launcher: Path, arguments: list[str]) -> None:
+    assert not starts_python(tmp_path, launcher, arguments)
+
+
+@pytest.mark.parametrize(
+    ("config", "is_shims"),
+    [
+        (b'{"process": {"env": ["A=b"]}}', False),
+        (b"", False),
+        (b"\0\xff\n\0", False),
+        (b'{"annotations": {"credspec.dev/spec": "x"}}', True),
+        (b'{"annotations": {"credspecXdev/spec": "x"}}', False),
+        (b'\0\xff\n{"env": ["CREDSPEC=x"]}', True),
+        (b'{"windows": {"credentialSpec": {}}}', True),
+    ],
+)
+@pytest.mark.parametrize("option", ["--bundle", "-b"])
+def test_creation_is_the_shims_if_the_bundle_has_a_mark_of_a_spec(
+    tmp_path: Path, launcher: Path, config: bytes, is_shims: bool, option: str
+) -> None:
+    (tmp_path / "-e a bundle").mkdir()
+    (tmp_path / "-e a bundle/config.json").write_bytes(config)
+    bundle = str(tmp_path / "-e a bundle")
+    arguments = ["--root", "/x", "create", option, bundle, "--pid-file", "/y", "x"]
+    assert starts_python(tmp_path, launcher, arguments) == is_shims
+    # Any other way to name the bundle is left to Python, and so is one that cannot be read.
+    assert starts_python(tmp_path, launcher, ["create", f"{option}={bundle}", "x"])
+    assert starts_python(tmp_path, launcher, ["create", option, f"{bundle}/none", "x"])
+    assert starts_python(tmp_path, launcher, ["create", option, bundle, "run"])
 
 
 def test_what_a_launcher_says_without_a_runtime(tmp_path: Path, launcher: Path) -> None:
