@@ -8,6 +8,7 @@
     [host_identity]
     keytab = "/etc/krb5.keytab"                # the machine keytab
     principal = "HOST1$@CONTOSO.COM"           # default: the keytab's first computer account
+    account = "file:reader"                    # PROVIDER:INPUT, in place of a keytab not there
 
     [ldap]
     transport = "ldap"                         # "ldap" (sealed, port 389) or "ldaps" (port 636)
@@ -30,6 +31,8 @@
     secret_seconds = 300                       # how long a password is kept, 0 for one logon only
     deadline_seconds = 10                      # how long a provider may take
 
+    [account_provider]                         # for credspec account-provider: docs/providers.md
+
 Every key may be left out. Unknown keys are errors, since a misspelt one would be a silent default.
 """
 
@@ -39,6 +42,7 @@ import os
 import pwd
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -56,10 +60,11 @@ _KNOWN: Final[dict[str, frozenset[str]]] = {
     "": frozenset(
         {
             *("run_directory", "spec_directory", "audit_log", "log_format"),
-            *("host_identity", "ldap", "policy", "providers", "credentials_fetcher"),
+            *("host_identity", "ldap", "policy", "providers"),
+            *("account_provider", "credentials_fetcher"),
         }
     ),
-    "host_identity": frozenset({"keytab", "principal"}),
+    "host_identity": frozenset({"keytab", "principal", "account"}),
     "ldap": frozenset({"transport", "ca_file"}),
     "policy": frozenset({"accounts", "keytabs", "spec_sources", "users"}),
     "credentials_fetcher": frozenset({"lease_tree", "owner", "mode", "users"}),
@@ -93,6 +98,7 @@ class Config:
     spec_directory: Path = Path("/etc/credspec/specs")
     keytab: Path = Path("/etc/krb5.keytab")
     principal: str | None = None
+    account: str | None = None
     transport: Transport = Transport.LDAP
     ca_file: Path | None = None
     audit_log: Path = Path("/var/log/credspec/audit.jsonl")
@@ -100,6 +106,7 @@ class Config:
     policy: Policy = field(default_factory=Policy)
     fetcher: FetcherConfig = field(default_factory=FetcherConfig)
     providers: ProviderSettings = field(default_factory=ProviderSettings)
+    account_provider: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def agent_socket(self) -> Path:
@@ -184,6 +191,11 @@ def _config(document: dict[str, Any], source: Path) -> Config:
         if isinstance(given, dict)
         else [_problem(source, "providers", given, "a table")]
     )
+    table = document.get("account_provider", {})
+    if isinstance(table, dict):
+        values["account_provider"] = table
+    else:
+        problems.append(_problem(source, "account_provider", table, "a table"))
     if isinstance(providers, ProviderSettings):
         values["providers"] = providers
     else:
@@ -254,7 +266,7 @@ def _value(key: str, value: object, name: str, source: Path, problems: list[Prob
         if value not in _LOG_FORMATS:
             problems.append(_problem(source, name, value, '"text" or "json"'))
         return value
-    if key == "principal":
+    if key in {"principal", "account"}:
         return value
     if not value.startswith("/"):
         problems.append(_problem(source, name, value, "an absolute path"))

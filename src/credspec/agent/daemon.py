@@ -32,13 +32,14 @@ from credspec.agent.process_safety import (
     lock_memory,
     overwrite_freed_memory,
 )
-from credspec.agent.provided_identity import ProvidedIdentity
+from credspec.agent.provided_identity import ProvidedIdentity, account_of_configuration
 from credspec.agent.service_notification import keep_watchdog_quiet, notify
 from credspec.directory.connection import LIBLDAP_ENVIRONMENT
 from credspec.directory.locator import DnsResolver, Locator
 from credspec.errors import NotPermittedError, UsageError
 from credspec.kerberos.keys import Enctype, derive_key
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
+from credspec.providers.host_account import HostSource
 from credspec.providers.selection import Providers
 
 _SWEEP_SECONDS: Final = 30.0
@@ -89,16 +90,21 @@ async def serve(
     host_identity = MachineKeytab(config.keytab, config.principal)
     home = _home_domain(config, host_identity)
     providers = Providers(config.providers)
+    default = account_of_configuration(config)
     leases: Leases | None = None
 
     async def renewed(identity: Identity) -> None:
         if leases is not None:
             await leases.renew(identity)
 
+    def identity_for(source: HostSource | None, domain: str) -> HostIdentity:
+        wanted = source or default
+        return host_identity if wanted is None else ProvidedIdentity(wanted, domain, providers)
+
     identities = Identities(
         lambda domain, source: _open_session(
             config,
-            host_identity if source is None else ProvidedIdentity(source, domain, providers),
+            identity_for(source, domain),
             krb5_conf,
             domain,
         ),

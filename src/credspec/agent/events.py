@@ -46,6 +46,10 @@ class Event(Enum):
     INTERNAL_ERROR = (133, "error", "A defect of credspec; the request or acquisition failed.")
     AUDIT_UNWRITABLE = (132, "error", "The audit log cannot be written; nothing is granted.")
 
+    ACCOUNT_PROVIDER_READY = (140, "info", "The account provider takes questions.")
+    ACCOUNT_GIVEN = (141, "info", "A client was given its host account.")
+    ACCOUNT_REFUSED = (142, "warning", "A client asked for an account that is not its own.")
+
     def __init__(self, number: int, level: str, meaning: str) -> None:
         self.number = number
         self.level = level

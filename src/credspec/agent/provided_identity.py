@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from credspec.agent.config import Config
 from credspec.agent.host_identity import KeytabIdentity
 from credspec.errors import CredspecError, UnreachableError
 from credspec.kerberos.tickets import Ticket, ticket_from_keytab, ticket_from_password
@@ -20,6 +21,7 @@ from credspec.providers.host_account import (
     check_same_domain,
 )
 from credspec.providers.selection import Providers
+from credspec.spec.host_account import CREDSPEC_PLUGIN_GUID
 
 _RENEW_BEFORE_END: Final = timedelta(minutes=30)
 # Each try of a wrong password counts towards the account's lockout.
@@ -32,6 +34,13 @@ _REFUSALS: Final = frozenset(
 )
 
 _numbers: Final = itertools.count()
+
+
+def account_of_configuration(config: Config) -> PluginSource | None:
+    """Return what a host without keytab logs on with where no spec says; None for a joined host."""
+    if config.account is None or config.keytab.exists():
+        return None
+    return PluginSource(CREDSPEC_PLUGIN_GUID, config.account)
 
 
 class ProvidedIdentity:
@@ -98,6 +107,15 @@ class ProvidedIdentity:
                     return self._ticket
                 self._service_tickets[service] = ticket
             return ticket
+
+    def check(self, account: HostAccount) -> None:
+        """Refuse an account that cannot be of this identity's domain.
+
+        Raises:
+            CredspecError: `host-account-other-domain`.
+            NotPermittedError: as `KeytabIdentity.name`.
+        """
+        self._principal_of(account)
 
     def forget(self) -> None:
         """Drop the tickets and what the provider said."""

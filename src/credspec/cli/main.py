@@ -22,6 +22,11 @@ _LIBLDAP_ENVIRONMENT: Final = {"LDAPSASL_NOCANON": "on", "LDAPSASL_CBINDING": "t
 
 # name: (module, attribute, one-line help)
 _COMMANDS: Final = {
+    "account-provider": (
+        "credspec.cli.account_provider",
+        "account_provider",
+        "Give Windows hosts their host accounts (Rancher's API).",
+    ),
     "agent": ("credspec.cli.agent", "agent", "Run the host agent."),
     "check": ("credspec.cli.check", "check", "Find out why it does not work, from spec to ticket."),
     "convert": ("credspec.cli.convert", "convert", "Convert a spec for Kubernetes, Compose, ..."),

@@ -8,6 +8,7 @@ import re
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import entry_points
 from typing import Any, Final, cast
 
@@ -26,6 +27,7 @@ from credspec.providers.host_account import (
     Provider,
     checked_account,
 )
+from credspec.providers.program import ProgramProvider
 from credspec.providers.settings import ProviderSettings
 from credspec.spec.document import CredentialSpec
 from credspec.spec.host_account import CREDSPEC_PLUGIN_GUID, PLUGINS
@@ -36,7 +38,15 @@ ENTRY_POINTS: Final = "credspec.providers"
 INLINE: Final = "inline"
 """The name under which `enabled` allows accounts in specs."""
 
-_BUILT_IN: Final[Mapping[str, str]] = {}
+_BUILT_IN: Final[Mapping[str, str]] = {
+    "file": "credspec.providers.local_files:FileProvider",
+    "keytab": "credspec.providers.local_files:KeytabProvider",
+    "systemd": "credspec.providers.local_files:SystemdCredentialProvider",
+    "rancher": "credspec.providers.rancher:RancherProvider",
+    "vault": "credspec.providers.vault:VaultProvider",
+    "aws": "credspec.providers.aws:AwsProvider",
+    "azure-key-vault": "credspec.providers.azure_key_vault:AzureKeyVaultProvider",
+}
 """Module and class of our own providers, imported only when used."""
 
 _GUID: Final = re.compile(r"\{[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}\}")
@@ -82,8 +92,8 @@ class Providers:
 
     def holds_secret(self, source: PluginSource) -> bool:
         """Return whether a source's input may be a secret, which is never written down."""
-        name, given = self._choose(source)
-        return name not in _BUILT_IN or (name == "exec" and bool(given))
+        name, _ = self._choose(source)
+        return name not in _BUILT_IN
 
     def account(self, source: HostSource) -> HostAccount:
         """Return the account; blocks for at most `deadline_seconds`.
@@ -154,8 +164,9 @@ class Providers:
     def _provider(self, name: str) -> Provider:
         with self._lock:
             if name not in self._made:
-                settings = dict(self.settings.tables.get(name, {}))
-                self._made[name] = _factory(name)(settings)
+                settings = self.settings.tables.get(name, {})
+                make = _factory(name, settings)
+                self._made[name] = make(settings, self.settings.deadline_seconds)
             return self._made[name]
 
     def _choose(self, source: PluginSource) -> tuple[str, str]:
@@ -226,17 +237,23 @@ class Providers:
         return None
 
 
-def _factory(name: str) -> Callable[[dict[str, Any]], Provider]:
-    """Return what makes a provider of its settings."""
+_Factory = Callable[[Mapping[str, Any], float], Provider]
+
+
+def _factory(name: str, settings: Mapping[str, Any]) -> _Factory:
+    """Return what makes a provider of its settings and its deadline in seconds."""
     if name in _BUILT_IN:
         module, _, attribute = _BUILT_IN[name].partition(":")
         found = getattr(importlib.import_module(module), attribute)
-        return cast("Callable[[dict[str, Any]], Provider]", found)
+        return cast("_Factory", found)
+    if "command" in settings:
+        return partial(ProgramProvider, name)
     for entry in entry_points(group=ENTRY_POINTS, name=name):
-        return cast("Callable[[dict[str, Any]], Provider]", entry.load())
+        return cast("_Factory", entry.load())
     raise UsageError.of(
         "host-account-provider-missing",
         f"there is no provider {name}",
         where="configuration: providers.enabled",
-        remedy=f"install the package whose entry point {name} is in the group {ENTRY_POINTS}",
+        remedy=f"install the package whose entry point {name} is in the group {ENTRY_POINTS}, "
+        f"or give a command under [providers.{name}]",
     )
