@@ -69,6 +69,7 @@ _KNOWN: Final[dict[str, frozenset[str]]] = {
     "policy": frozenset({"accounts", "keytabs", "spec_sources", "users"}),
     "credentials_fetcher": frozenset({"lease_tree", "owner", "mode", "users"}),
 }
+_TABLES: Final = ("policy", "credentials_fetcher")  # those with readers of their own
 _LOG_FORMATS: Final = ("text", "json")
 _OWNER: Final = re.compile(r"(\d{1,9}):(\d{1,9})")
 _FILE_MODE: Final = re.compile(r"0?[46][046][046]")
@@ -161,8 +162,7 @@ def load_config(path: Path | None = None) -> Config:
 def _config(document: dict[str, Any], source: Path) -> Config:
     problems: list[Problem] = []
     values: dict[str, Any] = {}
-    policy: dict[str, Any] = {}
-    fetcher: dict[str, Any] = {}
+    tables: dict[str, dict[str, Any]] = {name: {} for name in _TABLES}
     for table, known in _KNOWN.items():
         content = document.get(table, {}) if table else document
         if not isinstance(content, dict):
@@ -179,10 +179,9 @@ def _config(document: dict[str, Any], source: Path) -> Config:
                         expected="one of " + ", ".join(sorted(known)),
                     )
                 )
-            elif table == "policy":
-                policy |= _policy_value(key, value, name, source, problems)
-            elif table == "credentials_fetcher":
-                fetcher |= _fetcher_value(key, value, name, source, problems)
+            elif table in _TABLES:
+                read = _policy_value if table == "policy" else _fetcher_value
+                tables[table] |= read(key, value, name, source, problems)
             elif key not in _KNOWN:
                 values[key] = _value(key, value, name, source, problems)
     given = document.get("providers", {})
@@ -202,6 +201,7 @@ def _config(document: dict[str, Any], source: Path) -> Config:
         problems += providers
     if problems:
         raise UsageError(*problems)
+    policy, fetcher = (tables[name] for name in _TABLES)
     return Config(policy=Policy(**policy), fetcher=FetcherConfig(**fetcher), **values)
 
 
