@@ -36,3 +36,36 @@ def test_nothing_of_it_is_imported_unless_asked_for() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert shown.stdout.strip() == "[]"
+
+
+STARTING = """
+import asyncio, os, subprocess, sys
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+import grpc.aio
+
+async def main(path):
+    async def echo(request, context):
+        await asyncio.to_thread(subprocess.run, ["/bin/true"], check=True, close_fds=True)
+        return request
+    calls = {"Echo": grpc.unary_unary_rpc_method_handler(echo)}
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.T", calls),))
+    server.add_insecure_port(f"unix:{path}")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
+        call = channel.unary_unary("/t.T/Echo")
+        print(len(await asyncio.gather(*(call(b"x", timeout=30) for _ in range(100)))))
+    await server.stop(0)
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+def test_programs_that_a_provider_starts_do_not_disturb_it(tmp_path: Path) -> None:
+    shown = subprocess.run(
+        [sys.executable, "-c", STARTING, str(tmp_path / "s")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stdout == "100\n"
