@@ -226,10 +226,12 @@ class Leases:
         )
         return record
 
-    async def replace_host_account(self, lease_id: str, account: HostAccount) -> LeaseRecord:
+    async def replace_host_account(
+        self, lease_id: str, account: HostAccount, caller: Caller = NOBODY
+    ) -> LeaseRecord:
         """Let a lease log on with another account, and give it new tickets at once.
 
-        If that fails, all stays as it was.
+        If that fails, all stays as it was. It is in the audit log before it is done.
 
         Raises:
             NotFoundError: `lease-not-found`.
@@ -244,6 +246,16 @@ class Leases:
             names, former_names = self._names(before, source), self._names(before)
             try:
                 await self._hold_all(before, names)
+                self._audit.write(
+                    Event.LEASE_GRANTED,
+                    caller,
+                    decision="granted",
+                    lease=lease_id,
+                    container=before.container,
+                    domain=before.domain,
+                    accounts=list(before.accounts),
+                    host_account=str(source),
+                )
                 self._sources[lease_id] = source
                 record = self._give(replace(self.get(lease_id), host_source=self._recorded(source)))
             except BaseException:

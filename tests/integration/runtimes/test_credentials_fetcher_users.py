@@ -134,6 +134,9 @@ def test_another_user_takes_over(agent: FetcherAgent) -> None:
     caches = sorted(map(str, leases.values()))
     assert sorted(renew(agent, "reader1:reader2")) == caches
     assert {agent.metadata(lease)[0]["domainless_user"] for lease in leases} == {"reader2"}
+    line = json.loads(agent.audit_log.read_text().splitlines()[-1])
+    assert (line["decision"], line["uid"]) == ("granted", 0)
+    assert line["host_account"].startswith("example.test\\reader2#")
     # The secret says OLD:NEW for as long as nobody changes it.
     assert sorted(renew(agent, "reader1:reader2")) == caches
     with pytest.raises(grpc.RpcError, match="failed to renew any") as caught:

@@ -230,7 +230,7 @@ class Service:
         entries = self._entries_of({old, user.name}, user.domain, caller)
         if not entries:
             raise _nothing_renewed(f"no lease of user {old}@{user.domain}", user)
-        failures = await self._renew([(lease, entry, user) for lease, entry in entries])
+        failures = await self._renew([(lease, entry, user) for lease, entry in entries], caller)
         if failures:
             raise RefusedCallError(why_no_ticket(failures[0], has_user=True), _joined(failures))
         return wire.RenewNonDomainJoinedKerberosLeaseResponse(
@@ -280,7 +280,8 @@ class Service:
                 (lease, entry, user)
                 for lease, entry in entries
                 if isinstance(user := answers[entry.secret_arn, entry.domain], UserPassword)
-            ]
+            ],
+            caller,
         )
         if failures:
             raise RefusedCallError(why_no_ticket(failures[0], has_user=True), _joined(failures))
@@ -325,7 +326,7 @@ class Service:
         ]
 
     async def _renew(
-        self, entries: Sequence[tuple[str, TicketEntry, UserPassword]]
+        self, entries: Sequence[tuple[str, TicketEntry, UserPassword]], caller: Caller
     ) -> list[CredspecError]:
         """Renew tickets as the users given with them; return what failed."""
         failures: list[CredspecError] = []
@@ -338,7 +339,9 @@ class Service:
                 own = _own_id(lease, _name(entry))
                 try:
                     before = self._leases.get(own)
-                    if await self._leases.replace_host_account(own, _account(user)) is before:
+                    account = _account(user)
+                    given = await self._leases.replace_host_account(own, account, caller)
+                    if given is before:
                         unchanged.append(own)
                         continue
                     after = replace(entry, user=user.name, user_domain=user.domain)
