@@ -122,7 +122,7 @@ def with_docker(lab: Lab, engine: DockerEngine, stack: ExitStack) -> None:
     )
     plain = found["plain runc"]
     row("docker run, plain runc", plain, None, "", met=True)
-    for name, most in (("without", 25), ("with", 60)):
+    for name, most in (("without", 20), ("with", 50)):
         more = found[name].median - plain.median
         target = f"{more:+.0f} ms, <= +{most} ms"
         row(f"docker run, shim, {name} a spec", found[name], plain, target, met=more <= most)
@@ -201,7 +201,8 @@ def warm_lease(lab: Lab, leases: Path, agent: AgentClient) -> None:
     directory.rmdir()
     lease = found["lease"]
     against = found["one write and one round trip"]
-    row("lease of an identity held", lease, against, "<= 5 ms", met=lease.median <= 5)
+    met = lease.median <= 3 * against.median
+    row("lease of an identity held", lease, against, "<= 3 x", met=met)
 
 
 if __name__ == "__main__":

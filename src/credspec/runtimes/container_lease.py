@@ -11,8 +11,8 @@ import _signal
 import _socket
 import os
 import sys
-from ctypes import CDLL, get_errno
 
+from credspec.runtimes import c_library
 from credspec.runtimes.shim import Invocation, ShimError, leases_directory
 
 TYPE_CHECKING = False
@@ -162,9 +162,9 @@ def _ask_agent(
     """Ask the agent; HTTP/1.0, so that the end of the connection is the end of the answer."""
     payload = b""
     if body is not None:
-        import json
+        from credspec.runtimes import c_json
 
-        payload = json.dumps(body).encode()
+        payload = c_json.dumps(body)
     head = (
         f"{method} {path} HTTP/1.0\r\nHost: credspec\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(payload)}\r\n\r\n"
@@ -193,10 +193,10 @@ def _ask_agent(
     status = header[9:12]
     if status == b"204":
         return {}
-    import json
+    from credspec.runtimes import c_json
 
     try:
-        document = json.loads(content)
+        document = c_json.loads(content)
     except ValueError:
         document = {}
     if not status.startswith(b"2") or not isinstance(document, dict):
@@ -243,15 +243,20 @@ def _mount_tmpfs(directory: str, wish: Wish) -> None:
             f"when it starts: {_START_AGENT} [agent-unreachable]"
         ) from None
     options = f"{_TMPFS_OPTIONS},mode={wish.directory_mode:o},uid={wish.uid},gid={wish.gid}"
-    libc = CDLL(None, use_errno=True)
     flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
-    if libc.mount(b"credspec", directory.encode(), b"tmpfs", flags, options.encode()) != 0:
+    try:
+        c_library.mount(b"credspec", directory.encode(), b"tmpfs", flags, options.encode())
+    except OSError as error:
         os.rmdir(directory)
-        raise ShimError(f"{directory}: cannot mount a tmpfs: {os.strerror(get_errno())} [mount]")
+        reason = os.strerror(error.errno or 0)
+        raise ShimError(f"{directory}: cannot mount a tmpfs: {reason} [mount]") from None
 
 
 def _unmount(directory: str) -> None:
-    CDLL(None).umount2(directory.encode(), _MNT_DETACH)
+    try:
+        c_library.unmount(directory.encode(), _MNT_DETACH)
+    except OSError:
+        pass  # nothing is mounted there
     try:
         os.rmdir(directory)
     except OSError:
@@ -264,8 +269,9 @@ def report(invocation: Invocation, text: str) -> None:
     log = invocation.options.get("--log")
     if not log:
         return
-    import json
     import time
+
+    from credspec.runtimes import c_json
 
     entry = {
         "level": "error",
@@ -274,7 +280,7 @@ def report(invocation: Invocation, text: str) -> None:
     }
     try:
         fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        os.write(fd, json.dumps(entry).encode() + b"\n")
+        os.write(fd, c_json.dumps(entry) + b"\n")
         os.close(fd)
     except OSError:
         pass  # stderr has it

@@ -5,9 +5,9 @@ Standard library only: it runs on the way of every container with a spec.
 
 from __future__ import annotations
 
-import json
 import os
 
+from credspec.runtimes import c_json
 from credspec.runtimes.shim import ANNOTATION, VARIABLE, ShimError
 
 TYPE_CHECKING = False
@@ -31,7 +31,7 @@ def read_config(bundle: str) -> dict[str, Any] | None:
     """Return a bundle's configuration; None if it is none, which the real runtime words best."""
     try:
         with open(f"{bundle}/config.json", "rb") as file:
-            config = json.load(file)
+            config = c_json.loads(file.read())
     except (OSError, ValueError, RecursionError):
         return None
     return config if isinstance(config, dict) else None
@@ -44,7 +44,7 @@ def write_config(bundle: str, config: dict[str, Any]) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
     fd = os.open(temporary, flags, os.stat(path).st_mode & 0o777)
     with os.fdopen(fd, "wb") as file:
-        file.write(json.dumps(config).encode())
+        file.write(c_json.dumps(config))
     os.rename(temporary, path)
 
 
@@ -93,7 +93,9 @@ def _wish(config: dict[str, Any], *, is_users: bool) -> Wish | None:
     document = (config.get("windows") or {}).get("credentialSpec")
     found = [str(annotations[ANNOTATION])] if annotations.get(ANNOTATION) else []
     if document:
-        found.append("raw://" + (document if isinstance(document, str) else json.dumps(document)))
+        found.append(
+            "raw://" + (document if isinstance(document, str) else c_json.dumps(document).decode())
+        )
     options = annotations
     # Podman takes annotations from images too.
     doubtful = f"annotation {ANNOTATION}" if _is_podmans(config) else ""

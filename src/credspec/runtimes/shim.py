@@ -40,8 +40,8 @@ _CREATE_VALUE_OPTIONS = frozenset(
         "-f",
     }
 )
-# What the carriers of a spec look like in the bytes of a config.json.
-_MARKS = (ANNOTATION.encode(), VARIABLE.encode(), b"credentialSpec")
+MARKS = (ANNOTATION.encode(), VARIABLE.encode(), b"credentialSpec")
+"""What the carriers of a spec look like in the bytes of a config.json."""
 
 
 class ShimError(Exception):
@@ -198,7 +198,7 @@ def _may_have_spec(bundle: str) -> bool:
         data = posix.read(fd, posix.fstat(fd).st_size)
     finally:
         posix.close(fd)
-    return any(mark in data for mark in _MARKS)
+    return any(mark in data for mark in MARKS)
 
 
 def _has_lease(invocation: Invocation, runtime: str, run_directory: str) -> bool:
@@ -210,12 +210,19 @@ def _has_lease(invocation: Invocation, runtime: str, run_directory: str) -> bool
     return True
 
 
+def runtime_paths(runtimes: "Sequence[str]") -> list[str]:
+    """Return where real runtimes may be, given their names or absolute paths, in this order."""
+    return [
+        path
+        for name in runtimes
+        for path in ([name] if name[0] == "/" else [f"{d}/{name}" for d in _SEARCH_PATH.split(":")])
+    ]
+
+
 def _find_runtime(runtimes: "Sequence[str]") -> str:
-    for name in runtimes:
-        for directory in [""] if name.startswith("/") else _SEARCH_PATH.split(":"):
-            path = f"{directory}/{name}" if directory else name
-            if posix.access(path, posix.X_OK):
-                return path
+    for path in runtime_paths(runtimes):
+        if posix.access(path, posix.X_OK):
+            return path
     raise ShimError(
         f"container runtime: none of {', '.join(runtimes)} is installed; "
         "install runc or crun [runtime-missing]"

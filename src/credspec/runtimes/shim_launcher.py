@@ -1,11 +1,15 @@
 """The executables that container engines run: Python without its site, then the shim or a hook.
 
 The launcher is where they get their settings from; a configuration file would have to be read at
-every step of every container's life.
+every step of every container's life. For the shim it is a shell's script as well, which runs the
+real runtime at the steps that the shim has no part in, since Python's start takes longer than they
+do: `create` of a bundle without any mark of a spec, and what is not listed. It evaluates nothing
+that it is given, and sees no ticket.
 """
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,14 +17,46 @@ from typing import Final
 
 import credspec
 from credspec.errors import UsageError
+from credspec.runtimes.shim import MARKS, runtime_paths
 
 NAME: Final = "credspec-runtime"
 LAUNCHER_DIRECTORY: Final = Path("/usr/local/libexec/credspec")
 _MAX_SHEBANG_BYTES: Final = 255  # BINPRM_BUF_SIZE of Linux
 
-_TEMPLATE: Final = """\
+_STEPS: Final = ("run", "delete", "checkpoint", "restore")
+
+_SHELL: Final = """\
+#!/bin/sh
+'''':
+# Written by `credspec setup`; its --undo removes it. Python takes this part for a text.
+is_shims= bundle= before=
+for each do
+    case $before in --bundle | -b) bundle=$each ;; esac
+    case $each in
+        create) is_shims=${{is_shims:-maybe}} ;;
+        {steps}) is_shims=yes ;;
+    esac
+    before=$each
+done
+if [ "$is_shims" = maybe ]; then
+    grep -Fqs {marks} -- "$bundle/config.json"
+    [ $? = 1 ] && is_shims=
+fi
+if [ -z "$is_shims" ]; then
+    for runtime in {runtimes}; do
+        [ -x "$runtime" ] && exec "$runtime" "$@"
+    done
+fi
+exec {interpreter} -IS "$0" "$@"
+'''
+"""
+
+_PYTHON: Final = """\
 #!{interpreter} -IS
 # Written by `credspec setup`; its --undo removes it.
+"""
+
+_PROGRAM: Final = """\
 import sys
 
 sys.path.insert(0, {package!r})  # first, so that the shim is found without a search
@@ -40,7 +76,14 @@ def launcher_text(run_directory: Path, runtimes: Sequence[str] = ("runc", "crun"
     Raises:
         UsageError: as `hook_launcher_text`.
     """
-    return _text("shim", run_directory, f", runtimes={tuple(runtimes)!r}")
+    program = _program("shim", run_directory, f", runtimes={tuple(runtimes)!r}")
+    shell = _SHELL.format(
+        interpreter=shlex.quote(_interpreter()),
+        steps="|".join(_STEPS),
+        marks=" ".join(f"-e {shlex.quote(mark.decode())}" for mark in MARKS),
+        runtimes=" ".join(map(shlex.quote, runtime_paths(runtimes))),
+    )
+    return shell + program
 
 
 def hook_launcher_text(run_directory: Path) -> str:
@@ -50,10 +93,11 @@ def hook_launcher_text(run_directory: Path) -> str:
         UsageError: `launcher-interpreter` if the kernel cannot start this interpreter by a
             shebang line.
     """
-    return _text("podman_hook", run_directory, "")
+    head = _PYTHON.format(interpreter=_interpreter())
+    return head + _program("podman_hook", run_directory, "")
 
 
-def _text(module: str, run_directory: Path, more: str) -> str:
+def _interpreter() -> str:
     interpreter = sys.executable
     if len(interpreter.split()) != 1 or len(f"#!{interpreter} -IS".encode()) > _MAX_SHEBANG_BYTES:
         raise UsageError.of(
@@ -63,8 +107,11 @@ def _text(module: str, run_directory: Path, more: str) -> str:
             expected="a path without spaces, of at most 250 bytes",
             remedy="install credspec elsewhere",
         )
-    return _TEMPLATE.format(
-        interpreter=interpreter,
+    return interpreter
+
+
+def _program(module: str, run_directory: Path, more: str) -> str:
+    return _PROGRAM.format(
         package=str(Path(credspec.__file__).parents[1]),
         run_directory=str(run_directory),
         module=module,

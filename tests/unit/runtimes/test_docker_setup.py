@@ -202,16 +202,108 @@ def test_no_docker_client_is_said_and_no_obstacle(
     assert setup.launcher.exists()
 
 
-def test_the_launcher_runs_the_shim(tmp_path: Path) -> None:
-    runtime = tmp_path / "runtime"
-    runtime.write_text('#!/bin/sh\necho "ran $@"\n')
+@pytest.fixture
+def launcher(tmp_path: Path) -> Path:
+    """A launcher whose runtime tells how it was called."""
+    runtime = tmp_path / "my runtime"
+    runtime.write_text('#!/bin/sh\necho "ran $#: $*"\n')
     runtime.chmod(0o755)
     launcher = tmp_path / "credspec-runtime"
     launcher.write_text(shim_launcher.launcher_text(tmp_path, [str(runtime)]))
     launcher.chmod(0o755)
-    assert launcher.read_text().startswith(f"#!{sys.executable} -IS\n")
-    result = subprocess.run([launcher, "list"], capture_output=True, text=True, check=True)
-    assert result.stdout == "ran list\n"
+    return launcher
+
+
+def output(*command: str | Path) -> str:
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["list"], ["create", "--bundle", "/nowhere", "x"], ["delete", "x"], ["exec", "x", "run"], []],
+)
+def test_the_launcher_runs_the_runtime(launcher: Path, arguments: list[str]) -> None:
+    given = " ".join(arguments)
+    assert output(launcher, *arguments) == f"ran {len(arguments)}: {given}\n"
+
+
+def starts_python(tmp_path: Path, launcher: Path, arguments: list[str]) -> bool:
+    """Run a launcher, and tell which of the two it came to."""
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "python $1 $(($# - 2)): $*"\n')
+    python.chmod(0o755)
+    launcher.write_text(launcher.read_text().replace(f"exec {sys.executable} ", f"exec {python} "))
+    printed, number, given = output(launcher, *arguments), len(arguments), " ".join(arguments)
+    assert printed in {
+        f"ran {number}: {given}\n",
+        f"python -IS {number}: -IS {launcher} {given}\n",
+    }
+    return printed.startswith("python")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["create", "x"],
+        ["--root", "/x", "--log", "/y", "run", "x"],
+        ["delete", "--force", "x"],
+        ["checkpoint", "x"],
+        ["restore", "x"],
+        ["exec", "x", "run"],
+    ],
+)
+def test_where_the_shim_may_have_a_part_python_starts(
+    tmp_path: Path, launcher: Path, arguments: list[str]
+) -> None:
+    assert starts_python(tmp_path, launcher, arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["exec", "x", "sh", "-c", "a; delete"],
+        ["start", "x"],
+        ["kill", "x", "15"],
+        ["state", "$(touch /nowhere)"],
+        ["state", "`exit 7`", "*", "a  b", "-n"],
+        ["--version"],
+    ],
+)
+def test_elsewhere_it_does_not(tmp_path: Path, launcher: Path, arguments: list[str]) -> None:
+    assert not starts_python(tmp_path, launcher, arguments)
+
+
+@pytest.mark.parametrize(
+    ("config", "is_shims"),
+    [
+        (b'{"process": {"env": ["A=b"]}}', False),
+        (b"", False),
+        (b"\0\xff\n\0", False),
+        (b'{"annotations": {"credspec.dev/spec": "x"}}', True),
+        (b'{"annotations": {"credspecXdev/spec": "x"}}', False),
+        (b'\0\xff\n{"env": ["CREDSPEC=x"]}', True),
+        (b'{"windows": {"credentialSpec": {}}}', True),
+    ],
+)
+@pytest.mark.parametrize("option", ["--bundle", "-b"])
+def test_creation_is_the_shims_if_the_bundle_has_a_mark_of_a_spec(
+    tmp_path: Path, launcher: Path, config: bytes, is_shims: bool, option: str
+) -> None:
+    (tmp_path / "-e a bundle").mkdir()
+    (tmp_path / "-e a bundle/config.json").write_bytes(config)
+    bundle = str(tmp_path / "-e a bundle")
+    arguments = ["--root", "/x", "create", option, bundle, "--pid-file", "/y", "x"]
+    assert starts_python(tmp_path, launcher, arguments) == is_shims
+    # Any other way to name the bundle is left to Python, and so is one that cannot be read.
+    assert starts_python(tmp_path, launcher, ["create", f"{option}={bundle}", "x"])
+    assert starts_python(tmp_path, launcher, ["create", option, f"{bundle}/none", "x"])
+    assert starts_python(tmp_path, launcher, ["create", option, bundle, "run"])
+
+
+def test_what_a_launcher_says_without_a_runtime(tmp_path: Path, launcher: Path) -> None:
+    (tmp_path / "my runtime").unlink()
+    assert "[runtime-missing]" in output(launcher, "state", "x")
 
 
 @pytest.mark.parametrize("path", ["/opt/my python/bin/python", "/" + "x" * 260, ""])
