@@ -61,6 +61,7 @@ _KNOWN: Final[dict[str, frozenset[str]]] = {
     "ldap": frozenset({"transport", "ca_file"}),
     "policy": frozenset({"accounts", "keytabs", "spec_sources", "users"}),
 }
+_READ_ELSEWHERE: Final = frozenset({"providers", "account_provider"})
 _LOG_FORMATS: Final = ("text", "json")
 _PATTERN: Final = re.compile(r"[^@/\s]{1,64}(?:@[^@/\s]{1,255})?")
 
@@ -154,7 +155,7 @@ def _config(document: dict[str, Any], source: Path) -> Config:
                 )
             elif table == "policy":
                 policy |= _policy_value(key, value, name, source, problems)
-            elif key not in _KNOWN:
+            elif key not in _KNOWN and (table or key not in _READ_ELSEWHERE):
                 values[key] = _value(key, value, name, source, problems)
     given = document.get("providers", {})
     providers = (
