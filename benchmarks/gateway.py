@@ -17,9 +17,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from e2e.docker.gateway_fixtures import docker, running_daemon, running_gateway, write_image
-from measure import Sample, interleaved, row
+from measure import Sample, figure, interleaved, row
 
 MEBIBYTES = 1024
+CONNECTIONS = 500
 CHUNK = 1 << 20
 LEAST_SHARE = 0.8
 MOST_LATENCY = 2.0
@@ -153,6 +154,37 @@ def at_dockerd(directory: Path) -> None:
         for target in ("/_ping", "/version"):
             asked = compare(daemon.socket, gateway, lambda path, t=target: get(path, t), 500)
             latency(f"gateway, GET {target}", asked)
+        many_connections(daemon.socket, gateway)
+
+
+def at_once(path: Path) -> tuple[float, int]:
+    """Hold many connections, ask on each; return the milliseconds and how many had no answer."""
+    request = b"GET /_ping HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n"
+    started, failures = time.perf_counter(), 0
+    with ExitStack() as stack:
+        connections = [
+            stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(CONNECTIONS)
+        ]
+        for connection in connections:
+            connection.settimeout(30)
+            connection.connect(str(path))
+        for connection in connections:
+            connection.sendall(request)
+        for connection in connections:
+            try:
+                failures += not connection.recv(CHUNK).startswith(b"HTTP/1.1 200 ")
+            except OSError:
+                failures += 1
+    return (time.perf_counter() - started) * 1000, failures
+
+
+def many_connections(direct: Path, gateway: Path) -> None:
+    """Print the row of many connections."""
+    before, _ = at_once(direct)
+    taken, failures = at_once(gateway)
+    note = f"{taken:.0f} ms, directly {before:.0f} ms"
+    what = f"gateway, {CONNECTIONS} connections at once"
+    figure(what, f"{failures} failed", note, "0", met=failures == 0)
 
 
 def main() -> None:

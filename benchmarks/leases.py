@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import signal
 import statistics
@@ -11,6 +12,8 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 from credspec.agent.client import AgentClient
@@ -28,7 +31,8 @@ TIMES = 5
 LEASES = (10, 100, 1000, 10_000)
 NEAR = 50  # leases on either side whose cost stands for a number of leases
 MIB = 1 << 20
-IDLE_SECONDS = 20.0
+IDLE_SECONDS = 60.0
+REFRESH_SECONDS = 180
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -167,6 +171,7 @@ def measure(lab: Lab) -> None:
         together(leases)
         growing(leases)
         at_rest(leases)
+        all_anew(leases)
         taking_over(leases, Sample("its start without leases", tuple(bare)))
     finally:
         leases.close()
@@ -254,6 +259,41 @@ def at_rest(leases: ManyLeases) -> None:
     time.sleep(IDLE_SECONDS)
     share = (leases.processor_seconds() - before) / IDLE_SECONDS
     figure(f"{what}: idle", f"{share:.2%}", "of a processor", "<= 1 %", met=share <= 0.01)
+
+
+def all_anew(leases: ManyLeases) -> None:
+    """Let all tickets be due, and see what the domain and others who ask notice of it."""
+    leases.stop()
+    number = len(leases.directories)
+    age_tickets(leases.config.journal_directory)
+    leases.start()
+    each_second, waits = [leases.acquisitions()], []
+    started = time.monotonic()
+    while each_second[-1] < ACCOUNTS and len(each_second) < REFRESH_SECONDS:
+        while time.monotonic() < started + len(each_second):
+            asked = time.perf_counter()
+            leases.client.get("/healthz")
+            waits.append((time.perf_counter() - asked) * 1000)
+            time.sleep(0.05)
+        each_second.append(leases.acquisitions())
+    asked_for = [after - before for before, after in pairwise(each_second)]
+    what = f"{number:,} tickets anew"
+    count = each_second[-1]
+    note = f"in {len(asked_for)} s, at most {max(asked_for)} in one"
+    figure(what, f"{count} reads", note, f"{ACCOUNTS}", met=count == ACCOUNTS)
+    others = f"of {len(waits)}; half within {statistics.median(waits):.1f} ms"
+    longest = max(waits)
+    figure(f"{what}: longest /healthz", f"{longest:.0f} ms", others, "", met=True)
+
+
+def age_tickets(journal: Path) -> None:
+    """Write down that six minutes are left of an hour's tickets."""
+    now = datetime.now(UTC)
+    start, end = now - timedelta(minutes=54), now + timedelta(minutes=6)
+    for path in journal.glob("*.json"):
+        record = json.loads(path.read_text())
+        record |= {"ticket_start": start.isoformat(), "ticket_end": end.isoformat()}
+        path.write_text(json.dumps(record))
 
 
 def taking_over(leases: ManyLeases, bare: Sample) -> None:

@@ -201,7 +201,8 @@ def warm_lease(lab: Lab, leases: Path, agent: AgentClient) -> None:
     directory.rmdir()
     lease = found["lease"]
     against = found["one write and one round trip"]
-    row("lease of an identity held", lease, against, "<= 5 ms", met=lease.median <= 5)
+    met = lease.median <= 3 * against.median
+    row("lease of an identity held", lease, against, "<= 3 x", met=met)
 
 
 if __name__ == "__main__":

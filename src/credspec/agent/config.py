@@ -70,6 +70,7 @@ _KNOWN: Final[dict[str, frozenset[str]]] = {
     "credentials_fetcher": frozenset({"lease_tree", "owner", "mode", "users"}),
 }
 _TABLES: Final = ("policy", "credentials_fetcher")  # those with readers of their own
+_READ_ELSEWHERE: Final = frozenset({"providers", "account_provider"})
 _LOG_FORMATS: Final = ("text", "json")
 _OWNER: Final = re.compile(r"(\d{1,9}):(\d{1,9})")
 _FILE_MODE: Final = re.compile(r"0?[46][046][046]")
@@ -182,7 +183,7 @@ def _config(document: dict[str, Any], source: Path) -> Config:
             elif table in _TABLES:
                 read = _policy_value if table == "policy" else _fetcher_value
                 tables[table] |= read(key, value, name, source, problems)
-            elif key not in _KNOWN:
+            elif key not in _KNOWN and (table or key not in _READ_ELSEWHERE):
                 values[key] = _value(key, value, name, source, problems)
     given = document.get("providers", {})
     providers = (

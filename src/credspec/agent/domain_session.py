@@ -226,9 +226,11 @@ class DomainSession:
         # Where the controllers of this host's site were is where to look first.
         site = next((dc.site for dc in self.controllers if dc.is_closest), None)
         self.controllers = self._locator.locate(self.domain, port=self._transport.port, site=site)
-        if self._krb5_conf is not None:
-            addresses = [address for dc in self.controllers for address in dc.addresses]
-            self._krb5_conf.set_kdcs(self.domain.upper(), addresses)
+        self._tell_kdcs(self.domain, self.controllers)
+        home = self._host_identity.domain
+        if home != self.domain:
+            # The way to a trusted domain leads through the host's own.
+            self._tell_kdcs(home, self._locator.locate(home))
         failure: CredspecError | None = None
         for controller in self.controllers:
             # Any controller's KDC gives it: if none does, the next controller's name helps no more.
@@ -256,6 +258,11 @@ class DomainSession:
         # Group memberships or keys may have changed since the host's ticket was made.
         self._host_identity.forget()
         raise failure
+
+    def _tell_kdcs(self, domain: str, controllers: Sequence[DomainController]) -> None:
+        if self._krb5_conf is not None:
+            addresses = [address for dc in controllers for address in dc.addresses]
+            self._krb5_conf.set_kdcs(domain.upper(), addresses)
 
     def _drop_connection(self) -> None:
         if self._connection is not None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import ClassVar, Final, Protocol
 
 from credspec.errors import CredspecError, NotPermittedError, Problem, UnreachableError
+from credspec.kerberos.service_ticket import get_service_ticket
 from credspec.kerberos.tickets import Ticket, kerberos_error, ticket_from_keytab
 
 HOST_CACHE: Final = "MEMORY:credspec-host"
@@ -104,7 +105,8 @@ class MachineKeytab:
     def get_service_ticket(self, service: str) -> Ticket:
         """Put a service's ticket into the cache, unless the one at hand still lasts.
 
-        It comes by an AS exchange, without a TGT; where the KDC refuses that, a TGT is got.
+        It comes by an AS exchange, without a TGT; where the KDC refuses that, and in other domains,
+        by a TGT.
 
         Raises:
             NotPermittedError, UnreachableError: as `log_on`.
@@ -116,6 +118,8 @@ class MachineKeytab:
                 if ticket is not None:
                     self._forget()
                 add = self._ticket is not None or bool(self._service_tickets)
+                if not service.lower().endswith(f".{self.domain}"):
+                    return self._get_by_tgt(service)
                 try:
                     ticket = ticket_from_keytab(
                         self.name, self.keytab, into_cache=HOST_CACHE, add=add, service=service
@@ -124,7 +128,7 @@ class MachineKeytab:
                     raise
                 except CredspecError:
                     # Some KDCs may give it for a TGT alone; if the key is wrong, this tells.
-                    return self._log_on()
+                    return self._get_by_tgt(service)
                 self._service_tickets[service] = ticket
             return ticket
 
@@ -139,6 +143,16 @@ class MachineKeytab:
     def _forget(self) -> None:
         self._ticket = None
         self._service_tickets.clear()
+
+    def _get_by_tgt(self, service: str) -> Ticket:
+        ticket = self._log_on()
+        try:
+            get_service_ticket(HOST_CACHE, service)
+        except UnreachableError:
+            raise
+        except CredspecError:
+            pass  # the logon at the service tells more
+        return ticket
 
     def _lasts(self, ticket: Ticket) -> bool:
         return ticket.end - self._now() >= _RENEW_BEFORE_END

@@ -366,8 +366,9 @@ class Leases:
 
     async def renew(self, identity: Identity) -> None:
         """Give an identity's new ticket to all its leases; one that fails does not stop others."""
-        for number, record in enumerate(self.all()):
-            if identity.name not in self._names(record) or not record.ready:
+        for number, lease_id in enumerate(sorted(identity.holders)):
+            record = self._records.get(lease_id)
+            if record is None or not record.ready:
                 continue
             try:
                 self._give(record)
@@ -388,7 +389,7 @@ class Leases:
         The containers keep the tickets that they have; nobody is asked until it is their time.
         """
         self._journal.remove_leftovers()
-        mounted = mounted_below(self._leases_directory)
+        mounted, now = mounted_below(self._leases_directory), self._now()
         for record in list(self._journal.records()):
             if isinstance(record, str):
                 emit(Event.JOURNAL_RECORD_UNREADABLE, lease=record)
@@ -398,7 +399,7 @@ class Leases:
             self._records[record.lease_id] = record
             self._sources[record.lease_id] = _source_of(record)
             span = record.ticket_start, record.ticket_end
-            if not record.ready or None in span or not self._is_alive(record, mounted):
+            if not record.ready or None in span or not self._is_alive(record, mounted, now):
                 self._drop(record.lease_id)
                 emit(Event.LEASE_NOT_ADOPTED, lease=record.lease_id, container=record.container)
                 continue
@@ -418,11 +419,10 @@ class Leases:
 
     async def sweep(self) -> int:
         """Release the leases whose containers are gone without a word; return how many."""
-        mounted = mounted_below(self._leases_directory)
+        mounted, now = mounted_below(self._leases_directory), self._now()
         gone = []
         for number, record in enumerate(list(self._records.values())):
-            is_new = self._now() - record.created < _CREATION_TIME
-            if not self._is_alive(record, None if is_new else mounted):
+            if not self._is_alive(record, mounted, now):
                 gone.append(record)
             if number % _LEASES_AT_A_TIME == 0:
                 await asyncio.sleep(0)
@@ -511,19 +511,19 @@ class Leases:
             # A record without a living container is dropped by the next run.
             emit(Event.JOURNAL_UNWRITABLE, lease=lease_id, error=str(error))
 
-    def _is_alive(self, record: LeaseRecord, mounted: Container[str] | None) -> bool:
-        """Return whether a lease's container may live; `mounted` tells what was seen before."""
+    def _is_alive(self, record: LeaseRecord, mounted: Container[str], now: datetime) -> bool:
+        """Return whether a lease's container may live; `mounted` are the mounts seen before."""
+        is_new = now - record.created < _CREATION_TIME
         # The shim mounts before it asks for a lease, and unmounts even if no agent runs.
-        directory = self._directory(record)
         is_looked_at = record.user is not None or record.place is not None
-        if mounted is None or is_looked_at:
-            if not directory.is_there():
+        if is_looked_at or record.lease_id not in mounted:
+            may_be_there = is_new or is_looked_at
+            if not may_be_there or not self._directory(record).is_there():
                 return False
-        elif record.lease_id not in mounted:
-            return False
-        if record.runtime_state == str(directory.lock):
-            return directory.is_locked()
-        is_new = self._now() - record.created < _CREATION_TIME
+        if record.runtime_state.endswith(".lock"):
+            directory = self._directory(record)
+            if record.runtime_state == str(directory.lock):
+                return directory.is_locked()
         if is_new or record.place is not None:
             return True
         # What a user's own runtime writes proves nothing to others.

@@ -287,7 +287,7 @@ _REFUSALS: Final[dict[int, tuple[str, str, str]]] = {
 }
 _REFUSALS[210] = _REFUSALS[24]  # KRB5_PREAUTH_FAILED: what the library makes of a refusal
 _NO_KEY: Final = {_KRB5_BASE + 181, 2, 13}  # KRB5_KT_NOTFOUND; ENOENT and EACCES of the file
-_UNREACHABLE: Final = {
+UNREACHABLE: Final = {
     _KRB5_BASE + 154,  # KRB5_REALM_UNKNOWN
     _KRB5_BASE + 156,  # KRB5_KDC_UNREACH
     _KRB5_BASE + 220,  # KRB5_REALM_CANT_RESOLVE
@@ -301,7 +301,7 @@ def kerberos_error(error: krb5.Krb5Error, principal: str) -> CredspecError:
     if number - _KRB5_BASE in _REFUSALS:
         code, found, remedy = _REFUSALS[number - _KRB5_BASE]
         return NotPermittedError.of(code, found, where=where, remedy=remedy)
-    if number in _UNREACHABLE:
+    if number in UNREACHABLE:
         return UnreachableError.of(
             "kdc-unreachable",
             "no domain controller of the realm answers on port 88",

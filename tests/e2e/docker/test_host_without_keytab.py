@@ -1,4 +1,4 @@
-"""A host that is not joined: no keytab, but a provider. The main job's two commands, as they are."""
+"""A host that is not joined: no keytab, but a provider. The main job's two commands, verbatim."""
 
 from __future__ import annotations
 

@@ -15,8 +15,10 @@ from pathlib import Path
 
 import krb5
 import pytest
+from agent_process import AgentProcess
 
 from credspec.agent.audit import AuditLog
+from credspec.agent.config import Config
 from credspec.agent.domain_session import DomainSession
 from credspec.agent.host_identity import HostIdentity, MachineKeytab
 from credspec.agent.identities import Identities, Identity
@@ -26,12 +28,15 @@ from credspec.agent.provided_identity import ProvidedIdentity
 from credspec.cli.new import NewSpecRequest, make_credential_spec
 from credspec.directory.connection import Transport
 from credspec.directory.locator import DnsResolver, Locator
+from credspec.doctor.examination import Examination
+from credspec.doctor.step import State, StepResult
 from credspec.errors import CredspecError, NotPermittedError
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.lab.domain import Lab
 from credspec.providers.host_account import GivenAccount, HostAccount, HostSource
 from credspec.providers.selection import Providers
 from credspec.providers.settings import ProviderSettings
+from credspec.spec.host_account import CREDSPEC_PLUGIN_GUID
 
 UNKNOWN = "{00000000-0000-0000-0000-00000000000a}"
 
@@ -350,3 +355,127 @@ def test_a_password_is_forgotten_in_time(bench: Bench, reader: Reader) -> None:
             thread.join()
     assert identity._account is None
     identity.close()
+
+
+async def test_accounts_from_files_keytabs_credentials_and_programs(
+    bench: Bench, reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accounts = tmp_path / "accounts"
+    accounts.mkdir(mode=0o700)
+    document = {"username": reader.name, "password": reader.password}
+    document["domainName"] = reader.lab.netbios
+    (accounts / "reader").write_text(json.dumps(document))
+    (accounts / "reader").chmod(0o600)
+    keytab = accounts / "reader.keytab"
+    reader.lab.samba_tool("domain", "exportkeytab", str(keytab), f"--principal={reader.name}")
+    keytab.chmod(0o600)
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\ncat {accounts}/reader\n")
+    program.chmod(0o700)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(accounts))
+    directory = {"directory": str(accounts)}
+    bench.providers = Providers(
+        ProviderSettings(
+            enabled=("file", "keytab", "systemd", "corp"),
+            tables={
+                "file": directory,
+                "keytab": directory,
+                "corp": {"command": [str(program)], "guid": UNKNOWN},
+            },
+        )
+    )
+    identities, leases = bench.agent()
+    inputs = ("file:reader", "keytab:reader.keytab", "systemd:reader", "corp:x")
+    for number, given in enumerate(inputs, start=1):
+        bench.write_spec("provided.json", CREDSPEC_PLUGIN_GUID, given)
+        await leases.make(bench.request(number, "provided.json"))
+        assert bench.ticket_of(number).startswith("ForReader$")
+    assert reader.password not in bench.written()
+    await identities.close()
+    # Whose input is a name is asked again after a restart, whose may be a secret is not.
+    identities, leases = bench.agent()
+    leases.adopt()
+    results = await asyncio.gather(
+        *(identities.hold(each.name, "another") for each in identities.held()),
+        return_exceptions=True,
+    )
+    failed = [result for result in results if isinstance(result, CredspecError)]
+    assert [error.code for error in failed] == ["host-account-forgotten"]
+    assert len(results) == len(inputs)
+    await identities.close()
+
+
+@pytest.mark.parametrize(
+    ("guid", "given", "code"),
+    [
+        (UNKNOWN, "x", "host-account-plugin-unknown"),
+        (UNKNOWN.strip("{}"), "x", "host-account-guid"),
+        ("{zzzzzzzz-0000-0000-0000-000000000000}", "x", "host-account-guid"),
+        (UNKNOWN, "a\x01b", "host-account-input"),
+        (UNKNOWN, "x" * 48 * 1024, "host-account-input"),
+        (UNKNOWN, "OTHER:reader:x", "host-account-other-domain"),
+    ],
+)
+async def test_plug_ins_that_cannot_be(bench: Bench, guid: str, given: str, code: str) -> None:
+    bench.write_spec("bad.json", guid, given)
+    identities, leases = bench.agent()
+    with pytest.raises(CredspecError, match=code):
+        await leases.make(bench.request(1, "bad.json"))
+    assert leases.all() == []
+    assert list((bench.directory / "journal").iterdir()) == []
+    assert identities.held() == []
+    await identities.close()
+
+
+def test_the_doctor_looks_at_the_provider(bench: Bench, reader: Reader) -> None:
+    def steps(given: str) -> dict[str, StepResult]:
+        bench.write_spec("doctor.json", UNKNOWN, given)
+        examination = Examination(
+            config=Config(),
+            krb5_conf=bench.krb5_conf,
+            identity=MachineKeytab(Path("/nonexistent")),
+            spec_source=(bench.directory / "specs/doctor.json").read_bytes,
+            only_directory=True,
+            providers=bench.providers,
+        )
+        try:
+            return {result.step.name: result for result in examination.results()}
+        finally:
+            examination.close()
+
+    with no_ticket_of_the_process():
+        found = steps(reader.inline)
+    failed = [name for name, result in found.items() if result.state is State.FAILED]
+    assert failed == []
+    assert reader.name in found["host-account"].text
+    assert reader.name in found["host-ticket"].text
+    assert reader.password not in repr([result.to_json() for result in found.values()])
+    found = steps("OTHER:reader:x")
+    assert found["host-account"].problems[0].code == "host-account-other-domain"
+    assert found["host-ticket"].state is State.SKIPPED
+
+
+def test_an_agent_without_keytab(lab: Lab, reader: Reader, bench: Bench, tmp_path: Path) -> None:
+    directory = tmp_path / "agent"
+    directory.mkdir()
+    agent = AgentProcess(lab, directory, extra='[providers]\nenabled = ["inline"]\n')
+    text = agent.config.read_text().replace(str(lab.host_keytab), "/nonexistent")
+    agent.config.write_text(text)
+    bench.write_spec("inline.json", UNKNOWN, reader.inline)
+    spec = (bench.directory / "specs/inline.json").read_text()
+    (directory / "specs/inline.json").write_text(spec)
+    try:
+        agent.start()
+        agent.mount(1)
+        agent.put(1, "file://inline.json")
+        with pytest.raises(NotPermittedError, match="host-keytab-missing"):
+            agent.put(2, "file://one.json")
+        assert agent.client.get("/readyz")
+        assert agent.lease_containers() == ["container1"]
+        assert reader.password not in agent.log.read_text() + agent.audit_log.read_text()
+        for path in (agent.run_directory / "journal").iterdir():
+            assert reader.password not in path.read_text()
+        agent.delete(1)
+        agent.unmount(1)
+    finally:
+        agent.close()

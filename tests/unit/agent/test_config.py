@@ -116,3 +116,22 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
 def test_bad_files(tmp_path: Path, text: str) -> None:
     with pytest.raises(UsageError):
         load_config(written(tmp_path, text))
+
+
+def test_providers_and_the_account_provider_have_tables_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(
+        '[host_identity]\naccount = "file:reader"\n'
+        '[providers]\nenabled = ["file"]\nsecret_seconds = 0\n'
+        '[providers.file]\ndirectory = "/etc/x"\n'
+        '[account_provider]\nlisten = "127.0.0.1:1"\n'
+    )
+    config = load_config(path)
+    assert config.account == "file:reader"
+    assert config.providers.enabled == ("file",)
+    assert config.providers.tables == {"file": {"directory": "/etc/x"}}
+    assert config.account_provider == {"listen": "127.0.0.1:1"}
+    path.write_text("providers = 1\naccount_provider = 2\n[ldap]\nproviders = 3\n")
+    with pytest.raises(UsageError) as caught:
+        load_config(path)
+    assert len(caught.value.problems) == 3
