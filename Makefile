@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-runtimes unit check bench bench-report soak lock install clean
+.PHONY: demo test test-runtimes unit check bench bench-report soak interface lock install clean
 
 demo: install
 	@$(BIN)/python demo/demo.py
@@ -28,7 +28,7 @@ check: .venv/.done
 # Minutes; the fleet alone, whole, takes ten more: make bench HOSTS=10000
 BENCH := PYTHONPATH=tests:tests/engines CREDSPEC_BENCH_HOSTS=$(or $(HOSTS),1000) $(CURDIR)/$(BIN)/python
 bench: install
-	@for part in run leases gateway fleet; do $(BENCH) benchmarks/$$part.py || exit 1; done
+	@for part in run leases gateway grpc_compat fleet; do $(BENCH) benchmarks/$$part.py || exit 1; done
 
 bench-report: install
 	@rm -f build/bench.jsonl; mkdir -p build
@@ -63,6 +63,11 @@ NPM := PATH=$(NODE)/bin:$$PATH npm_config_nodedir=$(NODE) npm_config_omit_lockfi
 	@CFLAGS="-O1 -g0" $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
+
+# What is generated of credentials-fetcher's interface; a test says when this must be run again.
+interface: .venv/.done
+	@$(BIN)/python -m grpc_tools.protoc --proto_path=src --python_out=src --pyi_out=src \
+	  src/credspec/runtimes/credentials_fetcher/credentialsfetcher.proto
 
 # Needs uv, which is not part of the locked tools.
 lock:

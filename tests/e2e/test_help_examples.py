@@ -16,6 +16,7 @@ BIN = Path(sys.executable).parent
 GROUPS = {
     "lab": ("up", "down", "status", "env", "exec", "samba-tool", "image"),
     "setup": ("agent", "containerd", "docker", "podman"),
+    "import": ("credentials-fetcher",),
 }
 # These run until they are told to stop, and `host` runs them already: they must say just that.
 SERVICES = {"credspec agent", "credspec docker-gateway", "credspec lab exec -- credspec agent"}

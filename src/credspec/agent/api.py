@@ -236,6 +236,7 @@ def _identity_json(identities: Identities, identity: Identity) -> dict[str, Any]
     return {
         "account": identity.name.account,
         "domain": identity.name.domain,
+        "host_account": str(identity.name.source) if identity.name.source else None,
         "leases": len(identity.holders),
         "ticket": {
             "principal": ticket.principal if ticket else None,
@@ -257,6 +258,7 @@ async def _list_domains(request: web.Request) -> web.Response:
 def _domain_json(status: DomainStatus) -> dict[str, Any]:
     return {
         "domain": status.domain,
+        "host_account": status.source or None,
         "controller": status.controller,
         "latency_seconds": status.latency,
         "outage_since": _moment(status.outage_since),

@@ -3,10 +3,10 @@
 One JSON object a line, appended and never rewritten:
 
     {"time", "event", "event_id", "decision": "granted" | "denied" | "released", "uid", "pid",
-     "lease", "container", "spec", "domain", "accounts", "errors"}
+     "lease", "container", "spec", "domain", "accounts", "host_account", "errors"}
 
-`spec` is the reference; of a ``raw://`` document only its SHA-256. Fail closed: what cannot be
-written here is not granted.
+`host_account` is what the host logs on with, if not as itself. `spec` is the reference;
+of a ``raw://`` document only its SHA-256. Fail closed: what cannot be written here is not granted.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@
     [host_identity]
     keytab = "/etc/krb5.keytab"                # the machine keytab
     principal = "HOST1$@CONTOSO.COM"           # default: the keytab's first computer account
+    account = "file:reader"                    # PROVIDER:INPUT, in place of a keytab not there
 
     [ldap]
     transport = "ldap"                         # "ldap" (sealed, port 389) or "ldaps" (port 636)
@@ -19,6 +20,19 @@
     spec_sources = ["file"]                    # add "raw" to take specs from container starters
     users = ["deploy"]                         # who may use the agent besides root; default: nobody
 
+    [credentials_fetcher]                      # for `credspec agent --grpc-compat`
+    lease_tree = "/var/credentials-fetcher/krbdir"   # must be on tmpfs
+    owner = "0:0"                              # whose the tickets are, and their mode
+    mode = "0600"
+    users = ["ecs"]                            # who may call besides root; default: nobody
+
+    [providers]                                # who gives host accounts: docs/providers.md
+    enabled = ["vault"]                        # default: none
+    secret_seconds = 300                       # how long a password is kept, 0 for one logon only
+    deadline_seconds = 10                      # how long a provider may take
+
+    [account_provider]                         # for credspec account-provider: docs/providers.md
+
 Every key may be left out. Unknown keys are errors, since a misspelt one would be a silent default.
 """
 
@@ -28,6 +42,7 @@ import os
 import pwd
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +50,7 @@ from typing import Any, Final
 from credspec.agent.policy import SPEC_SOURCES, Policy
 from credspec.directory.connection import Transport
 from credspec.errors import Problem, UsageError
+from credspec.providers.settings import ProviderSettings, provider_settings
 
 CONFIG_VARIABLE: Final = "CREDSPEC_CONFIG"
 """Environment variable that names another configuration file."""
@@ -44,15 +60,36 @@ _KNOWN: Final[dict[str, frozenset[str]]] = {
     "": frozenset(
         {
             *("run_directory", "spec_directory", "audit_log", "log_format"),
-            *("host_identity", "ldap", "policy"),
+            *("host_identity", "ldap", "policy", "providers"),
+            *("account_provider", "credentials_fetcher"),
         }
     ),
-    "host_identity": frozenset({"keytab", "principal"}),
+    "host_identity": frozenset({"keytab", "principal", "account"}),
     "ldap": frozenset({"transport", "ca_file"}),
     "policy": frozenset({"accounts", "keytabs", "spec_sources", "users"}),
+    "credentials_fetcher": frozenset({"lease_tree", "owner", "mode", "users"}),
 }
+_TABLES: Final = ("policy", "credentials_fetcher")  # those with readers of their own
+_READ_ELSEWHERE: Final = frozenset({"providers", "account_provider"})
 _LOG_FORMATS: Final = ("text", "json")
+_OWNER: Final = re.compile(r"(\d{1,9}):(\d{1,9})")
+_FILE_MODE: Final = re.compile(r"0?[46][046][046]")
 _PATTERN: Final = re.compile(r"[^@/\s]{1,64}(?:@[^@/\s]{1,255})?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetcherConfig:
+    """What concerns credentials-fetcher's interface alone.
+
+    `uid`, `gid` and `mode` are those of the tickets; `uids` are the users besides root who may
+    call, with any document that they bring.
+    """
+
+    lease_tree: Path = Path("/var/credentials-fetcher/krbdir")
+    uid: int = 0
+    gid: int = 0
+    mode: int = 0o600
+    uids: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +100,15 @@ class Config:
     spec_directory: Path = Path("/etc/credspec/specs")
     keytab: Path = Path("/etc/krb5.keytab")
     principal: str | None = None
+    account: str | None = None
     transport: Transport = Transport.LDAP
     ca_file: Path | None = None
     audit_log: Path = Path("/var/log/credspec/audit.jsonl")
     log_format: str = "text"
     policy: Policy = field(default_factory=Policy)
+    fetcher: FetcherConfig = field(default_factory=FetcherConfig)
+    providers: ProviderSettings = field(default_factory=ProviderSettings)
+    account_provider: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def agent_socket(self) -> Path:
@@ -122,7 +163,7 @@ def load_config(path: Path | None = None) -> Config:
 def _config(document: dict[str, Any], source: Path) -> Config:
     problems: list[Problem] = []
     values: dict[str, Any] = {}
-    policy: dict[str, Any] = {}
+    tables: dict[str, dict[str, Any]] = {name: {} for name in _TABLES}
     for table, known in _KNOWN.items():
         content = document.get(table, {}) if table else document
         if not isinstance(content, dict):
@@ -139,13 +180,30 @@ def _config(document: dict[str, Any], source: Path) -> Config:
                         expected="one of " + ", ".join(sorted(known)),
                     )
                 )
-            elif table == "policy":
-                policy |= _policy_value(key, value, name, source, problems)
-            elif key not in _KNOWN:
+            elif table in _TABLES:
+                read = _policy_value if table == "policy" else _fetcher_value
+                tables[table] |= read(key, value, name, source, problems)
+            elif key not in _KNOWN and (table or key not in _READ_ELSEWHERE):
                 values[key] = _value(key, value, name, source, problems)
+    given = document.get("providers", {})
+    providers = (
+        provider_settings(given, str(source))
+        if isinstance(given, dict)
+        else [_problem(source, "providers", given, "a table")]
+    )
+    table = document.get("account_provider", {})
+    if isinstance(table, dict):
+        values["account_provider"] = table
+    else:
+        problems.append(_problem(source, "account_provider", table, "a table"))
+    if isinstance(providers, ProviderSettings):
+        values["providers"] = providers
+    else:
+        problems += providers
     if problems:
         raise UsageError(*problems)
-    return Config(policy=Policy(**policy), **values)
+    policy, fetcher = (tables[name] for name in _TABLES)
+    return Config(policy=Policy(**policy), fetcher=FetcherConfig(**fetcher), **values)
 
 
 def _policy_value(
@@ -164,6 +222,26 @@ def _policy_value(
         expected = "a pattern of ACCOUNT@DOMAIN, such as WebApp*@contoso.com"
     problems += [_problem(source, name, text, expected) for text in wrong]
     return {key: tuple(texts)}
+
+
+def _fetcher_value(
+    key: str, value: object, name: str, source: Path, problems: list[Problem]
+) -> dict[str, Any]:
+    if key == "users":
+        if isinstance(value, list) and all(isinstance(v, str) for v in value):
+            return {"uids": frozenset(_uids(value, name, source, problems))}
+        problems.append(_problem(source, name, value, "a list of texts"))
+        return {}
+    if key == "lease_tree":
+        return {key: _value(key, value, name, source, problems)}
+    text = value if isinstance(value, str) else ""
+    if key == "owner" and (found := _OWNER.fullmatch(text)):
+        return {"uid": int(found[1]), "gid": int(found[2])}
+    if key == "mode" and _FILE_MODE.fullmatch(text):
+        return {"mode": int(text, 8)}
+    expected = '"UID:GID", in numbers' if key == "owner" else 'a mode such as "0640"'
+    problems.append(_problem(source, name, value, expected))
+    return {}
 
 
 def _uids(names: list[str], where: str, source: Path, problems: list[Problem]) -> list[int]:
@@ -189,7 +267,7 @@ def _value(key: str, value: object, name: str, source: Path, problems: list[Prob
         if value not in _LOG_FORMATS:
             problems.append(_problem(source, name, value, '"text" or "json"'))
         return value
-    if key == "principal":
+    if key in {"principal", "account"}:
         return value
     if not value.startswith("/"):
         problems.append(_problem(source, name, value, "an absolute path"))

@@ -8,6 +8,8 @@ import importlib
 import os
 import signal
 import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -30,12 +32,15 @@ from credspec.agent.process_safety import (
     lock_memory,
     overwrite_freed_memory,
 )
+from credspec.agent.provided_identity import ProvidedIdentity, account_of_configuration
 from credspec.agent.service_notification import keep_watchdog_quiet, notify
 from credspec.directory.connection import LIBLDAP_ENVIRONMENT
 from credspec.directory.locator import DnsResolver, Locator
-from credspec.errors import UsageError
+from credspec.errors import NotPermittedError, UsageError
 from credspec.kerberos.keys import Enctype, derive_key
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
+from credspec.providers.host_account import HostSource
+from credspec.providers.selection import Providers
 
 _SWEEP_SECONDS: Final = 30.0
 
@@ -63,8 +68,18 @@ def prepare_process(config: Config) -> bool:
     return is_locked
 
 
-async def serve(config: Config) -> None:
+@asynccontextmanager
+async def _nothing_beside(_: Leases) -> AsyncIterator[None]:
+    yield
+
+
+async def serve(
+    config: Config,
+    beside: Callable[[Leases], AbstractAsyncContextManager[None]] = _nothing_beside,
+) -> None:
     """Serve until SIGTERM or SIGINT; leases are kept for the next run to adopt.
+
+    `beside` serves the leases in another way meanwhile.
 
     Raises:
         UsageError: `agent-running` if another agent has the socket.
@@ -73,16 +88,27 @@ async def serve(config: Config) -> None:
     _load_libraries()
     krb5_conf = AgentKrb5Conf(_krb5_conf_path(config))
     host_identity = MachineKeytab(config.keytab, config.principal)
-    # A missing keytab is told at the start, not when the first container fails.
-    emit(Event.HOST_IDENTITY, principal=host_identity.name)
+    home = _home_domain(config, host_identity)
+    providers = Providers(config.providers)
+    default = account_of_configuration(config)
     leases: Leases | None = None
 
     async def renewed(identity: Identity) -> None:
         if leases is not None:
             await leases.renew(identity)
 
+    def identity_for(source: HostSource | None, domain: str) -> HostIdentity:
+        wanted = source or default
+        return host_identity if wanted is None else ProvidedIdentity(wanted, domain, providers)
+
     identities = Identities(
-        lambda domain: _open_session(config, host_identity, krb5_conf, domain), renewed
+        lambda domain, source: _open_session(
+            config,
+            identity_for(source, domain),
+            krb5_conf,
+            domain,
+        ),
+        renewed,
     )
     leases = Leases(
         identities,
@@ -91,25 +117,27 @@ async def serve(config: Config) -> None:
         spec_directory=config.spec_directory,
         audit=AuditLog(config.audit_log),
         policy=config.policy,
+        providers=providers,
     )
     api = make_api(
         leases,
         identities,
         policy=config.policy,
-        readiness=lambda: _what_hinders(config, identities, host_identity.domain),
+        readiness=lambda: _what_hinders(config, identities, home),
     )
     runner = web.AppRunner(api, access_log=None, handle_signals=False)
     await runner.setup()
-    listener = _listen(config.agent_socket, others=bool(config.policy.uids))
+    listener = listen(config.agent_socket, others=bool(config.policy.uids))
     try:
         await web.SockSite(runner, listener).start()
         leases.adopt()
-        watchdog = asyncio.create_task(keep_watchdog_quiet())
-        notify("READY=1", f"STATUS={len(leases.all())} leases adopted")
-        emit(Event.AGENT_READY, socket=str(config.agent_socket), leases=len(leases.all()))
-        await _until_told(leases)
-        notify("STOPPING=1")
-        watchdog.cancel()
+        async with beside(leases):
+            watchdog = asyncio.create_task(keep_watchdog_quiet())
+            notify("READY=1", f"STATUS={len(leases.all())} leases adopted")
+            emit(Event.AGENT_READY, socket=str(config.agent_socket), leases=len(leases.all()))
+            await _until_told(leases)
+            notify("STOPPING=1")
+            watchdog.cancel()
     finally:
         config.agent_socket.unlink(missing_ok=True)
         await runner.cleanup()
@@ -117,12 +145,25 @@ async def serve(config: Config) -> None:
     emit(Event.AGENT_STOPPED)
 
 
-def _what_hinders(config: Config, identities: Identities, home: str) -> list[str]:
+def _home_domain(config: Config, host_identity: MachineKeytab) -> str | None:
+    """Return the domain that the host is joined to, None for a host that has providers alone."""
+    try:
+        # A missing keytab is told at the start, not when the first container fails.
+        emit(Event.HOST_IDENTITY, principal=host_identity.name)
+    except NotPermittedError as error:
+        if error.code != "host-keytab-missing" or not config.providers.enabled:
+            raise
+        emit(Event.HOST_NOT_JOINED, providers=list(config.providers.enabled))
+        return None
+    return host_identity.domain
+
+
+def _what_hinders(config: Config, identities: Identities, home: str | None) -> list[str]:
     """Say what stands in the way of making a lease now."""
     reasons = [
         f"domain {status.domain} does not answer since {status.outage_since:%Y-%m-%d %H:%M:%S} UTC"
         for status in identities.domains()
-        if status.outage_since is not None and status.domain == home
+        if status.outage_since is not None and (status.domain, status.source) == (home, "")
     ]
     for what, path in (
         ("journal", config.journal_directory),
@@ -130,7 +171,7 @@ def _what_hinders(config: Config, identities: Identities, home: str) -> list[str
     ):
         if not os.access(path, os.W_OK):
             reasons.append(f"{what} {path} cannot be written")
-    if not os.access(config.keytab, os.R_OK):
+    if home is not None and not os.access(config.keytab, os.R_OK):
         reasons.append(f"host keytab {config.keytab} cannot be read")
     return reasons
 
@@ -166,8 +207,12 @@ def _load_libraries() -> None:
     derive_key(b"", Enctype.AES256_CTS_HMAC_SHA1_96, "")
 
 
-def _listen(path: Path, *, others: bool) -> socket.socket:
-    """Take the socket's place, unless a living agent has it; `others` than root may connect."""
+def listen(path: Path, *, others: bool) -> socket.socket:
+    """Take the socket's place, unless a living agent has it; `others` than root may connect.
+
+    Raises:
+        UsageError: `agent-running`.
+    """
     with socket.socket(socket.AF_UNIX) as other:
         try:
             other.connect(str(path))

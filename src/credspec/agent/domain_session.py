@@ -204,6 +204,7 @@ class DomainSession:
         if self._lock.acquire(blocking=False):
             try:
                 self._drop_connection()
+                self._host_identity.close()
             finally:
                 self._lock.release()
 
@@ -235,7 +236,12 @@ class DomainSession:
             # Any controller's KDC gives it: if none does, the next controller's name helps no more.
             ticket = self._host_identity.get_service_ticket(f"ldap/{controller.host}")
             try:
-                connection = Connection.open(controller, self._transport, ca_file=self._ca_file)
+                connection = Connection.open(
+                    controller,
+                    self._transport,
+                    ca_file=self._ca_file,
+                    ccache=self._host_identity.cache,
+                )
             except CredspecError as error:
                 failure = failure or error
                 continue

@@ -24,6 +24,8 @@ class Event(Enum):
     AGENT_STOPPED = (101, "info", "The agent ended as it was told; leases stay for the next run.")
     HOST_IDENTITY = (102, "info", "What the host logs on with.")
     PROCESS_NOT_HARDENED = (103, "warning", "A protection of the process could not be had.")
+    HOST_NOT_JOINED = (104, "info", "There is no machine keytab; specs must name a provider.")
+    GRPC_READY = (105, "info", "The agent takes calls as credentials-fetcher does, too.")
 
     DOMAIN_UNREACHABLE = (110, "warning", "No domain controller answers; one retry serves all.")
     DOMAIN_REACHED = (111, "info", "The domain answers again.")
@@ -43,6 +45,10 @@ class Event(Enum):
     REQUEST_FAILED = (131, "warning", "A request ended with an error.")
     INTERNAL_ERROR = (133, "error", "A defect of credspec; the request or acquisition failed.")
     AUDIT_UNWRITABLE = (132, "error", "The audit log cannot be written; nothing is granted.")
+
+    ACCOUNT_PROVIDER_READY = (140, "info", "The account provider takes questions.")
+    ACCOUNT_GIVEN = (141, "info", "A client was given its host account.")
+    ACCOUNT_REFUSED = (142, "warning", "A client asked for an account that is not its own.")
 
     def __init__(self, number: int, level: str, meaning: str) -> None:
         self.number = number

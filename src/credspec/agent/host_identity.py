@@ -23,7 +23,11 @@ _RENEW_BEFORE_END: Final = timedelta(minutes=30)
 
 
 class HostIdentity(Protocol):
-    """Something that can put a valid TGT of the host into the process's default cache."""
+    """Something that can put a valid TGT of the host into a credential cache."""
+
+    @property
+    def cache(self) -> str | None:
+        """The name of that cache; None for the process's default one."""
 
     @property
     def domain(self) -> str:
@@ -43,6 +47,9 @@ class HostIdentity(Protocol):
     def forget(self) -> None:
         """Drop the ticket, so that the next logon gets a new one, with new group memberships."""
 
+    def close(self) -> None:
+        """Forget all that no other session uses."""
+
 
 class MachineKeytab:
     """The host identity of a joined host: the machine keytab that adcli, net or SSSD keep.
@@ -50,6 +57,7 @@ class MachineKeytab:
     `principal` may be given without realm, or be None for the keytab's first computer account.
     """
 
+    cache: Final = None
     _any_account: ClassVar[bool] = False
 
     def __init__(
@@ -128,6 +136,9 @@ class MachineKeytab:
         """Drop the tickets."""
         with self._lock:
             self._forget()
+
+    def close(self) -> None:
+        """Do nothing: all domains' sessions share it."""
 
     def _forget(self) -> None:
         self._ticket = None
@@ -239,6 +250,8 @@ def _as_unreadable(error: CredspecError, keytab: Path) -> NotPermittedError:
 class CallersTicket:
     """The ticket that whoever runs a command has in the default credential cache (kinit)."""
 
+    cache: Final = None
+
     def __init__(self, ticket: Ticket) -> None:
         self._ticket = ticket
 
@@ -277,4 +290,7 @@ class CallersTicket:
         return self._ticket
 
     def forget(self) -> None:
+        """Do nothing: the ticket is the caller's own."""
+
+    def close(self) -> None:
         """Do nothing: the ticket is the caller's own."""

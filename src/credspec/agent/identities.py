@@ -18,6 +18,7 @@ from credspec.directory.domain import DomainFacts
 from credspec.directory.locator import valid_domain
 from credspec.errors import CredspecError, UnreachableError, internal_error
 from credspec.kerberos.tickets import Ticket
+from credspec.providers.host_account import HostSource
 
 _T = TypeVar("_T")
 _DEADLINE_SECONDS: Final = 30.0
@@ -30,16 +31,30 @@ _KEYTAB_SECONDS: Final = (10.0, 200.0)
 
 _spread: Final = random.SystemRandom().uniform
 
+SessionKey = tuple[str, HostSource | None]
+"""A domain, and what this host logs on to it with."""
+
 
 @dataclass(frozen=True, slots=True)
 class IdentityName:
-    """Names an identity: account without ``$`` and domain, both in lower case."""
+    """Names an identity: account without ``$`` and domain, both in lower case.
+
+    `source` is what the host logs on with to read the password, None for the machine identity: what
+    one may read another may not.
+    """
 
     account: str
     domain: str
+    source: HostSource | None = None
 
     def __str__(self) -> str:
-        return f"{self.account}@{self.domain}"
+        name = f"{self.account}@{self.domain}"
+        return name if self.source is None else f"{name} ({self.source})"
+
+    @property
+    def session(self) -> SessionKey:
+        """The key of the session that acquires it."""
+        return self.domain, self.source
 
 
 @dataclass(slots=True)
@@ -78,6 +93,7 @@ class _Domain:
 
     def __init__(self, session: DomainSession, spread: Spread) -> None:
         self.session = session
+        self.calls = 0
         self.schedule: RefreshSchedule[IdentityName] = RefreshSchedule(spread)
         self.changed = asyncio.Event()
         self.keeper: asyncio.Task[None] | None = None
@@ -90,6 +106,7 @@ class _Domain:
 
     async def run(self, call: Callable[[], _T]) -> _T:
         loop = asyncio.get_running_loop()
+        self.calls += 1
         try:
             # Not wait_for: until Python 3.12 it can swallow a cancellation.
             async with asyncio.timeout(_DEADLINE_SECONDS):
@@ -107,6 +124,8 @@ class _Domain:
             # Whatever it was, the identity must be tried again and the caller be told.
             emit(Event.INTERNAL_ERROR, domain=self.session.domain, error=type(error).__name__)
             raise internal_error(error, f"domain {self.session.domain}") from error
+        finally:
+            self.calls -= 1
 
     @property
     def outage_since(self) -> datetime | None:
@@ -127,9 +146,11 @@ class DomainStatus:
 
     `controller` is the one in use, `latency` how long its last answer to a search took, in seconds;
     both None while there is no connection. `outage_since` tells since when it does not answer.
+    `source` names what the host logs on with, empty for the machine identity.
     """
 
     domain: str
+    source: str = ""
     controller: str | None
     latency: float | None
     outage_since: datetime | None
@@ -139,13 +160,14 @@ class DomainStatus:
 class Identities:
     """All identities of this host.
 
-    `open_session` makes the session of a domain; `renewed` is awaited after each refresh, to give
-    the new ticket to the leases. Clock, sleep and chance can be replaced.
+    `open_session` makes the session of a domain and a source of the host identity; `renewed` is
+    awaited after each refresh, to give the new ticket to the leases. Clock, sleep and chance can be
+    replaced.
     """
 
     def __init__(
         self,
-        open_session: Callable[[str], DomainSession],
+        open_session: Callable[[str, HostSource | None], DomainSession],
         renewed: Callable[[Identity], Awaitable[None]],
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -157,7 +179,7 @@ class Identities:
         self._now = now
         self._sleep = sleep
         self._spread = spread
-        self._domains: dict[str, _Domain] = {}
+        self._domains: dict[SessionKey, _Domain] = {}
         self._held: dict[IdentityName, Identity] = {}
         self._keytab_holders: defaultdict[IdentityName, set[str]] = defaultdict(set)
         self._acquiring: dict[IdentityName, asyncio.Task[None]] = {}
@@ -177,22 +199,23 @@ class Identities:
         return [
             DomainStatus(
                 domain=name,
+                source="" if source is None else str(source),
                 controller=domain.session.controller.host if domain.session.controller else None,
                 latency=domain.session.latency,
                 outage_since=domain.outage_since,
                 last_error=domain.last_error,
             )
-            for name, domain in sorted(self._domains.items())
+            for (name, source), domain in sorted(self._domains.items(), key=_domain_and_source)
         ]
 
     def refresh_at(self, name: IdentityName) -> datetime | None:
         """Return when an identity is to be acquired again, None while that is under way."""
-        domain = self._domains.get(name.domain)
+        domain = self._domains.get(name.session)
         return None if domain is None else domain.schedule.planned(name)
 
-    async def facts(self, domain: str) -> DomainFacts:
+    async def facts(self, domain: str, source: HostSource | None = None) -> DomainFacts:
         """Return a domain's facts; raises as `DomainSession.facts`."""
-        of_domain = self._domain(domain)
+        of_domain = self._domain((domain, source))
         known = of_domain.session.known_facts
         if known is not None:
             return known
@@ -203,6 +226,7 @@ class Identities:
             if isinstance(error, UnreachableError) and of_domain.outage_since is None:
                 of_domain.unreached_since = self._now()
                 emit(Event.DOMAIN_UNREACHABLE, domain=of_domain.session.domain, error=str(error))
+            self._close_soon((domain, source))
             raise
         of_domain.unreached_since = None
         return facts
@@ -223,6 +247,7 @@ class Identities:
             identity = await self._acquired(name, keytab=keytab)
         except BaseException:
             self._let_go_of_keytab(name, holder)
+            self._close_soon(name.session)
             raise
         identity.holders.add(holder)
         return identity
@@ -256,7 +281,7 @@ class Identities:
 
         Nobody is asked now: it is acquired again in its turn, or at once if a ticket is missing.
         """
-        domain = self._domain(name.domain)
+        domain = self._domain(name.session)
         identity = self._held.get(name)
         if identity is None:
             identity = self._held[name] = Identity(name, start, end)
@@ -305,11 +330,43 @@ class Identities:
     def _drop_unheld(self, identity: Identity) -> None:
         if identity.holders or self._held.get(identity.name) is not identity:
             return
-        domain = self._domain(identity.name.domain)
+        domain = self._domain(identity.name.session)
         domain.schedule.remove(identity.name)
         domain.changed.set()
         del self._held[identity.name]
         emit(Event.IDENTITY_DROPPED, identity=str(identity.name))
+        self._close_unused(identity.name.session)
+
+    async def refresh(self, name: IdentityName) -> None:
+        """Acquire a held identity now, and give its ticket to its leases.
+
+        Raises:
+            CredspecError: of the step that failed; what was held stays.
+        """
+        identity = self._held.get(name)
+        if identity is None:
+            return
+        domain = self._domain(name.session)
+        acquired, addresses = await self._acquire(domain, name)
+        if self._held.get(name) is identity:
+            await self._replace(domain, identity, acquired, addresses)
+            domain.changed.set()
+
+    def _close_soon(self, key: SessionKey) -> None:
+        if key[1] is not None:
+            asyncio.get_running_loop().call_later(_LINGER_SECONDS, self._close_unused, key)
+
+    def _close_unused(self, key: SessionKey) -> None:
+        """Close the session of a provided host account that nobody needs any more."""
+        domain = self._domains.get(key)
+        if key[1] is None or domain is None or domain.calls:
+            return
+        if any(name.session == key for name in (*self._held, *self._acquiring)):
+            return
+        del self._domains[key]
+        for task in domain.tasks():
+            task.cancel()
+        domain.close()
 
     async def close(self) -> None:
         """Stop all refreshing and close all connections."""
@@ -322,16 +379,17 @@ class Identities:
         for domain in self._domains.values():
             domain.close()
 
-    def _domain(self, domain: str) -> _Domain:
-        name = valid_domain(domain)
-        if name not in self._domains:
-            made = self._domains[name] = _Domain(self._open_session(name), self._spread)
+    def _domain(self, key: SessionKey) -> _Domain:
+        name, source = valid_domain(key[0]), key[1]
+        if (name, source) not in self._domains:
+            made = _Domain(self._open_session(name, source), self._spread)
+            self._domains[name, source] = made
             made.keeper = asyncio.create_task(self._keep_fresh(made))
-        return self._domains[name]
+        return self._domains[name, source]
 
     async def _acquire_wanted(self, name: IdentityName) -> None:
         """Acquire an identity that somebody waits for."""
-        domain = self._domain(name.domain)
+        domain = self._domain(name.session)
         acquired, addresses = await self._acquire(domain, name)
         identity = self._held.get(name)
         if identity is None:
@@ -419,3 +477,8 @@ class Identities:
             emit(Event.REFRESH_FAILED, identity=str(name), error=str(error))
         finally:
             domain.changed.set()
+
+
+def _domain_and_source(item: tuple[SessionKey, _Domain]) -> tuple[str, str]:
+    (domain, source), _ = item
+    return domain, "" if source is None else str(source)

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -34,7 +34,10 @@ class LeaseRecord:
     for the host's own. `default_account` and `accounts` are without ``$``; `ready` tells whether
     the container was given its tickets, `ticket_start` and `ticket_end` from when to when all of
     them are good. `mode` is that of the files; with `keytab` there is one of all accounts, and
-    `keytab_due` tells when it must be made anew.
+    `keytab_due` tells when it must be made anew. `host_source` is what the host logs on with, if it
+    is not the machine identity: `guid`, `input` and `netbios` of a plug-in, without `input` where
+    that may hold a secret; empty for an account that came with the request.
+    `place` is the directory of a lease that has its files in a tree of others.
     """
 
     lease_id: str
@@ -53,6 +56,8 @@ class LeaseRecord:
     mode: int = 0o600
     keytab: bool = False
     keytab_due: datetime | None = None
+    host_source: dict[str, str] | None = field(default=None, repr=False, hash=False)
+    place: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON values."""
@@ -114,6 +119,8 @@ class Journal:
                     if raw.get(name) is not None or name == "created":
                         raw[name] = datetime.fromisoformat(raw[name])
                 raw["accounts"] = tuple(raw["accounts"])
+                if not _is_host_source(raw.get("host_source")):
+                    raise ValueError("host_source")
                 record = LeaseRecord(**raw)
             except (OSError, ValueError, TypeError, KeyError, AttributeError):
                 yield path.stem
@@ -132,3 +139,9 @@ class Journal:
         if not LEASE_ID.fullmatch(lease_id):
             raise ValueError("not a lease id")
         return self._directory / f"{lease_id}.json"
+
+
+def _is_host_source(value: object) -> bool:
+    return value is None or (
+        isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+    )

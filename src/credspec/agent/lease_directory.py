@@ -33,14 +33,25 @@ _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True)
 class LeaseDirectory:
-    """A lease's directory; `user` is whose runtime directory it is in, None for the host's own."""
+    """A lease's directory; `user` is whose runtime directory it is in, None for the host's own.
+
+    With `tree` it is two steps below that directory, which is on a tmpfs of root's.
+    """
 
     path: Path
     user: int | None = None
+    tree: Path | None = None
 
     @classmethod
-    def of(cls, leases_directory: Path, lease_id: str, user: int | None) -> LeaseDirectory:
-        """Return the directory of a lease, whose id must be a valid one."""
+    def of(
+        cls, leases_directory: Path, lease_id: str, user: int | None, place: str | None = None
+    ) -> LeaseDirectory:
+        """Return the directory of a lease, whose id must be a valid one.
+
+        `place` names another one, ``TREE/LEASE/ACCOUNT``.
+        """
+        if place is not None:
+            return cls(Path(place), tree=Path(place).parents[1])
         if user is None:
             return cls(leases_directory / lease_id)
         return cls(USERS / str(user) / "credspec" / "leases" / lease_id, user)
@@ -126,10 +137,11 @@ class LeaseDirectory:
                 parent = self._open_parent(stack)
                 fd = os.open(self.path.name, _OPEN, dir_fd=parent)
                 stack.callback(os.close, fd)
-                if self.user is not None and not _is_tmpfs(fd):
+                is_shared = self.user is not None or self.tree is not None
+                if is_shared and not is_tmpfs(fd):
                     raise _missing(self.path, "that is no tmpfs")
                 # Without the mount, a ticket would land on the host's /run, outside any limit.
-                if self.user is None and os.fstat(fd).st_dev == os.fstat(parent).st_dev:
+                if not is_shared and os.fstat(fd).st_dev == os.fstat(parent).st_dev:
                     raise _missing(self.path, "nothing is mounted there")
             except OSError as error:
                 raise _missing(self.path, error.strerror or str(error)) from None
@@ -137,16 +149,17 @@ class LeaseDirectory:
 
     def _open_parent(self, stack: ExitStack) -> int:
         """Open the directory above; a user's step by step, since it may put links on the way."""
-        if self.user is None:
+        if self.user is None and self.tree is None:
             fd = os.open(self.path.parent, _OPEN)
             stack.callback(os.close, fd)
             return fd
-        fd = os.open(USERS, _OPEN)
+        top, owner = (USERS, self.user) if self.tree is None else (self.tree, os.geteuid())
+        fd = os.open(top, _OPEN)
         stack.callback(os.close, fd)
-        for part in self.path.parent.relative_to(USERS).parts:
+        for part in self.path.parent.relative_to(top).parts:
             fd = os.open(part, _OPEN, dir_fd=fd)
             stack.callback(os.close, fd)
-            if os.fstat(fd).st_uid != self.user:
+            if os.fstat(fd).st_uid != owner:
                 raise _missing(self.path, f"{part} is not the user's own")
         return fd
 
@@ -164,7 +177,8 @@ def mounted_below(
     return frozenset(p.removeprefix(prefix) for p in points if p.startswith(prefix))
 
 
-def _is_tmpfs(fd: int) -> bool:
+def is_tmpfs(fd: int) -> bool:
+    """Return whether an open file is on a tmpfs."""
     device = os.fstat(fd).st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
     for line in Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Container
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Container, Iterable
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -31,6 +31,15 @@ from credspec.errors import (
 )
 from credspec.kerberos.keytab import joined_keytabs
 from credspec.kerberos.krb5_conf import container_krb5_conf
+from credspec.providers.host_account import (
+    GivenAccount,
+    HostAccount,
+    HostSource,
+    LostSource,
+    PluginSource,
+    checked_account,
+)
+from credspec.providers.selection import Providers, plugin_source
 from credspec.spec.document import CredentialSpec
 from credspec.spec.reference import parse_reference
 from credspec.spec.spec_directory import SpecDirectory, load
@@ -38,12 +47,18 @@ from credspec.spec.spec_directory import SpecDirectory, load
 # A container that is being made has no runtime state yet; after this it must have.
 _CREATION_TIME: Final = timedelta(minutes=2)
 _LEASES_AT_A_TIME: Final = 20
+_REFRESHES_AT_A_TIME: Final = 8
 _USER_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRequest:
-    """What the runtime shim asks for; fields as in `LeaseRecord`, `spec` is a reference."""
+    """What the runtime shim asks for; fields as in `LeaseRecord`, `spec` is a reference.
+
+    `host_account` is what to log on with in place of what the spec or the host has. It stays in
+    memory alone, for as long as the lease. With a `place` whoever asks has decided already whose
+    files these are, and that a document may be used.
+    """
 
     lease_id: str
     spec: str
@@ -53,7 +68,9 @@ class LeaseRequest:
     gid: int
     mode: int = 0o600
     keytab: bool = False
+    place: str | None = None
     caller: Caller = NOBODY
+    host_account: HostAccount | None = field(default=None, repr=False)
 
     @property
     def user(self) -> int | None:
@@ -73,6 +90,7 @@ class Leases:
         spec_directory: Path,
         audit: AuditLog,
         policy: Policy | None = None,
+        providers: Providers | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._identities = identities
@@ -82,7 +100,9 @@ class Leases:
         self._audit = audit
         self._policy = policy or Policy()
         self._now = now
+        self._providers = providers or Providers()
         self._states = ContainerStates()
+        self._sources: dict[str, HostSource | None] = {}
         self._records: dict[str, LeaseRecord] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self.granted = 0
@@ -130,6 +150,11 @@ class Leases:
         """Refuse an unprivileged user what is not its own."""
         if request.user is None:
             return
+        present = self._records.get(request.lease_id)
+        if present is not None and present.user != request.user:
+            raise _not_yours(request.lease_id)
+        if request.place is not None:
+            return
         try:
             async with asyncio.timeout(_USER_SECONDS):
                 # The host may look users up in a directory that does not answer.
@@ -141,19 +166,18 @@ class Leases:
                 where=f"user {request.user}",
                 remedy="look at the sources of passwd and group in /etc/nsswitch.conf",
             ) from None
-        present = self._records.get(request.lease_id)
-        if present is not None and present.user != request.user:
-            raise _not_yours(request.lease_id)
 
     async def _make(self, request: LeaseRequest) -> LeaseRecord:
         reference = parse_reference(request.spec)
-        self._policy.check_source(reference)
+        if request.place is None:
+            self._policy.check_source(reference)
         spec = load(reference, self._spec_directory)
         accounts = _accounts(spec)
         self._policy.check_accounts(accounts, spec.domain)
         if request.keytab:
             self._policy.check_keytabs(accounts, spec.domain)
-        facts = await self._identities.facts(spec.domain)
+        source = self._source(request, spec)
+        facts = await self._identities.facts(spec.domain, source)
         _check_same_domain(spec, facts)
         record = LeaseRecord(
             lease_id=request.lease_id,
@@ -164,12 +188,15 @@ class Leases:
             mode=request.mode,
             keytab=request.keytab,
             user=request.user,
+            place=request.place,
             domain=facts.dns_name,
             default_account=valid_account_name(spec.default_account),
             accounts=accounts,
             created=self._now(),
+            host_source=self._recorded(source),
         )
         self._journal.write(record)
+        self._sources[record.lease_id] = source
         self._records[record.lease_id] = record
         try:
             await self._hold_all(record)
@@ -184,6 +211,7 @@ class Leases:
                 domain=record.domain,
                 accounts=list(record.accounts),
                 **({"keytab": True} if record.keytab else {}),
+                **({} if source is None else {"host_account": str(source)}),
             )
         except BaseException:
             self._drop(record.lease_id)
@@ -197,6 +225,101 @@ class Leases:
             accounts=list(record.accounts),
         )
         return record
+
+    async def replace_host_account(
+        self, lease_id: str, account: HostAccount, caller: Caller = NOBODY
+    ) -> LeaseRecord:
+        """Let a lease log on with another account, and give it new tickets at once.
+
+        If that fails, all stays as it was. It is in the audit log before it is done.
+
+        Raises:
+            NotFoundError: `lease-not-found`.
+            CredspecError: of the step that failed.
+        """
+        async with self._locked(_valid_id(lease_id)):
+            before = self.get(lease_id)
+            former = self._sources.get(lease_id)
+            source = self._given(account, (before.host_source or {}).get("netbios", ""))
+            if source == former:
+                return before
+            names, former_names = self._names(before, source), self._names(before)
+            try:
+                await self._hold_all(before, names)
+                self._audit.write(
+                    Event.LEASE_GRANTED,
+                    caller,
+                    decision="granted",
+                    lease=lease_id,
+                    container=before.container,
+                    domain=before.domain,
+                    accounts=list(before.accounts),
+                    host_account=str(source),
+                )
+                self._sources[lease_id] = source
+                record = self._give(replace(self.get(lease_id), host_source=self._recorded(source)))
+            except BaseException:
+                self._sources[lease_id] = former
+                for name in names:
+                    self._identities.release(name, lease_id)
+                raise
+            for name in former_names:
+                self._identities.release(name, lease_id)
+            return record
+
+    async def refresh(self, lease_ids: Iterable[str]) -> list[CredspecError]:
+        """Acquire the identities of some leases now, each once; return what failed."""
+        records = [self._records[i] for i in lease_ids if i in self._records]
+        names = list(dict.fromkeys(name for record in records for name in self._names(record)))
+        failures: list[CredspecError] = []
+        for first in range(0, len(names), _REFRESHES_AT_A_TIME):
+            some = names[first : first + _REFRESHES_AT_A_TIME]
+            for found in await asyncio.gather(
+                *map(self._identities.refresh, some), return_exceptions=True
+            ):
+                if isinstance(found, CredspecError):
+                    failures.append(found)
+                elif found is not None:
+                    raise found
+        return failures
+
+    def _source(self, request: LeaseRequest, spec: CredentialSpec) -> HostSource | None:
+        """Return what to log on with for a spec, None for the machine identity."""
+        netbios = spec.domain_join_config.net_bios_name or ""
+        if request.host_account is not None:
+            return self._given(request.host_account, netbios)
+        source = plugin_source(spec)
+        if source is not None:
+            self._providers.check(source)
+        return source
+
+    @staticmethod
+    def _given(account: HostAccount, netbios: str) -> GivenAccount:
+        checked = checked_account(
+            account.domain, account.user, account.password, "account of the request"
+        )
+        return GivenAccount(checked, netbios)
+
+    def _recorded(self, source: HostSource | None) -> dict[str, str] | None:
+        """Return what the journal may know of a source."""
+        if source is None:
+            return None
+        if not isinstance(source, PluginSource):
+            return {"netbios": source.netbios} if isinstance(source, GivenAccount) else {}
+        recorded = {"guid": source.guid, "netbios": source.netbios}
+        if not self._providers.holds_secret(source):
+            recorded["input"] = source.plugin_input
+        return recorded
+
+    def _names(
+        self, record: LeaseRecord, source: HostSource | None = None
+    ) -> tuple[IdentityName, ...]:
+        source = source or self._sources.get(record.lease_id)
+        return tuple(
+            dict.fromkeys(
+                IdentityName(a.lower(), record.domain.lower(), source) for a in record.accounts
+            )
+        )
 
     def _tell_denied(self, request: LeaseRequest, error: CredspecError) -> None:
         self.denied += 1
@@ -274,6 +397,7 @@ class Leases:
                 self._forget(record)
                 continue
             self._records[record.lease_id] = record
+            self._sources[record.lease_id] = _source_of(record)
             span = record.ticket_start, record.ticket_end
             if not record.ready or None in span or not self._is_alive(record, mounted, now):
                 self._drop(record.lease_id)
@@ -282,7 +406,7 @@ class Leases:
             directory = self._directory(record)
             directory.remove_leftovers()
             in_place = self._file_names(record) <= directory.names()
-            for name in _names(record):
+            for name in self._names(record):
                 self._identities.adopt(
                     name,
                     record.lease_id,
@@ -311,12 +435,14 @@ class Leases:
             await self.release(record.lease_id)
         return len(gone)
 
-    async def _hold_all(self, record: LeaseRecord) -> None:
+    async def _hold_all(
+        self, record: LeaseRecord, names: tuple[IdentityName, ...] | None = None
+    ) -> None:
         """Hold every identity of a lease, or none, with one problem for each that failed."""
         results = await asyncio.gather(
             *(
                 self._identities.hold(name, record.lease_id, keytab=record.keytab)
-                for name in _names(record)
+                for name in names or self._names(record)
             ),
             return_exceptions=True,
         )
@@ -332,7 +458,7 @@ class Leases:
 
     def _give(self, record: LeaseRecord) -> LeaseRecord:
         """Put the tickets that are held into a lease's directory, and journal until when."""
-        held = [i for i in map(self._identities.get, _names(record)) if i is not None]
+        held = [i for i in map(self._identities.get, self._names(record)) if i is not None]
         files: dict[str, bytes] = {}
         for identity in held:
             if identity.ticket is None:
@@ -365,16 +491,17 @@ class Leases:
 
     def _file_names(self, record: LeaseRecord) -> set[str]:
         names = {"krb5cc", "krb5.conf"} | ({"krb5.keytab"} if record.keytab else set())
-        if len(_names(record)) > 1:
-            names |= {f"krb5cc_{name.account}" for name in _names(record)}
+        if len(self._names(record)) > 1:
+            names |= {f"krb5cc_{name.account}" for name in self._names(record)}
         return names
 
     def _drop(self, lease_id: str) -> None:
         record = self._records.pop(lease_id, None)
         if record is not None:
             self._directory(record).wipe()
-            for name in _names(record):
+            for name in self._names(record):
                 self._identities.release(name, lease_id)
+        self._sources.pop(lease_id, None)
         self._forget(lease_id)
 
     def _forget(self, lease_id: str) -> None:
@@ -388,15 +515,16 @@ class Leases:
         """Return whether a lease's container may live; `mounted` are the mounts seen before."""
         is_new = now - record.created < _CREATION_TIME
         # The shim mounts before it asks for a lease, and unmounts even if no agent runs.
-        if record.user is not None or record.lease_id not in mounted:
-            may_be_there = is_new or record.user is not None
+        is_looked_at = record.user is not None or record.place is not None
+        if is_looked_at or record.lease_id not in mounted:
+            may_be_there = is_new or is_looked_at
             if not may_be_there or not self._directory(record).is_there():
                 return False
         if record.runtime_state.endswith(".lock"):
             directory = self._directory(record)
             if record.runtime_state == str(directory.lock):
                 return directory.is_locked()
-        if is_new:
+        if is_new or record.place is not None:
             return True
         # What a user's own runtime writes proves nothing to others.
         if record.user is not None:
@@ -404,7 +532,9 @@ class Leases:
         return self._states.is_there(record.runtime_state)
 
     def _directory(self, record: LeaseRecord) -> LeaseDirectory:
-        return LeaseDirectory.of(self._leases_directory, _valid_id(record.lease_id), record.user)
+        return LeaseDirectory.of(
+            self._leases_directory, _valid_id(record.lease_id), record.user, record.place
+        )
 
     @contextlib.asynccontextmanager
     async def _locked(self, lease_id: str) -> AsyncIterator[None]:
@@ -439,17 +569,21 @@ def _accounts(spec: CredentialSpec) -> tuple[str, ...]:
     )
 
 
+def _source_of(record: LeaseRecord) -> HostSource | None:
+    """Return what a lease of an earlier run logs on with."""
+    recorded = record.host_source
+    if recorded is None:
+        return None
+    if "guid" in recorded and "input" in recorded:
+        return PluginSource(recorded["guid"], recorded["input"], recorded.get("netbios", ""))
+    return LostSource(record.lease_id)
+
+
 def _check_same_domain(spec: CredentialSpec, facts: DomainFacts) -> None:
     """Refuse a spec that names another domain than the one that answered to the name."""
     errors, _ = differences(spec.domain_join_config, facts)
     if errors:
         raise InvalidSpecError(*errors)
-
-
-def _names(record: LeaseRecord) -> tuple[IdentityName, ...]:
-    return tuple(
-        dict.fromkeys(IdentityName(a.lower(), record.domain.lower()) for a in record.accounts)
-    )
 
 
 def _not_yours(lease_id: str) -> NotPermittedError:

@@ -23,10 +23,12 @@ from credspec.agent.host_identity import (
     KeytabIdentity,
     MachineKeytab,
 )
+from credspec.agent.provided_identity import ProvidedIdentity, account_of_configuration
 from credspec.directory.locator import DnsResolver, Locator, valid_domain
 from credspec.errors import NotPermittedError, UsageError
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.kerberos.tickets import ticket_from_password
+from credspec.providers.selection import Providers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,12 @@ def log_on(config: Config, logon: Logon, krb5_conf: AgentKrb5Conf) -> HostIdenti
     callers = CallersTicket.of_default_cache(datetime.now(UTC))
     if callers is not None:
         return callers
+    source = account_of_configuration(config)
+    if source is not None:
+        providers = Providers(config.providers)
+        # Nothing else tells this host's domain.
+        domain = valid_domain(providers.account(source).domain)
+        return ProvidedIdentity(source, domain, providers)
     if not config.keytab.exists():
         raise NotPermittedError.of(
             "no-credentials",

@@ -62,9 +62,10 @@ class _Snapshot(Collector):
             labels=["domain", "controller"],
         )
         for status in self._identities.domains():
-            up.add_metric([status.domain], 0 if status.outage_since else 1)
+            domain = _label(status.domain, status.source)
+            up.add_metric([domain], 0 if status.outage_since else 1)
             if status.latency is not None:
-                latency.add_metric([status.domain, status.controller or ""], status.latency)
+                latency.add_metric([domain, status.controller or ""], status.latency)
         yield up
         yield latency
 
@@ -78,5 +79,11 @@ def _moments(
     for identity in held:
         moment = of(identity)
         if moment is not None:
-            family.add_metric([identity.name.account, identity.name.domain], moment.timestamp())
+            domain = _label(identity.name.domain, str(identity.name.source or ""))
+            family.add_metric([identity.name.account, domain], moment.timestamp())
     return family
+
+
+def _label(domain: str, source: str) -> str:
+    """Return what tells the series of one domain apart, by what this host logs on with."""
+    return f"{domain} ({source})" if source else domain

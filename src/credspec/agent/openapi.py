@@ -74,10 +74,13 @@ _SCHEMAS: Final[dict[str, Any]] = {
         mode=_MODE,
         keytab={"type": "boolean"},
         keytab_due=_TIME_OR_NULL,
+        place=_TEXT_OR_NULL,
+        host_source={"type": ["object", "null"], "additionalProperties": {"type": "string"}},
     ),
     "Identity": _object(
         account={"type": "string"},
         domain={"type": "string"},
+        host_account=_TEXT_OR_NULL,
         leases={"type": "integer"},
         ticket=_object(
             principal=_TEXT_OR_NULL,
@@ -91,6 +94,7 @@ _SCHEMAS: Final[dict[str, Any]] = {
     ),
     "Domain": _object(
         domain={"type": "string"},
+        host_account=_TEXT_OR_NULL,
         controller=_TEXT_OR_NULL,
         latency_seconds={"type": ["number", "null"]},
         outage_since=_TIME_OR_NULL,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -16,6 +17,13 @@ from credspec.errors import CredspecError, NotPermittedError, UsageError
 UNIT_DIRECTORY: Final = Path("/etc/systemd/system")
 AGENT_UNIT: Final = "credspec-agent.service"
 GATEWAY_UNIT: Final = "credspec-docker-gateway.service"
+FETCHER_UNITS: Final = (
+    "var-credentials\\x2dfetcher-krbdir.mount",
+    f"{AGENT_UNIT}.d/credentials-fetcher.conf",
+)
+"""What lets the agent stand in for credentials-fetcher: a mount, and an addition to its unit."""
+
+_TEMPLATES: Final = {FETCHER_UNITS[0]: "credentials-fetcher-krbdir.mount"}
 _RUNNING_SYSTEMD: Final = Path("/run/systemd/system")
 _OUR_DIRECTORIES: Final = (Path(sys.prefix), Path(credspec.__file__).parent.parent)
 
@@ -48,7 +56,8 @@ class SystemdSetup:
             raise UsageError.of(
                 "setup-program", f"{program!r} cannot be started by systemd", where="ExecStart"
             )
-        template = resources.files("credspec.agent") / "units" / unit
+        name = _TEMPLATES.get(unit, unit.rpartition("/")[2])
+        template = resources.files("credspec.agent") / "units" / name
         text = template.read_text("utf-8").replace("@PROGRAM@", program)
         if self.hidden:
             # The service has a /tmp of its own.
@@ -70,9 +79,10 @@ class SystemdSetup:
             _systemctl("daemon-reload")
         lines = [f"wrote {self.unit_directory / unit}" for unit in changed]
         if changed and not dry_run:
-            _systemctl("enable", *changed)
-            _systemctl("restart", *changed)
-        return lines + [f"enabled and started {unit}" for unit in changed]
+            if units := list(filter(_is_unit, changed)):
+                _systemctl("enable", *units)
+            _systemctl("restart", *_whose(changed))
+        return lines + [f"enabled and started {unit}" for unit in _whose(changed)]
 
     def undo(self, *, dry_run: bool = False) -> list[str]:
         """Stop, disable and remove; return a line for each thing changed.
@@ -83,9 +93,14 @@ class SystemdSetup:
         there = [unit for unit in self.units if self._installed(unit) is not None]
         if there and not dry_run:
             _require_systemd()
-            _systemctl("disable", "--now", *there)
+            if units := list(filter(_is_unit, there)):
+                _systemctl("disable", "--now", *units)
             for unit in there:
-                (self.unit_directory / unit).unlink(missing_ok=True)
+                path = self.unit_directory / unit
+                path.unlink(missing_ok=True)
+                if not _is_unit(unit):
+                    with suppress(OSError):
+                        path.parent.rmdir()  # others may have added to the unit, too
             _systemctl("daemon-reload")
         return [f"stopped and removed {self.unit_directory / unit}" for unit in there]
 
@@ -97,8 +112,9 @@ class SystemdSetup:
 
     def _write(self, unit: str) -> None:
         path = self.unit_directory / unit
-        temporary = path.with_name(f".{unit}.new")
+        temporary = path.with_name(f".{path.name}.new")
         try:
+            path.parent.mkdir(mode=0o755, exist_ok=True)
             temporary.write_text(self.text(unit), "utf-8")
             temporary.chmod(0o644)
             temporary.replace(path)
@@ -108,6 +124,16 @@ class SystemdSetup:
             raise kind.of(
                 "setup-write", error.strerror or str(error), where=str(path), remedy="run as root"
             ) from None
+
+
+def _is_unit(name: str) -> bool:
+    """Return whether it is a unit of its own, not an addition to one (``UNIT.d/NAME.conf``)."""
+    return "/" not in name
+
+
+def _whose(names: Iterable[str]) -> list[str]:
+    """Return the units that these are or belong to, each once."""
+    return list(dict.fromkeys(name.partition(".d/")[0] for name in names))
 
 
 def _require_systemd() -> None:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from credspec.cli.help_text import examples
+
+if TYPE_CHECKING:
+    from credspec.agent.config import Config
+    from credspec.agent.leases import Leases
 
 
 @click.command(
@@ -21,7 +28,14 @@ from credspec.cli.help_text import examples
     type=click.Path(dir_okay=False, path_type=Path),
     help="Configuration file.  [default: $CREDSPEC_CONFIG or /etc/credspec/config.toml]",
 )
-def agent(config_path: Path | None) -> None:
+@click.option(
+    "--grpc-compat",
+    "grpc_socket",
+    metavar="SOCKET",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Serve credentials-fetcher's interface too, on this socket.",
+)
+def agent(config_path: Path | None, grpc_socket: Path | None) -> None:
     """Run the host agent until SIGTERM or Ctrl-C.
 
     It reads managed passwords with the host's own identity, gets tickets and keeps them fresh in
@@ -33,10 +47,20 @@ def agent(config_path: Path | None) -> None:
     from credspec.agent.daemon import prepare_process, serve
     from credspec.agent.events import Event, configure_logging, emit
 
+    beside = [] if grpc_socket is None else [_compatible_service(grpc_socket, config)]
     is_locked = prepare_process(config)
     configure_logging(config.log_format)
     if not is_locked:
         emit(Event.PROCESS_NOT_HARDENED, what="memory may be swapped: RLIMIT_MEMLOCK is limited")
-    asyncio.run(serve(config))
+    asyncio.run(serve(config, *beside))
     # Threads may still wait for a domain controller; nobody wants what they bring.
     os._exit(0)
+
+
+def _compatible_service(
+    path: Path, config: Config
+) -> Callable[[Leases], AbstractAsyncContextManager[None]]:
+    from credspec.runtimes.credentials_fetcher import server
+
+    server.check(config)
+    return lambda leases: server.serving(path.absolute(), config, leases)

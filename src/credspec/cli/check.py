@@ -85,6 +85,7 @@ def check(
     from credspec.directory.account_identity import valid_account_name
     from credspec.directory.locator import valid_domain
     from credspec.doctor.examination import Examination
+    from credspec.providers.selection import Providers
 
     config = load_config()
     source = None if spec is None else spec_source(spec, config.spec_directory)
@@ -99,6 +100,7 @@ def check(
             domain=None if domain is None else valid_domain(domain),
             accounts=tuple(valid_account_name(name) for name in account),
             only_directory=directory_only,
+            providers=None if own_ticket or user or keytab else Providers(config.providers),
             docker_socket=docker_socket,
         )
         stack.callback(examination.close)

@@ -22,6 +22,11 @@ _LIBLDAP_ENVIRONMENT: Final = {"LDAPSASL_NOCANON": "on", "LDAPSASL_CBINDING": "t
 
 # name: (module, attribute, one-line help)
 _COMMANDS: Final = {
+    "account-provider": (
+        "credspec.cli.account_provider",
+        "account_provider",
+        "Give Windows hosts their host accounts (Rancher's API).",
+    ),
     "agent": ("credspec.cli.agent", "agent", "Run the host agent."),
     "check": ("credspec.cli.check", "check", "Find out why it does not work, from spec to ticket."),
     "convert": ("credspec.cli.convert", "convert", "Convert a spec for Kubernetes, Compose, ..."),
@@ -30,6 +35,7 @@ _COMMANDS: Final = {
         "docker_gateway",
         "Serve the Docker API with credentialspec= understood.",
     ),
+    "import": ("credspec.cli.import_", "import_", "Take over what credentials-fetcher has."),
     "lab": ("credspec.cli.lab", "lab", "Run a throwaway Active Directory domain."),
     "lint": ("credspec.cli.lint", "lint", "Report all that is wrong with credential specs."),
     "list": ("credspec.cli.list", "list_specs", "List the specs of the spec directory."),

@@ -29,16 +29,26 @@ def setup() -> None:
 @click.option("--undo", is_flag=True, help="Take back what setup did.")
 @click.option("--dry-run", is_flag=True, help="Print the units, and change nothing.")
 @click.option("--docker-gateway", is_flag=True, help="Install the Docker gateway's unit too.")
+@click.option("--grpc-compat", is_flag=True, help="Let the agent stand in for credentials-fetcher.")
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def agent(*, undo: bool, dry_run: bool, docker_gateway: bool, output: str) -> None:
+def agent(
+    *, undo: bool, dry_run: bool, docker_gateway: bool, grpc_compat: bool, output: str
+) -> None:
     """Run the agent as a hardened systemd service, now and after every boot.
 
     Run again, it changes nothing. Leases and their tickets stay through restarts.
     """
-    from credspec.agent.systemd_setup import AGENT_UNIT, GATEWAY_UNIT, SystemdSetup
+    from credspec.agent.systemd_setup import (
+        AGENT_UNIT,
+        FETCHER_UNITS,
+        GATEWAY_UNIT,
+        SystemdSetup,
+    )
 
     program = Path(sys.executable).with_name("credspec")
-    units = (AGENT_UNIT, GATEWAY_UNIT) if docker_gateway or undo else (AGENT_UNIT,)
+    units: tuple[str, ...] = (AGENT_UNIT,)
+    units += (GATEWAY_UNIT,) if docker_gateway or undo else ()
+    units += FETCHER_UNITS if grpc_compat or undo else ()
     plan = SystemdSetup(program=program, units=units)
     changes = plan.undo(dry_run=dry_run) if undo else plan.apply(dry_run=dry_run)
     if output == "json":

@@ -1,8 +1,8 @@
 """LDAP connections to a domain controller, encrypted or not at all (MS-ADTS 5.1.2).
 
 Two modes exist: port 389 with a sealing SASL layer, and port 636 with TLS and a channel binding.
-Both log on by Kerberos with the tickets of the process's default credential cache, so the process
-must have ``LDAPSASL_NOCANON`` and ``LDAPSASL_CBINDING`` set before libldap is loaded.
+Both log on by Kerberos with the tickets of a credential cache, the process's default one unless
+told. It must have ``LDAPSASL_NOCANON`` and ``LDAPSASL_CBINDING`` set before libldap is loaded.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from credspec.directory.locator import LDAP_PORT, LDAPS_PORT, DomainController
+from credspec.directory.logon_cache import logon_cache
 from credspec.errors import CredspecError, NotPermittedError, UnreachableError
 
 if TYPE_CHECKING:
@@ -67,11 +68,12 @@ class Connection:
         ca_file: Path | None = None,
         seconds: float = _CONNECT_SECONDS,
         anonymous: bool = False,
+        ccache: str | None = None,
     ) -> Self:
         """Connect and bind; `anonymous` is good for the rootDSE alone.
 
         `ca_file` holds the certificate authorities to trust, in PEM; only with LDAPS, default the
-        system's.
+        system's. `ccache` names the credential cache to log on with, default the process's.
 
         Raises:
             UnreachableError: `ldap-unreachable`, `ldap-timeout`.
@@ -103,7 +105,8 @@ class Connection:
             # A SASL layer on top of TLS is forbidden; the channel binding ties the two together.
             client.set_sasl_security_properties(max_ssf=0)
         where = f"LDAP {controller.host}:{transport.port}"
-        connection = _guarded(where, lambda: PolledConnection(client).open(seconds))
+        with logon_cache(ccache):
+            connection = _guarded(where, lambda: PolledConnection(client).open(seconds))
         return cls(connection, client)
 
     def search(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,13 +17,14 @@ from credspec.directory.locator import DomainController
 from credspec.directory.managed_password import ManagedPassword
 from credspec.doctor.account_steps import account_steps
 from credspec.doctor.host_steps import HOST_STEPS
-from credspec.doctor.logon_steps import IDENTITY_STEP, LOGON_STEPS
+from credspec.doctor.logon_steps import IDENTITY_STEP, LOGON_STEPS, PROVIDER_STEP
 from credspec.doctor.network_steps import NETWORK_STEPS
 from credspec.doctor.spec_steps import DOMAIN_STEP, SPEC_STEP
 from credspec.doctor.step import State, Step, StepResult
 from credspec.errors import CredspecError
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.kerberos.tickets import Ticket
+from credspec.providers.selection import Providers, plugin_source
 from credspec.spec.document import CredentialSpec
 
 _DOCKER_SOCKET = Path("/var/run/docker.sock")
@@ -35,7 +36,8 @@ class Examination:
 
     Either `spec_source` (a callable that returns the bytes of a spec) or `domain` and `accounts`
     say what to look at. `identity` is what to log on with. `only_directory` leaves out what
-    belongs to this host: agent, runtime, gateway.
+    belongs to this host: agent, runtime, gateway. With `providers`, a spec's own host account takes
+    the place of `identity`.
     """
 
     config: Config
@@ -45,6 +47,7 @@ class Examination:
     domain: str | None = None
     accounts: tuple[str, ...] = ()
     only_directory: bool = False
+    providers: Providers | None = None
     docker_socket: Path = _DOCKER_SOCKET
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
@@ -85,7 +88,11 @@ class Examination:
         """Return the steps; the accounts are known only after the first one has run."""
         if self.spec_source is not None:
             yield SPEC_STEP
-        yield IDENTITY_STEP
+        if self.providers is not None and self.spec is not None and plugin_source(self.spec):
+            yield PROVIDER_STEP
+            yield replace(IDENTITY_STEP, needs=(PROVIDER_STEP.name,))
+        else:
+            yield IDENTITY_STEP
         if self.domain is not None:
             yield from NETWORK_STEPS
             yield from LOGON_STEPS

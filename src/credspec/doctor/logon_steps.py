@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from credspec.agent.host_identity import CallersTicket, MachineKeytab
+from credspec.agent.provided_identity import ProvidedIdentity
 from credspec.directory.connection import Connection
 from credspec.directory.domain import read_domain_facts
 from credspec.directory.host_account import read_account_key_version
 from credspec.doctor.step import Finding, Step
 from credspec.errors import CredspecError, Problem, UnreachableError
 from credspec.kerberos.tickets import enctype_name, keytab_versions
+from credspec.providers.selection import plugin_source
+from credspec.spec.host_account import plugin_name
 
 if TYPE_CHECKING:
     from credspec.doctor.examination import Examination
@@ -47,7 +50,12 @@ def _ldap(examination: Examination) -> Finding:
     failures: list[CredspecError] = []
     for controller in examination.controllers:
         try:
-            connection = Connection.open(controller, config.transport, ca_file=config.ca_file)
+            connection = Connection.open(
+                controller,
+                config.transport,
+                ca_file=config.ca_file,
+                ccache=examination.identity.cache,
+            )
             examination.connection = connection
             examination.facts = read_domain_facts(connection)
         except CredspecError as error:
@@ -89,6 +97,25 @@ def _keytab_version(examination: Examination) -> Finding:
     return Finding(f"kvno {max(in_keytab)} in the keytab, {in_domain} in the directory", (problem,))
 
 
+def _provider(examination: Examination) -> Finding:
+    spec, providers = examination.spec, examination.providers
+    assert spec is not None  # noqa: S101 - narrows for the type checker
+    assert providers is not None  # noqa: S101 - narrows for the type checker
+    source = plugin_source(spec)
+    assert source is not None  # noqa: S101 - narrows for the type checker
+    account = providers.account(source)
+    identity = ProvidedIdentity(source, spec.domain, providers)
+    identity.check(account)
+    examination.identity = identity
+    name = plugin_name(source.guid) or source.guid
+    if account.keytab is not None:
+        return Finding(f"{name} gave the keytab {account.keytab}")
+    return Finding(f"{name} gave {account.domain}\\{account.user}")
+
+
+PROVIDER_STEP: Final = Step(
+    name="host-account", title="The spec's provider gives a host account", run=_provider
+)
 IDENTITY_STEP: Final = Step(name="host-identity", title="The host identity is there", run=_identity)
 LOGON_STEPS: Final = (
     Step(

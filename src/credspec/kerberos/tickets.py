@@ -74,10 +74,17 @@ def ticket_from_keytab(
         raise kerberos_error(error, principal) from None
 
 
-def ticket_from_password(principal: str, password: str, *, into_cache: str) -> Ticket:
-    """Get a TGT with a password that a person typed.
+def ticket_from_password(
+    principal: str,
+    password: str,
+    *,
+    into_cache: str,
+    add: bool = False,
+    service: str | None = None,
+) -> Ticket:
+    """Get a TGT with a user's password, or the ticket of a `service` at once.
 
-    `into_cache` names the credential cache that receives the ticket.
+    `into_cache`, `add` and `service` are as with `ticket_from_keytab`.
 
     Raises:
         NotPermittedError: the KDC refused, see `kerberos_error`; `kdc-password-refused`.
@@ -90,9 +97,13 @@ def ticket_from_password(principal: str, password: str, *, into_cache: str) -> T
         name = krb5.parse_name_flags(context, principal.encode())
         options = krb5.get_init_creds_opt_alloc(context)
         credentials = krb5.get_init_creds_password(
-            context, name, options, password.encode("utf-8", "surrogateescape")
+            context,
+            name,
+            options,
+            password.encode("utf-8", "surrogateescape"),
+            in_tkt_service=None if service is None else service.encode(),
         )
-        return _ticket(context, principal, name, credentials, into_cache)
+        return _ticket(context, principal, name, credentials, into_cache, add=add)
     except krb5.Krb5Error as error:
         translated = kerberos_error(error, principal)
         if translated.code != "kdc-key-refused":

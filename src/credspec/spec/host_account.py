@@ -93,7 +93,7 @@ PLUGINS: Final = {
     "credspec": Plugin(
         CREDSPEC_PLUGIN_GUID,
         "credspec",
-        "PROVIDER:INPUT, such as keytab:/etc/reader.keytab",
+        "PROVIDER:INPUT, such as keytab:reader.keytab",
         _provider,
     ),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from booted_systemd import BootedSystemd
+from peer_client import PeerClient
 
 from credspec.agent.systemd_setup import AGENT_UNIT
 from credspec.cli.new import NewSpecRequest, make_credential_spec
@@ -152,6 +154,39 @@ def test_a_service_with_the_identity(installed: BootedSystemd) -> None:
     assert len(leases(installed)) == 2
     assert installed.run("systemctl", "stop", "app").returncode == 0
     wait_for(lambda: leases(installed) == ["c1"])
+
+
+@pytest.fixture
+def fetchers_directory() -> Iterator[Path]:
+    """Where the mount point is: the booted system shares /var with this one."""
+    path = Path("/var/credentials-fetcher")
+    path.mkdir()
+    yield path
+    shutil.rmtree(path)
+
+
+def test_in_place_of_credentials_fetcher(
+    installed: BootedSystemd, fetchers_directory: Path
+) -> None:
+    # What the service makes beside its mount shall not outlive this test.
+    assert installed.run("mount", "-t", "tmpfs", "t", str(fetchers_directory)).returncode == 0
+    done = installed.run(CREDSPEC, "setup", "agent", "--grpc-compat")
+    assert done.returncode == 0, done.stderr
+    assert leases(installed) == ["c1"]
+    root = Path("/proc", str(installed.pid), "root")
+    peer = PeerClient(root / "var/credentials-fetcher/socket/credentials_fetcher.sock")
+    spec = installed.run("cat", "/run/test/specs/one.json").stdout
+    made = peer.call("AddKerberosLease", credspec_contents=[spec])
+    directory = f"/var/credentials-fetcher/krbdir/{made.lease_id}/WebApp01"
+    assert list(made.created_kerberos_file_paths) == [directory]
+    assert installed.run("findmnt", "-n", "-o", "FSTYPE", "-T", directory).stdout == "tmpfs\n"
+    shown = installed.run("klist", f"{directory}/krb5cc").stdout
+    assert "Default principal: WebApp01$@EXAMPLE.TEST" in shown
+    assert installed.run("systemctl", "restart", AGENT_UNIT).returncode == 0
+    assert leases(installed) == ["c1", f"{made.lease_id}/WebApp01"]
+    peer.call("DeleteKerberosLease", lease_id=made.lease_id)
+    peer.close()
+    assert leases(installed) == ["c1"]
 
 
 def test_undo_leaves_nothing_but_the_journal(installed: BootedSystemd) -> None:

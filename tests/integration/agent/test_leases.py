@@ -53,7 +53,7 @@ class Bench:
         )
         return identities, leases
 
-    def _session(self, name: str) -> DomainSession:
+    def _session(self, name: str, _source: object = None) -> DomainSession:
         return DomainSession(
             name,
             host_identity=self.identity,

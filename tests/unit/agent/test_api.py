@@ -25,7 +25,7 @@ BODY = {"spec": "file://x.json", "container": "c", "runtime_state": "/s", "uid":
 
 @pytest.fixture
 async def client(tmp_path: Path) -> AsyncIterator[ClientSession]:
-    def no_domain(name: str) -> DomainSession:
+    def no_domain(name: str, _source: object) -> DomainSession:
         raise AssertionError(f"{name} must not be asked")
 
     async def ignore(identity: Identity) -> None:

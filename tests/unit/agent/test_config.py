@@ -39,6 +39,45 @@ def test_everything(tmp_path: Path) -> None:
     )
 
 
+def test_credentials_fetcher(tmp_path: Path) -> None:
+    text = """
+        [credentials_fetcher]
+        lease_tree = "/srv/krbdir"
+        owner = "1000:1001"
+        mode = "0640"
+        users = ["nobody"]
+        """
+    fetcher = load_config(written(tmp_path, text)).fetcher
+    assert (fetcher.lease_tree, fetcher.uid, fetcher.gid, fetcher.mode) == (
+        Path("/srv/krbdir"),
+        1000,
+        1001,
+        0o640,
+    )
+    assert fetcher.uids == {65534}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'lease_tree = "krbdir"',
+        "lease_tree = 1",
+        'owner = "root"',
+        'owner = "1000"',
+        'owner = "-1:0"',
+        "owner = 0",
+        'mode = "0755"',
+        'mode = "0200"',
+        "mode = 384",
+        'users = "nobody"',
+        'users = ["no such user"]',
+    ],
+)
+def test_credentials_fetcher_with_wrong_values(tmp_path: Path, line: str) -> None:
+    with pytest.raises(UsageError, match="config-wrong-value"):
+        load_config(written(tmp_path, f"[credentials_fetcher]\n{line}\n"))
+
+
 def test_no_file_means_defaults_but_a_named_one_must_exist(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,3 +116,22 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
 def test_bad_files(tmp_path: Path, text: str) -> None:
     with pytest.raises(UsageError):
         load_config(written(tmp_path, text))
+
+
+def test_providers_and_the_account_provider_have_tables_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(
+        '[host_identity]\naccount = "file:reader"\n'
+        '[providers]\nenabled = ["file"]\nsecret_seconds = 0\n'
+        '[providers.file]\ndirectory = "/etc/x"\n'
+        '[account_provider]\nlisten = "127.0.0.1:1"\n'
+    )
+    config = load_config(path)
+    assert config.account == "file:reader"
+    assert config.providers.enabled == ("file",)
+    assert config.providers.tables == {"file": {"directory": "/etc/x"}}
+    assert config.account_provider == {"listen": "127.0.0.1:1"}
+    path.write_text("providers = 1\naccount_provider = 2\n[ldap]\nproviders = 3\n")
+    with pytest.raises(UsageError) as caught:
+        load_config(path)
+    assert len(caught.value.problems) == 3

@@ -76,7 +76,7 @@ def make(failures: dict[int, CredspecError] | None = None, *, moves: int = 6):
         renewed_at.append(clock.now)
 
     identities = Identities(
-        lambda _: session,
+        lambda _domain, _source: session,
         note,
         now=lambda: clock.now,
         sleep=clock.sleep,
@@ -113,7 +113,11 @@ async def test_a_domain_that_hangs_holds_up_no_other() -> None:
         pass
 
     identities = Identities(
-        sessions.__getitem__, note, now=lambda: clock.now, sleep=clock.sleep, spread=min
+        lambda domain, _: sessions[domain],
+        note,
+        now=lambda: clock.now,
+        sleep=clock.sleep,
+        spread=min,
     )
     # More than a domain has threads.
     waiting = [

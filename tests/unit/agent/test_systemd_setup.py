@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from credspec.agent.systemd_setup import AGENT_UNIT, GATEWAY_UNIT, SystemdSetup
+from credspec.agent.systemd_setup import AGENT_UNIT, FETCHER_UNITS, GATEWAY_UNIT, SystemdSetup
 from credspec.errors import CredspecError, UsageError
 
 PROGRAM = Path(sys.executable).with_name("credspec")
@@ -84,3 +84,34 @@ def test_without_systemd_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(CredspecError, match="systemd-missing"):
         SystemdSetup(program=PROGRAM, unit_directory=tmp_path).apply()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_in_place_of_credentials_fetcher(tmp_path: Path) -> None:
+    setup = SystemdSetup(program=PROGRAM, units=(AGENT_UNIT, *FETCHER_UNITS))
+    for unit in setup.units:
+        path = tmp_path / unit
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(setup.text(unit))
+    checked = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", tmp_path / AGENT_UNIT],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"SYSTEMD_UNIT_PATH": f"{tmp_path}:", "PATH": "/usr/bin:/bin"},
+    )
+    assert checked.returncode == 0, checked.stderr
+    assert str(tmp_path) not in checked.stderr
+    escaped = subprocess.run(
+        ["systemd-escape", "--path", "--suffix=mount", "/var/credentials-fetcher/krbdir"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    assert escaped == FETCHER_UNITS[0]
+    again = SystemdSetup(program=PROGRAM, units=setup.units, unit_directory=tmp_path)
+    assert again.apply() == []
+    (tmp_path / FETCHER_UNITS[1]).unlink()
+    assert again.apply(dry_run=True) == [
+        f"wrote {tmp_path / FETCHER_UNITS[1]}",
+        f"enabled and started {AGENT_UNIT}",
+    ]

@@ -1,0 +1,1 @@
+"""Where a host that is not joined gets its account from: the plug-ins of ``HostAccountConfig``."""

@@ -1,0 +1,144 @@
+"""The interface of providers: plug-in input in; domain, user and password out.
+
+As Windows' ``ICcgDomainAuthCredentials::GetPasswordCredentials``. Whoever writes a provider needs
+this module alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Protocol
+
+from credspec.errors import CredspecError
+
+# [MS-SAMR] 3.1.1.6: what a sAMAccountName may not hold; "@" would be taken for a realm.
+_USER: Final = re.compile(r'[^\x00-\x1f\x7f-\x9f"/\\\[\]:;|=,+*?<>@\ud800-\udfff]{1,256}')
+_DOMAIN: Final = re.compile(r"[^\W_](?:[\w-]{0,62}[^\W_])?(?:\.[^\W_](?:[\w-]{0,62}[^\W_])?){0,15}")
+_MAX_PASSWORD: Final = 512  # characters; Active Directory takes 256
+
+_tag_key: Final = secrets.token_bytes(32)
+
+
+@dataclass(frozen=True, slots=True)
+class HostAccount:
+    """An account that may read managed passwords.
+
+    `domain` is the DNS or the NetBIOS name of its domain, `user` its name without domain. It logs
+    on with `password`, or with the keys of `keytab` if there is one; the password never shows.
+    """
+
+    domain: str
+    user: str
+    password: str = field(default="", repr=False)
+    keytab: Path | None = None
+
+
+class Provider(Protocol):
+    """Something that knows host accounts."""
+
+    def host_account(self, plugin_input: str) -> HostAccount:
+        """Return the account that a plug-in input names.
+
+        May block for as long as the configuration's `deadline_seconds`, and is called by several
+        threads at once. An input that a spec holds as an object comes as compact JSON.
+
+        Raises:
+            CredspecError: there is none; never with the input's or the answer's content.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class PluginSource:
+    """A spec's plug-in and its input, which may hold a secret; `netbios` names the spec's domain.
+
+    Two leases share an identity only if all of it is the same.
+    """
+
+    guid: str
+    plugin_input: str = field(repr=False)
+    netbios: str = ""
+
+    def __str__(self) -> str:
+        return f"plug-in {self.guid}#{_tag(self.plugin_input)}"
+
+
+@dataclass(frozen=True, slots=True)
+class GivenAccount:
+    """An account that came with a request, kept in memory alone."""
+
+    account: HostAccount
+    netbios: str = ""
+
+    def __str__(self) -> str:
+        account = self.account
+        return f"{account.domain}\\{account.user}#{_tag(account.password)}"
+
+
+@dataclass(frozen=True, slots=True)
+class LostSource:
+    """The source of a lease of an earlier run whose secret went with that run."""
+
+    lease_id: str
+
+    def __str__(self) -> str:
+        return f"lost#{self.lease_id[:8]}"
+
+
+HostSource = PluginSource | GivenAccount | LostSource
+"""Where a host identity comes from, other than from the machine keytab."""
+
+
+def checked_account(domain: str, user: str, password: str, where: str) -> HostAccount:
+    r"""Return an account whose names can be used, whatever a provider or a client said.
+
+    `user` may be ``DOMAIN\\name`` or ``name@domain``, and `domain` then be empty.
+
+    Raises:
+        CredspecError: `host-account-invalid`.
+    """
+    if "\\" in user:
+        own, _, user = user.partition("\\")
+        domain = domain or own
+    elif "@" in user:
+        user, _, own = user.partition("@")
+        domain = domain or own
+    for what, is_good in (
+        ("domain", len(domain) <= 255 and _DOMAIN.fullmatch(domain.removesuffix("."))),  # noqa: PLR2004 - RFC 1035
+        ("user name", _USER.fullmatch(user)),
+        ("password", 0 < len(password) <= _MAX_PASSWORD and not set(password) & {"\0", "\n"}),
+    ):
+        if not is_good:
+            raise CredspecError.of(
+                "host-account-invalid",
+                f"the {what} is missing, too long, or holds what it may not",
+                where=where,
+                expected="domain, user and password of an account of Active Directory",
+            )
+    return HostAccount(domain.removesuffix("."), user, password)
+
+
+def check_same_domain(account: HostAccount, domain: str, netbios: str, where: str) -> None:
+    """Refuse an account of another domain than the one to log on to.
+
+    Raises:
+        CredspecError: `host-account-other-domain`.
+    """
+    if account.domain.lower() not in {domain.lower(), netbios.lower()} - {""}:
+        raise CredspecError.of(
+            "host-account-other-domain",
+            f"the account is of the domain {account.domain}",
+            where=where,
+            expected=domain,
+            remedy="give an account of the spec's own domain; others are not supported yet",
+        )
+
+
+def _tag(secret: str) -> str:
+    """Tell two secrets apart in logs; without this process's memory it says nothing of them."""
+    data = secret.encode("utf-8", "surrogatepass")
+    return hmac.new(_tag_key, data, hashlib.sha256).hexdigest()[:8]

@@ -1,0 +1,150 @@
+"""Providers that are programs: JSON on their standard input and output.
+
+They get ``{"version": 1, "input": "..."}`` and answer with ``username``, ``password`` and
+``domainName``, or with ``error`` and a text for people, which is logged.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import stat
+import subprocess
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, Final
+
+from credspec.errors import CredspecError, NotPermittedError, UnreachableError
+from credspec.providers.answers import MAX_ANSWER_BYTES, account_from_json, refuse_answer
+from credspec.providers.host_account import HostAccount
+from credspec.providers.provider_table import ProviderTable
+
+_ENVIRONMENT: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
+_MAX_ERROR: Final = 200  # characters
+_SPARE_SECONDS: Final = 0.5  # to end it before whoever waits gives up
+
+
+class ProgramProvider:
+    """A program of the configuration; settings: `command`, its argument vector.
+
+    It runs without a shell, with a clean environment, in ``/``, and is killed with all that it
+    started when its time is up. What it writes to standard error is dropped.
+    """
+
+    def __init__(self, name: str, settings: Mapping[str, Any], seconds: float) -> None:
+        table = ProviderTable(name, settings)
+        self._command = table.texts("command")
+        table.close()
+        self._where = f"provider {name}"
+        self._seconds = max(seconds - _SPARE_SECONDS, _SPARE_SECONDS)
+
+    def host_account(self, plugin_input: str) -> HostAccount:
+        """Run the program and return the account that it names.
+
+        Raises:
+            NotPermittedError: `host-account-program`: it is missing or not root's.
+            UnreachableError: `host-account-timeout`.
+            CredspecError: `host-account-answer`, `host-account-refused`, `host-account-invalid`.
+        """
+        self._check_program()
+        question = json.dumps({"version": 1, "input": plugin_input}).encode() + b"\n"
+        try:
+            process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=_ENVIRONMENT,
+                cwd="/",
+                start_new_session=True,
+                bufsize=0,
+            )
+        except OSError as error:
+            raise self._unusable(error.strerror or "cannot be started") from None
+        try:
+            answer = self._talk(process, question)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            for stream in (process.stdin, process.stdout):
+                if stream is not None:
+                    stream.close()
+        return self._account(answer)
+
+    def _talk(self, process: subprocess.Popen[bytes], question: bytes) -> bytes:
+        assert process.stdin is not None  # noqa: S101 - narrows for the type checker
+        assert process.stdout is not None  # noqa: S101 - narrows for the type checker
+        end = time.monotonic() + self._seconds
+        answer = b""
+        for stream in (process.stdin, process.stdout):
+            os.set_blocking(stream.fileno(), False)
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdin, selectors.EVENT_WRITE)
+            selector.register(process.stdout, selectors.EVENT_READ)
+            while selector.get_map():
+                left = end - time.monotonic()
+                ready = selector.select(left) if left > 0 else []
+                if not ready:
+                    raise UnreachableError.of(
+                        "host-account-timeout",
+                        f"no answer within {self._seconds:g} s",
+                        where=self._where,
+                    )
+                for key, _ in ready:
+                    if key.fileobj is process.stdin:
+                        question = _write(process.stdin, question)
+                        if not question:
+                            selector.unregister(process.stdin)
+                            process.stdin.close()
+                        continue
+                    chunk = os.read(process.stdout.fileno(), MAX_ANSWER_BYTES)
+                    answer += chunk
+                    if len(answer) > MAX_ANSWER_BYTES:
+                        refuse_answer(self._where, f"more than {MAX_ANSWER_BYTES} bytes")
+                    if not chunk:
+                        selector.unregister(process.stdout)
+                        if not process.stdin.closed:
+                            selector.unregister(process.stdin)
+        return answer
+
+    def _account(self, answer: bytes) -> HostAccount:
+        try:
+            document = json.loads(answer)
+        except (ValueError, RecursionError):
+            document = None
+        if isinstance(document, dict) and isinstance(document.get("error"), str):
+            raise CredspecError.of(
+                "host-account-refused", document["error"][:_MAX_ERROR], where=self._where
+            )
+        return account_from_json(answer, self._where)
+
+    def _check_program(self) -> None:
+        if not self._command or not self._command[0].startswith("/"):
+            raise self._unusable("command is not an argument vector with an absolute path")
+        try:
+            status = Path(self._command[0]).stat()
+        except OSError as error:
+            raise self._unusable(error.strerror or "not there") from None
+        written = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if status.st_uid not in {0, os.geteuid()} or written:
+            raise self._unusable("others than root can write it")
+
+    def _unusable(self, found: str) -> NotPermittedError:
+        return NotPermittedError.of(
+            "host-account-program", found, where=self._where, expected="a program of root's"
+        )
+
+
+def _write(stream: IO[bytes], data: bytes) -> bytes:
+    """Write what fits and return the rest; nothing if nobody reads any more."""
+    try:
+        return data[os.write(stream.fileno(), data) :]
+    except BlockingIOError:
+        return data
+    except BrokenPipeError:
+        return b""

@@ -1,0 +1,259 @@
+"""Which provider a spec's plug-in is, whether this host allows it, and what it said."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib.metadata import entry_points
+from typing import Any, Final, cast
+
+from credspec.errors import (
+    CredspecError,
+    NotPermittedError,
+    UnreachableError,
+    UsageError,
+    internal_error,
+)
+from credspec.providers.host_account import (
+    GivenAccount,
+    HostAccount,
+    HostSource,
+    PluginSource,
+    Provider,
+    checked_account,
+)
+from credspec.providers.program import ProgramProvider
+from credspec.providers.settings import ProviderSettings
+from credspec.spec.document import CredentialSpec
+from credspec.spec.host_account import CREDSPEC_PLUGIN_GUID, PLUGINS
+
+ENTRY_POINTS: Final = "credspec.providers"
+"""The group of entry points by which other packages add providers."""
+
+INLINE: Final = "inline"
+"""The name under which `enabled` allows accounts in specs."""
+
+_BUILT_IN: Final[Mapping[str, str]] = {
+    "file": "credspec.providers.local_files:FileProvider",
+    "keytab": "credspec.providers.local_files:KeytabProvider",
+    "systemd": "credspec.providers.local_files:SystemdCredentialProvider",
+    "rancher": "credspec.providers.rancher:RancherProvider",
+    "vault": "credspec.providers.vault:VaultProvider",
+    "aws": "credspec.providers.aws:AwsProvider",
+    "azure-key-vault": "credspec.providers.azure_key_vault:AzureKeyVaultProvider",
+}
+"""Module and class of our own providers, imported only when used."""
+
+_GUID: Final = re.compile(r"\{[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}\}")
+_PREFIXED: Final = re.compile(r"([a-z][a-z0-9-]{0,31}):(.+)")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_MAX_INPUT: Final = 16 * 1024  # characters
+_INLINE_PARTS: Final = 3
+# So many threads of one provider may hang before it is not asked any more.
+_MAX_HANGING: Final = 8
+_WHERE: Final = "HostAccountConfig"
+
+
+def plugin_source(spec: CredentialSpec) -> PluginSource | None:
+    """Return where a spec says that the host's account comes from; None if it says nothing."""
+    config = spec.active_directory_config.host_account_config
+    if config is None or (not config.plugin_guid and not config.plugin_input):
+        return None
+    given = config.plugin_input or ""
+    text = given if isinstance(given, str) else json.dumps(given, separators=(",", ":"))
+    netbios = spec.domain_join_config.net_bios_name or ""
+    return PluginSource(config.plugin_guid or "", text, netbios)
+
+
+class Providers:
+    """The providers of this host; safe to use from several threads."""
+
+    def __init__(self, settings: ProviderSettings | None = None) -> None:
+        self.settings = settings or ProviderSettings()
+        self._lock = threading.Lock()
+        self._made: dict[str, Provider] = {}
+        self._asked: defaultdict[str, int] = defaultdict(int)
+
+    def check(self, source: HostSource) -> None:
+        """Refuse a source that cannot be used on this host, without asking anybody.
+
+        Raises:
+            UsageError: `host-account-guid`, `host-account-input`.
+            NotPermittedError: `host-account-plugin-unknown`, `host-account-not-enabled`,
+                `host-account-inline`.
+        """
+        if isinstance(source, PluginSource):
+            self._choose(source)
+
+    def holds_secret(self, source: PluginSource) -> bool:
+        """Return whether a source's input may be a secret, which is never written down."""
+        name, _ = self._choose(source)
+        return name not in _BUILT_IN
+
+    def account(self, source: HostSource) -> HostAccount:
+        """Return the account; blocks for at most `deadline_seconds`.
+
+        Raises:
+            CredspecError: `host-account-forgotten`, `host-account-provider`, and what the provider
+                says; and as `check`.
+            UnreachableError: `host-account-timeout`.
+        """
+        if isinstance(source, GivenAccount):
+            return source.account
+        if not isinstance(source, PluginSource):
+            raise NotPermittedError.of(
+                "host-account-forgotten",
+                "the host account of this lease went with an earlier run of the agent",
+                where=str(source),
+                remedy="renew the lease with user and password, or start the container again",
+            )
+        name, given = self._choose(source)
+        if name == INLINE:
+            domain, user, password = given.split(":", _INLINE_PARTS - 1)
+            return checked_account(domain, user, password, _WHERE)
+        account = self._within_deadline(name, given)
+        where = f"provider {name}"
+        if not isinstance(account, HostAccount):
+            raise CredspecError.of("host-account-provider", "it gave no account", where=where)
+        if account.keytab is not None:
+            return account
+        return checked_account(account.domain, account.user, account.password, where)
+
+    def _within_deadline(self, name: str, given: str) -> HostAccount:
+        where = f"provider {name}"
+        results: list[HostAccount | BaseException] = []
+
+        def ask() -> None:
+            try:
+                results.append(self._provider(name).host_account(given))
+            except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
+                results.append(error)
+            finally:
+                with self._lock:
+                    self._asked[name] -= 1
+
+        with self._lock:
+            if self._asked[name] >= _MAX_HANGING:
+                raise UnreachableError.of(
+                    "host-account-busy", f"{_MAX_HANGING} questions wait for it", where=where
+                )
+            self._asked[name] += 1
+        thread = threading.Thread(target=ask, name=where, daemon=True)
+        thread.start()
+        thread.join(self.settings.deadline_seconds)
+        if not results:
+            raise UnreachableError.of(
+                "host-account-timeout",
+                f"no answer within {self.settings.deadline_seconds:g} s",
+                where=where,
+                remedy="see whether the service behind it answers",
+            )
+        result = results[0]
+        if isinstance(result, CredspecError):
+            raise result
+        if isinstance(result, BaseException):
+            # Its text may hold what the provider was told.
+            raise internal_error(cast("Exception", result), where) from None
+        return result
+
+    def _provider(self, name: str) -> Provider:
+        with self._lock:
+            if name not in self._made:
+                settings = self.settings.tables.get(name, {})
+                make = _factory(name, settings)
+                self._made[name] = make(settings, self.settings.deadline_seconds)
+            return self._made[name]
+
+    def _choose(self, source: PluginSource) -> tuple[str, str]:
+        """Return the name of the provider and the input it gets."""
+        guid, given = source.guid, source.plugin_input
+        if not _GUID.fullmatch(guid):
+            raise UsageError.of(
+                "host-account-guid",
+                f"{guid[:80]!r} is not a class identifier",
+                where=f"{_WHERE}/PluginGUID",
+                expected="32 hexadecimal digits as {8-4-4-4-12}, in braces",
+            )
+        if not given or len(given) > _MAX_INPUT or _CONTROL.search(given):
+            raise UsageError.of(
+                "host-account-input",
+                "the input is empty, too long or holds control characters",
+                where=f"{_WHERE}/PluginInput",
+                expected=f"at most {_MAX_INPUT} printable characters",
+            )
+        name: str | None
+        if guid.lower() == CREDSPEC_PLUGIN_GUID.lower():
+            match = _PREFIXED.fullmatch(given)
+            if match is None:
+                raise UsageError.of(
+                    "host-account-input",
+                    "the input names no provider",
+                    where=f"{_WHERE}/PluginInput",
+                    expected=PLUGINS["credspec"].input_form,
+                )
+            name, given = match.groups()
+        else:
+            name = self._by_guid(guid)
+        if name is None and given.count(":") >= _INLINE_PARTS - 1:
+            if INLINE not in self.settings.enabled:
+                raise NotPermittedError.of(
+                    "host-account-inline",
+                    "the spec holds an account itself",
+                    where=_WHERE,
+                    remedy="keep it elsewhere (docs/providers.md), or add "
+                    f'"{INLINE}" to enabled under [providers] in the configuration',
+                )
+            return INLINE, given
+        if name is None:
+            raise NotPermittedError.of(
+                "host-account-plugin-unknown",
+                f"no provider of this host is the plug-in {guid}",
+                where=f"{_WHERE}/PluginGUID",
+                remedy="name it in a provider's table under [providers] in the configuration",
+            )
+        if name not in self.settings.enabled or name == INLINE:
+            raise NotPermittedError.of(
+                "host-account-not-enabled",
+                f"the provider {name} is not enabled on this host",
+                where=_WHERE,
+                expected=" or ".join(self.settings.enabled) or "no provider at all",
+                remedy=f'add "{name}" to enabled under [providers] in the configuration',
+            )
+        return name, given
+
+    def _by_guid(self, guid: str) -> str | None:
+        wanted = guid.lower()
+        for name, table in self.settings.tables.items():
+            if str(table.get("guid", "")).lower() == wanted:
+                return name
+        for name, plugin in PLUGINS.items():
+            if plugin.guid.lower() == wanted:
+                return name
+        return None
+
+
+_Factory = Callable[[Mapping[str, Any], float], Provider]
+
+
+def _factory(name: str, settings: Mapping[str, Any]) -> _Factory:
+    """Return what makes a provider of its settings and its deadline in seconds."""
+    if name in _BUILT_IN:
+        module, _, attribute = _BUILT_IN[name].partition(":")
+        found = getattr(importlib.import_module(module), attribute)
+        return cast("_Factory", found)
+    if "command" in settings:
+        return partial(ProgramProvider, name)
+    for entry in entry_points(group=ENTRY_POINTS, name=name):
+        return cast("_Factory", entry.load())
+    raise UsageError.of(
+        "host-account-provider-missing",
+        f"there is no provider {name}",
+        where="configuration: providers.enabled",
+        remedy=f"install the package whose entry point {name} is in the group {ENTRY_POINTS}, "
+        f"or give a command under [providers.{name}]",
+    )

@@ -1,0 +1,8 @@
+"""credentials-fetcher's gRPC interface on top of our own leases, for who switches from it.
+
+`service` is what each call does, `requests` what it may ask and how it is refused, `lease_tree`
+the directories that it promises, `metadata` the file beside them, `connections` who may call,
+`aws` the calls with ARNs, `server` all of it together; `migration` takes over what an installation
+has. `credentialsfetcher.proto` is the interface as published, and the modules with ``_pb2`` are
+generated from it.
+"""

@@ -1,0 +1,187 @@
+"""What the calls with ARNs fetch: a spec from S3, and from Secrets Manager whom to log on as.
+
+The credentials for that come with each request and are kept nowhere. Everything here blocks.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final
+
+from credspec.errors import (
+    CredspecError,
+    InvalidSpecError,
+    NotPermittedError,
+    UnreachableError,
+    UsageError,
+)
+from credspec.runtimes.credentials_fetcher.requests import (
+    AwsAccess,
+    Refusal,
+    SpecLocation,
+    UserPassword,
+    WantedTicket,
+    first_account,
+    given_user,
+    refused_as,
+)
+from credspec.spec.document import CredentialSpec
+from credspec.spec.encoding import MAX_SPEC_BYTES
+
+SECONDS: Final = 60.0
+"""How long all that is fetched for one request may take."""
+
+_CONNECT_SECONDS: Final = 5
+_READ_SECONDS: Final = 10
+_ATTEMPTS: Final = 3
+_SECRET_ARN: Final = re.compile(r"arn:aws[a-z-]{0,20}:secretsmanager:[!-~]{1,2000}")
+_NAMES: Final = {
+    "name": ("username", "usernameOfStandardUserAccount"),
+    "password": ("password", "passwordOfStandardUserAccount"),
+    "domain": ("domainName",),
+}
+
+
+def require_boto3() -> None:
+    """Refuse to go on without boto3.
+
+    Raises:
+        UsageError: `boto3-missing`.
+    """
+    try:
+        import boto3  # noqa: F401
+    except ImportError:
+        raise UsageError.of(
+            "boto3-missing",
+            "the Python package boto3 is not installed",
+            where="calls with ARNs",
+            remedy="pip install 'credspec[grpc]'",
+        ) from None
+
+
+def fetch_spec(access: AwsAccess, location: SpecLocation) -> WantedTicket:
+    """Fetch a spec from S3.
+
+    Raises:
+        RefusedCallError: with `Refusal.SPEC_NOT_FETCHED` or `Refusal.SPEC_FIELDS`.
+    """
+    with refused_as(Refusal.SPEC_NOT_FETCHED):
+        found = _asked(
+            access, "s3", "get_object", location.arn, Bucket=location.bucket, Key=location.key
+        )
+        try:
+            data = found["Body"].read(MAX_SPEC_BYTES + 1)
+        except Exception as error:  # noqa: BLE001 - there are many, and their texts may hold anything
+            raise _failed(error, location.arn) from None
+    with refused_as(Refusal.SPEC_FIELDS):
+        spec = CredentialSpec.from_bytes(data)
+        return first_account(spec, location.name, location.arn)
+
+
+def fetch_user(access: AwsAccess, ticket: WantedTicket) -> tuple[UserPassword, str]:
+    """Fetch whom a spec says to log on as; return that and the ARN of the secret.
+
+    Raises:
+        RefusedCallError: with the `Refusal` of what is wrong.
+    """
+    with refused_as(Refusal.SPEC_FIELDS):
+        arn = _secret_arn(ticket.spec)
+    return fetch_secret(access, arn, ticket.domain), arn
+
+
+def fetch_secret(access: AwsAccess, arn: str, domain: str) -> UserPassword:
+    """Fetch a secret; without a domain in it, the user is of `domain`.
+
+    Raises:
+        RefusedCallError: with the `Refusal` of what is wrong.
+    """
+    with refused_as(Refusal.SECRET_NOT_FETCHED):
+        found = _asked(access, "secretsmanager", "get_secret_value", arn, SecretId=arn)
+        values = _secret(found.get("SecretString"), arn)
+    return given_user(values["name"], values["password"], values["domain"] or domain)
+
+
+def _secret_arn(spec: CredentialSpec) -> str:
+    host = spec.active_directory_config.host_account_config
+    given: Any = None if host is None else host.plugin_input
+    if isinstance(given, str) and given.startswith("{"):
+        try:
+            given = json.loads(given)
+        except (ValueError, RecursionError):
+            given = None
+    if isinstance(given, dict):
+        given = given.get("CredentialArn", given.get("credentialArn"))
+    if not isinstance(given, str) or not _SECRET_ARN.fullmatch(given):
+        raise InvalidSpecError.of(
+            "plugin-input-invalid",
+            "no ARN of a secret",  # the input may hold a secret itself
+            where="/ActiveDirectoryConfig/HostAccountConfig/PluginInput",
+            expected='{"CredentialArn": "arn:aws:secretsmanager:..."}',
+        )
+    return given
+
+
+def _secret(text: object, arn: str) -> dict[str, str]:
+    try:
+        document = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise _secret_invalid("no JSON object", arn)
+    values = {}
+    for name, keys in _NAMES.items():
+        value = next((document[key] for key in keys if key in document), "")
+        if not isinstance(value, str):
+            raise _secret_invalid(f"{keys[0]} is no text", arn)
+        values[name] = value
+    return values
+
+
+def _secret_invalid(found: str, arn: str) -> CredspecError:
+    return CredspecError.of(
+        "secret-invalid",
+        found,
+        where=arn,
+        expected="JSON with username, password and domainName",
+    )
+
+
+def _asked(access: AwsAccess, service: str, operation: str, what: str, **names: str) -> Any:
+    """Ask AWS once for something.
+
+    Raises:
+        NotPermittedError: `aws-refused`.
+        UnreachableError: `aws-unreachable`.
+        UsageError: `boto3-missing`.
+    """
+    require_boto3()
+    import boto3
+    import botocore.config
+
+    configuration = botocore.config.Config(
+        connect_timeout=_CONNECT_SECONDS,
+        read_timeout=_READ_SECONDS,
+        retries={"total_max_attempts": _ATTEMPTS, "mode": "standard"},
+    )
+    try:
+        session = boto3.session.Session(
+            aws_access_key_id=access.access_key_id,
+            aws_secret_access_key=access.secret_access_key,
+            aws_session_token=access.session_token,
+            region_name=access.region,
+        )
+        client = session.client(service, config=configuration)
+        return getattr(client, operation)(**names)
+    except Exception as error:  # noqa: BLE001 - there are many, and their texts may hold anything
+        raise _failed(error, what) from None
+
+
+def _failed(error: Exception, what: str) -> CredspecError:
+    """Say of a failure what cannot hold a secret: AWS' own code, or the error's kind."""
+    answer = getattr(error, "response", None)
+    if isinstance(answer, dict):
+        found = answer.get("Error", {})
+        code = str(found.get("Code", "unknown"))[:80] if isinstance(found, dict) else "unknown"
+        return NotPermittedError.of("aws-refused", code, where=what)
+    return UnreachableError.of("aws-unreachable", type(error).__name__, where=what)

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from credspec.errors import CredspecError
+from credspec.providers import selection
+from credspec.providers.host_account import HostAccount, LostSource, PluginSource
+from credspec.providers.selection import Providers
+from credspec.providers.settings import ProviderSettings, provider_settings
+from credspec.spec.host_account import CREDSPEC_PLUGIN_GUID, PLUGINS
+
+OWN = CREDSPEC_PLUGIN_GUID
+OTHER = "{12345678-1234-1234-1234-1234567890ab}"
+SECRET = "Very-Secret-1!"
+
+
+def providers(*enabled: str, seconds: float = 10, **tables: Any) -> Providers:
+    return Providers(ProviderSettings(enabled=enabled, deadline_seconds=seconds, tables=tables))
+
+
+@pytest.mark.parametrize(
+    "guid",
+    [
+        "",
+        OTHER.strip("{}"),
+        "{not-hexadecimal}",
+        "{g2345678-1234-1234-1234-1234567890ab}",
+        OTHER + "\n",
+        "{" * 100000,
+    ],
+)
+def test_guids_that_are_none(guid: str) -> None:
+    with pytest.raises(CredspecError, match="host-account-guid"):
+        providers("inline").check(PluginSource(guid, "x"))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a\0b", "a\nb", "x" * 64 * 1024, "\x1b[2J", "\ud800", "file:a\x7f"]
+)
+def test_inputs_that_are_none(text: str) -> None:
+    for guid in (OWN, OTHER, PLUGINS["rancher"].guid):
+        with pytest.raises(CredspecError, match="host-account-input") as caught:
+            providers("file", "inline", "rancher").check(PluginSource(guid, text))
+        assert len(str(caught.value)) < 300
+
+
+def test_what_is_not_enabled_is_refused() -> None:
+    for guid, text, code in (
+        (OTHER, "x", "host-account-plugin-unknown"),
+        (OTHER, f"contoso:reader:{SECRET}", "host-account-inline"),
+        (OWN, "file:reader", "host-account-not-enabled"),
+        (OWN, f"inline:contoso:reader:{SECRET}", "host-account-not-enabled"),
+        (PLUGINS["rancher"].guid.upper(), "ns:secret", "host-account-not-enabled"),
+        (OWN, "no prefix", "host-account-input"),
+    ):
+        with pytest.raises(CredspecError, match=code) as caught:
+            providers().check(PluginSource(guid, text))
+        assert SECRET not in str(caught.value)
+    with pytest.raises(CredspecError, match="host-account-not-enabled"):
+        providers("inline").check(PluginSource(OWN, f"inline:contoso:reader:{SECRET}"))
+
+
+def test_an_account_in_the_spec_where_that_is_allowed() -> None:
+    source = PluginSource(OTHER, "contoso:reader:a:b")
+    found = providers("inline")
+    assert found.account(source) == HostAccount("contoso", "reader", "a:b")
+    assert found.holds_secret(source)
+
+
+def test_what_went_with_an_earlier_run() -> None:
+    with pytest.raises(CredspecError, match="host-account-forgotten"):
+        providers().account(LostSource("0" * 32))
+
+
+class Scripted:
+    """Stands for a provider of somebody else's."""
+
+    answer: Any = HostAccount("contoso.com", "reader", SECRET)
+
+    def __init__(self, settings: Any, seconds: float) -> None:
+        self.settings, self.seconds = settings, seconds
+
+    def host_account(self, plugin_input: str) -> HostAccount:
+        if callable(self.answer):
+            return self.answer(plugin_input)
+        return self.answer
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Scripted]]:
+    class EntryPoint:
+        def load(self) -> type[Scripted]:
+            return Scripted
+
+    def found(*, group: str, name: str) -> list[EntryPoint]:
+        assert group == "credspec.providers"
+        return [EntryPoint()] if name == "corp" else []
+
+    monkeypatch.setattr(selection, "entry_points", found)
+    before = Scripted.answer
+    yield Scripted
+    Scripted.answer = before
+
+
+def test_an_entry_point_is_a_provider_by_name_and_by_guid(scripted: type[Scripted]) -> None:
+    found = providers("corp", corp={"guid": OTHER.lower(), "key": "value"})
+    for source in (PluginSource(OWN, "corp:x"), PluginSource(OTHER.upper(), "x")):
+        assert found.account(source).user == "reader"
+        assert found.holds_secret(source)
+    assert found._made["corp"].settings["key"] == "value"  # type: ignore[attr-defined]
+    with pytest.raises(CredspecError, match="host-account-provider-missing"):
+        providers("none").account(PluginSource(OWN, "none:x"))
+
+
+def test_what_a_strange_provider_says(scripted: type[Scripted]) -> None:
+    def broken(_: str) -> HostAccount:
+        raise ValueError(SECRET)
+
+    for answer, code in (
+        (None, "host-account-provider"),
+        (HostAccount("contoso.com", "a/b", SECRET), "host-account-invalid"),
+        (HostAccount("contoso.com", "reader", "x" * 10 * 2**20), "host-account-invalid"),
+        (broken, "internal-error"),
+    ):
+        scripted.answer = staticmethod(answer) if callable(answer) else answer
+        with pytest.raises(CredspecError, match=code) as caught:
+            providers("corp").account(PluginSource(OWN, "corp:x"))
+        assert SECRET not in str(caught.value)
+
+
+def test_a_provider_that_hangs_is_left_alone(scripted: type[Scripted]) -> None:
+    go_on = threading.Event()
+
+    def hang(_: str) -> HostAccount:
+        go_on.wait(60)
+        return HostAccount("contoso.com", "reader", SECRET)
+
+    scripted.answer = staticmethod(hang)
+    found = providers("corp", seconds=0.01)
+    for _ in range(8):
+        with pytest.raises(CredspecError, match="host-account-timeout"):
+            found.account(PluginSource(OWN, "corp:x"))
+    with pytest.raises(CredspecError, match="host-account-busy"):
+        found.account(PluginSource(OWN, "corp:x"))
+    go_on.set()
+
+
+def test_a_program_is_a_provider(tmp_path: Path) -> None:
+    found = providers("corp", corp={"command": ["/usr/bin/false"]})
+    with pytest.raises(CredspecError, match="host-account-answer"):
+        found.account(PluginSource(OWN, "corp:x"))
+
+
+@given(st.text(max_size=80), st.text(max_size=80))
+def test_any_plug_in_is_chosen_or_refused(guid: str, text: str) -> None:
+    for name in (guid, OWN, OTHER):
+        with suppress(CredspecError):
+            providers("file", "inline").check(PluginSource(name, text))
+
+
+def test_settings() -> None:
+    found = provider_settings(
+        {"enabled": ["vault"], "secret_seconds": 0, "vault": {"url": "https://v"}}, "config.toml"
+    )
+    assert isinstance(found, ProviderSettings)
+    assert (found.enabled, found.secret_seconds) == (("vault",), 0)
+    wrong = provider_settings(
+        {"enabled": "vault", "secret_seconds": True, "deadline_seconds": 1000, "x": SECRET}, "c"
+    )
+    assert isinstance(wrong, list)
+    assert [problem.where for problem in wrong] == [
+        f"c: providers.{key}" for key in ("enabled", "secret_seconds", "deadline_seconds", "x")
+    ]
+    assert SECRET not in str(wrong)
