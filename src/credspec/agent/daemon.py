@@ -99,7 +99,13 @@ async def serve(
 
     def identity_for(source: HostSource | None, domain: str) -> HostIdentity:
         wanted = source or default
-        return host_identity if wanted is None else ProvidedIdentity(wanted, domain, providers)
+        if wanted is not None:
+            return ProvidedIdentity(wanted, domain, providers)
+        if domain == home:
+            return host_identity
+        # What happens on the way to another domain must not take this one's tickets along.
+        cache = f"MEMORY:credspec-host-{domain}"
+        return MachineKeytab(config.keytab, config.principal, cache=cache)
 
     identities = Identities(
         lambda domain, source: _open_session(

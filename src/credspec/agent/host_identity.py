@@ -55,9 +55,9 @@ class MachineKeytab:
     """The host identity of a joined host: the machine keytab that adcli, net or SSSD keep.
 
     `principal` may be given without realm, or be None for the keytab's first computer account.
+    `cache` names the credential cache to use, None for the process's default one.
     """
 
-    cache: Final = None
     _any_account: ClassVar[bool] = False
 
     def __init__(
@@ -65,10 +65,12 @@ class MachineKeytab:
         keytab: Path,
         principal: str | None = None,
         *,
+        cache: str | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.keytab = keytab
         self.principal = principal
+        self.cache = cache
         self._now = now
         self._lock = threading.Lock()
         self._ticket: Ticket | None = None
@@ -122,7 +124,7 @@ class MachineKeytab:
                     return self._get_by_tgt(service)
                 try:
                     ticket = ticket_from_keytab(
-                        self.name, self.keytab, into_cache=HOST_CACHE, add=add, service=service
+                        self.name, self.keytab, into_cache=self._cache, add=add, service=service
                     )
                 except UnreachableError:
                     raise
@@ -144,10 +146,14 @@ class MachineKeytab:
         self._ticket = None
         self._service_tickets.clear()
 
+    @property
+    def _cache(self) -> str:
+        return self.cache or HOST_CACHE
+
     def _get_by_tgt(self, service: str) -> Ticket:
         ticket = self._log_on()
         try:
-            get_service_ticket(HOST_CACHE, service)
+            get_service_ticket(self._cache, service)
         except UnreachableError:
             raise
         except CredspecError:
@@ -166,7 +172,7 @@ class MachineKeytab:
         # They go with the cache's former content.
         self._service_tickets.clear()
         try:
-            return ticket_from_keytab(self.name, self.keytab, into_cache=HOST_CACHE)
+            return ticket_from_keytab(self.name, self.keytab, into_cache=self._cache)
         except NotPermittedError as error:
             if error.code != "kdc-key-refused":
                 raise
