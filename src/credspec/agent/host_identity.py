@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar, Final, Protocol
 
 from credspec.errors import CredspecError, NotPermittedError, Problem, UnreachableError
-from credspec.kerberos.service_ticket import get_service_ticket
+from credspec.kerberos.service_ticket import get_service_ticket_by_tgt
 from credspec.kerberos.tickets import Ticket, kerberos_error, ticket_from_keytab
 
 HOST_CACHE: Final = "MEMORY:credspec-host"
@@ -152,12 +152,7 @@ class MachineKeytab:
 
     def _get_by_tgt(self, service: str) -> Ticket:
         ticket = self._log_on()
-        try:
-            get_service_ticket(self._cache, service)
-        except UnreachableError:
-            raise
-        except CredspecError:
-            pass  # the logon at the service tells more
+        get_service_ticket_by_tgt(self._cache, service)
         return ticket
 
     def _lasts(self, ticket: Ticket) -> bool:

@@ -12,6 +12,7 @@ from typing import Final
 from credspec.agent.config import Config
 from credspec.agent.host_identity import KeytabIdentity
 from credspec.errors import CredspecError, UnreachableError
+from credspec.kerberos.service_ticket import get_service_ticket_by_tgt
 from credspec.kerberos.tickets import Ticket, ticket_from_keytab, ticket_from_password
 from credspec.providers.host_account import (
     GivenAccount,
@@ -104,6 +105,7 @@ class ProvidedIdentity:
                         raise
                     # Some KDCs may give it for a TGT alone.
                     self._ticket = self._get(None)
+                    get_service_ticket_by_tgt(self.cache, service)
                     return self._ticket
                 self._service_tickets[service] = ticket
             return ticket

@@ -22,22 +22,24 @@ class _Data(ctypes.Structure):
     _fields_ = (("magic", c_int32), ("length", c_uint32), ("data", c_void_p))
 
 
-def get_service_ticket(cache_name: str, service: str) -> None:
+def get_service_ticket_by_tgt(cache_name: str, service: str) -> None:
     """Put the ticket of a service, such as ``ldap/dc1.example.test``, into the cache of a TGT.
 
-    One that is there already is left. Blocks on KDCs while other threads run.
+    One that is there already is left. If a KDC refuses, or no trust leads there, nothing happens:
+    the logon at the service tells why. Blocks on KDCs while other threads run.
 
     Raises:
         UnreachableError: `kdc-unreachable`.
-        CredspecError: `kerberos`: a KDC refused, or no trust leads there.
+        CredspecError: `kerberos`: the library cannot be used.
     """
     library = _library()
     context, ccache, exchange = c_void_p(), c_void_p(), c_void_p()
     request = _Data()
     kind, _, host = service.partition("/")
+    where = f"ticket of {service}"
     code = library.krb5_init_context(byref(context))
     if code != 0:
-        raise _failure(code, service)
+        raise CredspecError.of("kerberos", f"Kerberos error {code}", where=where)
     try:
         code = library.krb5_cc_resolve(context, cache_name.encode(), byref(ccache))
         if code == 0:
@@ -46,8 +48,13 @@ def get_service_ticket(cache_name: str, service: str) -> None:
                 *(context, byref(exchange), 0, kind.encode(), host.encode()),
                 *(None, ccache, byref(request)),
             )
-        if code != 0:
-            raise _failure(code, service)
+        if code in UNREACHABLE:
+            raise UnreachableError.of(
+                "kdc-unreachable",
+                "no domain controller of a realm on the way answers on port 88",
+                where=where,
+                remedy="check DNS and the network path to the controllers of both domains (TCP 88)",
+            )
     finally:
         if request.data:
             library.krb5_free_data_contents(context, byref(request))
@@ -56,18 +63,6 @@ def get_service_ticket(cache_name: str, service: str) -> None:
         if ccache.value:
             library.krb5_cc_close(context, ccache)
         library.krb5_free_context(context)
-
-
-def _failure(code: int, service: str) -> CredspecError:
-    where = f"ticket of {service}"
-    if code in UNREACHABLE:
-        return UnreachableError.of(
-            "kdc-unreachable",
-            "no domain controller of a realm on the way answers on port 88",
-            where=where,
-            remedy="check DNS and the network path to the controllers of both domains (TCP 88)",
-        )
-    return CredspecError.of("kerberos", f"Kerberos error {code}", where=where)
 
 
 @cache

@@ -18,12 +18,13 @@ from pathlib import Path
 
 import pytest
 
-from credspec.agent.host_identity import MachineKeytab
+from credspec.agent.host_identity import HOST_CACHE, MachineKeytab
 from credspec.directory.connection import Connection
 from credspec.directory.domain import read_domain_facts
 from credspec.directory.locator import DomainController
 from credspec.errors import CredspecError, UnreachableError
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
+from credspec.kerberos.service_ticket import get_service_ticket_by_tgt
 from credspec.lab.domain import Lab
 
 ADDRESS = "127.0.0.7"
@@ -217,6 +218,20 @@ def test_waiting_for_a_key_distribution_center_stops_no_other_thread(
     threading.Timer(2, listener.close).start()
     with pytest.raises(UnreachableError, match="kdc-unreachable"):
         host_identity.get_service_ticket(f"ldap/{controller.host}")
+    assert work.end() > 50
+
+
+def test_waiting_for_a_ticket_by_a_tgt_stops_no_other_thread(
+    host_identity: MachineKeytab,
+    controller: DomainController,
+    silent_kdc: Callable[[], socket.socket],
+) -> None:
+    host_identity.log_on()
+    listener = silent_kdc()
+    work = OtherWork()
+    threading.Timer(2, listener.close).start()
+    with pytest.raises(UnreachableError, match="kdc-unreachable"):
+        get_service_ticket_by_tgt(HOST_CACHE, f"cifs/{controller.host}")
     assert work.end() > 50
 
 
