@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import krb5
 import pytest
-from agent_process import AgentProcess
+from agent_process import BIN, AgentProcess
 
 from credspec.cli.new import NewSpecRequest, make_credential_spec
 from credspec.errors import CredspecError, UnreachableError
-from credspec.lab.domain import Lab
-from credspec.lab.trust import TRUSTED_ACCOUNT, down_trusted, up_trusted
+from credspec.lab.domain import Lab, open_lab
+from credspec.lab.trust import TRUSTED_ACCOUNT, down_trusted, trusted_name
 
 
 @pytest.fixture(scope="module")
 def other(lab: Lab) -> Iterator[Lab]:
-    found = up_trusted(lab, name=f"{lab.name}-other")
+    command = [str(BIN / "credspec"), "lab", "up", "--name", lab.name, "--domains", "2"]
+    subprocess.run(command, check=True, capture_output=True)
+    found = open_lab(trusted_name(lab.name))
     yield found
     down_trusted(lab, found)
 
