@@ -45,9 +45,7 @@ def lab() -> None:
     """
 
 
-@lab.command(
-    epilog=examples("credspec lab up --name other --realm CORP.TEST", "credspec lab up --domains 2")
-)
+@lab.command(epilog=examples("credspec lab up --name other --realm CORP.TEST --domains 2"))
 @_NAME
 @click.option("--realm", default="EXAMPLE.TEST", show_default=True, help="Kerberos realm.")
 @click.option("--netbios", help="NetBIOS name.  [default: the realm's first part]")
