@@ -24,7 +24,7 @@ from credspec.directory.connection import Connection, Transport
 from credspec.directory.domain import DomainFacts, read_domain_facts, read_trusted_domain
 from credspec.directory.locator import DomainController, Locator, valid_domain
 from credspec.directory.managed_password import ManagedPassword
-from credspec.errors import CredspecError, NotPermittedError, UnreachableError
+from credspec.errors import CredspecError, NotFoundError, NotPermittedError, UnreachableError
 from credspec.kerberos.keytab import account_keytab
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.kerberos.tickets import Ticket, ticket_from_managed_password
@@ -85,6 +85,8 @@ class DomainSession:
         self._connection: Connection | None = None
         self._logged_on: datetime | None = None
         self._facts: DomainFacts | None = None
+        # What a domain is called does not change.
+        self._domains_named: dict[str, str] = {}
 
     def facts(self) -> DomainFacts:
         """Return the domain's facts.
@@ -104,9 +106,33 @@ class DomainSession:
         """Find an account of this domain; raises as `find_account`."""
         return self._with_connection(lambda c, facts: find_account(c, facts, account))
 
-    def trusted_domain(self, netbios_name: str) -> str | None:
-        """Return the DNS name of a trusted domain; raises as `read_trusted_domain`."""
-        return self._with_connection(lambda c, facts: read_trusted_domain(c, facts, netbios_name))
+    def domain_named(self, name: str) -> str:
+        """Return the DNS name in lower case of a domain that a spec of this one names.
+
+        `name` is a DNS name, or the NetBIOS name of this domain or of one that it trusts.
+
+        Raises:
+            UsageError: `domain-name-invalid`.
+            NotFoundError: `domain-not-trusted`.
+            CredspecError: as `read_trusted_domain`.
+        """
+        if "." in name:
+            return valid_domain(name)
+        wanted = name.lower()
+        if wanted not in self._domains_named:
+            facts = self.facts()
+            found: str | None = facts.dns_name
+            if wanted != facts.netbios_name.lower():
+                found = self._with_connection(lambda c, facts: read_trusted_domain(c, facts, name))
+            if found is None:
+                raise NotFoundError.of(
+                    "domain-not-trusted",
+                    f"{facts.dns_name} knows no trusted domain with the NetBIOS name {name[:80]!r}",
+                    where=f"domain {name[:80]}",
+                    remedy="give its DNS name, and check that a trust exists between the domains",
+                )
+            self._domains_named[wanted] = found
+        return self._domains_named[wanted]
 
     def acquire(self, account: str) -> Acquisition:
         """Read an account's managed password and get its ticket.

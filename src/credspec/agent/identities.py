@@ -231,6 +231,14 @@ class Identities:
         of_domain.unreached_since = None
         return facts
 
+    async def domain_named(self, name: str, domain: str, source: HostSource | None) -> str:
+        """Return the DNS name of a domain as another one knows it.
+
+        Raises as `DomainSession.domain_named`.
+        """
+        of_domain = self._domain((domain, source))
+        return await of_domain.run(lambda: of_domain.session.domain_named(name))
+
     async def hold(self, name: IdentityName, holder: str, *, keytab: bool = False) -> Identity:
         """Return an identity with its ticket, for a holder; if need be it is acquired.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Container, Iterable
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +16,14 @@ from credspec.agent.container_state import ContainerStates
 from credspec.agent.events import Event, emit
 from credspec.agent.identities import Identities, Identity, IdentityName
 from credspec.agent.journal import LEASE_ID, Journal, LeaseRecord
+from credspec.agent.lease_content import (
+    accounts_of,
+    file_names,
+    files_of,
+    identity_names,
+    scopes_in,
+    with_dns_names,
+)
 from credspec.agent.lease_directory import LeaseDirectory, mounted_below
 from credspec.agent.policy import Policy
 from credspec.agent.subordinate_ids import check_owner
@@ -26,11 +34,8 @@ from credspec.errors import (
     InvalidSpecError,
     NotFoundError,
     NotPermittedError,
-    Problem,
     UsageError,
 )
-from credspec.kerberos.keytab import joined_keytabs
-from credspec.kerberos.krb5_conf import container_krb5_conf
 from credspec.providers.host_account import (
     GivenAccount,
     HostAccount,
@@ -172,13 +177,21 @@ class Leases:
         if request.place is None:
             self._policy.check_source(reference)
         spec = load(reference, self._spec_directory)
-        accounts = _accounts(spec)
-        self._policy.check_accounts(accounts, spec.domain)
-        if request.keytab:
-            self._policy.check_keytabs(accounts, spec.domain)
+        accounts = accounts_of(spec)
+        scopes = scopes_in(accounts)
+        self._check_policy(
+            request, spec, [a for a in accounts if a.partition("@")[2] not in scopes]
+        )
         source = self._source(request, spec)
         facts = await self._identities.facts(spec.domain, source)
         _check_same_domain(spec, facts)
+        if scopes:
+            domains = {
+                scope: await self._identities.domain_named(scope, spec.domain, source)
+                for scope in sorted(scopes)
+            }
+            accounts = with_dns_names(accounts, domains, facts.dns_name)
+            self._check_policy(request, spec, accounts)
         record = LeaseRecord(
             lease_id=request.lease_id,
             container=request.container,
@@ -240,7 +253,8 @@ class Leases:
         async with self._locked(_valid_id(lease_id)):
             before = self.get(lease_id)
             former = self._sources.get(lease_id)
-            source = self._given(account, (before.host_source or {}).get("netbios", ""))
+            netbios = (before.host_source or {}).get("netbios", "")
+            source = self._given(account, netbios, before.domain)
             if source == former:
                 return before
             names, former_names = self._names(before, source), self._names(before)
@@ -283,22 +297,29 @@ class Leases:
                     raise found
         return failures
 
+    def _check_policy(
+        self, request: LeaseRequest, spec: CredentialSpec, accounts: Sequence[str]
+    ) -> None:
+        self._policy.check_accounts(accounts, spec.domain)
+        if request.keytab:
+            self._policy.check_keytabs(accounts, spec.domain)
+
     def _source(self, request: LeaseRequest, spec: CredentialSpec) -> HostSource | None:
         """Return what to log on with for a spec, None for the machine identity."""
         netbios = spec.domain_join_config.net_bios_name or ""
         if request.host_account is not None:
-            return self._given(request.host_account, netbios)
+            return self._given(request.host_account, netbios, spec.domain)
         source = plugin_source(spec)
         if source is not None:
             self._providers.check(source)
         return source
 
     @staticmethod
-    def _given(account: HostAccount, netbios: str) -> GivenAccount:
+    def _given(account: HostAccount, netbios: str, home: str) -> GivenAccount:
         checked = checked_account(
             account.domain, account.user, account.password, "account of the request"
         )
-        return GivenAccount(checked, netbios)
+        return GivenAccount(checked, netbios, home)
 
     def _recorded(self, source: HostSource | None) -> dict[str, str] | None:
         """Return what the journal may know of a source."""
@@ -314,12 +335,7 @@ class Leases:
     def _names(
         self, record: LeaseRecord, source: HostSource | None = None
     ) -> tuple[IdentityName, ...]:
-        source = source or self._sources.get(record.lease_id)
-        return tuple(
-            dict.fromkeys(
-                IdentityName(a.lower(), record.domain.lower(), source) for a in record.accounts
-            )
-        )
+        return identity_names(record, source or self._sources.get(record.lease_id))
 
     def _tell_denied(self, request: LeaseRequest, error: CredspecError) -> None:
         self.denied += 1
@@ -405,7 +421,7 @@ class Leases:
                 continue
             directory = self._directory(record)
             directory.remove_leftovers()
-            in_place = self._file_names(record) <= directory.names()
+            in_place = file_names(record) <= directory.names()
             for name in self._names(record):
                 self._identities.adopt(
                     name,
@@ -459,21 +475,7 @@ class Leases:
     def _give(self, record: LeaseRecord) -> LeaseRecord:
         """Put the tickets that are held into a lease's directory, and journal until when."""
         held = [i for i in map(self._identities.get, self._names(record)) if i is not None]
-        files: dict[str, bytes] = {}
-        for identity in held:
-            if identity.ticket is None:
-                # Adopted, and its turn has not come: the container has what it had.
-                continue
-            files[f"krb5cc_{identity.name.account}"] = identity.ticket.ccache
-            if identity.name.account == record.default_account.lower():
-                files["krb5cc"] = identity.ticket.ccache
-                conf = container_krb5_conf(record.domain.upper(), identity.kdc_addresses)
-                files["krb5.conf"] = conf.encode()
-        keytabs = [identity.keytab for identity in held if identity.keytab is not None]
-        if len(keytabs) == len(held):
-            files["krb5.keytab"] = joined_keytabs(keytabs)
-        wanted = self._file_names(record)
-        files = {name: content for name, content in files.items() if name in wanted}
+        files = files_of(record, held)
         self._directory(record).write(files, uid=record.uid, gid=record.gid, mode=record.mode)
         given = replace(
             record,
@@ -488,12 +490,6 @@ class Leases:
         self._journal.write(given)
         self._records[record.lease_id] = given
         return given
-
-    def _file_names(self, record: LeaseRecord) -> set[str]:
-        names = {"krb5cc", "krb5.conf"} | ({"krb5.keytab"} if record.keytab else set())
-        if len(self._names(record)) > 1:
-            names |= {f"krb5cc_{name.account}" for name in self._names(record)}
-        return names
 
     def _drop(self, lease_id: str) -> None:
         record = self._records.pop(lease_id, None)
@@ -547,35 +543,15 @@ class Leases:
                 self._locks.pop(lease_id, None)
 
 
-def _accounts(spec: CredentialSpec) -> tuple[str, ...]:
-    """The names of a spec's accounts; they must be of the spec's own domain."""
-    config = spec.domain_join_config
-    own = {spec.domain, (config.net_bios_name or "").lower()}
-    problems = [
-        Problem(
-            code="account-other-domain",
-            found=f"scope {account.scope!r}",
-            where=f"/ActiveDirectoryConfig/GroupManagedServiceAccounts/{index}/Scope",
-            expected=f"{config.dns_name} or {config.net_bios_name}",
-            remedy="accounts of other domains are not supported yet",
-        )
-        for index, account in enumerate(spec.active_directory_config.group_managed_service_accounts)
-        if (account.scope or spec.domain).lower() not in own
-    ]
-    if problems:
-        raise InvalidSpecError(*problems)
-    return tuple(
-        dict.fromkeys(valid_account_name(name) for name in (spec.default_account, *spec.accounts))
-    )
-
-
 def _source_of(record: LeaseRecord) -> HostSource | None:
     """Return what a lease of an earlier run logs on with."""
     recorded = record.host_source
     if recorded is None:
         return None
     if "guid" in recorded and "input" in recorded:
-        return PluginSource(recorded["guid"], recorded["input"], recorded.get("netbios", ""))
+        return PluginSource(
+            recorded["guid"], recorded["input"], recorded.get("netbios", ""), record.domain
+        )
     return LostSource(record.lease_id)
 
 

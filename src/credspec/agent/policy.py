@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final
@@ -44,8 +45,10 @@ class Policy:
                 "spec_sources under [policy] in the configuration",
             )
 
-    def check_accounts(self, accounts: tuple[str, ...], domain: str) -> None:
+    def check_accounts(self, accounts: Sequence[str], domain: str) -> None:
         """Refuse accounts that no pattern covers, all of them at once.
+
+        They are ``NAME``, then of `domain`, or ``NAME@domain``.
 
         Raises:
             NotPermittedError: `policy-account`, one problem for each account.
@@ -53,19 +56,19 @@ class Policy:
         problems = [
             Problem(
                 code="policy-account",
-                found=f"{name}@{domain} is not among the accounts of this host",
+                found=f"{name} is not among the accounts of this host",
                 where="policy",
                 expected=" or ".join(self.accounts[:5]) or "no account at all",
                 remedy="add it to accounts under [policy] in the configuration",
             )
-            for name in accounts
-            if not _covers(self.accounts, f"{name}@{domain}")
+            for name in _full(accounts, domain)
+            if not _covers(self.accounts, name)
         ]
         if problems:
             raise NotPermittedError(*problems)
 
-    def check_keytabs(self, accounts: tuple[str, ...], domain: str) -> None:
-        """Refuse accounts whose keytab no container may have, all of them at once.
+    def check_keytabs(self, accounts: Sequence[str], domain: str) -> None:
+        """Refuse accounts, as in `check_accounts`, whose keytab no container may have.
 
         Raises:
             NotPermittedError: `policy-keytab`, one problem for each account.
@@ -73,13 +76,13 @@ class Policy:
         problems = [
             Problem(
                 code="policy-keytab",
-                found=f"a keytab of {name}@{domain} is not for the containers of this host",
+                found=f"a keytab of {name} is not for the containers of this host",
                 where="policy",
                 expected=" or ".join(self.keytabs[:5]) or "no keytab at all",
-                remedy=f'add "{name}@{domain}" to keytabs under [policy] in the configuration',
+                remedy=f'add "{name}" to keytabs under [policy] in the configuration',
             )
-            for name in accounts
-            if not _covers(self.keytabs, f"{name}@{domain}")
+            for name in _full(accounts, domain)
+            if not _covers(self.keytabs, name)
         ]
         if problems:
             raise NotPermittedError(*problems)
@@ -87,6 +90,10 @@ class Policy:
     def allows_user(self, uid: int, own_uid: int) -> bool:
         """Return whether a user may use the agent, which runs as `own_uid`."""
         return uid in {0, own_uid} or uid in self.uids
+
+
+def _full(accounts: Sequence[str], domain: str) -> list[str]:
+    return [name if "@" in name else f"{name}@{domain}" for name in accounts]
 
 
 def _covers(patterns: tuple[str, ...], name: str) -> bool:

@@ -15,7 +15,6 @@ from credspec.errors import CredspecError, UnreachableError
 from credspec.kerberos.service_ticket import get_service_ticket_by_tgt
 from credspec.kerberos.tickets import Ticket, ticket_from_keytab, ticket_from_password
 from credspec.providers.host_account import (
-    GivenAccount,
     HostAccount,
     HostSource,
     PluginSource,
@@ -47,8 +46,8 @@ def account_of_configuration(config: Config) -> PluginSource | None:
 class ProvidedIdentity:
     """Logs on with a provider's account, in a credential cache of its own.
 
-    The account is kept for as long as the configuration says, and asked for again once when the
-    domain refuses it.
+    The account must be of the source's `home`, or where that says nothing of `domain`. It is kept
+    for as long as the configuration says, and asked for again once when the domain refuses it.
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class ProvidedIdentity:
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self.domain = domain
+        self.domain = source.home or domain
         self.cache = f"MEMORY:credspec-provided-{next(_numbers)}"
         self._source = source
         self._providers = providers
@@ -81,9 +80,7 @@ class ProvidedIdentity:
             UnreachableError: no KDC answered.
         """
         with self._lock:
-            if self._ticket is None or not self._lasts(self._ticket):
-                self._ticket = self._get(None)
-            return self._ticket
+            return self._log_on()
 
     def get_service_ticket(self, service: str) -> Ticket:
         """Put a service's ticket into the cache, unless the one at hand still lasts.
@@ -96,6 +93,8 @@ class ProvidedIdentity:
                 if ticket is not None:
                     # Besides an old ticket of the same service, a new one would not be found.
                     self._forget_tickets()
+                if not service.lower().endswith(f".{self.domain}"):
+                    return self._get_by_tgt(service)
                 try:
                     ticket = self._get(service)
                 except UnreachableError:
@@ -104,9 +103,7 @@ class ProvidedIdentity:
                     if error.code in _REFUSALS or error.code.startswith("host-"):
                         raise
                     # Some KDCs may give it for a TGT alone.
-                    self._ticket = self._get(None)
-                    get_service_ticket_by_tgt(self.cache, service)
-                    return self._ticket
+                    return self._get_by_tgt(service)
                 self._service_tickets[service] = ticket
             return ticket
 
@@ -135,6 +132,16 @@ class ProvidedIdentity:
             krb5.cc_destroy(context, krb5.cc_resolve(context, self.cache.encode()))
         except krb5.Krb5Error:
             return  # never logged on
+
+    def _log_on(self) -> Ticket:
+        if self._ticket is None or not self._lasts(self._ticket):
+            self._ticket = self._get(None)
+        return self._ticket
+
+    def _get_by_tgt(self, service: str) -> Ticket:
+        ticket = self._log_on()
+        get_service_ticket_by_tgt(self.cache, service)
+        return ticket
 
     def _get(self, service: str | None) -> Ticket:
         account, is_new = self._current_account()
@@ -179,12 +186,7 @@ class ProvidedIdentity:
         if account.keytab is not None:
             name = KeytabIdentity(account.keytab, account.user or None).name
             account = HostAccount(name.rpartition("@")[2], name.rpartition("@")[0])
-        netbios = (
-            ""
-            if not isinstance(self._source, PluginSource | GivenAccount)
-            else (self._source.netbios)
-        )
-        check_same_domain(account, self.domain, netbios, str(self._source))
+        check_same_domain(account, self.domain, self._source.netbios, str(self._source))
         return f"{account.user}@{self.domain.upper()}"
 
     def _current_account(self) -> tuple[HostAccount, bool]:

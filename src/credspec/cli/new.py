@@ -151,17 +151,7 @@ def _dns_name_of(domain: str | None, facts: DomainFacts, home: DomainSession) ->
     """Return the DNS name of another domain than the main account's, None for that one itself."""
     if domain is None or domain.lower() in {facts.dns_name.lower(), facts.netbios_name.lower()}:
         return None
-    if "." in domain:
-        return domain
-    partner = home.trusted_domain(domain)
-    if partner is None:
-        raise NotFoundError.of(
-            "domain-not-trusted",
-            f"{facts.dns_name} knows no trusted domain with the NetBIOS name {domain[:80]!r}",
-            where=f"domain {domain[:80]}",
-            remedy="give its DNS name, and check that a trust exists between the domains",
-        )
-    return partner
+    return home.domain_named(domain)
 
 
 def ask_on_terminal(principal: str) -> str:

@@ -81,18 +81,34 @@ def read_domain_facts(connection: Connection) -> DomainFacts:
 def read_trusted_domain(
     connection: Connection, facts: DomainFacts, netbios_name: str
 ) -> str | None:
-    """Return the DNS name of a trusted domain (MS-ADTS 6.1.6.7), None if there is no such trust."""
-    found = connection.search(
-        f"CN=System,{facts.naming_context}",
-        f"(&(objectClass=trustedDomain)(flatName={escape(netbios_name)}))",
-        ("trustPartner",),
-    )
-    if not found:
-        return None
-    try:
-        return valid_domain(_text(found[0], "trustPartner"))
-    except UsageError:
-        raise _malformed("a trusted domain's name") from None
+    """Return the DNS name of another domain, None if neither forest nor trusts have one so named.
+
+    The domains of a forest trust each other (MS-ADTS 6.1.1.2.1); others are in trusted domain
+    objects (MS-ADTS 6.1.6.7).
+
+    Raises:
+        CredspecError: `domain-facts-malformed`; and as the connection raises.
+    """
+    name = escape(netbios_name)
+    for base, wanted, attribute in (
+        (
+            f"CN=System,{facts.naming_context}",
+            f"(&(objectClass=trustedDomain)(flatName={name}))",
+            "trustPartner",
+        ),
+        (
+            f"CN=Partitions,{facts.configuration_naming_context}",
+            f"(&(objectClass=crossRef)(nETBIOSName={name}))",
+            "dnsRoot",
+        ),
+    ):
+        found = connection.search(base, wanted, (attribute,))
+        if found:
+            try:
+                return valid_domain(_text(found[0], attribute))
+            except UsageError:
+                raise _malformed("a trusted domain's name") from None
+    return None
 
 
 def differences(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from credspec.agent.lease_content import accounts_of
 from credspec.directory.domain import differences
 from credspec.doctor.step import Finding, Step
 from credspec.errors import InvalidSpecError, Problem
-from credspec.spec.document import CredentialSpec, GroupManagedServiceAccount
+from credspec.spec.document import CredentialSpec
 from credspec.spec.lint import Severity, lint_bytes
 
 if TYPE_CHECKING:
@@ -18,17 +19,10 @@ def _spec(examination: Examination) -> Finding:
     assert examination.spec_source is not None  # noqa: S101 - narrows for the type checker
     data = examination.spec_source()
     spec = CredentialSpec.from_bytes(data)
-    config = spec.domain_join_config
-    own = {spec.domain, (config.net_bios_name or "").lower()}
-    entries = spec.active_directory_config.group_managed_service_accounts
-    ours = {_key(entry) for entry in entries if entry.scope.lower() in own}
-    others = [entry for entry in entries if _key(entry) not in ours]
+    accounts_of(spec)
     examination.spec = spec
     examination.domain = spec.domain
-    names = dict.fromkeys((spec.default_account, *spec.accounts))
-    foreign = {_key(entry) for entry in others}
-    unique = {name.lower(): name for name in reversed(names) if name.lower() not in foreign}
-    examination.accounts = tuple(reversed(unique.values()))
+    examination.accounts = spec.own_accounts
     warnings = [
         finding.problem for finding in lint_bytes(data) if finding.severity is Severity.WARNING
     ]
@@ -36,17 +30,13 @@ def _spec(examination: Examination) -> Finding:
         Problem(
             code="account-other-domain",
             where=f"account {entry.name}",
-            found=f"its domain is {entry.scope}, which is not looked at here",
-            remedy=f"make a spec with {entry.scope} as its domain to check it",
+            found=f"it is of {entry.scope}, which is not looked at here",
+            remedy=f"to check it, make a spec with {entry.scope} as its domain",
         )
-        for entry in others
+        for entry in spec.other_accounts
     ]
     text = f"valid: {', '.join(spec.accounts)} of {spec.domain}"
     return Finding(text, tuple(warnings))
-
-
-def _key(entry: GroupManagedServiceAccount) -> str:
-    return entry.name.rstrip("$").lower()
 
 
 def _domain(examination: Examination) -> Finding:

@@ -19,13 +19,13 @@ _LIBDEFAULTS = (
 )
 
 
-def container_krb5_conf(realm: str, kdc_addresses: Iterable[str]) -> str:
+def container_krb5_conf(realm: str, kdcs: Mapping[str, Iterable[str]]) -> str:
     """Return the krb5.conf for a container.
 
-    `realm` is the Kerberos realm, `kdc_addresses` are addresses of domain controllers in the order
-    to try them; with none, clients find them by DNS.
+    `realm` is the Kerberos realm of its default account. `kdcs` are the addresses of domain
+    controllers by realm, in the order to try them; with none, clients find them by DNS.
     """
-    return _text([f"default_realm = {realm}", *_LIBDEFAULTS], {realm: tuple(kdc_addresses)})
+    return _text([f"default_realm = {realm}", *_LIBDEFAULTS], kdcs)
 
 
 def agent_krb5_conf(realms: Mapping[str, Iterable[str]]) -> str:

@@ -12,7 +12,7 @@ import re
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 from credspec.errors import CredspecError
 
@@ -54,14 +54,16 @@ class Provider(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PluginSource:
-    """A spec's plug-in and its input, which may hold a secret; `netbios` names the spec's domain.
+    """A spec's plug-in and its input, which may hold a secret.
 
-    Two leases share an identity only if all of it is the same.
+    `netbios` and `home` are the NetBIOS and the DNS name of the spec's domain, which the account
+    must be of. Two leases share an identity only if all of it is the same.
     """
 
     guid: str
     plugin_input: str = field(repr=False)
     netbios: str = ""
+    home: str = ""
 
     def __str__(self) -> str:
         return f"plug-in {self.guid}#{_tag(self.plugin_input)}"
@@ -69,10 +71,11 @@ class PluginSource:
 
 @dataclass(frozen=True, slots=True)
 class GivenAccount:
-    """An account that came with a request, kept in memory alone."""
+    """An account that came with a request, kept in memory alone; the rest as `PluginSource`."""
 
     account: HostAccount
     netbios: str = ""
+    home: str = ""
 
     def __str__(self) -> str:
         account = self.account
@@ -84,6 +87,8 @@ class LostSource:
     """The source of a lease of an earlier run whose secret went with that run."""
 
     lease_id: str
+    netbios: ClassVar[str] = ""
+    home: ClassVar[str] = ""
 
     def __str__(self) -> str:
         return f"lost#{self.lease_id[:8]}"
@@ -134,7 +139,7 @@ def check_same_domain(account: HostAccount, domain: str, netbios: str, where: st
             f"the account is of the domain {account.domain}",
             where=where,
             expected=domain,
-            remedy="give an account of the spec's own domain; others are not supported yet",
+            remedy="give an account of the spec's own domain",
         )
 
 

@@ -67,7 +67,7 @@ def plugin_source(spec: CredentialSpec) -> PluginSource | None:
     given = config.plugin_input or ""
     text = given if isinstance(given, str) else json.dumps(given, separators=(",", ":"))
     netbios = spec.domain_join_config.net_bios_name or ""
-    return PluginSource(config.plugin_guid or "", text, netbios)
+    return PluginSource(config.plugin_guid or "", text, netbios, spec.domain)
 
 
 class Providers:

@@ -179,6 +179,30 @@ class CredentialSpec:
         return tuple(unique.values())
 
     @property
+    def own_accounts(self) -> tuple[str, ...]:
+        """Names of the default account, and of those that the spec's own domain has, as `accounts`.
+
+        An account without scope is of the spec's own domain.
+        """
+        foreign = set(map(id, self.other_accounts))
+        unique = {self.default_account.casefold(): self.default_account}
+        for account in self.active_directory_config.group_managed_service_accounts:
+            if id(account) not in foreign:
+                name = account.name.rstrip("$")
+                unique.setdefault(name.casefold(), name)
+        return tuple(unique.values())
+
+    @property
+    def other_accounts(self) -> tuple[GroupManagedServiceAccount, ...]:
+        """The entries whose scope is another domain than the spec's own, in document order."""
+        own = {self.domain, (self.domain_join_config.net_bios_name or "").lower(), ""}
+        return tuple(
+            account
+            for account in self.active_directory_config.group_managed_service_accounts
+            if account.scope.lower() not in own
+        )
+
+    @property
     def default_account(self) -> str:
         """The account a container uses by default: MachineAccountName, or else the first one."""
         name = self.domain_join_config.machine_account_name

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import secrets
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -12,7 +15,7 @@ import pytest
 from agent_process import BIN, AgentProcess
 
 from credspec.cli.new import NewSpecRequest, make_credential_spec
-from credspec.errors import CredspecError, UnreachableError
+from credspec.errors import CredspecError, NotPermittedError, UnreachableError
 from credspec.lab.domain import Lab, open_lab
 from credspec.lab.trust import TRUSTED_ACCOUNT, down_trusted, trusted_name
 
@@ -37,10 +40,10 @@ def agent(lab: Lab, other: Lab, tmp_path: Path) -> Iterator[AgentProcess]:
     found.close()
 
 
-def principal(agent: AgentProcess, number: int) -> str:
+def principal(agent: AgentProcess, number: int, name: str = "krb5cc") -> str:
     """Return whose tickets a lease holds."""
     context = krb5.init_context()
-    path = agent.lease_directory(number) / "krb5cc"
+    path = agent.lease_directory(number) / name
     cache = krb5.cc_resolve(context, f"FILE:{path}".encode())
     name = krb5.cc_get_principal(context, cache).name
     assert name is not None
@@ -75,6 +78,149 @@ def test_specs_of_two_domains_on_one_host(agent: AgentProcess, lab: Lab, other: 
     assert agent.client.get("/v1/identities")["acquisitions"] == len(numbers)
     domains = {d["domain"]: d["controller"] for d in agent.client.get("/v1/domains")["domains"]}
     assert domains == {lab.dns_domain: lab.dc_host, other.dns_domain: other.dc_host}
+
+
+def specs(agent: AgentProcess) -> Path:
+    return agent.directory / "specs"
+
+
+def write_spec(agent: AgentProcess, *more: tuple[str, str], host: str = "") -> None:
+    """Write both.json: the lab's account, more accounts by name and scope, a host account."""
+    document = json.loads((specs(agent) / "one.json").read_text())
+    directory = document["ActiveDirectoryConfig"]
+    for name, scope in more:
+        directory["GroupManagedServiceAccounts"].append({"Name": name, "Scope": scope})
+    if host:
+        directory["HostAccountConfig"] = {
+            "PortableCcgVersion": "1",
+            "PluginGUID": "{00000000-0000-0000-0000-00000000000a}",
+            "PluginInput": host,
+        }
+    (specs(agent) / "both.json").write_text(json.dumps(document))
+
+
+def caches(agent: AgentProcess, number: int) -> dict[str, str]:
+    """Return whose tickets are in each cache of a lease."""
+    return {
+        path.name: principal(agent, number, path.name)
+        for path in agent.lease_directory(number).glob("krb5cc*")
+    }
+
+
+@pytest.mark.parametrize("scope", ["dns", "netbios", "both"])
+def test_accounts_of_two_domains_in_one_container(
+    agent: AgentProcess, lab: Lab, other: Lab, scope: str
+) -> None:
+    names = {"dns": [other.dns_domain], "netbios": [other.netbios]}
+    scopes = names.get(scope, [other.netbios, other.dns_domain])
+    write_spec(agent, *((TRUSTED_ACCOUNT, each) for each in scopes))
+    expected = {
+        "krb5cc": f"WebApp01$@{lab.realm}",
+        "krb5cc_webapp01": f"WebApp01$@{lab.realm}",
+        f"krb5cc_{TRUSTED_ACCOUNT.lower()}@{other.dns_domain}": f"{TRUSTED_ACCOUNT}$@{other.realm}",
+    }
+    agent.start()
+    agent.mount(1)
+    agent.put(1, "file://both.json")
+    assert caches(agent, 1) == expected
+    assert agent.client.get("/v1/identities")["acquisitions"] == 2
+    conf = agent.lease_directory(1) / "krb5.conf"
+    before = conf.read_text()
+    assert f"kdc = {other.dc_address}" in before
+    # A restart asks nobody, and takes both over.
+    agent.end()
+    agent.start()
+    assert len(agent.client.get("/v1/identities")["identities"]) == 2
+    assert caches(agent, 1) == expected
+    assert conf.read_text() == before
+    agent.delete(1)
+    assert list(agent.lease_directory(1).iterdir()) == []
+
+
+def test_the_other_domain_accepts_the_containers_ticket(
+    agent: AgentProcess, lab: Lab, other: Lab
+) -> None:
+    write_spec(agent, (TRUSTED_ACCOUNT, other.netbios))
+    agent.start()
+    agent.mount(1)
+    agent.put(1, "file://both.json")
+    directory = agent.lease_directory(1)
+    for cache, of in (
+        ("krb5cc", lab),
+        (f"krb5cc_{TRUSTED_ACCOUNT.lower()}@{other.dns_domain}", other),
+    ):
+        environment = {
+            **os.environ,
+            "KRB5CCNAME": f"FILE:{directory}/{cache}",
+            "KRB5_CONFIG": str(directory / "krb5.conf"),
+        }
+        command = ["ldapwhoami", "-N", "-Q", "-Y", "GSSAPI", "-H", f"ldap://{of.dc_host}"]
+        shown = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False
+        )
+        name = "WebApp01" if of is lab else TRUSTED_ACCOUNT
+        assert shown.stdout == f"u:{of.netbios}\\{name}$\n", shown.stderr
+
+
+def test_a_host_without_keytab_reaches_both_with_its_providers_account(
+    lab: Lab, other: Lab, tmp_path: Path
+) -> None:
+    password = secrets.token_urlsafe(24) + "aA1!"
+    lab.samba_tool("user", "create", "both-reader", "--random-password")
+    lab.samba_tool("user", "setpassword", "both-reader", f"--newpassword={password}")
+    sid = lab.samba_tool("user", "show", "both-reader", "--attributes=objectSid")
+    [sid] = [line.split()[1] for line in sid.splitlines() if line.startswith("objectSid:")]
+    membership = ("service-account", "group-msa-membership")
+    lab.samba_tool(*membership, "add", "--name=WebApp01", "--principal=both-reader")
+    other.samba_tool(*membership, "add", f"--name={TRUSTED_ACCOUNT}", f"--principal={sid}")
+    agent = AgentProcess(lab, tmp_path, extra='[providers]\nenabled = ["inline"]\n')
+    text = agent.config.read_text().replace(str(lab.host_keytab), "/nonexistent")
+    agent.config.write_text(text)
+    account = f"{lab.netbios}:both-reader:{password}"
+    write_spec(agent, (TRUSTED_ACCOUNT, other.netbios), host=account)
+    try:
+        agent.start()
+        agent.mount(1)
+        agent.put(1, "file://both.json")
+        assert set(caches(agent, 1).values()) == {
+            f"WebApp01$@{lab.realm}",
+            f"{TRUSTED_ACCOUNT}$@{other.realm}",
+        }
+        assert password not in agent.log.read_text() + agent.audit_log.read_text()
+    finally:
+        agent.close()
+        other.samba_tool(*membership, "remove", f"--name={TRUSTED_ACCOUNT}", f"--principal={sid}")
+        lab.samba_tool(*membership, "remove", "--name=WebApp01", "--principal=both-reader")
+        lab.samba_tool("user", "delete", "both-reader")
+
+
+def test_all_or_nothing_also_across_domains(agent: AgentProcess, other: Lab) -> None:
+    agent.start()
+    agent.mount(1)
+    for name, scope, code in (
+        ("Missing", other.dns_domain, "account-not-found"),
+        (TRUSTED_ACCOUNT, "NOBODY", "domain-not-trusted"),
+        (TRUSTED_ACCOUNT, "nobody.test", "domain-not-found"),
+    ):
+        write_spec(agent, (name, scope))
+        with pytest.raises(CredspecError, match=code):
+            agent.put(1, "file://both.json")
+        assert list(agent.lease_directory(1).iterdir()) == []
+        assert list((agent.run_directory / "journal").iterdir()) == []
+
+
+def test_the_policy_names_accounts_of_other_domains(lab: Lab, other: Lab, tmp_path: Path) -> None:
+    policy = '[policy]\naccounts = ["WebApp01@EXAMPLE.test", "*@elsewhere.test"]\n'
+    agent = AgentProcess(lab, tmp_path, extra=policy.replace("EXAMPLE.test", lab.dns_domain))
+    write_spec(agent, (TRUSTED_ACCOUNT, other.netbios))
+    try:
+        agent.start()
+        agent.mount(1)
+        with pytest.raises(NotPermittedError, match=f"{TRUSTED_ACCOUNT}@{other.dns_domain}"):
+            agent.put(1, "file://both.json")
+        assert agent.client.get("/v1/identities")["acquisitions"] == 0
+    finally:
+        agent.close()
 
 
 def test_the_trusted_domain_first(agent: AgentProcess, other: Lab) -> None:

@@ -27,11 +27,20 @@ GOLDEN = """\
 
 
 def test_for_a_container() -> None:
-    assert container_krb5_conf("EXAMPLE.TEST", ["192.0.2.1", "2001:db8::1"]) == GOLDEN
+    kdcs = {"EXAMPLE.TEST": ["192.0.2.1", "2001:db8::1"]}
+    assert container_krb5_conf("EXAMPLE.TEST", kdcs) == GOLDEN
+
+
+def test_for_a_container_with_accounts_of_two_domains() -> None:
+    kdcs = {"EXAMPLE.TEST": ["192.0.2.1"], "OTHER.TEST": ["192.0.2.2"]}
+    text = container_krb5_conf("EXAMPLE.TEST", kdcs)
+    assert "default_realm = EXAMPLE.TEST" in text
+    assert " OTHER.TEST = {\n  kdc = 192.0.2.2\n" in text
+    assert " .other.test = OTHER.TEST\n" in text
 
 
 def test_without_addresses_dns_finds_the_kdc() -> None:
-    assert "[realms]" not in container_krb5_conf("EXAMPLE.TEST", [])
+    assert "[realms]" not in container_krb5_conf("EXAMPLE.TEST", {"EXAMPLE.TEST": []})
 
 
 def test_the_agents_file_holds_every_realm_and_refuses_skew(tmp_path: Path) -> None:
