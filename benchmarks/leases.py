@@ -63,7 +63,9 @@ class ManyLeases:
             f"msDS-ManagedPasswordInterval: 30\nuserAccountControl: 4096\n{readers}\n\n"
             for name in self.accounts
         ]
-        run_tool(["ldbadd", "-H", database], "".join(entries))
+        # With the realm of its configuration, which is in the salt of the keys.
+        configured = ["ldbadd", f"--configfile={self.lab.smb_conf}", "-H", database]
+        run_tool(configured, "".join(entries))
         credspec = str(Path(sys.executable).parent / "credspec")
         template = self.lab.specs_directory / "Bench.json"
         made = self.lab.exec_argv([credspec, "new", "WebApp01", "--path", str(template)])

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -83,6 +84,9 @@ class DomainSession:
         # A connection serves one search at a time.
         self._lock = threading.Lock()
         self._connection: Connection | None = None
+        self._at_work_lock = threading.Lock()
+        self._at_work = 0
+        self._overwriting: Callable[[], None] | None = None
         self._logged_on: datetime | None = None
         self._facts: DomainFacts | None = None
         # What a domain is called does not change.
@@ -140,9 +144,10 @@ class DomainSession:
         Raises:
             CredspecError: of the class and code of the step that failed.
         """
-        name, realm, password = self.read_password(account)
-        due = self._now() + password.query_interval
-        return Acquisition(name, ticket_from_managed_password(name, realm, password), due)
+        with self._password_at_hand():
+            name, realm, password = self._read_password(account)
+            due = self._now() + password.query_interval
+            return Acquisition(name, ticket_from_managed_password(name, realm, password), due)
 
     def acquire_with_keytab(self, account: str) -> Acquisition:
         """Acquire an account, and make a keytab of the same password.
@@ -150,21 +155,22 @@ class DomainSession:
         Raises:
             CredspecError: of the class and code of the step that failed.
         """
-        entry, realm, password, version = self._permitted(
-            lambda connection, facts: self._read_with_version(connection, facts, account)
-        )
-        now = self._now()
-        name = entry.account_name
-        acquired = Acquisition(
-            name,
-            ticket_from_managed_password(name, realm, password),
-            now + password.query_interval,
-        )
-        return replace(
-            acquired,
-            keytab=account_keytab(entry, realm, password, version, made=now),
-            keytab_due=now + max(password.unchanged_interval, _SOONEST_KEYTAB),
-        )
+        with self._password_at_hand():
+            entry, realm, password, version = self._permitted(
+                lambda connection, facts: self._read_with_version(connection, facts, account)
+            )
+            now = self._now()
+            name = entry.account_name
+            acquired = Acquisition(
+                name,
+                ticket_from_managed_password(name, realm, password),
+                now + password.query_interval,
+            )
+            return replace(
+                acquired,
+                keytab=account_keytab(entry, realm, password, version, made=now),
+                keytab_due=now + max(password.unchanged_interval, _SOONEST_KEYTAB),
+            )
 
     def _read_with_version(
         self, connection: Connection, facts: DomainFacts, account: str
@@ -186,9 +192,15 @@ class DomainSession:
     def _read(
         self, connection: Connection, facts: DomainFacts, account: str
     ) -> tuple[GroupManagedServiceAccount, ManagedPassword]:
+        if self._overwriting is not None:
+            self._overwriting()
+            self._overwriting = None
         started = time.monotonic()
         found = read_managed_password(connection, facts, account)
         self.latency = time.monotonic() - started
+        if self._at_work == 1:
+            # The domain answers while the key is derived.
+            self._overwriting = connection.overwrite_last_answer()
         return found
 
     def read_password(self, account: str) -> tuple[str, str, ManagedPassword]:
@@ -197,12 +209,43 @@ class DomainSession:
         Raises:
             CredspecError: of the class and code of the step that failed.
         """
+        with self._password_at_hand():
+            return self._read_password(account)
 
+    def _read_password(self, account: str) -> tuple[str, str, ManagedPassword]:
         def read(connection: Connection, facts: DomainFacts) -> tuple[str, str, ManagedPassword]:
             entry, password = self._read(connection, facts, account)
             return entry.account_name, facts.realm, password
 
         return self._permitted(read)
+
+    @contextmanager
+    def _password_at_hand(self) -> Iterator[None]:
+        """Overwrite what libraries keep of the last password read, once nobody is at work on one.
+
+        Each answer takes the place of the one before, so there is never more than one.
+        """
+        with self._at_work_lock:
+            self._at_work += 1
+        try:
+            yield
+        finally:
+            with self._at_work_lock:
+                self._at_work -= 1
+                is_last = self._at_work == 0
+            if is_last:
+                self._overwrite_last_answer()
+
+    def _overwrite_last_answer(self) -> None:
+        with self._lock:
+            if self._connection is None:
+                return
+            try:
+                (self._overwriting or self._connection.overwrite_last_answer())()
+                self._overwriting = None
+            except CredspecError:
+                # What is freed is overwritten, too.
+                self._drop_connection()
 
     def _permitted(self, read: Callable[[Connection, DomainFacts], _T]) -> _T:
         """Read a password, if need be with a new logon of the host."""
@@ -293,4 +336,4 @@ class DomainSession:
     def _drop_connection(self) -> None:
         if self._connection is not None:
             self._connection.close()
-        self._connection = self.controller = self.latency = None
+        self._connection = self.controller = self.latency = self._overwriting = None

@@ -22,7 +22,7 @@ from credspec.providers.host_account import HostSource
 
 _T = TypeVar("_T")
 _DEADLINE_SECONDS: Final = 30.0
-_THREADS_PER_DOMAIN: Final = 4
+_THREADS_PER_DOMAIN: Final = 8
 _LINGER_SECONDS: Final = 60.0
 # The clock on the wall is looked at again this often: it may be set, or the host may have slept.
 _LONGEST_SLEEP_SECONDS: Final = 60.0

@@ -73,6 +73,8 @@ def read_managed_password(
 ) -> tuple[GroupManagedServiceAccount, ManagedPassword]:
     """Find a gMSA by its sAMAccountName and read its managed password, in one search.
 
+    Whoever is done with passwords calls `Connection.overwrite_last_answer`.
+
     Raises:
         UsageError: `account-name-invalid`.
         NotFoundError: `account-not-found`, `account-wrong-class`.
@@ -93,9 +95,7 @@ def read_managed_password(
     blob = entry.get(_PASSWORD.lower())
     if not blob:
         raise not_permitted(connection, facts, account)
-    password = ManagedPassword.unpack(blob[0])
-    connection.overwrite_last_answer()
-    return account, password
+    return account, ManagedPassword.unpack(blob[0])
 
 
 def read_key_version(connection: Connection, account: GroupManagedServiceAccount) -> int:

@@ -23,6 +23,8 @@ from credspec.errors import CredspecError, NotPermittedError, UnreachableError
 if TYPE_CHECKING:
     import bonsai
 
+    from credspec.directory.polled_connection import PolledConnection
+
 LIBLDAP_ENVIRONMENT: Final = {"LDAPSASL_NOCANON": "on", "LDAPSASL_CBINDING": "tls-endpoint"}
 """What libldap must find in the environment when it is loaded."""
 
@@ -55,7 +57,7 @@ class Connection:
     Opening blocks for at most ten seconds, a search for at most five, unless told.
     """
 
-    def __init__(self, connection: bonsai.LDAPConnection, client: bonsai.LDAPClient) -> None:
+    def __init__(self, connection: PolledConnection, client: bonsai.LDAPClient) -> None:
         self._connection = connection
         self._client = client
 
@@ -125,32 +127,58 @@ class Connection:
             NotPermittedError: `ldap-not-encrypted` and other refusals.
             CredspecError: `ldap-name-invalid`, `ldap`.
         """
+        return self.send_search(base, filter_text, attributes, subtree=subtree, seconds=seconds)()
+
+    def send_search(
+        self,
+        base: str,
+        filter_text: str,
+        attributes: Sequence[str],
+        *,
+        subtree: bool = True,
+        seconds: float = _SEARCH_SECONDS,
+    ) -> Callable[[], list[Entry]]:
+        """Send a search, and return what waits for its answer, for so many seconds from then on.
+
+        Other searches may be sent and waited for meanwhile. Both raise as `search`.
+        """
         import bonsai
 
         if "\0" in base or "\0" in filter_text:
             # A name that the controller itself gave; libldap would end it there.
             raise CredspecError.of("ldap-name-invalid", "a name with a NUL", where="LDAP search")
         scope = bonsai.LDAPSearchScope.SUBTREE if subtree else bonsai.LDAPSearchScope.BASE
-        self._client.set_raw_attributes(list(attributes))
-        found = _guarded(
-            f"LDAP search below {base or 'the root'}",
-            lambda: self._connection.search(
-                base, scope, filter_text, list(attributes), timeout=seconds, sizelimit=100
+        where = f"LDAP search below {base or 'the root'}"
+        number = _guarded(
+            where,
+            lambda: self._connection.send_search(
+                base, scope, filter_text, list(attributes), sizelimit=100
             ),
         )
-        return [
-            {"dn": [str(entry.dn).encode()]}
-            | {name.lower(): list(values) for name, values in entry.items() if name != "dn"}
-            for entry in found
-        ]
 
-    def overwrite_last_answer(self) -> None:
-        """Let a longer answer take the place of the last one in the libraries' buffers.
+        def answer() -> list[Entry]:
+            self._client.set_raw_attributes(list(attributes))
+            found = _guarded(where, lambda: self._connection.finish(number, seconds))
+            return [
+                {"dn": [str(entry.dn).encode()]}
+                | {name.lower(): list(values) for name, values in entry.items() if name != "dn"}
+                for entry in found
+            ]
+
+        return answer
+
+    def overwrite_last_answer(self) -> Callable[[], None]:
+        """Ask for a longer answer, which takes the place of the last one in libraries' buffers.
 
         libldap and libsasl keep the plain text of the last answer as long as the connection is
-        open. Raises as `search`.
+        open. Returns what waits until it has come. Both raise as `search`.
         """
-        self.search("", "(objectClass=*)", ("*", "+"), subtree=False)
+        answer = self.send_search("", "(objectClass=*)", ("*", "+"), subtree=False)
+
+        def wait() -> None:
+            answer()
+
+        return wait
 
     def close(self) -> None:
         """Close the connection; never fails."""

@@ -114,8 +114,8 @@ def look(
     """Ask all addresses about `domain` by UDP, and whether they take TCP on `port`, all at once.
 
     Ends when all have answered both ways or failed to, half a second after the first good one, and
-    after `LONGEST_SECONDS` at the latest. Answers that are malformed or belong to another request
-    are as none.
+    after `LONGEST_SECONDS` at the latest; one address alone has a second more. Answers that are
+    malformed or belong to another request are as none.
     """
     sights = {address: Sight() for address in addresses}
     signs: queue.SimpleQueue[_Sign] = queue.SimpleQueue()
@@ -135,11 +135,18 @@ def look(
         finally:
             signs.put(_Sign(address, time.monotonic() - started, takes_tcp=takes_tcp))
 
-    for address in sights:
-        for attempt in (try_udp, try_tcp):
-            # Daemons: those that still wait must not hold up the end of a command.
-            threading.Thread(target=attempt, args=(address,), daemon=True).start()
     end = started + LONGEST_SECONDS
+    if len(sights) == 1:
+        # Nobody else could bring this to an end sooner. A controller that is busy with the
+        # connection answers later, and threads cost more than both.
+        [address] = sights
+        try_udp(address)
+        try_tcp(address)
+    else:
+        for address in sights:
+            for attempt in (try_udp, try_tcp):
+                # Daemons: those that still wait must not hold up the end of a command.
+                threading.Thread(target=attempt, args=(address,), daemon=True).start()
     for _ in range(2 * len(sights)):
         try:
             sign = signs.get(timeout=max(0.0, end - time.monotonic()))

@@ -46,17 +46,17 @@ def read_domain_facts(connection: Connection) -> DomainFacts:
     contexts = ("defaultNamingContext", "configurationNamingContext", "rootDomainNamingContext")
     root = _only(connection.search("", "(objectClass=*)", contexts, subtree=False), "rootDSE")
     domain_nc, configuration_nc, forest_nc = (_text(root, name) for name in contexts)
-    head = _only(
-        connection.search(domain_nc, "(objectClass=*)", ("objectSid", "objectGUID"), subtree=False),
-        domain_nc,
+    asked_head = connection.send_search(
+        domain_nc, "(objectClass=*)", ("objectSid", "objectGUID"), subtree=False
     )
     wanted = "".join(f"(nCName={escape(dn)})" for dn in sorted({domain_nc, forest_nc}))
-    references = connection.search(
+    asked_references = connection.send_search(
         f"CN=Partitions,{configuration_nc}",
         f"(&(objectClass=crossRef)(|{wanted}))",
         ("nCName", "dnsRoot", "nETBIOSName"),
     )
-    by_context = {_text(entry, "nCName").lower(): entry for entry in references}
+    head = _only(asked_head(), domain_nc)
+    by_context = {_text(entry, "nCName").lower(): entry for entry in asked_references()}
     domain = by_context.get(domain_nc.lower())
     forest = by_context.get(forest_nc.lower())
     if domain is None or forest is None:

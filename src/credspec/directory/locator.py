@@ -279,8 +279,11 @@ class Locator:
         """Resolve the first hosts of `records` that are not `known`, all at once."""
         hosts = [h for h in dict.fromkeys(r.target for r in records) if h not in known]
         hosts = hosts[:_MAX_CONTROLLERS]
-        with ThreadPoolExecutor(max_workers=_MAX_CONTROLLERS) as pool:
-            found = list(pool.map(self._addresses_or_error, hosts))
+        if len(hosts) == 1:
+            found = [self._addresses_or_error(hosts[0])]
+        else:
+            with ThreadPoolExecutor(max_workers=_MAX_CONTROLLERS) as pool:
+                found = list(pool.map(self._addresses_or_error, hosts))
         failures = [f for f in found if isinstance(f, UnreachableError)]
         if failures and len(failures) == len(found):
             raise failures[0]

@@ -25,8 +25,24 @@ class PolledConnection(BaseLDAPConnection):
 
     def __init__(self, client: LDAPClient) -> None:
         super().__init__(client, is_async=True)
+        self._only_sends = False
+
+    def send_search(self, *arguments: Any, **options: Any) -> int:
+        """Send a search as `search` does; `finish` returns what it found."""
+        self._only_sends = True
+        try:
+            number: int = self.search(*arguments, **options)
+        finally:
+            self._only_sends = False
+        return number
+
+    def finish(self, number: int, seconds: float) -> Any:
+        """Wait for what was sent under this number."""
+        return self._evaluate(number, seconds)
 
     def _evaluate(self, msg_id: int, timeout: float | None = None) -> Any:
+        if self._only_sends:
+            return msg_id
         end = None if timeout is None else time.monotonic() + timeout
         step = _FIRST_STEP_SECONDS
         # Asked at once, bonsai sleeps five milliseconds with Python's lock held.

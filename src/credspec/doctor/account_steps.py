@@ -158,6 +158,7 @@ def _password(examination: Examination, name: str) -> Finding:
     connection, facts = _directory(examination)
     account = examination.found[name]
     _, password = read_managed_password(connection, facts, name)
+    connection.overwrite_last_answer()()
     examination.passwords[name] = password
     due = examination.now() + password.query_interval
     version = read_key_version(connection, account)

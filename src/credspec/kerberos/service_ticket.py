@@ -6,20 +6,11 @@ KDC, or for several, where trusts lead through realms. The binding of libkrb5 ha
 
 from __future__ import annotations
 
-import ctypes
-from ctypes import byref, c_char_p, c_int32, c_uint32, c_void_p
-from functools import cache
+from ctypes import byref, c_void_p
 
 from credspec.errors import CredspecError, UnreachableError
+from credspec.kerberos.libkrb5 import Data, libkrb5
 from credspec.kerberos.tickets import UNREACHABLE
-
-_LIBRARY = "libkrb5.so.3"
-
-
-class _Data(ctypes.Structure):
-    """``krb5_data`` of krb5.h."""
-
-    _fields_ = (("magic", c_int32), ("length", c_uint32), ("data", c_void_p))
 
 
 def get_service_ticket_by_tgt(cache_name: str, service: str) -> None:
@@ -32,9 +23,9 @@ def get_service_ticket_by_tgt(cache_name: str, service: str) -> None:
         UnreachableError: `kdc-unreachable`.
         CredspecError: `kerberos`: the library cannot be used.
     """
-    library = _library()
+    library = libkrb5()
     context, ccache, exchange = c_void_p(), c_void_p(), c_void_p()
-    request = _Data()
+    request = Data()
     kind, _, host = service.partition("/")
     where = f"ticket of {service}"
     code = library.krb5_init_context(byref(context))
@@ -63,21 +54,3 @@ def get_service_ticket_by_tgt(cache_name: str, service: str) -> None:
         if ccache.value:
             library.krb5_cc_close(context, ccache)
         library.krb5_free_context(context)
-
-
-@cache
-def _library() -> ctypes.CDLL:
-    """Load what the binding uses as well: caches in memory are shared."""
-    library = ctypes.CDLL(_LIBRARY)
-    pointer = ctypes.POINTER
-    library.krb5_init_context.argtypes = (pointer(c_void_p),)
-    library.krb5_cc_resolve.argtypes = (c_void_p, c_char_p, pointer(c_void_p))
-    library.krb5_mk_req.argtypes = (
-        *(c_void_p, pointer(c_void_p), c_int32, c_char_p, c_char_p),
-        *(pointer(_Data), c_void_p, pointer(_Data)),
-    )
-    library.krb5_free_data_contents.argtypes = (c_void_p, pointer(_Data))
-    for name in ("krb5_auth_con_free", "krb5_cc_close"):
-        getattr(library, name).argtypes = (c_void_p, c_void_p)
-    library.krb5_free_context.argtypes = (c_void_p,)
-    return library

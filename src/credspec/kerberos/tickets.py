@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from credspec.directory.managed_password import ManagedPassword
 from credspec.errors import CredspecError, NotPermittedError, UnreachableError
+from credspec.kerberos.as_exchange import ExchangeError, exchange_at_once
 from credspec.kerberos.ccache import ccache_bytes
 from credspec.kerberos.keys import Enctype, Key, computer_salt, derive_key, derive_keys
 
@@ -201,13 +202,37 @@ def _as_exchange(
     import krb5
 
     name = krb5.parse_name_flags(context, principal.encode())
-    options = krb5.get_init_creds_opt_alloc(context)
-    krb5.get_init_creds_opt_set_canonicalize(options, False)
-    if enctypes:
-        krb5.get_init_creds_opt_set_etype_list(options, list(enctypes))
-    wanted = None if service is None else service.encode()
-    credentials = krb5.get_init_creds_keytab(context, name, options, keytab, 0, wanted)
+    credentials = _credentials_at_once(context, principal, keytab, enctypes, service)
+    if credentials is None:
+        options = krb5.get_init_creds_opt_alloc(context)
+        krb5.get_init_creds_opt_set_canonicalize(options, False)
+        if enctypes:
+            krb5.get_init_creds_opt_set_etype_list(options, list(enctypes))
+        wanted = None if service is None else service.encode()
+        credentials = krb5.get_init_creds_keytab(context, name, options, keytab, 0, wanted)
     return _ticket(context, principal, name, credentials, into_cache, add=add)
+
+
+def _credentials_at_once(
+    context: krb5.Context,
+    principal: str,
+    keytab: krb5.KeyTab,
+    enctypes: Iterable[int],
+    service: str | None,
+) -> krb5.Creds | None:
+    """Return what one round trip brings, None if the KDC wants more of them."""
+    import krb5
+
+    try:
+        cache_name = exchange_at_once(principal, str(keytab), enctypes=enctypes, service=service)
+    except ExchangeError as error:
+        if error.number in UNREACHABLE or error.number in _KEY_REFUSED:
+            raise _error_of(error.number, str(error), principal) from None
+        return None
+    cache = krb5.cc_resolve(context, cache_name.encode())
+    [credentials] = cache
+    krb5.cc_destroy(context, cache)
+    return credentials
 
 
 def _ticket(
@@ -287,6 +312,7 @@ _REFUSALS: Final[dict[int, tuple[str, str, str]]] = {
 }
 _REFUSALS[210] = _REFUSALS[24]  # KRB5_PREAUTH_FAILED: what the library makes of a refusal
 _NO_KEY: Final = {_KRB5_BASE + 181, 2, 13}  # KRB5_KT_NOTFOUND; ENOENT and EACCES of the file
+_KEY_REFUSED: Final = {_KRB5_BASE + 24, _KRB5_BASE + 210}
 UNREACHABLE: Final = {
     _KRB5_BASE + 154,  # KRB5_REALM_UNKNOWN
     _KRB5_BASE + 156,  # KRB5_KDC_UNREACH
@@ -296,8 +322,11 @@ UNREACHABLE: Final = {
 
 def kerberos_error(error: krb5.Krb5Error, principal: str) -> CredspecError:
     """Translate an error of libkrb5 into ours, by its number and never by its localised text."""
+    return _error_of(error.err_code, str(error).strip(), principal)
+
+
+def _error_of(number: int, text: str, principal: str) -> CredspecError:
     where = f"ticket of {principal}"
-    number = error.err_code
     if number - _KRB5_BASE in _REFUSALS:
         code, found, remedy = _REFUSALS[number - _KRB5_BASE]
         return NotPermittedError.of(code, found, where=where, remedy=remedy)
@@ -315,7 +344,6 @@ def kerberos_error(error: krb5.Krb5Error, principal: str) -> CredspecError:
             where=where,
             remedy="list it with klist -kt and name the principal in the configuration",
         )
-    text = str(error).strip()
     return CredspecError.of("kerberos", f"Kerberos error {number}: {text}", where=where)
 
 

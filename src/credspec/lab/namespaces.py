@@ -88,10 +88,11 @@ def bind(source: Path, target: Path) -> None:
     _call("mount", bytes(source), bytes(target), None, _MS_BIND, None)
 
 
-def mount_shared_tmpfs(target: Path) -> None:
-    """Mount a tmpfs of which later mounts reach other mount namespaces."""
-    _call("mount", b"credspec-lab", bytes(target), b"tmpfs", 0, b"mode=0711,size=64m")
-    _call("mount", None, bytes(target), None, _MS_SHARED, None)
+def mount_tmpfs(target: Path, *, mode: int, shared: bool = False) -> None:
+    """Mount a tmpfs; if it is `shared`, later mounts below it reach other mount namespaces."""
+    _call("mount", b"credspec-lab", bytes(target), b"tmpfs", 0, f"mode={mode:o},size=64m".encode())
+    if shared:
+        _call("mount", None, bytes(target), None, _MS_SHARED, None)
 
 
 def unmount_below(directory: Path) -> None:

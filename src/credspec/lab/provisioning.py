@@ -26,7 +26,7 @@ from credspec.lab.domain import (
     run_tool,
     valid,
 )
-from credspec.lab.namespaces import Plan, command_in, mount_shared_tmpfs
+from credspec.lab.namespaces import Plan, command_in, mount_tmpfs
 from credspec.lab.network import LabNetwork, free_subnet
 
 HOST_ACCOUNT: Final = "LABHOST$"
@@ -175,11 +175,13 @@ def _write_files(lab: Lab, password: str) -> None:
         path.write_text(content, "utf-8")
     lab.specs_directory.mkdir(mode=0o755)
     lab.run_directory.mkdir(mode=0o755, parents=True)
+    # What systemd makes of a host's /run, whatever it is here.
+    mount_tmpfs(lab.run_directory, mode=0o755)
     leases = lab.run_directory / "leases"
     leases.mkdir(mode=0o711)
     # The agent runs in a mount namespace of its own, the runtime does not: what the runtime mounts
     # for a container must reach the agent, as it does under systemd.
-    mount_shared_tmpfs(leases)
+    mount_tmpfs(leases, mode=0o711, shared=True)
 
 
 def _provision(lab: Lab, password: str) -> None:

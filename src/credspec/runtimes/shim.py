@@ -85,9 +85,10 @@ class Invocation:
 
     def lease_id(self, runtime: str) -> str:
         """The id of the container's lease: the same at create and delete, and a safe file name."""
-        from _blake2 import blake2s  # hashlib would load OpenSSL
+        from _blake2 import blake2b  # hashlib would load OpenSSL
 
-        digest = blake2s(self.state_directory(runtime).encode(), digest_size=16)
+        # What `b2sum --length 128` tells the launcher.
+        digest = blake2b(self.state_directory(runtime).encode(), digest_size=16)
         return str(digest.hexdigest())
 
 

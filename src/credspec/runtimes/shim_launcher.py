@@ -3,8 +3,9 @@
 The launcher is where they get their settings from; a configuration file would have to be read at
 every step of every container's life. For the shim it is a shell's script as well, which runs the
 real runtime at the steps that the shim has no part in, since Python's start takes longer than they
-do: `create` of a bundle without any mark of a spec, and what is not listed. It evaluates nothing
-that it is given, and sees no ticket.
+do: `create` of a bundle without any mark of a spec, `delete` of a container without a lease, and
+what is not listed. It evaluates nothing that it is given, and sees no ticket; whatever it cannot
+tell for sure is Python's.
 """
 
 from __future__ import annotations
@@ -23,26 +24,41 @@ NAME: Final = "credspec-runtime"
 LAUNCHER_DIRECTORY: Final = Path("/usr/local/libexec/credspec")
 _MAX_SHEBANG_BYTES: Final = 255  # BINPRM_BUF_SIZE of Linux
 
-_STEPS: Final = ("run", "delete", "checkpoint", "restore")
+_STEPS: Final = ("run", "checkpoint", "restore")
 
 _SHELL: Final = """\
 #!/bin/sh
 '''':
 # Written by `credspec setup`; its --undo removes it. Python takes this part for a text.
-is_shims= bundle= before=
+step= bundle= root= before=
 for each do
-    case $before in --bundle | -b) bundle=$each ;; esac
+    case $before in
+        --bundle | -b) bundle=$each ;;
+        --root) [ -n "$step" ] || root=$each ;;
+    esac
     case $each in
-        create) is_shims=${{is_shims:-maybe}} ;;
-        {steps}) is_shims=yes ;;
+        create | delete) step=${{step:-$each}} ;;
+        {steps}) step=python ;;
     esac
     before=$each
 done
-if [ "$is_shims" = maybe ]; then
-    grep -Fqs {marks} -- "$bundle/config.json"
-    [ $? = 1 ] && is_shims=
-fi
-if [ -z "$is_shims" ]; then
+case $step in
+    create)
+        grep -Fqs {marks} -- "$bundle/config.json"
+        [ $? = 1 ] && step=
+        ;;
+    delete)
+        # A lease has its directory, which is named after the runtime's own of the container.
+        while [ "$root" != "${{root%/}}" ]; do root=${{root%/}}; done
+        case $each in *[!0-9A-Za-z._-]* | -*) root= ;; esac
+        if [ -n "$root" ] && [ -w {leases} ]; then
+            id=$(printf %s "$root/$each" | b2sum --length 128 2>/dev/null)
+            id=${{id%% *}}
+            [ ${{#id}} = 32 ] && [ ! -e {leases}/"$id" ] && step=
+        fi
+        ;;
+esac
+if [ -z "$step" ]; then
     for runtime in {runtimes}; do
         [ -x "$runtime" ] && exec "$runtime" "$@"
     done
@@ -82,6 +98,7 @@ def launcher_text(run_directory: Path, runtimes: Sequence[str] = ("runc", "crun"
         steps="|".join(_STEPS),
         marks=" ".join(f"-e {shlex.quote(mark.decode())}" for mark in MARKS),
         runtimes=" ".join(map(shlex.quote, runtime_paths(runtimes))),
+        leases=shlex.quote(f"{run_directory}/leases"),
     )
     return shell + program
 

@@ -12,6 +12,7 @@ import pytest
 from credspec.errors import UsageError
 from credspec.runtimes import shim_launcher
 from credspec.runtimes.docker_setup import DockerSetup
+from credspec.runtimes.shim import Invocation
 
 
 @pytest.fixture
@@ -248,6 +249,7 @@ def starts_python(tmp_path: Path, launcher: Path, arguments: list[str]) -> bool:
         ["create", "x"],
         ["--root", "/x", "--log", "/y", "run", "x"],
         ["delete", "--force", "x"],
+        ["create", "delete"],
         ["checkpoint", "x"],
         ["restore", "x"],
         ["exec", "x", "run"],
@@ -299,6 +301,42 @@ def test_creation_is_the_shims_if_the_bundle_has_a_mark_of_a_spec(
     assert starts_python(tmp_path, launcher, ["create", f"{option}={bundle}", "x"])
     assert starts_python(tmp_path, launcher, ["create", option, f"{bundle}/none", "x"])
     assert starts_python(tmp_path, launcher, ["create", option, bundle, "run"])
+
+
+@pytest.mark.parametrize("options", [[], ["--force"]])
+@pytest.mark.parametrize("root", ["/run/docker/r c", "/run/x///", "relative/root"])
+def test_deletion_is_the_shims_if_the_container_has_a_lease(
+    tmp_path: Path, launcher: Path, root: str, options: list[str]
+) -> None:
+    arguments = ["--root", root, "--log", "/log", "delete", *options, "c-1.a_B"]
+    assert starts_python(tmp_path, launcher, arguments), "where leases are is not known yet"
+    (tmp_path / "leases").mkdir()
+    assert not starts_python(tmp_path, launcher, arguments)
+    lease = tmp_path / "leases" / Invocation(arguments).lease_id("runc")
+    lease.mkdir()
+    assert starts_python(tmp_path, launcher, arguments)
+    assert not starts_python(tmp_path, launcher, [*arguments[:-1], "another"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["delete", "x"],
+        ["--root=/r", "delete", "x"],
+        ["-root", "/r", "delete", "x"],
+        ["delete", "--root", "/r", "x"],
+        ["--root", "/r", "delete", "x", "--force"],
+        ["--root", "/r", "delete", "a/b"],
+        ["--root", "/r", "delete", "a\nb"],
+        ["--root", "/r", "delete", "ä"],
+        ["--root", "/", "delete", "x"],
+    ],
+)
+def test_any_other_deletion_is_left_to_python(
+    tmp_path: Path, launcher: Path, arguments: list[str]
+) -> None:
+    (tmp_path / "leases").mkdir()
+    assert starts_python(tmp_path, launcher, arguments)
 
 
 def test_what_a_launcher_says_without_a_runtime(tmp_path: Path, launcher: Path) -> None:

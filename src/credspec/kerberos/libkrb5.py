@@ -1,0 +1,60 @@
+"""What libkrb5 has and its Python binding lacks, by ctypes: other threads run meanwhile."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import c_char_p, c_int, c_int32, c_uint32, c_void_p
+from functools import cache
+from typing import Final
+
+_LIBRARY: Final = "libkrb5.so.3"
+
+CREDENTIALS_BYTES: Final = 1024
+"""More than a ``krb5_creds`` of krb5.h takes on any machine."""
+
+
+class Data(ctypes.Structure):
+    """``krb5_data`` of krb5.h."""
+
+    _fields_ = (("magic", c_int32), ("length", c_uint32), ("data", c_void_p))
+
+
+@cache
+def libkrb5() -> ctypes.CDLL:
+    """Load what the binding uses as well: caches and keytabs in memory are shared."""
+    library = ctypes.CDLL(_LIBRARY)
+    pointer, opaque = ctypes.POINTER, c_void_p
+    made = pointer(c_void_p)
+    prototypes: dict[str, tuple[object, ...]] = {
+        "krb5_init_context": (made,),
+        "krb5_free_context": (opaque,),
+        "krb5_parse_name": (opaque, c_char_p, made),
+        "krb5_free_principal": (opaque, opaque),
+        "krb5_kt_resolve": (opaque, c_char_p, made),
+        "krb5_kt_close": (opaque, opaque),
+        "krb5_cc_resolve": (opaque, c_char_p, made),
+        "krb5_cc_initialize": (opaque, opaque, opaque),
+        "krb5_cc_store_cred": (opaque, opaque, opaque),
+        "krb5_cc_close": (opaque, opaque),
+        "krb5_free_cred_contents": (opaque, opaque),
+        "krb5_get_init_creds_opt_alloc": (opaque, made),
+        "krb5_get_init_creds_opt_free": (opaque, opaque),
+        "krb5_get_init_creds_opt_set_canonicalize": (opaque, c_int),
+        "krb5_get_init_creds_opt_set_etype_list": (opaque, opaque, c_int),
+        "krb5_get_init_creds_opt_set_preauth_list": (opaque, opaque, c_int),
+        "krb5_get_init_creds_keytab": (
+            *(opaque, opaque, opaque, opaque),
+            *(c_int32, c_char_p, opaque),
+        ),
+        "krb5_mk_req": (
+            *(opaque, made, c_int32, c_char_p, c_char_p),
+            *(pointer(Data), opaque, pointer(Data)),
+        ),
+        "krb5_free_data_contents": (opaque, pointer(Data)),
+        "krb5_auth_con_free": (opaque, opaque),
+    }
+    for name, types in prototypes.items():
+        call = getattr(library, name)
+        call.argtypes = types
+        call.restype = None if "_free" in name or "_opt_set_" in name else c_int32
+    return library
