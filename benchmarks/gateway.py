@@ -1,7 +1,8 @@
 """What the Docker gateway costs, against asking directly, in the same run: ``make bench``.
 
-At a real dockerd, and at an upstream of a few lines that only moves memory: there both ends already
-use all of two processors, so whatever stands between them shows in full.
+At a real dockerd, which is what the targets are about, and at an upstream of a few lines that only
+moves memory: there both ends already use all of two processors, so whatever stands between them
+shows in full.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from measure import Sample, figure, interleaved, row
 MEBIBYTES = 1024
 CONNECTIONS = 500
 CHUNK = 1 << 20
-LEAST_SHARE = 0.8
-MOST_LATENCY = 2.0
+LEAST_SHARE = 0.9
+MOST_LATENCY = 1.0
 
 # Answers /stream with a gigabyte, takes in whatever else comes with a length, and says OK.
 UPSTREAM = """
@@ -93,12 +94,12 @@ def compare(direct: Path, gateway: Path, ask: Callable[[Path], object], runs: in
     return [found["gateway"], found["direct"]]
 
 
-def throughput(what: str, samples: list[Sample]) -> None:
+def throughput(what: str, samples: list[Sample], least: float | None = LEAST_SHARE) -> None:
     """Print the row of a stream."""
     through, direct = samples
     share = direct.median / through.median
-    target = f"{share:.2f} of direct throughput, >= {LEAST_SHARE}"
-    row(what, through, direct, target, met=share >= LEAST_SHARE)
+    target = f"{share:.2f} of direct throughput" + (f", >= {least}" if least else "")
+    row(what, through, direct, target, met=least is None or share >= least)
 
 
 def latency(what: str, samples: list[Sample]) -> None:
@@ -128,9 +129,9 @@ def at_memory(directory: Path) -> None:
         file.truncate(MEBIBYTES << 20)
     with memory_upstream(direct), running_gateway(gateway, direct, directory):
         down = compare(direct, gateway, lambda path: get(path, "/stream"), 10)
-        throughput("gateway, 1 GiB down, memory to memory", down)
+        throughput("gateway, 1 GiB down, memory to memory", down, None)
         up = compare(direct, gateway, lambda path: load(path, source), 10)
-        throughput("gateway, 1 GiB up, memory to memory", up)
+        throughput("gateway, 1 GiB up, memory to memory", up, None)
         latency(
             "gateway, a small request, at memory",
             compare(direct, gateway, lambda path: get(path, "/_ping"), 500),
