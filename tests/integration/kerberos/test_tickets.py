@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,8 +16,13 @@ from credspec.directory.connection import Connection
 from credspec.directory.domain import DomainFacts
 from credspec.directory.managed_password import ManagedPassword
 from credspec.errors import NotPermittedError
-from credspec.kerberos.keys import computer_salt, derive_keys
-from credspec.kerberos.tickets import ticket_from_keys, ticket_from_managed_password
+from credspec.kerberos.as_exchange import ExchangeError
+from credspec.kerberos.keys import Enctype, Key, computer_salt, derive_keys
+from credspec.kerberos.tickets import (
+    ticket_from_keys,
+    ticket_from_keytab,
+    ticket_from_managed_password,
+)
 from credspec.lab.domain import Lab
 
 
@@ -57,6 +63,66 @@ def test_the_domain_answers_to_the_ticket(
         check=True,
     )
     assert answer.stdout.strip() == "u:EXAMPLE\\WebApp01$"
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Return what counts the requests to KDCs since it was called last, by libkrb5's trace."""
+    trace = tmp_path / "trace"
+    monkeypatch.setenv("KRB5_TRACE", str(trace))
+
+    def count() -> int:
+        found = trace.read_text().count("Sending request (") if trace.exists() else 0
+        trace.unlink(missing_ok=True)
+        return found
+
+    return count
+
+
+def test_a_key_gets_its_ticket_in_one_round_trip(
+    host_identity: MachineKeytab,
+    connection: Connection,
+    facts: DomainFacts,
+    asked: Callable[[], int],
+) -> None:
+    _, password = read_managed_password(connection, facts, "WebApp01")
+    asked()
+    assert ticket_from_managed_password("WebApp01$", facts.realm, password).principal
+    assert asked() == 1
+    assert ticket_from_keytab(host_identity.name, host_identity.keytab).principal
+    assert asked() == 1
+    service = f"ldap/dc1.{facts.dns_name}"
+    assert ticket_from_keytab(host_identity.name, host_identity.keytab, service=service).principal
+    assert asked() == 1
+
+
+def test_a_kdc_that_wants_more_round_trips_gets_them(
+    connection: Connection,
+    facts: DomainFacts,
+    asked: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As if it refused the timestamp that comes unasked, which Samba's does not."""
+    refused = ExchangeError(-1765328384 + 25)  # KDC_ERR_PREAUTH_REQUIRED
+
+    def refuse(*_: object, **__: object) -> str:
+        raise refused
+
+    monkeypatch.setattr("credspec.kerberos.tickets.exchange_at_once", refuse)
+    _, password = read_managed_password(connection, facts, "WebApp01")
+    asked()
+    assert ticket_from_managed_password("WebApp01$", facts.realm, password).principal
+    assert asked() == 2
+
+
+def test_a_wrong_key_of_the_host_is_told_to_the_domain_no_more_often_than_needed(
+    host_identity: MachineKeytab, facts: DomainFacts, asked: Callable[[], int]
+) -> None:
+    """Each of these could count towards a lockout."""
+    wrong = [Key(Enctype.AES256_CTS_HMAC_SHA1_96, b"x" * 32)]
+    with pytest.raises(NotPermittedError, match="kdc-key-refused"):
+        ticket_from_keys(host_identity.name, wrong)
+    assert asked() <= 2
 
 
 @pytest.mark.parametrize("enctype", [17, 18, 23])

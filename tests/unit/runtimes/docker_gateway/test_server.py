@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import random
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -222,6 +224,76 @@ async def test_input_goes_on_after_the_end_of_output(tmp_path: Path) -> None:
         writer.write_eof()
         assert await asyncio.wait_for(got, 5) == b"late"
         writer.close()
+
+
+MEGABYTES = 24
+
+
+@pytest.mark.parametrize("has_pipe", [True, False])
+async def test_much_both_ways_at_once_arrives_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_pipe: bool
+) -> None:
+    """Also where there are no more descriptors for a pipe; a side that is slow loses nothing."""
+    if not has_pipe:
+        monkeypatch.setattr("credspec.runtimes.docker_gateway.tunnel._pipe", lambda: None)
+    chance = random.Random(7)
+    there, back = (chance.randbytes(MEGABYTES << 20) for _ in range(2))
+    arrived: list[bytes] = []
+
+    async def daemon(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+
+        async def answer() -> None:
+            writer.write(back)
+            await writer.drain()
+            writer.write_eof()
+
+        sending = asyncio.create_task(answer())
+        await asyncio.sleep(0.05)  # meanwhile all buffers on the way are full
+        arrived.append(await reader.read(-1))
+        await sending
+        writer.close()
+
+    async with gateway(tmp_path, daemon) as path:
+        before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        writer.write(b"POST /grpc HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n" + there)
+
+        async def ask_on() -> None:
+            await writer.drain()
+            writer.write_eof()
+
+        sending = asyncio.create_task(ask_on())
+        await asyncio.sleep(0.1)
+        assert await reader.read(-1) == back
+        await sending
+        writer.close()
+        while len(os.listdir("/proc/self/fd")) > before:  # noqa: PTH208
+            await asyncio.sleep(0.01)
+    assert arrived == [there]
+
+
+async def test_a_client_that_goes_amid_much_leaves_nothing(tmp_path: Path) -> None:
+    ended: list[type[Exception]] = []
+
+    async def daemon(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        try:
+            while True:
+                writer.write(bytes(1 << 20))
+                await writer.drain()
+        except OSError as error:
+            ended.append(type(error))
+        writer.close()
+
+    async with gateway(tmp_path, daemon) as path:
+        before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        writer.write(b"GET /images/x/get HTTP/1.1\r\n\r\n")
+        await reader.readexactly(1 << 20)
+        writer.close()
+        while not ended or len(os.listdir("/proc/self/fd")) > before:  # noqa: PTH208
+            await asyncio.sleep(0.01)
 
 
 async def test_an_answer_in_the_middle_of_an_upload_arrives(tmp_path: Path) -> None:
