@@ -1,4 +1,4 @@
-"""Providers against local servers that speak their services' interfaces, not the services."""
+"""Providers against servers of the test that speak their services' interfaces, not the services."""
 
 from __future__ import annotations
 
