@@ -114,10 +114,14 @@ def main(floor_program: str, account_keytab: str) -> None:
 
         held = session()
         realm = held.domain.upper()
-        floor = Floor([floor_program, "cold"], config, Path(account_keytab), realm)
+        floor, quick_floor = (
+            Floor([floor_program, how], config, Path(account_keytab), realm)
+            for how in ("cold", "cold-once")
+        )
         found = interleaved(
             {
                 "the floor, in C": lambda: floor.acquire([ACCOUNT]),
+                "the floor, one round trip each": lambda: quick_floor.acquire([ACCOUNT]),
                 "nothing cached": cold,
                 "host logged on": lambda: held.acquire(ACCOUNT),
                 "a replay of shell-based tools": replay(config, held.domain, directory / "cache"),
@@ -127,12 +131,14 @@ def main(floor_program: str, account_keytab: str) -> None:
         replayed = replay(config, held.domain, directory / "cache")
         counts = [requests(call) for call in (cold, lambda: held.acquire(ACCOUNT), replayed)]
         floor.close()
+        quick_floor.close()
         held.close()
-    bottom, cold_sample, held_sample, shell = found.values()
+    bottom, lower, cold_sample, held_sample, shell = found.values()
     row("the floor: 2 AS exchanges, bind, search", bottom, None, "", met=True)
-    for against, most in ((bottom, 1.5), (shell, 0.3)):
-        met = cold_sample.median <= most * against.median
-        row("spec to ticket, nothing cached", cold_sample, against, f"<= {most} x", met=met)
+    for against, most in ((bottom, 1.5), (lower, None), (shell, 0.3)):
+        met = most is None or cold_sample.median <= most * against.median
+        target = f"<= {most} x" if most else ""
+        row("spec to ticket, nothing cached", cold_sample, against, target, met=met)
     row("spec to ticket, host logged on", held_sample, bottom, "", met=True)
     first, next_, shell_counts = (f"{tcp} TCP, {udp} UDP" for tcp, udp in counts)
     figure("requests, nothing cached", first, f"a replay: {shell_counts}", "", met=True)

@@ -25,7 +25,7 @@ def plain_environment() -> dict[str, str]:
 
 
 class Floor:
-    """One process of it; `command` ends with ``cold`` or ``held``."""
+    """One process of it; `command` ends with ``cold``, ``cold-once`` or ``held``."""
 
     def __init__(self, command: list[str], config: Config, keytab: Path, realm: str) -> None:
         domain = realm.lower()

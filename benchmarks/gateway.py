@@ -150,7 +150,7 @@ def at_dockerd(directory: Path) -> None:
         docker(daemon.socket, "save", "-o", str(tar), "big", timeout=600)
         save = compare(daemon.socket, gateway, lambda path: get(path, "/images/big/get"), 5)
         throughput("gateway, docker save of 1 GiB", save)
-        loaded = compare(daemon.socket, gateway, lambda path: load(path, tar), 5)
+        loaded = compare(daemon.socket, gateway, lambda path: load(path, tar), 10)
         throughput("gateway, docker load of 1 GiB", loaded)
         for target in ("/_ping", "/version"):
             asked = compare(daemon.socket, gateway, lambda path, t=target: get(path, t), 500)

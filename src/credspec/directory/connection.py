@@ -152,7 +152,7 @@ class Connection:
         number = _guarded(
             where,
             lambda: self._connection.send_search(
-                base, scope, filter_text, list(attributes), sizelimit=100
+                base, scope, filter_text, list(attributes), timeout=seconds, sizelimit=100
             ),
         )
 
