@@ -15,6 +15,7 @@ from xml.sax.saxutils import escape
 
 DOCS = Path(__file__).parents[1] / "docs"
 WIDTH, HEIGHT, MARGIN = 720, 240, 48
+WHOLE = 100  # from here on, numbers are shown without digits behind the point
 
 INTRODUCTION = """\
 # Performance
@@ -89,6 +90,7 @@ def plot(entry: dict[str, Any]) -> str:
     """Draw a series as a line from zero upwards."""
     values: Sequence[float] = entry["values"]
     top = max(values) or 1
+    highest = f"{top:,.0f}" if top >= WHOLE else f"{top:.3g}"
     across, up = WIDTH - 2 * MARGIN, HEIGHT - 2 * MARGIN
     points = " ".join(
         f"{MARGIN + across * index / max(1, len(values) - 1):.1f},"
@@ -103,7 +105,7 @@ def plot(entry: dict[str, Any]) -> str:
 <text x="{MARGIN}" y="24" font-size="14">{escape(entry["series"])}</text>
 <line x1="{MARGIN}" y1="{base}" x2="{WIDTH - MARGIN}" y2="{base}" stroke="#888"/>
 <line x1="{MARGIN}" y1="{MARGIN}" x2="{MARGIN}" y2="{base}" stroke="#888"/>
-<text x="{MARGIN - 4}" y="{MARGIN + 4}" text-anchor="end">{top:.3g}</text>
+<text x="{MARGIN - 4}" y="{MARGIN + 4}" text-anchor="end">{highest}</text>
 <text x="{MARGIN - 4}" y="{base}" text-anchor="end">0</text>
 <text x="{MARGIN}" y="{base + 18}" fill="#555">{escape(entry["unit"])}</text>
 <polyline points="{points}" fill="none" stroke="#1f6feb" stroke-width="1.5"/>
