@@ -82,6 +82,15 @@ class Lab:
         return self.directory / "host.keytab"
 
     @property
+    def realm_stanzas(self) -> str:
+        """What a krb5.conf says of this realm."""
+        realm, domain = self.realm, self.dns_domain
+        return (
+            f"[realms]\n {realm} = {{\n  kdc = {self.dc_address}\n }}\n"
+            f"[domain_realm]\n .{domain} = {realm}\n {domain} = {realm}\n"
+        )
+
+    @property
     def krb5_conf(self) -> Path:
         """A krb5.conf for the realm."""
         return self.directory / "krb5.conf"

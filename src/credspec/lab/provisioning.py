@@ -155,9 +155,8 @@ def _write_files(lab: Lab, password: str) -> None:
             "[libdefaults]\n"
             f" default_realm = {lab.realm}\n"
             " dns_lookup_kdc = false\n rdns = false\n dns_canonicalize_hostname = false\n"
-            f"[realms]\n {lab.realm} = {{\n  kdc = {address}\n }}\n"
-            f"[domain_realm]\n .{domain} = {lab.realm}\n {domain} = {lab.realm}\n"
-        ),
+        )
+        + lab.realm_stanzas,
         "config.toml": (
             f'run_directory = "{lab.run_directory}"\n'
             f'spec_directory = "{lab.specs_directory}"\n'

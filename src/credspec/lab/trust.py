@@ -66,10 +66,13 @@ def up_trusted(
         _forward_names(lab, configured, other.dc_address)
         # One server knows both domains: were each to ask the other, they would do so forever.
         (other.directory / "resolv.conf").write_bytes((lab.directory / "resolv.conf").read_bytes())
+        for one, another in ((lab, other), (other, lab)):
+            _set_realm(one, another, known=True)
         progress(f"Making the trust between {lab.realm} and {other.realm}")
         _make_trust(lab, other)
     except BaseException:
         other.down()
+        _set_realm(lab, other, known=False)
         _configure(lab, configured)
         raise
     return other
@@ -84,6 +87,7 @@ def down_trusted(lab: Lab, other: Lab) -> None:
     with _tool_of_trusts(lab, other) as trust, contextlib.suppress(CredspecError):
         trust("delete", "--delete-location=local")
     other.down()
+    _set_realm(lab, other, known=False)
     _configure(lab, "\n".join(_without_forwarder(lab.smb_conf.read_text("utf-8"))) + "\n")
 
 
@@ -101,6 +105,12 @@ def _make_account(lab: Lab, other: Lab) -> None:
         *(f"--name={TRUSTED_ACCOUNT}", f"--principal={host_sid}"),
     )
     tool("spn", "add", f"ldap/{other.dc_host}", "DC1$")
+
+
+def _set_realm(lab: Lab, other: Lab, *, known: bool) -> None:
+    """Let Kerberos know a trusted realm in a lab, or know it no longer."""
+    text = lab.krb5_conf.read_text("utf-8").replace(other.realm_stanzas, "")
+    lab.krb5_conf.write_text(text + (other.realm_stanzas if known else ""), "utf-8")
 
 
 def _without_forwarder(smb_conf: str) -> list[str]:

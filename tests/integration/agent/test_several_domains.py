@@ -274,3 +274,19 @@ def test_a_domain_that_dies_leaves_the_other_its_connection(
         assert lease(agent, 4, "one") == f"WebApp01$@{lab.realm}"
     finally:
         other.start_dc()
+
+
+def test_programs_of_the_lab_know_both_realms(lab: Lab, other: Lab) -> None:
+    for one in (lab, other):
+        text = one.krb5_conf.read_text()
+        assert text.count(f" {lab.realm} = {{") == text.count(f" {other.realm} = {{") == 1
+    cache = f"KRB5CCNAME=FILE:{lab.directory}/krb5cc_of_a_program"
+    for program in (
+        ["kinit", "-kt", str(lab.host_keytab), f"LABHOST$@{lab.realm}"],
+        ["ldapwhoami", "-N", "-Q", "-Y", "GSSAPI", "-H", f"ldap://{other.dc_host}"],
+    ):
+        shown = subprocess.run(
+            lab.exec_argv(["env", cache, *program]), capture_output=True, text=True, check=False
+        )
+        assert shown.returncode == 0, shown.stderr
+    assert "LABHOST$" in shown.stdout
