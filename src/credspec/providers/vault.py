@@ -82,9 +82,13 @@ class VaultProvider:
         import requests
         from hvac import exceptions
 
+        refusals = (
+            *(exceptions.Forbidden, exceptions.InvalidPath, exceptions.Unauthorized),
+            exceptions.InvalidRequest,  # a role that does not exist
+        )
         try:
             answer = self._read(path)
-        except (exceptions.Forbidden, exceptions.InvalidPath, exceptions.Unauthorized) as error:
+        except refusals as error:
             raise NotPermittedError.of(
                 "host-account-not-given",
                 f"it refuses the secret, or has none ({type(error).__name__})",

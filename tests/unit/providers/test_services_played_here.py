@@ -177,6 +177,7 @@ def test_vaults_approle_and_the_first_engine(tmp_path: Path, serve: Any, authori
     ("status", "body", "code"),
     [
         (403, b'{"errors": ["denied"]}', "host-account-not-given"),
+        (400, b'{"errors": ["invalid role or secret ID"]}', "host-account-not-given"),
         (404, b'{"errors": []}', "host-account-not-given"),
         (503, b"{}", "host-account-unreachable"),
         (200, b"garbage Very-Secret-1!", "host-account-answer"),
