@@ -32,7 +32,6 @@ def accounts_of(spec: CredentialSpec) -> tuple[str, ...]:
     """
     config = spec.domain_join_config
     entries = spec.active_directory_config.group_managed_service_accounts
-    others = spec.other_accounts
     problems = [
         Problem(
             code="account-scope-invalid",
@@ -41,11 +40,11 @@ def accounts_of(spec: CredentialSpec) -> tuple[str, ...]:
             expected="the DNS or the NetBIOS name of the account's domain",
         )
         for index, entry in enumerate(entries)
-        if entry in others and not _is_domain(entry.scope)
+        if not spec.is_own_scope(entry.scope) and not _is_domain(entry.scope)
     ]
     default = spec.default_account.casefold()
     scopes = {e.scope for e in entries if e.name.rstrip("$").casefold() == default}
-    if scopes and scopes <= {entry.scope for entry in others}:
+    if scopes and not any(map(spec.is_own_scope, scopes)):
         problems.append(
             Problem(
                 code="account-other-domain",
@@ -60,7 +59,10 @@ def accounts_of(spec: CredentialSpec) -> tuple[str, ...]:
         raise InvalidSpecError(*problems)
     names = [
         *map(valid_account_name, spec.own_accounts),
-        *(f"{valid_account_name(e.name)}@{e.scope.lower().removesuffix('.')}" for e in others),
+        *(
+            f"{valid_account_name(entry.name)}@{entry.scope.lower().removesuffix('.')}"
+            for entry in spec.other_accounts
+        ),
     ]
     return tuple(dict.fromkeys(names))
 

@@ -61,7 +61,7 @@ class Policy:
                 expected=" or ".join(self.accounts[:5]) or "no account at all",
                 remedy="add it to accounts under [policy] in the configuration",
             )
-            for name in _full(accounts, domain)
+            for name in _with_domain(accounts, domain)
             if not _covers(self.accounts, name)
         ]
         if problems:
@@ -81,7 +81,7 @@ class Policy:
                 expected=" or ".join(self.keytabs[:5]) or "no keytab at all",
                 remedy=f'add "{name}" to keytabs under [policy] in the configuration',
             )
-            for name in _full(accounts, domain)
+            for name in _with_domain(accounts, domain)
             if not _covers(self.keytabs, name)
         ]
         if problems:
@@ -92,7 +92,7 @@ class Policy:
         return uid in {0, own_uid} or uid in self.uids
 
 
-def _full(accounts: Sequence[str], domain: str) -> list[str]:
+def _with_domain(accounts: Sequence[str], domain: str) -> list[str]:
     return [name if "@" in name else f"{name}@{domain}" for name in accounts]
 
 

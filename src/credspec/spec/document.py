@@ -184,10 +184,9 @@ class CredentialSpec:
 
         An account without scope is of the spec's own domain.
         """
-        foreign = set(map(id, self.other_accounts))
         unique = {self.default_account.casefold(): self.default_account}
         for account in self.active_directory_config.group_managed_service_accounts:
-            if id(account) not in foreign:
+            if self.is_own_scope(account.scope):
                 name = account.name.rstrip("$")
                 unique.setdefault(name.casefold(), name)
         return tuple(unique.values())
@@ -195,12 +194,16 @@ class CredentialSpec:
     @property
     def other_accounts(self) -> tuple[GroupManagedServiceAccount, ...]:
         """The entries whose scope is another domain than the spec's own, in document order."""
-        own = {self.domain, (self.domain_join_config.net_bios_name or "").lower(), ""}
         return tuple(
             account
             for account in self.active_directory_config.group_managed_service_accounts
-            if account.scope.lower() not in own
+            if not self.is_own_scope(account.scope)
         )
+
+    def is_own_scope(self, scope: str) -> bool:
+        """Return whether a scope is a name that the spec gives to its own domain, or none."""
+        own = {"", self.domain, (self.domain_join_config.net_bios_name or "").lower()}
+        return scope.lower().removesuffix(".") in own
 
     @property
     def default_account(self) -> str:

@@ -67,6 +67,7 @@ def identity(account: str, domain: str, address: str, ticket: bytes | None = b"t
 
 def test_accounts_of_the_own_domain_in_any_form() -> None:
     assert accounts_of(spec(*OWN, ("Logs$", "Contoso"))) == ("Web", "Logs")
+    assert accounts_of(spec(("Web", "contoso.com."))) == ("Web",)
     assert accounts_of(spec(*OWN, default="Job")) == ("Job", "Web")
 
 
