@@ -5,58 +5,25 @@ An account is written ``NAME``, one of another domain than the spec's own ``NAME
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from typing import Final
 
 from credspec.agent.identities import Identity, IdentityName
 from credspec.agent.journal import LeaseRecord
 from credspec.directory.account_identity import valid_account_name
-from credspec.directory.locator import valid_domain
-from credspec.errors import InvalidSpecError, Problem, UsageError
 from credspec.kerberos.keytab import joined_keytabs
 from credspec.kerberos.krb5_conf import container_krb5_conf
 from credspec.providers.host_account import HostSource
 from credspec.spec.document import CredentialSpec
 
-_NETBIOS_NAME: Final = re.compile(r"[^\x00-\x1f\x7f\\/:*?\"<>|.@\s]{1,15}")  # MS-NBTE 2.2.1
-
 
 def accounts_of(spec: CredentialSpec) -> tuple[str, ...]:
     """Return a spec's accounts, the default one first; scopes are in lower case, else as given.
 
+    The spec must be one that was read: `credspec.spec.validation` checks names and scopes.
+
     Raises:
-        InvalidSpecError: `account-other-domain` if the default account is of another domain alone,
-            `account-scope-invalid` for each scope that names no domain.
         UsageError: `account-name-invalid`.
     """
-    config = spec.domain_join_config
-    entries = spec.active_directory_config.group_managed_service_accounts
-    problems = [
-        Problem(
-            code="account-scope-invalid",
-            found=f"scope {entry.scope[:80]!r}",
-            where=f"/ActiveDirectoryConfig/GroupManagedServiceAccounts/{index}/Scope",
-            expected="the DNS or the NetBIOS name of the account's domain",
-        )
-        for index, entry in enumerate(entries)
-        if not spec.is_own_scope(entry.scope) and not _is_domain(entry.scope)
-    ]
-    default = spec.default_account.casefold()
-    scopes = {e.scope for e in entries if e.name.rstrip("$").casefold() == default}
-    if scopes and not any(map(spec.is_own_scope, scopes)):
-        problems.append(
-            Problem(
-                code="account-other-domain",
-                found=f"{spec.default_account}, which containers have by default, is of the domain "
-                f"{' and '.join(sorted(scopes))} alone",
-                where="/ActiveDirectoryConfig/GroupManagedServiceAccounts",
-                expected=f"an entry with the scope {config.dns_name}",
-                remedy="make the spec with the account's own domain, or correct the scope",
-            )
-        )
-    if problems:
-        raise InvalidSpecError(*problems)
     names = [
         *map(valid_account_name, spec.own_accounts),
         *(
@@ -65,16 +32,6 @@ def accounts_of(spec: CredentialSpec) -> tuple[str, ...]:
         ),
     ]
     return tuple(dict.fromkeys(names))
-
-
-def _is_domain(scope: str) -> bool:
-    if "." not in scope:
-        return _NETBIOS_NAME.fullmatch(scope) is not None
-    try:
-        valid_domain(scope)
-    except UsageError:
-        return False
-    return True
 
 
 def scopes_in(accounts: Sequence[str]) -> set[str]:

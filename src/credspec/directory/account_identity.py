@@ -17,7 +17,7 @@ from credspec.errors import UsageError
 
 _MAX_LENGTH: Final = 1024
 # MS-ADTS 3.1.1.6.2 for the characters; bounded, since it goes into a filter and a principal.
-_ACCOUNT_NAME: Final = re.compile(r"[^\x00-\x1f\x7f\"/\\\[\]:;|=,+*?<>@\s]{1,63}")
+_ACCOUNT_NAME: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f\"/\\\[\]:;|=,+*?<>@\s]{1,63}")
 _GUID: Final = re.compile(r"\{?([0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})\}?")
 _SID: Final = re.compile(r"S-1-\d{1,15}(?:-\d{1,10}){1,15}", re.IGNORECASE)
 _DN: Final = re.compile(r"(?:CN|OU)=.+,DC=.+", re.IGNORECASE)
@@ -109,7 +109,7 @@ def valid_account_name(name: str) -> str:
 
 def _bare(name: str, whole: str) -> str:
     bare = name.rstrip("$")
-    if not _ACCOUNT_NAME.fullmatch(bare) or bare in {".", ".."}:
+    if not _ACCOUNT_NAME.fullmatch(bare) or not bare.strip("."):
         raise _invalid(whole)
     return bare
 

@@ -8,6 +8,7 @@ password.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -15,9 +16,12 @@ from typing import Any, Final
 import jsonschema_rs
 
 from credspec.errors import Problem
+from credspec.spec.parts import ACCOUNTS, accounts_of, domain_of, plain, text_of
 from credspec.spec.strict_json import pointer_to, unsound_values
 
 _MAX_QUOTED: Final = 60
+MAX_NETBIOS_NAME: Final = 15
+"""The longest NetBIOS name, in characters (MS-NBTE 2.2.1)."""
 
 # The code and the expectation of each field that has a pattern of its own.
 _PATTERNS: Final = {
@@ -33,6 +37,15 @@ _PATTERNS: Final = {
         "spec-dns-name-invalid",
         "the DNS name of the domain, such as contoso.com, without a trailing dot",
     ),
+}
+_ACCOUNT_NAME: Final = (
+    "spec-name-invalid",
+    'a sAMAccountName such as WebApp01: 1 to 63 characters, no space and none of "/\\[]:;|=,+*?<>@',
+)
+_PATTERNS_OF_NAMES: Final = {
+    "Name": _ACCOUNT_NAME,
+    "MachineAccountName": _ACCOUNT_NAME,
+    "Scope": ("account-scope-invalid", "the DNS or the NetBIOS name of the account's domain"),
 }
 _NAME_PATTERN: Final = (
     "spec-name-invalid",
@@ -82,14 +95,16 @@ def problems_of(document: Any) -> tuple[Problem, ...]:
 
     Codes: ``spec-wrong-type``, ``spec-field-missing``, ``spec-plugin-missing``,
     ``spec-accounts-empty``, ``spec-sid-invalid``, ``spec-guid-invalid``,
-    ``spec-dns-name-invalid``, ``spec-name-invalid`` and those of
-    `credspec.spec.strict_json.unsound_values`.
+    ``spec-dns-name-invalid``, ``spec-name-invalid``, ``account-scope-invalid``,
+    ``account-other-domain`` and those of `credspec.spec.strict_json.unsound_values`.
     """
     sound, problems = unsound_values(document)
     # A value that was replaced has its problem already; of a repeated key one value is left.
     replaced = {problem.where for problem in problems if problem.code != "spec-duplicate-key"}
     spec, pointer = unwrapped(sound)
     found = [_problem(error, pointer) for error in _validator().iter_errors(spec)]
+    if not found and isinstance(spec, dict):
+        found += [p._replace(where=pointer + p.where) for p in _problems_of_scopes(spec)]
     return (*problems, *(problem for problem in found if problem.where not in replaced))
 
 
@@ -118,6 +133,38 @@ def _validator() -> jsonschema_rs.Draft202012Validator:
     return jsonschema_rs.Draft202012Validator(_schema())
 
 
+def _problems_of_scopes(spec: dict[str, Any]) -> Iterator[Problem]:
+    """Return what is wrong between members, which JSON Schema has no words for."""
+    domain, entries = domain_of(spec), accounts_of(spec)
+    dns_name, netbios = text_of(domain, "DnsName"), text_of(domain, "NetBiosName")
+    if not dns_name or not entries:
+        return
+    own = {dns_name.lower(), netbios.lower()} - {""}
+    scopes = [(index, text_of(entry, "Scope")) for index, entry in entries]
+    foreign = {
+        index: scope for index, scope in scopes if scope.lower().removesuffix(".") not in own
+    }
+    for index, scope in foreign.items():
+        if "." not in scope and len(scope) > MAX_NETBIOS_NAME:
+            yield Problem(
+                code="account-scope-invalid",
+                where=f"{ACCOUNTS}/{index}/Scope",
+                found=f"{_quoted(scope)}, neither a NetBIOS name nor a DNS name with a dot",
+                expected=_PATTERNS_OF_NAMES["Scope"][1],
+            )
+    default = text_of(domain, "MachineAccountName") or text_of(entries[0][1], "Name")
+    places = [i for i, entry in entries if plain(text_of(entry, "Name")) == plain(default)]
+    if default and places and all(foreign.get(index) for index in places):
+        yield Problem(
+            code="account-other-domain",
+            where=ACCOUNTS,
+            found=f"{_quoted(default)}, which containers have by default, is of the domain "
+            f"{' and '.join(sorted({_quoted(foreign[index]) for index in places}))} only",
+            expected=f"an entry with the scope {_quoted(dns_name)}",
+            remedy="make the spec with the account's own domain, or correct the scope",
+        )
+
+
 def _problem(error: jsonschema_rs.ValidationError, where: str) -> Problem:
     for token in error.instance_path:
         where = pointer_to(where, token)
@@ -142,7 +189,8 @@ def _problem(error: jsonschema_rs.ValidationError, where: str) -> Problem:
                 expected="at least one account with Name and Scope",
             )
         case "pattern":
-            code, expected = _PATTERNS.get(where.rpartition("/")[2], _NAME_PATTERN)
+            field = where.rpartition("/")[2]
+            code, expected = (_PATTERNS | _PATTERNS_OF_NAMES).get(field, _NAME_PATTERN)
             return Problem(code=code, where=where, found=_quoted(error.instance), expected=expected)
     return Problem(code="spec-invalid", where=where, found=f"breaks the rule {error.kind.name!r}")
 

@@ -29,6 +29,16 @@ def objects(draw: st.DrawFn, required: dict[str, Any], optional: dict[str, Any])
     return {key: merged[key] for key in draw(st.permutations(list(merged)))}
 
 
+def _with_an_own_default_account(document: dict[str, Any]) -> dict[str, Any]:
+    domain = document["DomainJoinConfig"]
+    entries = document["ActiveDirectoryConfig"]["GroupManagedServiceAccounts"]
+    default = domain.get("MachineAccountName", entries[0]["Name"]).rstrip("$").casefold()
+    for entry in entries:
+        if entry["Name"].rstrip("$").casefold() == default:
+            entry["Scope"] = domain["DnsName"]
+    return document
+
+
 SPECS = objects(
     {
         "CmsPlugins": st.lists(TEXT, max_size=2).map(lambda names: [*names, "ActiveDirectory"]),
@@ -63,4 +73,4 @@ SPECS = objects(
         ),
     },
     {},
-)
+).map(_with_an_own_default_account)

@@ -79,8 +79,8 @@ def test_accepts_a_full_document() -> None:
         (f"{DOMAIN}/DnsName", "_a.b-c.EXAMPLE"),
         (f"{DOMAIN}/DnsName", ".".join(["a" * 63] * 3 + ["b" * 61])),
         (f"{DOMAIN}/MachineAccountName", "webapp01$"),
-        (f"{DOMAIN}/MachineAccountName", "wébapp 01"),
-        (f"{DOMAIN}/MachineAccountName", "a name that is longer than fourteen"),
+        (f"{DOMAIN}/MachineAccountName", "wébapp01"),
+        (f"{DOMAIN}/MachineAccountName", "a-name-that-is-longer-than-fourteen"),
         (f"{DOMAIN}/Sid", ABSENT),
         (f"{DOMAIN}/Guid", ABSENT),
         (f"{DOMAIN}/DnsTreeName", ABSENT),
@@ -147,7 +147,8 @@ def test_refuses(pointer: str, value: Any, code: str) -> None:
     ],
 )
 def test_refuses_names(pointer: str, name: str) -> None:
-    assert found(spec_with(pointer, name)) == [("spec-name-invalid", pointer)]
+    code = "account-scope-invalid" if pointer.endswith("Scope") else "spec-name-invalid"
+    assert found(spec_with(pointer, name)) == [(code, pointer)]
 
 
 @pytest.mark.parametrize(
