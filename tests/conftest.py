@@ -13,11 +13,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from credspec.directory.connection import LIBLDAP_ENVIRONMENT
 from credspec.lab import provisioning
 from credspec.lab.domain import Lab
 from credspec.lab.namespaces import bind
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("credspec", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("credspec")
 
 # A shell that starts this in the background has it ignore Ctrl-C, and so all that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)

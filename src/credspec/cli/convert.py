@@ -8,7 +8,7 @@ import click
 
 from credspec.cli.help_text import examples
 
-_FORMS = ("json", "raw", "docker-run", "compose", "kubernetes", "ecs", "oci")
+_FORMS = ("json", "raw", "docker-run", "compose", "kubernetes", "ecs", "ecs-document", "oci")
 _NAMED_FORMS = ("compose", "kubernetes")
 
 

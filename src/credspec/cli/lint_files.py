@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from credspec.errors import ExitStatus, InvalidSpecError, Problem, UsageError
-from credspec.spec.encoding import MAX_SPEC_BYTES, decode_spec
-from credspec.spec.lint import Finding, Severity, lint_bytes, lint_document
+from credspec.spec.encoding import MAX_SPEC_BYTES, check_text, decode_spec
+from credspec.spec.file_kind import FileKind, kind_of, parse_text
+from credspec.spec.lint import Finding, Severity, lint_document
+from credspec.spec.strict_json import parse_json
 
 _YAML: Final = (".yaml", ".yml")
 
@@ -53,19 +55,23 @@ def files_of(paths: Iterable[str]) -> list[str]:
 
 
 def lint_file(path: str) -> Linted:
-    """Lint one file, JSON or Kubernetes YAML; ``-`` is standard input.
+    """Lint one file: a spec, or a file of another tool that holds one; ``-`` is standard input.
 
     Raises:
         UsageError: `lint-unreadable`.
     """
     data = read(path)
-    if not path.lower().endswith(_YAML):
-        return Linted(path, data, lint_bytes(data))
     try:
-        return Linted(path, data, lint_document(parse(path, data)))
+        document = parse(path, data)
     except InvalidSpecError as error:
         findings = tuple(Finding(Severity.ERROR, problem) for problem in error.problems)
         return Linted(path, data, findings)
+    kind = kind_of(document)
+    if kind in {FileKind.CREDENTIAL_SPEC, FileKind.KUBERNETES}:
+        return Linted(path, data, lint_document(document))
+    from credspec.spec.carrier_lint import lint_carrier
+
+    return Linted(path, data, lint_carrier(document, kind))
 
 
 def read(path: str) -> bytes:
@@ -85,18 +91,17 @@ def read(path: str) -> bytes:
 
 
 def parse(path: str, data: bytes) -> Any:
-    """Return the parsed document of a file.
+    """Return the parsed document of a file; the ending of its name tells JSON from YAML, if it can.
 
     Raises:
-        InvalidSpecError: it is no JSON, or by its name's ending no YAML.
+        InvalidSpecError: it is neither.
     """
-    if path.lower().endswith(_YAML):
-        from credspec.spec.kubernetes import from_kubernetes_yaml
-
-        return from_kubernetes_yaml(decode_spec(data))
-    from credspec.spec.strict_json import parse_json
-
-    return parse_json(decode_spec(data))
+    text = decode_spec(data)
+    check_text(text)
+    name = path.lower()
+    if name.endswith(".json"):
+        return parse_json(text)
+    return parse_text(text, is_yaml=name.endswith(_YAML))
 
 
 def print_text(linted: Iterable[Linted]) -> None:
@@ -132,7 +137,8 @@ def _places(file: Linted) -> dict[str, tuple[int, int]]:
     from credspec.spec.json_positions import positions
 
     try:
-        return positions(decode_spec(file.data))
+        text = decode_spec(file.data)
+        return positions(text) if text.lstrip().startswith(("{", "[")) else {}
     except InvalidSpecError:
         return {}
 

@@ -29,13 +29,17 @@ def show(*, spec: str, show_secrets: bool, output: str) -> None:
     """Show what a credential spec says: domain, accounts, host account.
 
     SPEC is a path, file://NAME, raw://DOCUMENT, a name in the spec directory, or - for standard
-    input.
+    input. A Kubernetes GMSACredentialSpec, a Compose file or an OCI config.json that holds a spec
+    is read as well.
     """
     from credspec.agent.config import load_config
     from credspec.cli.spec_argument import spec_source
+    from credspec.spec.conversions import read_any_form
     from credspec.spec.document import CredentialSpec
 
-    found = CredentialSpec.from_bytes(spec_source(spec, load_config().spec_directory)())
+    data = spec_source(spec, load_config().spec_directory)()
+    is_yaml = spec.lower().endswith((".yaml", ".yml"))
+    found = CredentialSpec.from_json(read_any_form(data, is_yaml=is_yaml))
     if output == "json":
         click.echo(json.dumps(_document(found, show_secrets=show_secrets), indent=2))
         return

@@ -6,18 +6,15 @@ import json
 import re
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any, Final
 
 from credspec.errors import InvalidSpecError, Problem, UsageError
 from credspec.spec.document import CredentialSpec
 from credspec.spec.encoding import decode_spec
-from credspec.spec.kubernetes import (
-    KIND,
-    Conversion,
-    from_kubernetes_yaml,
-    to_kubernetes_yaml,
-)
+from credspec.spec.file_kind import FileKind, kind_of, parse_text
+from credspec.spec.kubernetes import Conversion, to_kubernetes_yaml
 from credspec.spec.reference import SpecReference, parse_reference, parse_security_options
 from credspec.spec.strict_json import parse_json, pointer_to
 
@@ -27,7 +24,7 @@ ANNOTATION: Final = "credspec.dev/spec"
 _SERVICE: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # What YAML refuses or takes for a line end, although JSON strings hold it as it is.
 _NOT_YAML: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
-_COMMENTS: Final = re.compile(r"(?:\s*#[^\n]*\n)*\s*")
+_SECRET_ARN: Final = re.compile(r"arn:aws[a-z-]*:(?:secretsmanager|ssm):[^\s\"]{1,1000}")
 _LOCATION: Final = re.compile(r"arn:aws[a-z-]*:(?:s3|ssm):[^\s\"]{1,1000}")
 
 
@@ -40,6 +37,7 @@ class Form(StrEnum):
     COMPOSE = "compose"
     KUBERNETES = "kubernetes"
     ECS = "ecs"
+    ECS_DOCUMENT = "ecs-document"
     OCI = "oci"
 
 
@@ -59,7 +57,7 @@ def convert(
 
     Raises:
         UsageError: `convert-service-name`, `convert-location`, `kubernetes-name-invalid`.
-        InvalidSpecError: `spec-reference-invalid`.
+        InvalidSpecError: `spec-reference-invalid`, `convert-plugin-input`.
     """
     used = _reference(spec, reference)
     if form is Form.COMPOSE:
@@ -68,6 +66,8 @@ def convert(
         return to_kubernetes_yaml(spec, name)
     if form is Form.ECS:
         return _to_ecs(spec, location)
+    if form is Form.ECS_DOCUMENT:
+        return Conversion(_for_ecs(spec).to_text())
     option = shlex.quote(f"credentialspec={used}")
     texts: dict[Form, Callable[[], str]] = {
         Form.JSON: spec.to_text,
@@ -94,17 +94,9 @@ def read_any_form(data: bytes, *, service: str | None = None, is_yaml: bool = Fa
         return parse_json(text[6:])
     if text.startswith("--security-opt"):
         return _from_docker_run(text)
-    # Comments begin YAML files; before JSON they get an error of their own.
-    content = text[_COMMENTS.match(text).end() :]  # type: ignore[union-attr]
-    looks_like_json = content.startswith(("{", "[", '"', "/"))
-    document = parse_json(text) if looks_like_json and not is_yaml else from_kubernetes_yaml(text)
-    is_spec = not isinstance(document, dict) or "DomainJoinConfig" in document
-    if is_spec or document.get("kind") == KIND:
-        return document
-    for is_form, read in _READERS:
-        if is_form(document):
-            return read(document, service)
-    return document
+    document = parse_text(text, is_yaml=is_yaml)
+    read = _READERS.get(kind_of(document))
+    return document if read is None else read(document, service)
 
 
 def _reference(spec: CredentialSpec, reference: str | None) -> SpecReference:
@@ -139,7 +131,47 @@ def _to_ecs(spec: CredentialSpec, location: str | None) -> Conversion:
     host = spec.active_directory_config.host_account_config
     scheme = "credentialspec" if host is None else "credentialspecdomainless"
     fragment = {"credentialSpecs": [f"{scheme}:{location}"]}
-    return Conversion(json.dumps(fragment, indent=2) + "\n")
+    warnings = []
+    if _for_ecs(spec) != spec:
+        warnings.append(
+            Problem(
+                code="convert-plugin-input",
+                where="/ActiveDirectoryConfig/HostAccountConfig/PluginInput",
+                found="not in the form that ECS on Linux reads",
+                expected='an object {"CredentialArn": "arn:..."}',
+                remedy="put what `credspec convert --to ecs-document` prints at the ARN",
+            )
+        )
+    return Conversion(json.dumps(fragment, indent=2) + "\n", tuple(warnings))
+
+
+def _for_ecs(spec: CredentialSpec) -> CredentialSpec:
+    """Return a spec as the ECS agent on Linux reads it: `PluginInput` is an object with the ARN.
+
+    Raises:
+        InvalidSpecError: `convert-plugin-input` if its input holds no ARN.
+    """
+    host = spec.active_directory_config.host_account_config
+    if host is None:
+        return spec
+    given = host.plugin_input
+    if isinstance(given, str):
+        try:
+            given = parse_json(given)
+        except InvalidSpecError:
+            given = {"CredentialArn": given}  # ECS on Windows also takes the bare ARN
+    table = given if isinstance(given, dict) else {}
+    arns = [value for key, value in table.items() if key.lower() == "credentialarn"]
+    if len(arns) != 1 or not isinstance(arns[0], str) or not _SECRET_ARN.fullmatch(arns[0]):
+        raise InvalidSpecError.of(
+            "convert-plugin-input",
+            "no ARN of a secret",
+            where="/ActiveDirectoryConfig/HostAccountConfig/PluginInput",
+            expected='{"CredentialArn": "arn:aws:secretsmanager:..."}, as the AWS plug-in takes it',
+        )
+    config = replace(host, plugin_input={"CredentialArn": arns[0]})
+    directory = replace(spec.active_directory_config, host_account_config=config)
+    return replace(spec, active_directory_config=directory)
 
 
 def _oci_text(spec: CredentialSpec, reference: SpecReference) -> str:
@@ -222,9 +254,10 @@ def _from_docker_run(text: str) -> Any:
 
 
 def _from_ecs(document: dict[str, Any], _: str | None) -> Any:
+    named = document.get("credentialSpecs", "see credentialSpecs of its containers")
     raise InvalidSpecError.of(
         "convert-reference",
-        f"only says where the spec is: {str(document['credentialSpecs'])[:120]}",
+        f"only says where the spec is: {str(named)[:120]}",
         where="/credentialSpecs",
         remedy="get the spec from there and convert that",
     )
@@ -243,10 +276,8 @@ def _document_of(reference: SpecReference, where: str) -> Any:
     )
 
 
-_READERS: Final[
-    tuple[tuple[Callable[[dict[str, Any]], bool], Callable[[dict[str, Any], str | None], Any]], ...]
-] = (
-    (lambda document: "services" in document, _from_compose),
-    (lambda document: "credentialSpecs" in document, _from_ecs),
-    (lambda document: "windows" in document or "annotations" in document, _from_oci),
-)
+_READERS: Final[dict[FileKind, Callable[[dict[str, Any], str | None], Any]]] = {
+    FileKind.COMPOSE: _from_compose,
+    FileKind.ECS: _from_ecs,
+    FileKind.OCI: _from_oci,
+}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from credspec.errors import InvalidSpecError, Problem, UsageError
 from credspec.spec.document import CredentialSpec
 from credspec.spec.encoding import check_text
+from credspec.spec.file_kind import KUBERNETES_KIND, MAX_OBJECT_NAME, is_object_name
 from credspec.spec.strict_json import MAX_DEPTH, pointer_to
 from credspec.spec.validation import described_keys
 
@@ -20,12 +21,7 @@ if TYPE_CHECKING:
     import yaml
 
 API_VERSION: Final = "windows.k8s.io/v1"
-KIND: Final = "GMSACredentialSpec"
 
-_MAX_NAME: Final = 253
-# Kubernetes limits the whole name, not its labels.
-_LABEL: Final = r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
-_NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 # The scalars of JSON; what else YAML reads as numbers, dates or booleans stays text.
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,300})")
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
@@ -53,7 +49,7 @@ def object_name(text: str) -> str:
         UsageError: `kubernetes-name-invalid` if nothing of it is left.
     """
     labels = [re.sub(r"[^a-z0-9-]+", "-", label).strip("-") for label in text.lower().split(".")]
-    name = ".".join(filter(None, labels))[:_MAX_NAME].rstrip("-.")
+    name = ".".join(filter(None, labels))[:MAX_OBJECT_NAME].rstrip("-.")
     if not name:
         raise UsageError.of(
             "kubernetes-name-invalid",
@@ -70,7 +66,7 @@ def valid_object_name(name: str) -> str:
     Raises:
         UsageError: `kubernetes-name-invalid`.
     """
-    if len(name) > _MAX_NAME or not _NAME.fullmatch(name):
+    if not is_object_name(name):
         raise UsageError.of(
             "kubernetes-name-invalid",
             f"{name[:80]!r} is not the name of an object",
@@ -107,7 +103,7 @@ def to_kubernetes_yaml(spec: CredentialSpec, name: str) -> Conversion:
         )
     document = {
         "apiVersion": API_VERSION,
-        "kind": KIND,
+        "kind": KUBERNETES_KIND,
         "metadata": {"name": valid_object_name(name)},
         "credspec": content,
     }

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from credspec.errors import InvalidSpecError, Problem
 from credspec.spec.encoding import check_text, decode_spec
+from credspec.spec.file_kind import is_object_name
 from credspec.spec.fixes import fixed
 from credspec.spec.parts import (
     ACCOUNTS,
@@ -98,6 +99,11 @@ RULES: Final = {
     "lint-plugin-input-secret": Rule("A credential spec is no place for a password."),
     "lint-plugin-input-form": Rule("The plug-in with this GUID takes input of another form."),
     "lint-plugin-input-object": Rule("Kubernetes and Windows hold PluginInput as a string."),
+    "lint-object-name": Rule("Kubernetes takes lower-case letters, digits, - and . in names only."),
+    "lint-compose-credential-spec": Rule(
+        "Docker Compose on Linux ignores credential_spec: the container starts without identity."
+    ),
+    "lint-no-spec": Rule("The file is of a kind that can name a credential spec, and names none."),
 }
 """Every rule that leads to a warning, by its stable code."""
 
@@ -144,12 +150,27 @@ def _findings(document: Any) -> list[Finding]:
     findings = [Finding(Severity.ERROR, problem) for problem in problems_of(document)]
     sound, _ = unsound_values(document)
     spec, pointer = unwrapped(sound)
+    if pointer:
+        findings += [Finding(Severity.WARNING, problem) for problem in _object_name(sound)]
     if isinstance(spec, dict):
         findings += [
             Finding(Severity.WARNING, problem._replace(where=pointer + problem.where))
             for problem in _warnings(spec)
         ]
     return findings
+
+
+def _object_name(document: dict[str, Any]) -> Iterator[Problem]:
+    metadata = document.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    if isinstance(name, str) and not is_object_name(name):
+        yield _problem(
+            "lint-object-name",
+            "/metadata/name",
+            repr(name[:60]),
+            "lower-case letters, digits, - and ., such as contoso-webapp01",
+            "rename it, also where pods and roles name it",
+        )
 
 
 def _likeness(finding: Finding) -> tuple[str, str, str]:

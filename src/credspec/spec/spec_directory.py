@@ -55,6 +55,27 @@ def load(reference: SpecReference, spec_directory: SpecDirectory) -> CredentialS
             raise malformed_reference()
 
 
+def components_of(name: str, directory: str) -> list[str]:
+    """Return the parts of the path below a directory that ``file://`` `name` means.
+
+    The rules are moby's. A backslash separates parts too: files made for Windows use it.
+
+    Raises:
+        InvalidSpecError: ``spec-path-absolute`` or ``spec-path-outside``.
+    """
+    if posixpath.isabs(name) or is_absolute(name):
+        raise InvalidSpecError.of(
+            "spec-path-absolute",
+            ABSOLUTE_PATH,
+            remedy=f"name the file relative to {directory}, such as file://www.json",
+        )
+    path = posixpath.join(directory, name.replace("\\", "/"))
+    relative = posixpath.relpath(posixpath.normpath(path), directory)
+    if relative == ".." or relative.startswith("../"):
+        raise InvalidSpecError.of("spec-path-outside", PATH_OUTSIDE.format(directory))
+    return relative.split("/")
+
+
 @lru_cache(maxsize=256)
 def _parsed(data: bytes) -> CredentialSpec:
     """Parse a file once as long as it stays the same, however many containers name it."""
@@ -129,6 +150,12 @@ class SpecDirectory:
             CredspecError: ``spec-exists``, ``spec-path-link`` or ``spec-file-unwritable``.
         """
         parents, leaf = self._split(name)
+        if "\\" in name:
+            raise InvalidSpecError.of(
+                "spec-path-outside",
+                PATH_OUTSIDE.format(posixpath.abspath(self.path)),
+                remedy="separate directories with /, not with a backslash",
+            )
         data = _encoded(text)
         try:
             with self._open_parent(parents) as parent:
@@ -146,23 +173,21 @@ class SpecDirectory:
             ) from None
         return self.path.joinpath(*parents, leaf)
 
+    def _similar(self, name: str) -> str:
+        """Return the file whose name differs by letter case only, as on Windows; or ``""``."""
+        parents, leaf = self._split(name)
+        with suppress(OSError, ValueError), self._open_parent(parents) as parent:
+            for present in os.listdir(parent):  # noqa: PTH208 - of a descriptor
+                if present.casefold() == leaf.casefold():
+                    return "/".join((*parents, present))
+        return ""
+
     def _full(self, name: str) -> str:
         return posixpath.normpath(posixpath.join(posixpath.abspath(self.path), name))
 
     def _split(self, name: str) -> tuple[list[str], str]:
-        """Return the directories below this one and the file name in `name`, by moby's rules."""
-        if posixpath.isabs(name) or is_absolute(name):
-            raise InvalidSpecError.of("spec-path-absolute", ABSOLUTE_PATH)
-        base = posixpath.abspath(self.path)
-        relative = posixpath.relpath(self._full(name), base)
-        outside = relative == ".." or relative.startswith("../")
-        if outside or "\\" in name:
-            raise InvalidSpecError.of(
-                "spec-path-outside",
-                PATH_OUTSIDE.format(base),
-                remedy="" if outside else "separate directories with /, not with a backslash",
-            )
-        *parents, leaf = relative.split("/")
+        """Return the directories below this one and the file name in `name`."""
+        *parents, leaf = components_of(name, posixpath.abspath(self.path))
         return parents, leaf
 
     @contextmanager
@@ -187,7 +212,10 @@ class SpecDirectory:
     def _load_error(self, name: str, error: OSError | ValueError) -> InvalidSpecError:
         remedy = ""
         if isinstance(error, FileNotFoundError):
+            similar = self._similar(name)
             remedy = f"put the file into {posixpath.abspath(self.path)}"
+            if similar:
+                remedy = f"did you mean file://{similar}? Letter case counts here"
         elif isinstance(error, _NotTrustedError):
             remedy = "let root own it and nobody else write it: chown root, chmod go-w"
         return InvalidSpecError.of(

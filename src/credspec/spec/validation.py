@@ -16,6 +16,7 @@ from typing import Any, Final
 import jsonschema_rs
 
 from credspec.errors import Problem
+from credspec.spec.file_kind import KUBERNETES_KIND, nested_spec
 from credspec.spec.parts import ACCOUNTS, accounts_of, domain_of, plain, text_of
 from credspec.spec.strict_json import pointer_to, unsound_values
 
@@ -73,7 +74,7 @@ def unwrapped(document: Any) -> tuple[Any, str]:
     """
     is_wrapper = (
         isinstance(document, dict)
-        and document.get("kind") == "GMSACredentialSpec"
+        and document.get("kind") == KUBERNETES_KIND
         and "CmsPlugins" not in document
     )
     return (document.get("credspec"), "/credspec") if is_wrapper else (document, "")
@@ -102,6 +103,8 @@ def problems_of(document: Any) -> tuple[Problem, ...]:
     # A value that was replaced has its problem already; of a repeated key one value is left.
     replaced = {problem.where for problem in problems if problem.code != "spec-duplicate-key"}
     spec, pointer = unwrapped(sound)
+    if pointer and spec is None:
+        return (*problems, _no_credspec(sound))
     found = [_problem(error, pointer) for error in _validator().iter_errors(spec)]
     if not found and isinstance(spec, dict):
         found += [p._replace(where=pointer + p.where) for p in _problems_of_scopes(spec)]
@@ -131,6 +134,17 @@ def _described() -> dict[str, frozenset[str]]:
 @cache
 def _validator() -> jsonschema_rs.Draft202012Validator:
     return jsonschema_rs.Draft202012Validator(_schema())
+
+
+def _no_credspec(document: dict[str, Any]) -> Problem:
+    elsewhere = nested_spec(document)
+    return Problem(
+        code="spec-field-missing",
+        where="/credspec",
+        found=f"missing; there is one under {elsewhere}" if elsewhere else "missing",
+        expected="the credential spec, at the top level of the object beside metadata",
+        remedy=f"move {elsewhere} to /credspec" if elsewhere else "",
+    )
 
 
 def _problems_of_scopes(spec: dict[str, Any]) -> Iterator[Problem]:

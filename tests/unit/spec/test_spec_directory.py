@@ -47,6 +47,22 @@ def test_reads_files_and_those_in_subdirectories(directory: SpecDirectory) -> No
     assert directory.read("./sub//../sub/a.json") == b"a"
 
 
+def test_paths_as_windows_writes_them(directory: SpecDirectory) -> None:
+    assert directory.read(".\\www.json") == SAMPLE.read_bytes()
+    assert directory.read("sub\\a.json") == b"a"
+    assert directory.read("sub\\..\\www.json") == SAMPLE.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("WWW.JSON", "www.json"), ("sub\\A.json", "sub/a.json")]
+)
+def test_a_file_whose_name_differs_by_letter_case(
+    directory: SpecDirectory, name: str, meant: str
+) -> None:
+    with refused("spec-file-unreadable", f"did you mean file://{meant}?"):
+        directory.read(name)
+
+
 @pytest.mark.parametrize(
     "name", ["/etc/passwd", "//etc/passwd", "c:\\blah.txt", "C:/x", "c:x", "\\x", "\\\\host\\s\\x"]
 )
@@ -56,7 +72,8 @@ def test_absolute_paths(directory: SpecDirectory, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["..", "../specsX/secret", "sub/../../specsX/secret", "..\\specsX\\secret", "sub\\a"]
+    "name",
+    ["..", "../specsX/secret", "sub/../../specsX/secret", "..\\specsX\\secret", "sub\\..\\..\\a"],
 )
 def test_paths_that_leave_the_directory(directory: SpecDirectory, name: str) -> None:
     text = f"invalid credential spec: file:// path must be under {directory.path}"

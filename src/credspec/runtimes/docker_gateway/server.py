@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from credspec.agent.service_notification import keep_watchdog_quiet, notify
-from credspec.errors import CredspecError, InvalidSpecError
+from credspec.errors import CredspecError
 from credspec.runtimes.docker_gateway.connection import Connection
 from credspec.runtimes.docker_gateway.create_request import (
     RUNTIME,
@@ -46,13 +46,6 @@ _CHUNK_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,8}")
 _PING_SECONDS: Final = 10.0
 _ANSWER_SECONDS: Final = 10.0
 _PING: Final = b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n"
-# Where the daemon on Windows has a text of its own, it stands alone, as there.
-_MOBY_CODES: Final = {
-    "spec-reference-invalid",
-    "spec-path-absolute",
-    "spec-path-outside",
-    "spec-file-unreadable",
-}
 _SPARE_DESCRIPTORS: Final = 64
 # A client, the daemon, and now and then a question to the daemon or a file.
 _DESCRIPTORS_EACH: Final = 3
@@ -163,7 +156,7 @@ class DockerGateway:
             await asyncio.to_thread(self._check, create.reference)
             body = create.pack(target.version or await self._daemon_version())
         except CredspecError as error:
-            raise _Refusal(400, "Bad Request", _docker_text(error)) from None
+            raise _Refusal(400, "Bad Request", str(error)) from None
         return forwarded.with_fields(Content_Length=str(len(body))), body
 
     def _check(self, reference: SpecReference) -> None:
@@ -308,12 +301,6 @@ async def _read_chunks(client: Connection) -> bytes:
 
 def _too_large() -> _Refusal:
     return _Refusal(413, "Content Too Large", "request body too large")
-
-
-def _docker_text(error: CredspecError) -> str:
-    if isinstance(error, InvalidSpecError) and error.code in _MOBY_CODES:
-        return error.problems[0].found
-    return str(error)
 
 
 async def _answer(client: Connection, refusal: _Refusal, *, to_head: bool) -> None:

@@ -1,0 +1,152 @@
+"""What is wrong or doubtful about files of other tools that carry or name credential specs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from credspec.errors import InvalidSpecError, Problem
+from credspec.spec.file_kind import FileKind
+from credspec.spec.lint import Finding, Severity, lint_bytes, lint_document
+from credspec.spec.reference import parse_reference
+from credspec.spec.spec_directory import components_of
+from credspec.spec.strict_json import pointer_to
+
+ANNOTATION: Final = "credspec.dev/spec"
+"""The annotation of an OCI bundle that the runtime shim reads."""
+
+
+def lint_carrier(document: dict[str, Any], kind: FileKind) -> tuple[Finding, ...]:
+    """Return all findings about a parsed file of another tool, and about the specs in it.
+
+    The pointers of findings about a spec in the file begin with that of the text that holds it.
+    """
+    findings = list(_OF_KIND[kind](document))
+    if not findings and not _carries(document, kind):
+        findings.append(
+            _warning("lint-no-spec", "", f"{kind} that names no credential spec", _EXPECTED[kind])
+        )
+    return tuple(findings)
+
+
+def _compose(document: dict[str, Any]) -> Iterator[Finding]:
+    yield from _reference_findings(document, FileKind.COMPOSE)
+    for where, service in _services(document):
+        if "credential_spec" in service:
+            yield _warning(
+                "lint-compose-credential-spec",
+                f"{where}/credential_spec",
+                "credential_spec, which Docker Compose on Linux ignores",
+                'security_opt: ["credentialspec=file://NAME.json"]',
+                "use security_opt, which works on Windows too",
+            )
+
+
+def _oci(document: dict[str, Any]) -> Iterator[Finding]:
+    yield from _reference_findings(document, FileKind.OCI)
+    windows = document.get("windows")
+    carried = windows.get("credentialSpec") if isinstance(windows, dict) else None
+    if isinstance(carried, str):
+        yield from _below("/windows/credentialSpec", lint_bytes(carried.encode(*_ENCODING)))
+    elif carried is not None:
+        yield from _below("/windows/credentialSpec", lint_document(carried))
+
+
+def _ecs(document: dict[str, Any]) -> Iterator[Finding]:
+    for where, text in _ecs_specs(document):
+        scheme, _, location = text.partition(":")
+        known = scheme.lower() in {"credentialspec", "credentialspecdomainless"}
+        if not known or not location.startswith("arn:"):
+            yield Finding(
+                Severity.ERROR,
+                Problem(
+                    code="spec-reference-invalid",
+                    where=where,
+                    found=repr(text[:120]),
+                    expected="credentialspec:ARN or credentialspecdomainless:ARN",
+                ),
+            )
+
+
+_OF_KIND: Final = {FileKind.COMPOSE: _compose, FileKind.OCI: _oci, FileKind.ECS: _ecs}
+_EXPECTED: Final = {
+    FileKind.COMPOSE: "credentialspec= in security_opt of a service",
+    FileKind.OCI: f"the annotation {ANNOTATION}, or windows.credentialSpec",
+    FileKind.ECS: "credentialSpecs of a container definition",
+}
+_ENCODING: Final = ("utf-8", "surrogatepass")
+
+
+def _carries(document: dict[str, Any], kind: FileKind) -> bool:
+    if kind is FileKind.ECS:
+        return any(_ecs_specs(document))
+    windows = document.get("windows")
+    in_windows = isinstance(windows, dict) and "credentialSpec" in windows
+    return (kind is FileKind.OCI and in_windows) or any(_references(document, kind))
+
+
+def _services(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    services = document.get("services")
+    for name, service in services.items() if isinstance(services, dict) else ():
+        if isinstance(service, dict):
+            yield pointer_to("/services", name), service
+
+
+def _ecs_specs(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    definitions = document.get("containerDefinitions")
+    tables = [("", document)]
+    if isinstance(definitions, list):
+        tables += [
+            (f"/containerDefinitions/{index}", table)
+            for index, table in enumerate(definitions)
+            if isinstance(table, dict)
+        ]
+    for where, table in tables:
+        specs = table.get("credentialSpecs")
+        for index, text in enumerate(specs if isinstance(specs, list) else ()):
+            yield f"{where}/credentialSpecs/{index}", text if isinstance(text, str) else ""
+
+
+def _references(document: Any, kind: FileKind) -> Iterator[tuple[str, str]]:
+    """Return each reference to a spec, with the pointer of the text that holds it."""
+    if kind is FileKind.OCI:
+        annotations = document.get("annotations")
+        carried = annotations.get(ANNOTATION) if isinstance(annotations, dict) else None
+        if isinstance(carried, str):
+            yield pointer_to("/annotations", ANNOTATION), carried
+    if kind is not FileKind.COMPOSE:
+        return
+    for where, service in _services(document):
+        options = service.get("security_opt")
+        for index, option in enumerate(options if isinstance(options, list) else ()):
+            key, equals, value = option.partition("=") if isinstance(option, str) else ("", "", "")
+            if equals and key.lower() == "credentialspec":
+                yield f"{where}/security_opt/{index}", value
+
+
+def _reference_findings(document: dict[str, Any], kind: FileKind) -> Iterator[Finding]:
+    for where, text in _references(document, kind):
+        if kind is FileKind.COMPOSE:
+            if "$" in text.replace("$$", ""):
+                continue  # a variable, whose value only Compose knows
+            text = text.replace("$$", "$")  # noqa: PLW2901 - as Compose reads it
+        try:
+            reference = parse_reference(text)
+            if reference.scheme == "file":
+                components_of(reference.value, "the spec directory")
+        except InvalidSpecError as error:
+            yield from _below(where, (Finding(Severity.ERROR, p) for p in error.problems))
+            continue
+        if reference.scheme == "raw":
+            yield from _below(where, lint_bytes(reference.value.encode(*_ENCODING)))
+
+
+def _below(where: str, findings: Any) -> Iterator[Finding]:
+    for finding in findings:
+        inner = finding.problem.where
+        at = f"{where}{inner}" if inner.startswith("/") else where
+        yield finding._replace(problem=finding.problem._replace(where=at), fixable=False)
+
+
+def _warning(code: str, where: str, found: str, expected: str, remedy: str = "") -> Finding:
+    return Finding(Severity.WARNING, Problem(code, found, where, expected, remedy))
