@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
 from pathlib import Path
 from typing import Any, Final
 
-from credspec.errors import AgentUnreachableError, CredspecError
+from credspec.errors import AgentUnreachableError, CredspecError, NotPermittedError
 
 _SECONDS: Final = 60.0
 
@@ -29,6 +30,7 @@ class AgentClient:
 
         Raises:
             AgentUnreachableError: `agent-unreachable`.
+            NotPermittedError: `agent-not-permitted`.
             CredspecError: what the agent answered, with its class and codes.
         """
         connection = _UnixConnection(self._socket, self._seconds)
@@ -37,6 +39,14 @@ class AgentClient:
             connection.request(method, path, payload, {"Content-Type": "application/json"})
             response = connection.getresponse()
             content = response.read()
+        except PermissionError:
+            raise NotPermittedError.of(
+                "agent-not-permitted",
+                f"user {os.geteuid()} may not use the agent",
+                where=str(self._socket),
+                remedy="run it as root, or let root add the user to users under [policy] in the "
+                "agent's configuration",
+            ) from None
         except (OSError, http.client.HTTPException) as error:
             raise AgentUnreachableError.of(
                 "agent-unreachable",

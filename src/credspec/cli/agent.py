@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from credspec.cli.help_text import examples
+from credspec.errors import NotPermittedError
 
 if TYPE_CHECKING:
     from credspec.agent.config import Config
@@ -48,7 +49,15 @@ def agent(config_path: Path | None, grpc_socket: Path | None) -> None:
     from credspec.agent.events import Event, configure_logging, emit
 
     beside = [] if grpc_socket is None else [_compatible_service(grpc_socket, config)]
-    is_locked = prepare_process(config)
+    try:
+        is_locked = prepare_process(config)
+    except PermissionError as error:
+        raise NotPermittedError.of(
+            "agent-needs-root",
+            error.strerror or "not permitted",
+            where=str(error.filename or config.run_directory),
+            remedy="run the agent as root, or as a service: credspec setup agent",
+        ) from None
     configure_logging(config.log_format)
     if not is_locked:
         emit(Event.PROCESS_NOT_HARDENED, what="memory may be swapped: RLIMIT_MEMLOCK is limited")

@@ -43,7 +43,7 @@ _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--directory-only", is_flag=True, help="Leave out agent, runtime and gateway.")
 @click.option(
     "--docker-socket",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),  # the step on Docker says what it may do
     default=Path("/var/run/docker.sock"),
     show_default=True,
     help="Where dockerd listens.",

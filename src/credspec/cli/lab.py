@@ -45,6 +45,24 @@ def lab() -> None:
     """
 
 
+def _check_root() -> None:
+    """Refuse before anything is done; namespaces, a controller and mounts are root's.
+
+    Raises:
+        NotPermittedError: `lab-needs-root`.
+    """
+    from credspec.errors import NotPermittedError
+
+    if os.geteuid() != 0:
+        raise NotPermittedError.of(
+            "lab-needs-root",
+            f"this is user {os.geteuid()}",
+            where="credspec lab",
+            expected="root",
+            remedy="run it with sudo, in a container or virtual machine of your own",
+        )
+
+
 @lab.command(epilog=examples("credspec lab up --name other --realm CORP.TEST --domains 2"))
 @_NAME
 @click.option("--realm", default="EXAMPLE.TEST", show_default=True, help="Kerberos realm.")
@@ -71,6 +89,7 @@ def up(name: str, realm: str, netbios: str | None, controllers: int, domains: in
     """
     from credspec.lab import provisioning, second_controller, trust
 
+    _check_root()
     started = time.monotonic()
     steps = 0
 
@@ -102,6 +121,7 @@ def down(name: str, every: bool) -> None:
     from credspec.lab import domain
     from credspec.lab.trust import trusted_name
 
+    _check_root()
     if every:
         for found in list(domain.all_labs()):
             found.down()
@@ -171,6 +191,7 @@ def exec_(name: str, command: tuple[str, ...]) -> None:
     from credspec.lab import domain
     from credspec.lab.namespaces import enter
 
+    _check_root()
     found = domain.open_lab(name)
     os.environ |= found.environment
     # The commands of this installation are found, activated or not.
@@ -185,11 +206,15 @@ def exec_(name: str, command: tuple[str, ...]) -> None:
 )
 @_NAME
 @click.argument("arguments", nargs=-1, required=True, type=click.UNPROCESSED)
-def samba_tool(name: str, arguments: tuple[str, ...]) -> None:
-    """Run samba-tool on the lab's domain, also while its controller is stopped."""
+def samba_tool(name: str, arguments: tuple[str, ...]) -> int:
+    """Run samba-tool on the lab's domain, also while its controller is stopped.
+
+    What it prints and its exit status are samba-tool's own.
+    """
     from credspec.lab import domain
 
-    click.echo(domain.open_lab(name).samba_tool(*arguments), nl=False)
+    _check_root()
+    return domain.open_lab(name).run_samba_tool(*arguments)
 
 
 @lab.command(epilog=examples("credspec lab image | docker import - credspec-client"))

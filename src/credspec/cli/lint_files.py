@@ -36,22 +36,29 @@ def files_of(paths: Iterable[str]) -> list[str]:
     """Return the files that the paths mean: a directory means its ``*.json``, sorted.
 
     Raises:
-        UsageError: `lint-no-file` if a path does not exist.
+        UsageError: `lint-no-file` if a path does not exist, or a directory has none.
     """
     found: list[str] = []
     for path in paths:
         if path != "-" and os.path.isdir(path):  # noqa: PTH112 - a path may hold a NUL
-            found += sorted(str(file) for file in Path(path).glob("*.json") if file.is_file())
+            inside = sorted(str(file) for file in Path(path).glob("*.json") if file.is_file())
+            if not inside:
+                raise _no_file(path, "no *.json in this directory")
+            found += inside
         elif path == "-" or os.path.exists(path):  # noqa: PTH110
             found.append(path)
         else:
-            raise UsageError.of(
-                "lint-no-file",
-                "no such file",
-                where=path[:200],
-                expected="the path of a credential spec, of a directory of them, or - for input",
-            )
+            raise _no_file(path, "no such file")
     return found
+
+
+def _no_file(path: str, found: str) -> UsageError:
+    return UsageError.of(
+        "lint-no-file",
+        found,
+        where=path[:200],
+        expected="the path of a credential spec, of a directory of them, or - for input",
+    )
 
 
 def lint_file(path: str) -> Linted:

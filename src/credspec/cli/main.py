@@ -7,6 +7,7 @@ lint`` start fast and work without the native packages a host needs.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from typing import Final
@@ -64,6 +65,15 @@ class _LazyGroup(click.Group):
         assert isinstance(command, click.Command)  # noqa: S101
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Suggest a sub-command for one that does not exist, without importing any."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.NoSuchCommand:
+            raise click.NoSuchCommand(args[0], possibilities=_COMMANDS, ctx=ctx) from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the sub-commands from the table above, without importing them."""
         del ctx
@@ -97,15 +107,49 @@ def set_libldap_environment() -> None:
     os.environ.update(_LIBLDAP_ENVIRONMENT)
 
 
+def replace_what_cannot_be_shown() -> None:
+    """Write what a terminal's encoding does not have as ``?`` instead of ending in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def missing_package(error: ModuleNotFoundError) -> str:
+    """Return the line for a package that this command needs and that is not installed.
+
+    Raises:
+        ModuleNotFoundError: the module is one of credspec, which is a bug.
+    """
+    name = (error.name or "").partition(".")[0]
+    if name in {"", "credspec"}:
+        raise error
+    return (
+        f"this command needs the Python package {name}, which is not installed; "
+        "pip install 'credspec[host]' [package-missing]"
+    )
+
+
+def _colour() -> bool | None:
+    """Return False where colours are unwanted (no-color.org), None to let the terminal decide."""
+    unwanted = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return False if unwanted else None
+
+
 def run_command(command: click.Command, *, prog_name: str, args: list[str] | None = None) -> None:
     """Run a click command and exit; errors are lines on standard error, without traceback."""
     set_libldap_environment()
+    replace_what_cannot_be_shown()
     try:
-        status = command.main(args=args, prog_name=prog_name, standalone_mode=False)
+        status = command.main(
+            args=args, prog_name=prog_name, standalone_mode=False, color=_colour()
+        )
     except CredspecError as error:
         for line in str(error).splitlines():
             click.echo(f"{prog_name}: {line}", err=True)
         sys.exit(error.exit_status)
+    except ModuleNotFoundError as error:
+        click.echo(f"{prog_name}: {missing_package(error)}", err=True)
+        sys.exit(ExitStatus.OTHER)
     except click.ClickException as error:
         error.show()
         sys.exit(ExitStatus.USAGE)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING
 
 import click
@@ -68,6 +68,8 @@ def make_credential_spec(
 
     config = load_config()
     # What the user typed is checked before anybody is asked for a password.
+    if request.path is not None:
+        _check_path(request.path)
     host = None if request.host_account is None else host_account_config(request.host_account)
     keytab = None if request.keytab is None else Path(request.keytab)
     file_name = None if request.file_name is None else valid_file_name(request.file_name)
@@ -94,6 +96,31 @@ def make_credential_spec(
         target = config.spec_directory / with_json_suffix(name)
     SpecDirectory(target.parent).write(target.name, spec.to_text(), no_clobber=request.no_clobber)
     return target.absolute()
+
+
+def _check_path(path: str) -> None:
+    """Refuse a path of Windows, which would become a file with an odd name here.
+
+    Raises:
+        UsageError: `path-of-windows`, `path-is-directory`.
+    """
+    if PureWindowsPath(path).drive:
+        name = PureWindowsPath(path).name or "www.json"
+        raise UsageError.of(
+            "path-of-windows",
+            f"{path[:120]!r} is a path of Windows",
+            where="path",
+            expected="a path of this machine",
+            remedy=f"give -Path ./{name}, or -FileName {name} for the spec directory",
+        )
+    if Path(path).is_dir():
+        raise UsageError.of(
+            "path-is-directory",
+            f"{path[:120]!r} is a directory",
+            where="path",
+            expected="the path of the file to write",
+            remedy=f"give -Path {path.rstrip('/')}/www.json",
+        )
 
 
 def _look_up(

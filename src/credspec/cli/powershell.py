@@ -67,9 +67,14 @@ def _run(
     command: Callable[[Arguments], list[Path]],
 ) -> NoReturn:
     # What libldap reads at its start stands before anything loads it.
-    from credspec.cli.main import set_libldap_environment
+    from credspec.cli.main import (
+        missing_package,
+        replace_what_cannot_be_shown,
+        set_libldap_environment,
+    )
 
     set_libldap_environment()
+    replace_what_cannot_be_shown()
     arguments = sys.argv[1:]
     if {a.lower() for a in arguments} & {"-?", "-h", "-help", "--help"}:
         sys.stdout.write(help_text)
@@ -84,6 +89,9 @@ def _run(
         for line in () if silent else str(error).splitlines():
             sys.stderr.write(f"{name}: {line}\n")
         sys.exit(error.exit_status)
+    except ModuleNotFoundError as error:
+        sys.stderr.write(f"{name}: {missing_package(error)}\n")
+        sys.exit(ExitStatus.OTHER)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:

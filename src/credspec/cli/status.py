@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from credspec.agent.client import AgentClient
 
 _LISTS: Final = ("identities", "leases", "domains")
+_PIPE_WIDTH: Final = 1000
 
 
 @click.command(
@@ -46,7 +47,8 @@ def status(output: str, watch: bool, interval: float) -> None:
         if output == "json":
             click.echo(json.dumps(state, indent=2))
         else:
-            _console().print(_tables(state))
+            console = _console()
+            console.print(_tables(state, boxes=console.is_terminal))
         return
     try:
         _watch(client, output, interval)
@@ -67,18 +69,19 @@ def _watch(client: AgentClient, output: str, interval: float) -> None:
 
     from credspec.errors import CredspecError
 
-    def look() -> Any:
-        try:
-            return _tables(_state(client))
-        except CredspecError as error:
-            # An agent that restarts comes back.
-            return Text(str(error), style="red")
-
     if output == "json":
         while True:
             click.echo(json.dumps(_state(client)))
             time.sleep(interval)
     console = _console()
+
+    def look() -> Any:
+        try:
+            return _tables(_state(client), boxes=console.is_terminal)
+        except CredspecError as error:
+            # An agent that restarts comes back.
+            return Text(str(error), style="red")
+
     if not console.is_terminal:
         while True:
             console.print(look())
@@ -92,10 +95,12 @@ def _watch(client: AgentClient, output: str, interval: float) -> None:
 def _console() -> Any:
     from rich.console import Console
 
-    return Console()
+    console = Console()
+    # Programs read a pipe: there lines are never wrapped or cut.
+    return console if console.is_terminal else Console(width=_PIPE_WIDTH)
 
 
-def _tables(state: dict[str, Any]) -> Any:
+def _tables(state: dict[str, Any], *, boxes: bool) -> Any:
     from rich.console import Group
     from rich.text import Text
 
@@ -105,13 +110,21 @@ def _tables(state: dict[str, Any]) -> Any:
     parts = [_domain_table(state["domains"], now), _identity_table(state["identities"], now)]
     if state["leases"]:
         parts.append(_lease_table(state["leases"], now))
+    for table in () if boxes else parts:
+        table.box = None
+    # Errors are long: below the tables they leave the columns their width.
+    of_identities = [(f"{i['account']}@{i['domain']}", i) for i in state["identities"]]
+    of_domains = [(domain["domain"], domain) for domain in state["domains"]]
+    for name, each in (*of_domains, *of_identities):
+        if each["last_error"]:
+            parts.append(Text(f"{name}: {each['last_error']}", style="red"))
     return Group(*parts)
 
 
 def _domain_table(domains: list[dict[str, Any]], now: datetime) -> Any:
     from rich.table import Table
 
-    table = Table("Domain", "Controller", "Latency", "State", "Last error")
+    table = Table("Domain", "Controller", "Latency", "State")
     for domain in domains:
         latency = domain["latency_seconds"]
         since = domain["outage_since"]
@@ -120,7 +133,6 @@ def _domain_table(domains: list[dict[str, Any]], now: datetime) -> Any:
             domain["controller"] or "",
             "" if latency is None else f"{1000 * latency:.0f} ms",
             "answers" if since is None else f"[red]no answer for {_span(since, now)}",
-            _plain(domain["last_error"]),
         )
     return table
 
@@ -128,9 +140,7 @@ def _domain_table(domains: list[dict[str, Any]], now: datetime) -> Any:
 def _identity_table(identities: list[dict[str, Any]], now: datetime) -> Any:
     from rich.table import Table
 
-    table = Table(
-        "Identity", "Leases", "Ticket left", "", "Acquired again", "Password", "Last error"
-    )
+    table = Table("Identity", "Leases", "Ticket left", "", "Acquired again", "Password")
     for identity in identities:
         table.add_row(
             f"{identity['account']}@{identity['domain']}",
@@ -138,7 +148,6 @@ def _identity_table(identities: list[dict[str, Any]], now: datetime) -> Any:
             *_left(identity["ticket"]["start"], identity["ticket"]["end"], now),
             _to_come(identity["refresh_at"], now),
             _to_come(identity["password_due"], now),
-            _plain(identity["last_error"]),
         )
     return table
 
@@ -192,9 +201,3 @@ def _duration(seconds: float) -> str:
     return (
         f"{hours} h {minutes % 60:02d} min" if hours else f"{minutes} min {int(seconds) % 60:02d} s"
     )
-
-
-def _plain(text: str | None) -> str:
-    from rich.markup import escape
-
-    return escape(text or "")

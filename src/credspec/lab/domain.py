@@ -127,6 +127,11 @@ class Lab:
         """
         return run_tool(["samba-tool", *arguments, *self._database(arguments)])
 
+    def run_samba_tool(self, *arguments: str) -> int:
+        """Run samba-tool as `samba_tool` does, on the terminal here; return its status."""
+        command = ["samba-tool", *arguments, *self._database(arguments)]
+        return subprocess.run(command, check=False).returncode
+
     def is_running(self) -> bool:
         """Return whether the domain controller runs."""
         return self._dc.is_running()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -80,3 +81,85 @@ def test_errors_survive_the_wire_and_hostile_text() -> None:
 @pytest.mark.parametrize("document", [{}, {"problems": "x"}, {"title": 7, "problems": [1]}])
 def test_answers_that_are_no_problem_documents(document: dict) -> None:
     assert CredspecError.from_json(document).problems
+
+
+@pytest.mark.parametrize("typed", ["stauts", "lnit", "covnert"])
+def test_a_mistyped_command_gets_a_suggestion(typed: str) -> None:
+    shown = credspec(typed)
+    assert shown.returncode == ExitStatus.USAGE
+    assert "Did you mean" in shown.stderr
+
+
+def test_a_missing_package_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['krb5'] = None\n")
+    for command in (["credspec", "new", "WebApp01"], ["New-CredentialSpec", "WebApp01"]):
+        shown = subprocess.run(
+            [str(BIN / command[0]), *command[1:]],
+            env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert shown.returncode == ExitStatus.OTHER
+        (line,) = shown.stderr.splitlines()
+        assert "needs the Python package krb5" in line
+        assert line.endswith("[package-missing]")
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("C:\\MyFolder\\my_gmsa_creds.json", "path-of-windows"),
+        ("\\\\server\\share\\x.json", "path-of-windows"),
+        ("c:x.json", "path-of-windows"),
+        ("/", "path-is-directory"),
+    ],
+)
+def test_paths_that_are_no_file_of_this_machine(path: str, code: str) -> None:
+    shown = subprocess.run(
+        [str(BIN / "New-CredentialSpec"), "-AccountName", "WebApp01", "-Path", path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert shown.returncode == ExitStatus.USAGE
+    (line,) = shown.stderr.splitlines()
+    assert line.endswith(f"[{code}]")
+
+
+def test_a_directory_without_specs_is_not_passed_as_well(tmp_path: Path) -> None:
+    shown = credspec("lint", str(tmp_path))
+    assert (shown.returncode, shown.stdout) == (ExitStatus.USAGE, "")
+    assert shown.stderr.endswith("[lint-no-file]\n")
+
+
+def test_what_a_terminal_cannot_show_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{"CmsPlugins": ["é"], "\\u2028": 1}', "utf-8")
+    for command in ("lint", "show"):
+        shown = subprocess.run(
+            [str(BIN / "credspec"), command, str(tmp_path / "x.json"), "--help"][:3],
+            env={"PATH": "/usr/bin:/bin", "PYTHONIOENCODING": "ascii"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert shown.returncode == ExitStatus.INVALID_SPEC
+        assert "Traceback" not in shown.stderr
+
+
+def test_users_who_may_not_open_dockerds_socket_still_get_explanations(tmp_path: Path) -> None:
+    closed = tmp_path / "docker.sock"
+    closed.touch(mode=0)
+    as_nobody = ["setpriv", "--reuid=65534", "--clear-groups"] if os.geteuid() == 0 else []
+    check = "from credspec.cli.check import check; "
+    check += f"check(['--docker-socket', {str(closed)!r}, '--explain', '1311'])"
+    options = (
+        ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"] if as_nobody else []
+    )
+    shown = subprocess.run(
+        [*as_nobody, *options, sys.executable, "-c", check],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert shown.stdout.startswith("1311")
