@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from credspec.errors import Problem
+from credspec.providers.account_domains import AccountDomains, account_domains
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _SECONDS: Final = {"secret_seconds": (0, 86400), "deadline_seconds": (1, 25)}
@@ -20,12 +21,13 @@ class ProviderSettings:
 
     `enabled` are their names; ``inline`` allows an account in the spec itself. What a provider gave
     is kept for `secret_seconds`, 0 for one logon only; it must answer within `deadline_seconds`.
-    `tables` are the providers' own settings by name.
+    `domains` says to which domains a password may go. `tables` are the providers' own settings by name.
     """
 
     enabled: tuple[str, ...] = ()
     secret_seconds: float = 300
     deadline_seconds: float = 10
+    domains: AccountDomains = field(default_factory=AccountDomains)
     tables: Mapping[str, Mapping[str, Any]] = field(
         default_factory=lambda: MappingProxyType({}), repr=False
     )
@@ -51,10 +53,18 @@ def provider_settings(content: Mapping[str, Any], where: str) -> ProviderSetting
                 values[key] = value
             if not least <= values.get(key, -1) <= most:
                 expected = f"a number of seconds from {least} to {most}"
+        elif key == "domains":
+            domains = account_domains(value, f"{where}: providers.{key}")
+            if isinstance(domains, Problem):
+                problems.append(domains)
+            else:
+                values[key] = domains
         elif isinstance(value, dict) and _NAME.fullmatch(key):
             tables[key] = value
         else:
-            expected = "enabled, secret_seconds, deadline_seconds, or a table of a provider's own"
+            expected = (
+                "enabled, secret_seconds, deadline_seconds, domains, or a table of a provider's own"
+            )
         if expected:
             problems.append(
                 Problem(
