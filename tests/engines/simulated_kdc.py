@@ -32,7 +32,7 @@ class AsRequest:
 
 @dataclass
 class SimulatedKdc:
-    """Answers on a port of 127.0.0.1, by TCP and by UDP.
+    """Answers on a port of an address, by TCP and by UDP.
 
     `offers` are encryption type, salt and s2kparams of the PA-ETYPE-INFO2, in its order; `realm` is
     the realm it says it is.
@@ -41,6 +41,7 @@ class SimulatedKdc:
     realm: str
     offers: Sequence[tuple[int, str, bytes | None]] = ((18, "salt", None),)
     asked: list[AsRequest] = field(default_factory=list)
+    address: str = "127.0.0.1"
     port: int = 0
 
     @property
@@ -64,11 +65,11 @@ class SimulatedKdc:
 
         socketserver.ThreadingTCPServer.allow_reuse_address = True
         self._servers: list[socketserver.BaseServer] = []
-        stream = socketserver.ThreadingTCPServer(("127.0.0.1", self.port), Stream)
+        stream = socketserver.ThreadingTCPServer((self.address, self.port), Stream)
         stream.daemon_threads = True
         self.port = stream.server_address[1]
         self._servers.append(stream)
-        self._servers.append(socketserver.UDPServer(("127.0.0.1", self.port), Datagram))
+        self._servers.append(socketserver.UDPServer((self.address, self.port), Datagram))
         for server in self._servers:
             threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         return self
@@ -115,13 +116,15 @@ class SimulatedKdc:
 
 @dataclass
 class Listener:
-    """Takes TCP connections on a port of 127.0.0.1 and keeps what comes; answers nothing."""
+    """Takes TCP connections on a port of an address and keeps what comes; answers nothing."""
 
+    address: str = "127.0.0.1"
+    port: int = 0
     received: list[bytes] = field(default_factory=list)
 
     def __enter__(self) -> Self:
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._socket.getsockname()[1]
+        self._socket = socket.create_server((self.address, self.port))
+        self.port = self._socket.getsockname()[1]
         threading.Thread(target=self._serve, daemon=True).start()
         return self
 

@@ -73,7 +73,7 @@ def ticket_from_keytab(
     realm, such as ``ldap/dc1.example.test``.
 
     Raises:
-        NotPermittedError: the KDC refused, see `kerberos_error`.
+        NotPermittedError: the KDC refused, see `kerberos_error`; `keytab-no-key`.
         UnreachableError: no KDC answered.
     """
     import krb5
@@ -81,15 +81,36 @@ def ticket_from_keytab(
     context = krb5.init_context()
     try:
         keys = krb5.kt_resolve(context, f"FILE:{keytab}".encode())
+        wanted = tuple(enctypes)
+        _check_enctypes(keys, principal, wanted)
         return _as_exchange(
             *(context, principal, keys),
-            enctypes=tuple(enctypes),
+            enctypes=wanted,
             into_cache=into_cache,
             add=add,
             service=service,
         )
     except krb5.Krb5Error as error:
         raise kerberos_error(error, principal) from None
+
+
+def _check_enctypes(keytab: krb5.KeyTab, principal: str, wanted: tuple[int, ...]) -> None:
+    """Refuse a keytab that has keys of a principal, but none that may be used."""
+    found = {
+        entry.key.enctype
+        for entry in (keytab if wanted else ())
+        if entry.principal.name == principal.encode()
+    }
+    if found and not found & set(wanted):
+        raise NotPermittedError.of(
+            "keytab-no-key",
+            f"the keytab holds only {', '.join(map(enctype_name, sorted(found)))} of this "
+            "principal",
+            where=f"ticket of {principal}",
+            expected=" or ".join(map(enctype_name, wanted)),
+            remedy="allow the account AES (msDS-SupportedEncryptionTypes 24), set its password "
+            "once more, and make the keytab again",
+        )
 
 
 def ticket_from_password(
@@ -147,10 +168,7 @@ def _user_key(context: krb5.Context, principal: str, name: krb5.Principal, passw
     iterations = int.from_bytes(params, "big")
     if info.etype not in AES_ENCTYPES:
         raise _too_weak(principal, f"it offers {enctype_name(info.etype)}")
-    if (
-        len(params) != _S2KPARAMS_BYTES
-        or not DEFAULT_ITERATIONS <= iterations <= _MOST_ITERATIONS
-    ):
+    if len(params) != _S2KPARAMS_BYTES or not DEFAULT_ITERATIONS <= iterations <= _MOST_ITERATIONS:
         raise _too_weak(principal, f"it wants a key of {iterations} iterations")
     salt = principal.replace("@", "").encode() if info.salt is None else info.salt
     return derive_user_key(password, Enctype(info.etype), salt, iterations)
@@ -198,9 +216,7 @@ def ticket_from_keys(principal: str, keys: Iterable[Key]) -> Ticket:
         raise kerberos_error(error, principal) from None
 
 
-def _keytab_of(
-    context: krb5.Context, name: krb5.Principal, keys: Iterable[Key]
-) -> krb5.KeyTab:
+def _keytab_of(context: krb5.Context, name: krb5.Principal, keys: Iterable[Key]) -> krb5.KeyTab:
     """Return a keytab in memory; it lives as long as its handle."""
     import krb5
 

@@ -103,7 +103,6 @@ def account_domains(value: Any, where: str) -> AccountDomains | Problem:
             code="config-wrong-value",
             found=f"a value of type {type(value).__name__}",
             where=where,
-            expected="a table of DNS names by NetBIOS name, such as "
-            '{ CONTOSO = "contoso.com" }',
+            expected='a table of DNS names by NetBIOS name, such as { CONTOSO = "contoso.com" }',
         )
     return AccountDomains(MappingProxyType(found))
