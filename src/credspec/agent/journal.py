@@ -35,9 +35,9 @@ class LeaseRecord:
     the container was given its tickets, `ticket_start` and `ticket_end` from when to when all of
     them are good. `mode` is that of the files; with `keytab` there is one of all accounts, and
     `keytab_due` tells when it must be made anew. `host_source` is what the host logs on with, if it
-    is not the machine identity: `guid`, `input` and `netbios` of a plug-in, without `input` where
-    that may hold a secret; empty for an account that came with the request.
-    `place` is the directory of a lease that has its files in a tree of others.
+    is not the machine identity: `guid` and `input` of a plug-in, without `input` where that may
+    hold a secret; empty for an account that came with the request. `place` is the directory of a
+    lease that has its files in a tree of others.
     """
 
     lease_id: str

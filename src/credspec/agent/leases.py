@@ -253,8 +253,7 @@ class Leases:
         async with self._locked(_valid_id(lease_id)):
             before = self.get(lease_id)
             former = self._sources.get(lease_id)
-            netbios = (before.host_source or {}).get("netbios", "")
-            source = self._given(account, netbios, before.domain)
+            source = self._given(account, before.domain)
             if source == former:
                 return before
             names, former_names = self._names(before, source), self._names(before)
@@ -306,28 +305,28 @@ class Leases:
 
     def _source(self, request: LeaseRequest, spec: CredentialSpec) -> HostSource | None:
         """Return what to log on with for a spec, None for the machine identity."""
-        netbios = spec.domain_join_config.net_bios_name or ""
         if request.host_account is not None:
-            return self._given(request.host_account, netbios, spec.domain)
+            return self._given(request.host_account, spec.domain)
         source = plugin_source(spec)
         if source is not None:
             self._providers.check(source)
         return source
 
-    @staticmethod
-    def _given(account: HostAccount, netbios: str, home: str) -> GivenAccount:
+    def _given(self, account: HostAccount, home: str) -> GivenAccount:
         checked = checked_account(
             account.domain, account.user, account.password, "account of the request"
         )
-        return GivenAccount(checked, netbios, home)
+        source = GivenAccount(checked, home)
+        self._providers.check(source)
+        return source
 
     def _recorded(self, source: HostSource | None) -> dict[str, str] | None:
         """Return what the journal may know of a source."""
         if source is None:
             return None
         if not isinstance(source, PluginSource):
-            return {"netbios": source.netbios} if isinstance(source, GivenAccount) else {}
-        recorded = {"guid": source.guid, "netbios": source.netbios}
+            return {}
+        recorded = {"guid": source.guid}
         if not self._providers.holds_secret(source):
             recorded["input"] = source.plugin_input
         return recorded
@@ -549,9 +548,7 @@ def _source_of(record: LeaseRecord) -> HostSource | None:
     if recorded is None:
         return None
     if "guid" in recorded and "input" in recorded:
-        return PluginSource(
-            recorded["guid"], recorded["input"], recorded.get("netbios", ""), record.domain
-        )
+        return PluginSource(recorded["guid"], recorded["input"], record.domain)
     return LostSource(record.lease_id)
 
 

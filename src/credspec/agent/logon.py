@@ -23,7 +23,11 @@ from credspec.agent.host_identity import (
     KeytabIdentity,
     MachineKeytab,
 )
-from credspec.agent.provided_identity import ProvidedIdentity, account_of_configuration
+from credspec.agent.provided_identity import (
+    ProvidedIdentity,
+    account_of_configuration,
+    domain_of,
+)
 from credspec.directory.locator import DnsResolver, Locator, valid_domain
 from credspec.errors import NotPermittedError, UsageError
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
@@ -83,7 +87,7 @@ def log_on(config: Config, logon: Logon, krb5_conf: AgentKrb5Conf) -> HostIdenti
     if source is not None:
         providers = Providers(config.providers)
         # Nothing else tells this host's domain.
-        domain = valid_domain(providers.account(source).domain)
+        domain = domain_of(providers.account(source), providers, "host_identity.account")
         return ProvidedIdentity(source, domain, providers)
     if not config.keytab.exists():
         raise NotPermittedError.of(

@@ -12,14 +12,10 @@ from typing import Final
 from credspec.agent.config import Config
 from credspec.agent.host_identity import KeytabIdentity
 from credspec.errors import CredspecError, UnreachableError
+from credspec.kerberos.keys import AES_ENCTYPES
 from credspec.kerberos.service_ticket import get_service_ticket_by_tgt
 from credspec.kerberos.tickets import Ticket, ticket_from_keytab, ticket_from_password
-from credspec.providers.host_account import (
-    HostAccount,
-    HostSource,
-    PluginSource,
-    check_same_domain,
-)
+from credspec.providers.host_account import HostAccount, HostSource, PluginSource
 from credspec.providers.selection import Providers
 from credspec.spec.host_account import CREDSPEC_PLUGIN_GUID
 
@@ -29,7 +25,7 @@ _REFUSED_SECONDS: Final = 60.0
 _REFUSALS: Final = frozenset(
     {
         *("kdc-password-refused", "kdc-key-refused", "kdc-key-expired", "keytab-no-key"),
-        *("kdc-principal-unknown", "kdc-account-disabled"),
+        *("kdc-principal-unknown", "kdc-account-disabled", "kdc-enctype-weak"),
     }
 )
 
@@ -43,11 +39,29 @@ def account_of_configuration(config: Config) -> PluginSource | None:
     return PluginSource(CREDSPEC_PLUGIN_GUID, config.account)
 
 
+def domain_of(account: HostAccount, providers: Providers, where: str) -> str:
+    """Return the DNS name of the domain that an account is of, in lower case.
+
+    Raises:
+        NotPermittedError: `host-account-other-domain`; and as `KeytabIdentity.name`.
+    """
+    return providers.settings.domains.dns_name(_with_names(account), where)
+
+
+def _with_names(account: HostAccount) -> HostAccount:
+    """Return an account with its domain and user, which for some only their keytab tells."""
+    if account.keytab is None:
+        return account
+    name, _, realm = KeytabIdentity(account.keytab, account.user or None).name.rpartition("@")
+    return HostAccount(realm, name, keytab=account.keytab)
+
+
 class ProvidedIdentity:
     """Logs on with a provider's account, in a credential cache of its own.
 
-    The account must be of the source's `home`, or where that says nothing of `domain`. It is kept
-    for as long as the configuration says, and asked for again once when the domain refuses it.
+    The account must be of the source's `home`, or where that says nothing of `domain`: see
+    `credspec.providers.account_domains`. It is kept for as long as the configuration says, and
+    asked for again once when the domain refuses it. Only AES is used.
     """
 
     def __init__(
@@ -111,8 +125,7 @@ class ProvidedIdentity:
         """Refuse an account that cannot be of this identity's domain.
 
         Raises:
-            CredspecError: `host-account-other-domain`.
-            NotPermittedError: as `KeytabIdentity.name`.
+            NotPermittedError: `host-account-other-domain`; and as `KeytabIdentity.name`.
         """
         self._principal_of(account)
 
@@ -176,17 +189,19 @@ class ProvidedIdentity:
             add = False
         if account.keytab is not None:
             return ticket_from_keytab(
-                principal, account.keytab, into_cache=self.cache, add=add, service=service
+                *(principal, account.keytab),
+                into_cache=self.cache,
+                add=add,
+                service=service,
+                enctypes=AES_ENCTYPES,
             )
         return ticket_from_password(
             principal, account.password, into_cache=self.cache, add=add, service=service
         )
 
     def _principal_of(self, account: HostAccount) -> str:
-        if account.keytab is not None:
-            name = KeytabIdentity(account.keytab, account.user or None).name
-            account = HostAccount(name.rpartition("@")[2], name.rpartition("@")[0])
-        check_same_domain(account, self.domain, self._source.netbios, str(self._source))
+        account = _with_names(account)
+        self._providers.settings.domains.check(account, self.domain, str(self._source))
         return f"{account.user}@{self.domain.upper()}"
 
     def _current_account(self) -> tuple[HostAccount, bool]:

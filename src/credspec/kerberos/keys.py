@@ -12,7 +12,9 @@ from typing import Final
 
 from credspec.kerberos.md4 import md4
 
-_ITERATIONS: Final = 4096  # RFC 3962 section 4
+DEFAULT_ITERATIONS: Final = 4096
+"""Iterations of string-to-key where nobody names another number (RFC 3962 section 4)."""
+
 _KEY_BYTES: Final = {17: 16, 18: 32}
 _KERBEROS: Final = bytes.fromhex("6b65726265726f737b9b5b2b93132b93")  # that word, folded
 
@@ -23,6 +25,10 @@ class Enctype(IntEnum):
     AES128_CTS_HMAC_SHA1_96 = 17
     AES256_CTS_HMAC_SHA1_96 = 18
     ARCFOUR_HMAC = 23
+
+
+AES_ENCTYPES: Final = (Enctype.AES256_CTS_HMAC_SHA1_96, Enctype.AES128_CTS_HMAC_SHA1_96)
+"""The encryption types whose keys are salted and stretched, strongest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,19 @@ def derive_key(password: bytes, enctype: Enctype, salt: str) -> Key:
     """
     if enctype is Enctype.ARCFOUR_HMAC:
         return Key(enctype, md4(password))
+    return _string_to_key(munged_utf8(password), enctype, salt.encode(), DEFAULT_ITERATIONS)
+
+
+def derive_user_key(password: str, enctype: Enctype, salt: bytes, iterations: int) -> Key:
+    """Derive an AES key of a user's password (RFC 3962 section 4); `salt` is the domain's.
+
+    Other threads run meanwhile, as they do with `derive_key`.
+    """
+    text = password.encode("utf-8", "surrogateescape")
+    return _string_to_key(text, enctype, salt, iterations)
+
+
+def _string_to_key(password: bytes, enctype: Enctype, salt: bytes, iterations: int) -> Key:
     from cryptography.hazmat.primitives.ciphers import Cipher
     from cryptography.hazmat.primitives.ciphers.algorithms import AES
     from cryptography.hazmat.primitives.ciphers.modes import ECB
@@ -65,8 +84,7 @@ def derive_key(password: bytes, enctype: Enctype, salt: str) -> Key:
     from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 
     length = _KEY_BYTES[enctype]
-    stretched = PBKDF2HMAC(SHA1(), length, salt.encode(), _ITERATIONS)  # noqa: S303
-    base = stretched.derive(munged_utf8(password))
+    base = PBKDF2HMAC(SHA1(), length, salt, iterations).derive(password)  # noqa: S303
     # DK of RFC 3961 5.1: each block is the one before, encrypted; of one block CBC is ECB.
     encryptor = Cipher(AES(base), ECB()).encryptor()  # noqa: S305
     first = encryptor.update(_KERBEROS)

@@ -18,7 +18,16 @@ from credspec.directory.managed_password import ManagedPassword
 from credspec.errors import CredspecError, NotPermittedError, UnreachableError
 from credspec.kerberos.as_exchange import ExchangeError, exchange_at_once
 from credspec.kerberos.ccache import ccache_bytes
-from credspec.kerberos.keys import Enctype, Key, computer_salt, derive_key, derive_keys
+from credspec.kerberos.keys import (
+    AES_ENCTYPES,
+    DEFAULT_ITERATIONS,
+    Enctype,
+    Key,
+    computer_salt,
+    derive_key,
+    derive_keys,
+    derive_user_key,
+)
 
 if TYPE_CHECKING:
     import krb5
@@ -26,6 +35,8 @@ if TYPE_CHECKING:
 _KRB5_BASE: Final = -1765328384  # ERROR_TABLE_BASE_krb5: KDC error n is base + n
 
 _SKEW_SECONDS: Final = 300  # RFC 4120 8.2: what services accept
+_MOST_ITERATIONS: Final = 1 << 20  # about a second
+_S2KPARAMS_BYTES: Final = 4  # RFC 3962 section 4
 
 _memory_names: Final = itertools.count()
 
@@ -52,15 +63,17 @@ def ticket_from_keytab(
     into_cache: str | None = None,
     add: bool = False,
     service: str | None = None,
+    enctypes: Iterable[int] = (),
 ) -> Ticket:
     """Get a TGT with the keys of a keytab file, or the ticket of a `service` at once.
 
+    `enctypes` are the only encryption types to use, by default all that the keytab has keys of.
     `into_cache` names a credential cache, such as ``MEMORY:host``, that receives the ticket too, in
     place of what was there, or with `add` besides it. `service` is a service principal of the same
     realm, such as ``ldap/dc1.example.test``.
 
     Raises:
-        NotPermittedError: the KDC refused, see `kerberos_error`.
+        NotPermittedError: the KDC refused, see `kerberos_error`; `keytab-no-key`.
         UnreachableError: no KDC answered.
     """
     import krb5
@@ -68,11 +81,36 @@ def ticket_from_keytab(
     context = krb5.init_context()
     try:
         keys = krb5.kt_resolve(context, f"FILE:{keytab}".encode())
+        wanted = tuple(enctypes)
+        _check_enctypes(keys, principal, wanted)
         return _as_exchange(
-            context, principal, keys, into_cache=into_cache, add=add, service=service
+            *(context, principal, keys),
+            enctypes=wanted,
+            into_cache=into_cache,
+            add=add,
+            service=service,
         )
     except krb5.Krb5Error as error:
         raise kerberos_error(error, principal) from None
+
+
+def _check_enctypes(keytab: krb5.KeyTab, principal: str, wanted: tuple[int, ...]) -> None:
+    """Refuse a keytab that has keys of a principal, but none that may be used."""
+    found = {
+        entry.key.enctype
+        for entry in (keytab if wanted else ())
+        if entry.principal.name == principal.encode()
+    }
+    if found and not found & set(wanted):
+        raise NotPermittedError.of(
+            "keytab-no-key",
+            f"the keytab holds only {', '.join(map(enctype_name, sorted(found)))} of this "
+            "principal",
+            where=f"ticket of {principal}",
+            expected=" or ".join(map(enctype_name, wanted)),
+            remedy="allow the account AES (msDS-SupportedEncryptionTypes 24), set its password "
+            "once more, and make the keytab again",
+        )
 
 
 def ticket_from_password(
@@ -85,10 +123,13 @@ def ticket_from_password(
 ) -> Ticket:
     """Get a TGT with a user's password, or the ticket of a `service` at once.
 
+    Only with AES: what a controller says of salt and encryption type is not signed, and a
+    timestamp encrypted with RC4, or with few iterations, is a password that is quickly guessed.
     `into_cache`, `add` and `service` are as with `ticket_from_keytab`.
 
     Raises:
-        NotPermittedError: the KDC refused, see `kerberos_error`; `kdc-password-refused`.
+        NotPermittedError: the KDC refused, see `kerberos_error`; `kdc-password-refused`;
+            `kdc-enctype-weak`: it asks for something made of the password that AES does not give.
         UnreachableError: no KDC answered.
     """
     import krb5
@@ -96,25 +137,63 @@ def ticket_from_password(
     context = krb5.init_context()
     try:
         name = krb5.parse_name_flags(context, principal.encode())
-        options = krb5.get_init_creds_opt_alloc(context)
-        credentials = krb5.get_init_creds_password(
-            context,
-            name,
-            options,
-            password.encode("utf-8", "surrogateescape"),
-            in_tkt_service=None if service is None else service.encode(),
+        key = _user_key(context, principal, name, password)
+        keytab = _keytab_of(context, name, [key])
+        return _as_exchange(
+            *(context, principal, keytab),
+            enctypes=AES_ENCTYPES,
+            into_cache=into_cache,
+            add=add,
+            service=service,
         )
-        return _ticket(context, principal, name, credentials, into_cache, add=add)
     except krb5.Krb5Error as error:
-        translated = kerberos_error(error, principal)
-        if translated.code != "kdc-key-refused":
-            raise translated from None
-        raise NotPermittedError.of(
-            "kdc-password-refused",
-            "the domain refused the password",
-            where=f"ticket of {principal}",
-            remedy="check the user's name and password",
-        ) from None
+        raise _of_password(kerberos_error(error, principal), principal) from None
+    except NotPermittedError as error:
+        raise _of_password(error, principal) from None
+
+
+def _user_key(context: krb5.Context, principal: str, name: krb5.Principal, password: str) -> Key:
+    """Ask the KDC for salt and iterations, and derive the key that it takes."""
+    import krb5
+
+    options = krb5.get_init_creds_opt_alloc(context)
+    krb5.get_init_creds_opt_set_etype_list(options, list(AES_ENCTYPES))
+    try:
+        info = krb5.get_etype_info(context, name, options)
+    except krb5.Krb5Error as error:
+        if error.err_code not in _NO_AES:
+            raise
+        raise _too_weak(principal, "it offers no encryption with AES") from None
+    params = info.s2kparams or DEFAULT_ITERATIONS.to_bytes(_S2KPARAMS_BYTES, "big")
+    iterations = int.from_bytes(params, "big")
+    if info.etype not in AES_ENCTYPES:
+        raise _too_weak(principal, f"it offers {enctype_name(info.etype)}")
+    if len(params) != _S2KPARAMS_BYTES or not DEFAULT_ITERATIONS <= iterations <= _MOST_ITERATIONS:
+        raise _too_weak(principal, f"it wants a key of {iterations} iterations")
+    salt = principal.replace("@", "").encode() if info.salt is None else info.salt
+    return derive_user_key(password, Enctype(info.etype), salt, iterations)
+
+
+def _too_weak(principal: str, found: str) -> NotPermittedError:
+    return NotPermittedError.of(
+        "kdc-enctype-weak",
+        f"what answers as a domain controller asks for a weak logon: {found}",
+        where=f"ticket of {principal}",
+        expected=f"AES, with {DEFAULT_ITERATIONS} iterations or more",
+        remedy="set msDS-SupportedEncryptionTypes of the account to AES (24) and its password once "
+        "more; if it is set, look at who answers on port 88",
+    )
+
+
+def _of_password(error: CredspecError, principal: str) -> CredspecError:
+    if error.code != "kdc-key-refused":
+        return error
+    return NotPermittedError.of(
+        "kdc-password-refused",
+        "the domain refused the password",
+        where=f"ticket of {principal}",
+        remedy="check the user's name and password",
+    )
 
 
 def ticket_from_keys(principal: str, keys: Iterable[Key]) -> Ticket:
@@ -129,16 +208,24 @@ def ticket_from_keys(principal: str, keys: Iterable[Key]) -> Ticket:
     context = krb5.init_context()
     try:
         name = krb5.parse_name_flags(context, principal.encode())
-        # The keytab lives as long as this handle; its name must be unique within the process.
-        keytab = krb5.kt_resolve(context, f"MEMORY:credspec-{next(_memory_names)}".encode())
-        enctypes = []
-        for key in keys:
-            enctypes.append(key.enctype)
-            block = krb5.init_keyblock(context, key.enctype, key.value)
-            krb5.kt_add_entry(context, keytab, name, 1, 0, block)
+        given = list(keys)
+        keytab = _keytab_of(context, name, given)
+        enctypes = [key.enctype for key in given]
         return _as_exchange(context, principal, keytab, enctypes=enctypes)
     except krb5.Krb5Error as error:
         raise kerberos_error(error, principal) from None
+
+
+def _keytab_of(context: krb5.Context, name: krb5.Principal, keys: Iterable[Key]) -> krb5.KeyTab:
+    """Return a keytab in memory; it lives as long as its handle."""
+    import krb5
+
+    # The name must be unique within the process.
+    keytab = krb5.kt_resolve(context, f"MEMORY:credspec-{next(_memory_names)}".encode())
+    for key in keys:
+        block = krb5.init_keyblock(context, key.enctype, key.value)
+        krb5.kt_add_entry(context, keytab, name, 1, 0, block)
+    return keytab
 
 
 def ticket_from_managed_password(account: str, realm: str, password: ManagedPassword) -> Ticket:
@@ -312,6 +399,11 @@ _REFUSALS: Final[dict[int, tuple[str, str, str]]] = {
 }
 _REFUSALS[210] = _REFUSALS[24]  # KRB5_PREAUTH_FAILED: what the library makes of a refusal
 _NO_KEY: Final = {_KRB5_BASE + 181, 2, 13}  # KRB5_KT_NOTFOUND; ENOENT and EACCES of the file
+_NO_AES: Final = {
+    _KRB5_BASE + 14,  # KDC_ERR_ETYPE_NOSUPP
+    _KRB5_BASE + 150,  # KRB5_PROG_ETYPE_NOSUPP
+    _KRB5_BASE + 237,  # KRB5_CONFIG_ETYPE_NOSUPP
+}
 _KEY_REFUSED: Final = {_KRB5_BASE + 24, _KRB5_BASE + 210}
 UNREACHABLE: Final = {
     _KRB5_BASE + 154,  # KRB5_REALM_UNKNOWN

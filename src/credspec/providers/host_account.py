@@ -56,13 +56,13 @@ class Provider(Protocol):
 class PluginSource:
     """A spec's plug-in and its input, which may hold a secret.
 
-    `netbios` and `home` are the NetBIOS and the DNS name of the spec's domain, which the account
-    must be of. Two leases share an identity only if all of it is the same.
+    `home` is the DNS name of the spec's domain, which the account must be of: see
+    `credspec.providers.account_domains`. Two leases share an identity only if all of it is the
+    same.
     """
 
     guid: str
     plugin_input: str = field(repr=False)
-    netbios: str = ""
     home: str = ""
 
     def __str__(self) -> str:
@@ -74,7 +74,6 @@ class GivenAccount:
     """An account that came with a request, kept in memory alone; the rest as `PluginSource`."""
 
     account: HostAccount
-    netbios: str = ""
     home: str = ""
 
     def __str__(self) -> str:
@@ -87,7 +86,6 @@ class LostSource:
     """The source of a lease of an earlier run whose secret went with that run."""
 
     lease_id: str
-    netbios: ClassVar[str] = ""
     home: ClassVar[str] = ""
 
     def __str__(self) -> str:
@@ -125,22 +123,6 @@ def checked_account(domain: str, user: str, password: str, where: str) -> HostAc
                 expected="domain, user and password of an account of Active Directory",
             )
     return HostAccount(domain.removesuffix("."), user, password)
-
-
-def check_same_domain(account: HostAccount, domain: str, netbios: str, where: str) -> None:
-    """Refuse an account of another domain than the one to log on to.
-
-    Raises:
-        CredspecError: `host-account-other-domain`.
-    """
-    if account.domain.lower() not in {domain.lower(), netbios.lower()} - {""}:
-        raise CredspecError.of(
-            "host-account-other-domain",
-            f"the account is of the domain {account.domain}",
-            where=where,
-            expected=domain,
-            remedy="give an account of the spec's own domain",
-        )
 
 
 def _tag(secret: str) -> str:

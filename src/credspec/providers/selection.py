@@ -66,8 +66,7 @@ def plugin_source(spec: CredentialSpec) -> PluginSource | None:
         return None
     given = config.plugin_input or ""
     text = given if isinstance(given, str) else json.dumps(given, separators=(",", ":"))
-    netbios = spec.domain_join_config.net_bios_name or ""
-    return PluginSource(config.plugin_guid or "", text, netbios, spec.domain)
+    return PluginSource(config.plugin_guid or "", text, spec.domain)
 
 
 class Providers:
@@ -85,10 +84,15 @@ class Providers:
         Raises:
             UsageError: `host-account-guid`, `host-account-input`.
             NotPermittedError: `host-account-plugin-unknown`, `host-account-not-enabled`,
-                `host-account-inline`.
+                `host-account-inline`, `host-account-other-domain`.
+            CredspecError: `host-account-invalid`.
         """
-        if isinstance(source, PluginSource):
-            self._choose(source)
+        if isinstance(source, GivenAccount):
+            self._checked(source.account, source)
+        elif isinstance(source, PluginSource):
+            name, given = self._choose(source)
+            if name == INLINE:
+                self._checked(_inline(given), source)
 
     def holds_secret(self, source: PluginSource) -> bool:
         """Return whether a source's input may be a secret, which is never written down."""
@@ -98,13 +102,16 @@ class Providers:
     def account(self, source: HostSource) -> HostAccount:
         """Return the account; blocks for at most `deadline_seconds`.
 
+        One with a password is of the source's `home`, if that is known; of one with a keytab, the
+        keytab says what it is.
+
         Raises:
             CredspecError: `host-account-forgotten`, `host-account-provider`, and what the provider
                 says; and as `check`.
             UnreachableError: `host-account-timeout`.
         """
         if isinstance(source, GivenAccount):
-            return source.account
+            return self._checked(source.account, source)
         if not isinstance(source, PluginSource):
             raise NotPermittedError.of(
                 "host-account-forgotten",
@@ -114,15 +121,21 @@ class Providers:
             )
         name, given = self._choose(source)
         if name == INLINE:
-            domain, user, password = given.split(":", _INLINE_PARTS - 1)
-            return checked_account(domain, user, password, _WHERE)
+            return self._checked(_inline(given), source)
         account = self._within_deadline(name, given)
         where = f"provider {name}"
         if not isinstance(account, HostAccount):
             raise CredspecError.of("host-account-provider", "it gave no account", where=where)
         if account.keytab is not None:
             return account
-        return checked_account(account.domain, account.user, account.password, where)
+        account = checked_account(account.domain, account.user, account.password, where)
+        return self._checked(account, source)
+
+    def _checked(self, account: HostAccount, source: HostSource) -> HostAccount:
+        """Return an account if its password may go to the source's domain."""
+        if source.home:
+            self.settings.domains.check(account, source.home, str(source))
+        return account
 
     def _within_deadline(self, name: str, given: str) -> HostAccount:
         where = f"provider {name}"
@@ -235,6 +248,11 @@ class Providers:
             if plugin.guid.lower() == wanted:
                 return name
         return None
+
+
+def _inline(given: str) -> HostAccount:
+    domain, user, password = given.split(":", _INLINE_PARTS - 1)
+    return checked_account(domain, user, password, _WHERE)
 
 
 _Factory = Callable[[Mapping[str, Any], float], Provider]

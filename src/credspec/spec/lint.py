@@ -39,7 +39,6 @@ MAX_FINDINGS: Final = 100
 """Past this many findings there is one more that tells their number."""
 
 _MAX_NAME: Final = 14  # of the sAMAccountName's 15 one is the $
-_MAX_NETBIOS: Final = 15
 _ACCOUNT_SID: Final = re.compile(r"(?i)(S-1-5-21-\d+-\d+-\d+)-\d+")
 _SECRET: Final = re.compile(r"(?i)(?:^|[;,\s\"'{])(?:password|passwd|pwd)\s*[=:]")
 _ARN: Final = re.compile(r"(?i)arn:aws")
@@ -77,8 +76,6 @@ RULES: Final = {
         "A name without a dot is mostly a NetBIOS name, which DNS does not know."
     ),
     "lint-domain-field-missing": Rule("Windows needs all fields of DomainJoinConfig."),
-    "lint-netbios-too-long": Rule("NetBIOS names have at most 15 characters."),
-    "lint-netbios-dot": Rule("A name with a dot is a DNS name, not a NetBIOS name."),
     "lint-guid-braces": Rule("The GUID of a domain is written without braces.", True),
     "lint-machine-account-missing": Rule("It names the account that a container uses.", True),
     "lint-machine-account-unlisted": Rule(
@@ -263,17 +260,6 @@ def _domain_names(spec: dict[str, Any]) -> Iterator[Problem]:
                 "a DNS name such as contoso.com",
                 "write the full DNS name, unless the domain really has one label",
             )
-    netbios = text_of(domain, "NetBiosName")
-    where = f"{DOMAIN}/NetBiosName"
-    if len(netbios) > _MAX_NETBIOS:
-        yield _problem(
-            "lint-netbios-too-long",
-            where,
-            f"{netbios[:60]!r}, {len(netbios)} characters",
-            f"at most {_MAX_NETBIOS}",
-        )
-    if "." in netbios:
-        yield _problem("lint-netbios-dot", where, repr(netbios[:60]), "a name such as CONTOSO")
 
 
 def _machine_account(spec: dict[str, Any]) -> Iterator[Problem]:

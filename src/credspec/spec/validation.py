@@ -38,6 +38,10 @@ _PATTERNS: Final = {
         "spec-dns-name-invalid",
         "the DNS name of the domain, such as contoso.com, without a trailing dot",
     ),
+    "NetBiosName": (
+        "spec-name-invalid",
+        "a NetBIOS name such as CONTOSO: 1 to 15 characters, no dot and no space",  # MS-NBTE 2.2.1
+    ),
 }
 _ACCOUNT_NAME: Final = (
     "spec-name-invalid",

@@ -10,7 +10,6 @@ from credspec.providers.host_account import (
     GivenAccount,
     HostAccount,
     PluginSource,
-    check_same_domain,
     checked_account,
 )
 
@@ -61,15 +60,6 @@ def test_sources_are_the_same_only_if_all_is() -> None:
     assert GivenAccount(account) != GivenAccount(HostAccount("contoso.com", "reader", "other"))
     assert str(GivenAccount(account)) != str(GivenAccount(HostAccount("contoso.com", "reader")))
     assert PluginSource("{x}", "a") != PluginSource("{x}", "b")
-
-
-def test_another_domain() -> None:
-    account = HostAccount("CONTOSO", "reader", SECRET)
-    check_same_domain(account, "contoso.com", "contoso", "w")
-    with pytest.raises(CredspecError, match="host-account-other-domain"):
-        check_same_domain(account, "contoso.com", "", "w")
-    with pytest.raises(CredspecError, match="host-account-other-domain"):
-        check_same_domain(HostAccount("", "reader"), "contoso.com", "", "w")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ JSON = st.recursive(
     max_leaves=5,
 )
 NAMES = st.from_regex(r"\A[A-Za-zé0-9_-]{1,20}\$?\Z")
+NETBIOS_NAMES = st.from_regex(r"\A[A-Za-zé0-9_-]{1,15}\Z")
 DNS_NAMES = st.from_regex(r"\A[a-zA-Z0-9]{1,9}(\.[a-zA-Z0-9]{1,9}){0,3}\Z")
 NUMBERS = st.integers(0, 2**32 - 1)
 
@@ -51,7 +52,7 @@ SPECS = objects(
                 "Guid": st.uuids().map(str),
                 "MachineAccountName": NAMES,
                 "DnsTreeName": DNS_NAMES,
-                "NetBiosName": NAMES,
+                "NetBiosName": NETBIOS_NAMES,
             },
         ),
         "ActiveDirectoryConfig": objects(

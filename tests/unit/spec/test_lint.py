@@ -119,14 +119,6 @@ CASES: list[tuple[dict[str, Any], str, str, bool]] = [
     (changed((f"{DOMAIN}/Sid", GONE)), "lint-domain-field-missing", f"{DOMAIN}/Sid", False),
     (changed((f"{DOMAIN}/Guid", GONE)), "lint-domain-field-missing", f"{DOMAIN}/Guid", False),
     (
-        changed((f"{DOMAIN}/NetBiosName", "A-NAME-TOO-LONG-1")),
-        *("lint-netbios-too-long", f"{DOMAIN}/NetBiosName", False),
-    ),
-    (
-        changed((f"{DOMAIN}/NetBiosName", "EMEA.CONTOSO")),
-        *("lint-netbios-dot", f"{DOMAIN}/NetBiosName", False),
-    ),
-    (
         changed((f"{DOMAIN}/Guid", "{56d9b66c-d746-4f87-bd26-26760cfdca2e}")),
         *("lint-guid-braces", f"{DOMAIN}/Guid", True),
     ),
@@ -231,6 +223,17 @@ def test_every_rule_has_a_case_and_says_whether_it_mends() -> None:
 )
 def test_what_is_no_finding(changes: list[tuple[str, Any]], expected: list[str]) -> None:
     assert [code for code, _, _ in found(changed(*changes))] == expected
+
+
+@pytest.mark.parametrize("name", ["A-NAME-TOO-LONG-1", "EMEA.CONTOSO", "emea.contoso.com", "E A"])
+def test_what_is_no_netbios_name_is_an_error(name: str) -> None:
+    (finding,) = [
+        finding
+        for finding in lint_document(changed((f"{DOMAIN}/NetBiosName", name)))
+        if finding.problem.where == f"{DOMAIN}/NetBiosName"
+    ]
+    assert (finding.severity, finding.problem.code) == (Severity.ERROR, "spec-name-invalid")
+    assert "NetBIOS name" in finding.problem.expected
 
 
 def test_errors_and_warnings_come_together_errors_first() -> None:

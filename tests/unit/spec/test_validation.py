@@ -154,6 +154,24 @@ def test_refuses_names(pointer: str, name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
+        *("CONTOSO.", ".CONTOSO", "contoso.com", "A" * 16, "CON TOSO", "CONTOSO\n", "a:b", "*"),
+        *("a@b", "a?", 'a"b', "<a>", "a|b", "\u00a0", "\u2028"),
+    ],
+)
+def test_refuses_netbios_names(name: str) -> None:
+    assert found(spec_with(f"{DOMAIN}/NetBiosName", name)) == [
+        ("spec-name-invalid", f"{DOMAIN}/NetBiosName")
+    ]
+
+
+@pytest.mark.parametrize("name", ["A", "A" * 15, "contoso", "CON-TOSO_1", "CÖNTOSO", "1"])
+def test_takes_netbios_names(name: str) -> None:
+    assert found(spec_with(f"{DOMAIN}/NetBiosName", name)) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
         *("", ".", "contoso.com.", ".contoso.com", "contoso..com", "-a.com", "a-.com"),
         *("contoso .com", "contoso.com\n", "con/toso", "cöntoso.com", "a" * 64, "*.contoso.com"),
         ".".join(["a" * 63] * 3 + ["b" * 62]),

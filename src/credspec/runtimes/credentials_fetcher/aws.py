@@ -36,6 +36,7 @@ _CONNECT_SECONDS: Final = 5
 _READ_SECONDS: Final = 10
 _ATTEMPTS: Final = 3
 _SECRET_ARN: Final = re.compile(r"arn:aws[a-z-]{0,20}:secretsmanager:[!-~]{1,2000}")
+_NO_DOMAIN: Final = "domain.invalid"  # RFC 2606: nobody's
 _NAMES: Final = {
     "name": ("username", "usernameOfStandardUserAccount"),
     "password": ("password", "passwordOfStandardUserAccount"),
@@ -87,11 +88,11 @@ def fetch_user(access: AwsAccess, ticket: WantedTicket) -> tuple[UserPassword, s
     """
     with refused_as(Refusal.SPEC_FIELDS):
         arn = _secret_arn(ticket.spec)
-    return fetch_secret(access, arn, ticket.domain), arn
+    return fetch_secret(access, arn), arn
 
 
-def fetch_secret(access: AwsAccess, arn: str, domain: str) -> UserPassword:
-    """Fetch a secret; without a domain in it, the user is of `domain`.
+def fetch_secret(access: AwsAccess, arn: str) -> UserPassword:
+    """Fetch a secret; it must name the domain of its user, which no spec does in its place.
 
     Raises:
         RefusedCallError: with the `Refusal` of what is wrong.
@@ -99,7 +100,17 @@ def fetch_secret(access: AwsAccess, arn: str, domain: str) -> UserPassword:
     with refused_as(Refusal.SECRET_NOT_FETCHED):
         found = _asked(access, "secretsmanager", "get_secret_value", arn, SecretId=arn)
         values = _secret(found.get("SecretString"), arn)
-    return given_user(values["name"], values["password"], values["domain"] or domain)
+    domain = values["domain"]
+    user = given_user(values["name"], values["password"], domain or _NO_DOMAIN)
+    with refused_as(Refusal.DOMAIN_OR_USER):
+        if not domain:
+            raise CredspecError.of(
+                "secret-invalid",
+                "the secret names no domain, and a spec must not decide where its password goes",
+                where=arn,
+                expected="domainName, the DNS name of the user's domain",
+            )
+    return user
 
 
 def _secret_arn(spec: CredentialSpec) -> str:

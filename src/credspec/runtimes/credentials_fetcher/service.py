@@ -271,7 +271,7 @@ class Service:
             request.region,
         )
         entries = [pair for pair in self._all_entries(caller) if pair[1].secret_arn]
-        asked = list({(entry.secret_arn, entry.domain) for _, entry in entries})
+        asked = list({entry.secret_arn for _, entry in entries})
         fetched = await self._in_thread(lambda: _in_time(partial(_secret_or_why, access), asked))
         failures = [found.error for found in fetched if isinstance(found, RefusedCallError)]
         answers = dict(zip(asked, fetched, strict=True))
@@ -279,7 +279,7 @@ class Service:
             [
                 (lease, entry, user)
                 for lease, entry in entries
-                if isinstance(user := answers[entry.secret_arn, entry.domain], UserPassword)
+                if isinstance(user := answers[entry.secret_arn], UserPassword)
             ],
             caller,
         )
@@ -490,9 +490,9 @@ def _fetched(access: AwsAccess, location: SpecLocation) -> tuple[WantedTicket, U
     return ticket, user, arn
 
 
-def _secret_or_why(access: AwsAccess, asked: tuple[str, str]) -> UserPassword | RefusedCallError:
+def _secret_or_why(access: AwsAccess, arn: str) -> UserPassword | RefusedCallError:
     try:
-        return aws.fetch_secret(access, *asked)
+        return aws.fetch_secret(access, arn)
     except RefusedCallError as refused:
         return refused
 

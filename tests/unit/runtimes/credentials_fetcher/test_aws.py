@@ -123,6 +123,8 @@ def test_specs_that_are_none(
         ('{"username": "", "password": "hunter2"}', Refusal.CREDENTIALS),
         ('{"username": "a:b", "password": "hunter2"}', Refusal.DOMAIN_OR_USER),
         ('{"username": "a", "password": "hunter2", "domainName": "x"}', Refusal.DOMAIN_OR_USER),
+        ('{"username": "a", "password": "hunter2", "domainName": ""}', Refusal.DOMAIN_OR_USER),
+        ('{"username": "a", "password": "hunter2"}', Refusal.DOMAIN_OR_USER),
         ("[" * 100_000, Refusal.SECRET_NOT_FETCHED),
     ],
 )
@@ -141,6 +143,7 @@ def test_secrets_that_are_none(
 
 def test_older_names_in_a_secret(endpoints: AwsEndpoints) -> None:
     names = {"usernameOfStandardUserAccount": "bob", "passwordOfStandardUserAccount": "p"}
+    names["domainName"] = "contoso.com"
     endpoints.secrets[SECRET] = json.dumps(names)
     user, _ = aws.fetch_user(ACCESS, aws.fetch_spec(ACCESS, LOCATION))
     assert str(user) == "bob@contoso.com"
