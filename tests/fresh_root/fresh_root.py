@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -59,6 +60,7 @@ mount --make-rshared /
 exec env -i /usr/bin/python3 -c "$2"
 """
 _ENDS_WITH_US = ("setpriv", "--pdeathsig", "KILL")
+_TRANSPORT = re.compile(r"Acquire::(https?|ftp|socks|ForceIPv|Check-|Retries|Queue)", re.IGNORECASE)
 _DNS = "10.0.2.3"  # where slirp4netns answers and asks this machine's own resolver
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy")
 _INDEXES = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "npm_config_registry")
@@ -88,9 +90,12 @@ class FreshRoot:
     def take_over(self) -> None:
         """Take over what this machine needs to reach registries of packages."""
         etc = self.folder / "etc"
-        for name in ("ssl/certs", "../usr/local/share/ca-certificates"):
-            if Path("/etc", name).is_dir():
-                shutil.copytree(Path("/etc", name), etc / name, symlinks=False, dirs_exist_ok=True)
+        for name in ("etc/ssl/certs", "usr/local/share/ca-certificates"):
+            if Path("/", name).is_dir():
+                # Links there would lead to this machine's own files.
+                shutil.rmtree(self.folder / name, ignore_errors=True)
+                copy = ["cp", "--recursive", "--dereference", f"/{name}", str(self.folder / name)]
+                subprocess.run(copy, check=False, stderr=subprocess.DEVNULL)
         bundle = etc / "ssl/certs/ca-certificates.crt"
         for name in _AUTHORITIES:
             given = os.environ.get(name, "")
@@ -102,7 +107,7 @@ class FreshRoot:
         settings = subprocess.run(
             ["apt-config", "dump", "Acquire"], capture_output=True, text=True, check=False
         ).stdout.splitlines()
-        kept = [line for line in settings if not line.endswith(' "";')]
+        kept = [line for line in settings if _TRANSPORT.match(line)]
         (etc / "apt/apt.conf.d/90taken-over").write_text("\n".join(kept) + "\n")
         hosts = Path("/etc/hosts").read_text()
         (etc / "hosts").write_text(f"{hosts.rstrip()}\n127.0.1.1 fresh\n")
