@@ -81,3 +81,7 @@ lock:
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# As a new user meets it: make try RELEASE=bookworm RUN=demo
+try:
+	@PYTHONPATH=tests/engines $(PYTHON) tests/fresh_root $(or $(RELEASE),trixie) $(foreach target,$(RUN),--run "make $(target)")

@@ -16,7 +16,11 @@ def mmdebstrap(*arguments: str) -> list[str]:
 
 
 def bootstrap_command(
-    release: str, packages: tuple[str, ...], folder: Path, *, suites: tuple[str, ...] = ("",)
+    release: str,
+    packages: tuple[str, ...],
+    folder: Path,
+    *,
+    suites: tuple[str, ...] = ("",),
 ) -> list[str]:
     """Return the command that makes the root file system of a release in a folder.
 

@@ -179,7 +179,16 @@ class FreshRoot:
         names = [*_PROXIES, *(name.upper() for name in _PROXIES), *_INDEXES]
         variables |= {name: os.environ[name] for name in names if name in os.environ}
         settings = [f"{name}={value}" for name, value in variables.items()]
-        return ["nsenter", f"--target={self.pid}", *namespaces, "--", "env", "-i", *settings, *command]
+        return [
+            "nsenter",
+            f"--target={self.pid}",
+            *namespaces,
+            "--",
+            "env",
+            "-i",
+            *settings,
+            *command,
+        ]
 
     def shell(self, line: str) -> int:
         """Run a line in the clone as a user types it; return the exit status."""
