@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import machine_state
+
 from fresh_root import FreshRoot
 
 CHECKOUT = Path(__file__).resolve().parents[2]

@@ -1,6 +1,6 @@
-"""What a test run may not change about a machine; run as a program, prints it as JSON.
+"""What a test run may not change about the machine; as a program, it prints that as JSON.
 
-It is run inside and outside of a fresh root, with whatever Python 3 is there: stdlib only.
+It also runs inside a fresh root, with whatever Python 3 is there: standard library only.
 """
 
 from __future__ import annotations
@@ -27,10 +27,15 @@ def state() -> dict[str, Any]:
     }
 
 
-def propagation() -> dict[str, list[str]]:
-    """Return of each mount point how what is mounted there propagates, the lowest first."""
+def propagation(mountinfo: str | None = None) -> dict[str, list[str]]:
+    """Return the propagation of each mount point: of all that is mounted there, the lowest first.
+
+    `mountinfo` is what ``/proc/PID/mountinfo`` holds; if it is not given, this process's.
+    """
+    if mountinfo is None:
+        mountinfo = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")
     found: dict[str, list[str]] = {}
-    for line in Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines():
+    for line in mountinfo.splitlines():
         fields = line.split(" ")
         # The numbers of peer groups differ from run to run.
         kinds = [tag.split(":")[0] for tag in fields[6 : fields.index("-", 6)]]
@@ -84,25 +89,28 @@ def processes() -> list[str]:
     return sorted(found)
 
 
-def differences(before: dict[str, Any], after: dict[str, Any], *, shared: bool) -> list[str]:
-    """Return what differs between two states of a machine, a line each.
+def changed(what: str, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Return a line for each key that is in both and has another value now."""
+    return [
+        f"{what} {name}: {before[name]} before, {after[name]} now"
+        for name in sorted(before.keys() & after.keys())
+        if before[name] != after[name]
+    ]
 
-    On a machine that is `shared` with others, only what was there before and has another value
-    counts: mount points, pairs of links and processes of others come and go.
+
+def differences(before: dict[str, Any], after: dict[str, Any], *, shared: bool) -> list[str]:
+    """Return a line for each difference between two states of a machine.
+
+    On a machine that is `shared` with others, their mount points and processes come and go: there,
+    only what was there before counts.
     """
-    found = []
-    for subject in ("propagation", "sysctls"):
-        old, new = before[subject], after[subject]
-        found += [
-            f"{subject} of {name}: {old[name]} before, {new[name]} now"
-            for name in sorted(old.keys() & new.keys())
-            if old[name] != new[name]
-        ]
-    for subject in ("propagation", "links", "processes"):
-        if shared and subject != "links":
-            continue
+    found = changed("propagation of", before["propagation"], after["propagation"])
+    found += changed("sysctl", before["sysctls"], after["sysctls"])
+    sets = {"link": "links"}
+    if not shared:
+        sets |= {"mount point": "propagation", "process": "processes"}
+    for label, subject in sets.items():
         old, new = list(before[subject]), list(after[subject])
-        label = "mount point" if subject == "propagation" else subject.removesuffix("s")
         found += [f"{label} {name}: not there before" for name in new if name not in old]
         found += [f"{label} {name}: gone" for name in old if name not in new]
     return found
