@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import machine_state
 
@@ -24,6 +24,9 @@ from fresh_root import FreshRoot
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 NEEDED = ("mmdebstrap", "slirp4netns", "unshare", "nsenter", "setpriv", "git")
+
+
+State = dict[str, Any]
 
 
 class FailedError(Exception):
@@ -87,26 +90,29 @@ class Trial:
             root.close(keep=keep)
             if keep:
                 self.say(f"Kept: {root.folder}; go on in it with ROOT={root.folder}")
-        self._demand_unchanged(outside, machine_state.state(), "this machine", shared=True)
+        changes = self._changes(outside, machine_state.state(), "this machine", shared=True)
+        demand(not changes, "\n".join(changes))
 
     def _run_inside(self, root: FreshRoot) -> None:
         before = root.state()
-        failures = []
+        problems = []
         for line in self.options.commands:
-            with self.step(line) as _:
-                status = root.shell(line)
-                if status != 0:
-                    failures.append(f"`{line}` failed with status {status}")
-                    if not self.options.go_on:
-                        break
-        demand(not failures, "; ".join(failures))
-        self._demand_unchanged(before, root.state(), "the fresh Debian", shared=False)
+            try:
+                with self.step(line):
+                    status = root.shell(line)
+                    demand(status == 0, f"`{line}` failed with status {status}")
+            except FailedError as error:
+                problems.append(str(error))
+                if not self.options.go_on:
+                    break
+        problems += self._changes(before, root.state(), "the fresh Debian", shared=False)
+        demand(not problems, "\n".join(problems))
 
-    def _demand_unchanged(self, before: dict, after: dict, where: str, *, shared: bool) -> None:
+    def _changes(self, before: State, after: State, where: str, *, shared: bool) -> list[str]:
         found = machine_state.differences(before, after, shared=shared)
-        lines = "".join(f"\n  {line}" for line in found)
-        demand(not found, f"{where} is not as it was before:{lines}")
-        self.say(f"=== {where}: mounts, links and sysctls are as before")
+        if not found:
+            self.say(f"=== {where}: mounts, links and sysctls are as before")
+        return [f"{where}, changed: {line}" for line in found]
 
 
 def demand(held: bool, otherwise: str) -> None:
