@@ -61,14 +61,14 @@ install: ## what the tests need
 # The package and what a host needs of it. Native parts are compiled once; pip keeps what it built.
 .venv/.done: requirements/host.lock requirements/build.lock pyproject.toml
 	@$(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
-	@CFLAGS="-O1 -g0" $(LOGGED)/venv.log "Making .venv: 31 packages, two of them compiled (a minute)" \
-	  $(PIP) install --require-hashes -r requirements/host.lock -r requirements/build.lock
+	@CFLAGS="-O1 -g0" $(LOGGED)/venv.log "Making .venv; the bindings of Kerberos and LDAP are compiled (1 to 2 minutes)" \
+	  $(PIP) install --progress-bar=off --require-hashes -r requirements/host.lock -r requirements/build.lock
 	@$(LOGGED)/venv.log "Installing credspec into .venv" $(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
 .venv/tests.done: requirements/dev.lock .venv/.done
 	@$(LOGGED)/venv.log "Adding what tests and checks need to .venv (a minute)" \
-	  $(PIP) install --require-hashes -r requirements/dev.lock
+	  $(PIP) install --progress-bar=off --require-hashes -r requirements/dev.lock
 	@touch $@
 
 # What tests of applications run in containers: for Debian's own Python, so not part of the .venv's.
@@ -80,7 +80,7 @@ NPM := PATH=$(NODE)/bin:$$PATH NODE_EXTRA_CA_CERTS=$${NODE_EXTRA_CA_CERTS:-/etc/
 .venv/applications/.done: requirements/applications.lock requirements/node/package-lock.json | .venv/.done
 	@rm -rf .venv/applications
 	@$(LOGGED)/applications.log "Downloading SQL Server's driver and Node.js for the tests of applications" \
-	  $(PIP) --python /usr/bin/python3 install --root-user-action=ignore \
+	  $(PIP) --python /usr/bin/python3 install --progress-bar=off --root-user-action=ignore \
 	  --no-deps --require-hashes --target .venv/applications -r requirements/applications.lock
 	@mkdir .venv/applications/node
 	@cp requirements/node/package*.json .venv/applications/node/

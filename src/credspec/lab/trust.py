@@ -138,22 +138,23 @@ def _make_trust(lab: Lab, other: Lab, progress: Progress) -> None:
     Raises:
         CredspecError: `lab-samba-tool`, of the last attempt.
     """
-    with _tool_of_trusts(lab, other) as trust:
+    with _tool_of_trusts(lab, other) as trust, _tool_of_trusts(other, lab) as trust_of_other:
+
+        def delete() -> None:
+            # A failed attempt may have left its part on one side only.
+            for tool in (trust, trust_of_other):
+                with contextlib.suppress(CredspecError):
+                    tool("delete", "--delete-location=local")
 
         def create() -> None:
             trust("create", "--type=forest", "--direction=both", "--create-location=both")
 
-        def delete() -> None:
-            """Remove what a failed attempt has left, on both sides or on this one only."""
+        def again() -> None:
             progress("Trying again")
-            for location in ("both", "local"):
-                with contextlib.suppress(CredspecError):
-                    trust("delete", f"--delete-location={location}")
+            delete()
 
-        with contextlib.suppress(CredspecError):
-            # What is left of a partner of that name that has gone.
-            trust("delete", "--delete-location=local")
-        retry(create, between=delete)
+        delete()  # what is left of a partner of that name that has gone
+        retry(create, between=again)
 
 
 @contextlib.contextmanager
