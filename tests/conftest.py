@@ -9,11 +9,13 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from machine_state import changed, propagation
 
 from credspec.directory.connection import LIBLDAP_ENVIRONMENT
 from credspec.lab import provisioning
@@ -45,17 +47,35 @@ def own_mount_namespace() -> None:
 
 @pytest.fixture(scope="session")
 def host_mounts() -> Iterator[int]:
-    """A descriptor of the host's mount namespace, for what needs the host's name resolution."""
+    """A descriptor of the host's mount namespace, for what needs the host's name resolution.
+
+    After the tests, what was mounted there propagates as before.
+    """
     fd = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    yield fd
-    os.close(fd)
+    before = propagation()
+    try:
+        yield fd
+        command = ["nsenter", f"--mount=/proc/self/fd/{fd}", "cat", "/proc/self/mountinfo"]
+        now = subprocess.run(command, capture_output=True, text=True, check=True, pass_fds=[fd])
+        assert changed("propagation of", before, propagation(now.stdout)) == []
+    finally:
+        os.close(fd)
 
 
 @pytest.fixture(scope="session")
-def lab(host_mounts: int) -> Iterator[Lab]:
-    """The domain of this run; two runs side by side need two names."""
+def lab_name() -> str:
+    """The name of this run's lab, with which those of its further labs begin.
+
+    Two runs side by side need two names.
+    """
+    return os.environ.get("CREDSPEC_TEST_LAB", "test")
+
+
+@pytest.fixture(scope="session")
+def lab(host_mounts: int, lab_name: str) -> Iterator[Lab]:
+    """The domain of this run."""
     own_mount_namespace()
-    found = provisioning.up(os.environ.get("CREDSPEC_TEST_LAB", "test"))
+    found = provisioning.up(lab_name)
     try:
         for name in ("resolv.conf", "hosts"):
             bind(found.directory / name, Path("/etc", name).resolve())

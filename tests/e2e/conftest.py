@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -40,12 +40,15 @@ class Host:
         self.image = image
         self._services: dict[str, subprocess.Popen[bytes]] = {}
 
-    def shell(self, line: str) -> subprocess.CompletedProcess[str]:
-        """Run a line in the spec directory, with the docker context of the gateway."""
+    def shell(self, line: str, under: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+        """Run a line in the spec directory, with the docker context of the gateway.
+
+        `under` is a command that runs what follows it.
+        """
         environment = self.engine.environment
         environment["PATH"] = f"{BIN}:{environment['PATH']}"
         return subprocess.run(
-            self.lab.exec_argv(["bash", "-c", line]),
+            [*under, *self.lab.exec_argv(["bash", "-c", line])],
             cwd=self.lab.specs_directory,
             env=environment,
             capture_output=True,

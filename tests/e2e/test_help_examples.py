@@ -18,6 +18,10 @@ GROUPS = {
     "setup": ("agent", "containerd", "docker", "podman"),
     "import": ("credentials-fetcher",),
 }
+# Under a first process whose mounts are those of this test run, as those of a host's are its own:
+# `credspec run` makes its lease in that one's mount namespace, and the agent must see it there.
+HOST = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "unchanged"]
+HOST += ["sh", "-c", '"$@"; exit $?', "sh"]
 # These run until they are told to stop, and `host` runs them already: they must say just that.
 SERVICES = {"credspec agent", "credspec docker-gateway", "credspec lab exec -- credspec agent"}
 # It would take the domain of this very test run down.
@@ -72,7 +76,7 @@ def test_every_example(stage: Any) -> None:
             typed = f"{line} --docker-socket={stage.engine.socket}"
         if is_service(line):
             typed = f"{line.split(' --config')[0].split(' --listen')[0]}"
-        shown = stage.shell(typed)
+        shown = stage.shell(typed, under=HOST)
         if is_service(line):
             expected = shown.returncode == 2 and "another" in shown.stderr
         else:

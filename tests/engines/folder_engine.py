@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from containerd_engine import ContainerdEngine
+from debian_bootstrap import bootstrap_command
 from podman_engine import PodmanEngine
 
 import credspec
@@ -41,26 +42,9 @@ class ReleaseFolder:
 
     def bootstrap(self) -> None:
         """Make the root file system, from the mirror in use here."""
-        codename = subprocess.run(
-            ["sh", "-c", ". /etc/os-release && echo $VERSION_CODENAME"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-        targets = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
-        mirror = subprocess.run(
-            [*targets, f"Codename: {codename}"], capture_output=True, text=True, check=True
-        ).stdout.splitlines()[0]
-        options = ["--keyring=/usr/share/keyrings/debian-archive-keyring.gpg"]
-        options += ["--variant=minbase", f"--include={','.join(self._packages)}"]
-        if self._release == "sid":  # a mirror may be days behind
-            options.append('--aptopt=Acquire::Check-Valid-Until "false"')
+        command = bootstrap_command(self._release, self._packages, self.path)
         made = subprocess.run(
-            [
-                *("nsenter", f"--mount=/proc/self/fd/{self._mounts}"),
-                *("mmdebstrap", *options, self._release, str(self.path)),
-                f"deb {mirror} {self._release} main",
-            ],
+            [*("nsenter", f"--mount=/proc/self/fd/{self._mounts}"), *command],
             check=False,
             capture_output=True,
             pass_fds=(self._mounts,),

@@ -13,6 +13,7 @@ from credspec.errors import CredspecError, UsageError
 from credspec.lab.domain import Lab, all_labs, run_tool
 from credspec.lab.namespaces import Plan, command_in
 from credspec.lab.provisioning import HOST_ACCOUNT, Progress, up
+from credspec.lab.retry import retry
 
 TRUSTED_ACCOUNT: Final = "OtherApp01"
 """The other domain's only gMSA; the first lab's host may read its password across the trust."""
@@ -69,7 +70,7 @@ def up_trusted(
         for one, another in ((lab, other), (other, lab)):
             _set_realm(one, another, known=True)
         progress(f"Making the trust between {lab.realm} and {other.realm}")
-        _make_trust(lab, other)
+        _make_trust(lab, other, progress)
     except BaseException:
         other.down()
         _set_realm(lab, other, known=False)
@@ -131,12 +132,29 @@ def _configure(lab: Lab, smb_conf: str) -> None:
     lab.start_dc()
 
 
-def _make_trust(lab: Lab, other: Lab) -> None:
-    with _tool_of_trusts(lab, other) as trust:
-        with contextlib.suppress(CredspecError):
-            # What is left of a partner of that name that has gone.
-            trust("delete", "--delete-location=local")
-        trust("create", "--type=forest", "--direction=both", "--create-location=both")
+def _make_trust(lab: Lab, other: Lab, progress: Progress) -> None:
+    """Make the trust; a controller that has only just started may refuse it at first.
+
+    Raises:
+        CredspecError: `lab-samba-tool`, of the last attempt.
+    """
+    with _tool_of_trusts(lab, other) as trust, _tool_of_trusts(other, lab) as trust_of_other:
+
+        def delete() -> None:
+            # A failed attempt may have left its part on one side only.
+            for tool in (trust, trust_of_other):
+                with contextlib.suppress(CredspecError):
+                    tool("delete", "--delete-location=local")
+
+        def create() -> None:
+            trust("create", "--type=forest", "--direction=both", "--create-location=both")
+
+        def again() -> None:
+            progress("Trying again")
+            delete()
+
+        delete()  # what is left of a partner of that name that has gone
+        retry(create, between=again)
 
 
 @contextlib.contextmanager

@@ -167,6 +167,10 @@ def intranet(services: Services) -> str:
     command = ["/usr/sbin/apache2", "-f", str(EXAMPLES / "negotiate.conf"), "-D", "FOREGROUND"]
     runtime = services.directory / "apache"
     runtime.mkdir()
+    # Apache's user may be kept out of the checkout, as it is below root's home.
+    pages = Path(shutil.copytree(EXAMPLES / "pages", services.directory / "pages"))
+    for path in (pages, *pages.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
     services.start(
         "apache",
         command,
@@ -175,7 +179,7 @@ def intranet(services: Services) -> str:
         KEYTAB=str(keytab),
         RUNTIME=str(runtime),
         SERVER=name,
-        PAGES=str(EXAMPLES / "pages"),
+        PAGES=str(pages),
     )
     return f"http://{name}/"
 

@@ -85,8 +85,7 @@ print(json.dumps(seen))
 @pytest.fixture(scope="module")
 def own_lab(lab: Lab) -> Iterator[Lab]:
     """A second domain; the first stays up beside it."""
-    del lab
-    found = provisioning.up("rollover", realm="ROLL.TEST")
+    found = provisioning.up(f"{lab.name}-rollover", realm="ROLL.TEST")
     yield found
     found.down()
 

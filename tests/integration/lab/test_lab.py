@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import ipaddress
 import json
+import re
 import subprocess
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,48 +16,73 @@ import pytest
 from credspec.errors import CredspecError
 from credspec.lab import provisioning
 from credspec.lab.domain import RUN_ROOT, STATE_ROOT, Lab
+from credspec.lab.namespaces import mount_points
+from credspec.lab.network import LabNetwork
+
+FREE = ipaddress.IPv4Network("192.0.2.0/30")
 
 
-def surroundings() -> dict[str, object]:
-    """Everything that a lab could leave: names, processes of its own, files of /etc."""
+_OTHERS = re.compile(r"cs[0-9a-f]{10}|credspec-.+")
 
-    def printed(*command: str) -> str:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+def surroundings(lab: Lab) -> dict[str, object]:
+    """Everything that a further lab of this run could leave: names, processes, files of /etc.
+
+    Labs of other test runs beside this one come and go: what is only theirs does not count.
+    """
+    further = [f"{lab.name}-half", f"{lab.name}-second"]
+    networks = [LabNetwork.of(name, FREE) for name in (lab.name, *further)]
+    ours = {name for network in networks for name in (network.host_interface, network.namespace)}
+    roots = [f"{root}/{name}" for root in (STATE_ROOT, RUN_ROOT) for name in further]
+
+    def printed(*command: str) -> list[dict[str, str]]:
+        found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return json.loads(found or "[]")
+
+    def only_ours(names: Iterable[str]) -> list[str]:
+        return sorted(name for name in names if name in ours or not _OTHERS.fullmatch(name))
+
+    def is_others(mount: Path) -> bool:
+        if mount.parent == Path("/run/netns"):
+            return mount.name not in only_ours([mount.name])
+        below = mount.relative_to(RUN_ROOT).parts if mount.is_relative_to(RUN_ROOT) else ()
+        return bool(below) and below[0] not in (lab.name, *further)
 
     etc = hashlib.sha256()
     for path in sorted(p for p in Path("/etc").rglob("*") if p.is_file()):
         etc.update(str(path).encode() + path.read_bytes())
-    links = {link["ifname"] for link in json.loads(printed("ip", "-j", "link"))}
     return {
-        "links": links,
-        "namespaces": printed("ip", "netns"),
-        "labs": sorted(p.name for p in (*STATE_ROOT.glob("*"), *RUN_ROOT.glob("*"))),
-        "mounts": sorted(
-            line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()
-        ),
+        "links": only_ours(link["ifname"] for link in printed("ip", "-j", "link")),
+        "namespaces": only_ours(found["name"] for found in printed("ip", "-j", "netns")),
+        "directories": [root for root in roots if Path(root).exists()],
+        "mounts": sorted(str(p) for p in map(Path, mount_points()) if not is_others(p)),
         "replay caches": sorted(p.name for p in Path("/var/tmp").glob("krb5_*")),  # noqa: S108
-        "samba": len(printed("ps", "-C", "samba", "-o", "pid=").split()) > 0,
-        "postgres": len(printed("ps", "-C", "postgres", "-o", "pid=").split()) > 0,
+        "processes": [line for line in command_lines() if any(root in line for root in roots)],
         "etc": etc.hexdigest(),
     }
 
 
+def command_lines() -> Iterator[str]:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            yield path.read_text("utf-8", "replace").replace("\0", " ")
+
+
 @pytest.fixture(scope="module")
 def before(lab: Lab) -> dict[str, object]:
-    del lab  # the domain of the run is part of what was there before
-    return surroundings()
+    return surroundings(lab)  # the domain of the run is part of what was there before
 
 
 def test_a_lab_that_fails_halfway_leaves_nothing(
-    before: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    lab: Lab, before: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(lab: Lab) -> None:
-        raise CredspecError.of("test", f"{lab.name} fails here")
+    def fail(half: Lab) -> None:
+        raise CredspecError.of("test", f"{half.name} fails here")
 
     monkeypatch.setattr(provisioning, "_populate", fail)
-    with pytest.raises(CredspecError, match="half fails here"):
-        provisioning.up("half", realm="HALF.TEST")
-    assert surroundings() == before
+    with pytest.raises(CredspecError, match="-half fails here"):
+        provisioning.up(f"{lab.name}-half", realm="HALF.TEST")
+    assert surroundings(lab) == before
 
 
 def test_up_twice_is_up_once(lab: Lab) -> None:
@@ -92,11 +121,14 @@ def test_postgresql_takes_a_gmsa_from_its_keytab(lab: Lab, tmp_path: Path) -> No
 def test_two_labs_stand_side_by_side_and_one_goes_without_a_trace(
     lab: Lab, before: dict[str, object]
 ) -> None:
-    second = provisioning.up("second", realm="SECOND.TEST")
+    second = provisioning.up(f"{lab.name}-second", realm="SECOND.TEST")
     try:
         assert second.is_running()
         assert lab.is_running()
         assert second.dc_address != lab.dc_address
+        found = surroundings(lab)
+        for what in ("links", "namespaces", "directories", "mounts", "processes"):
+            assert found[what] != before[what]
         for one in (lab, second):
             asked = one.exec_argv(["getent", "hosts", one.dc_host])
             shown = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
@@ -104,4 +136,4 @@ def test_two_labs_stand_side_by_side_and_one_goes_without_a_trace(
     finally:
         second.down()
     second.down()
-    assert surroundings() == before
+    assert surroundings(lab) == before

@@ -14,7 +14,7 @@ import pytest
 
 from credspec.errors import UsageError
 from credspec.lab.domain import Lab, open_lab, run_tool
-from credspec.lab.trust import TRUSTED_ACCOUNT, down_trusted, up_trusted
+from credspec.lab.trust import TRUSTED_ACCOUNT, _make_trust, down_trusted, up_trusted
 
 
 def trusts(lab: Lab) -> list[str]:
@@ -23,7 +23,6 @@ def trusts(lab: Lab) -> list[str]:
     return re.findall(r"^trustPartner: (\S+)$", found, re.MULTILINE)
 
 
-NAME = "test-other"
 BIN = Path(sys.executable).parent
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -31,7 +30,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture(scope="module")
 def other(lab: Lab) -> Iterator[Lab]:
     configured = lab.smb_conf.read_text("utf-8")
-    found = up_trusted(lab, name=NAME)
+    found = up_trusted(lab, name=f"{lab.name}-other")
     yield found
     down_trusted(lab, found)
     assert lab.smb_conf.read_text("utf-8") == configured
@@ -57,9 +56,9 @@ def run(lab: Lab, tmp_path: Path) -> Run:
 
 def test_it_is_up_once_and_trusted(lab: Lab, other: Lab) -> None:
     steps: list[str] = []
-    assert up_trusted(lab, name=NAME, progress=steps.append) == other
+    assert up_trusted(lab, name=other.name, progress=steps.append) == other
     assert steps == []
-    assert open_lab(NAME) == other
+    assert open_lab(other.name) == other
     assert trusts(lab) == ["other.test"]
     assert trusts(other) == ["example.test"]
 
@@ -67,6 +66,22 @@ def test_it_is_up_once_and_trusted(lab: Lab, other: Lab) -> None:
 def test_a_lab_without_the_trust_is_no_partner(lab: Lab) -> None:
     with pytest.raises(UsageError, match="lab-name-taken"):
         up_trusted(lab, name=lab.name)
+
+
+def test_a_trust_with_a_controller_that_is_late(lab: Lab, other: Lab) -> None:
+    """Its first attempt finds one side's trust in place and the other side's controller away."""
+    other.stop_dc()
+    steps: list[str] = []
+
+    def progress(line: str) -> None:
+        steps.append(line)
+        if len(steps) == 2:
+            other.start_dc()
+
+    _make_trust(lab, other, progress)
+    assert len(steps) >= 2
+    assert trusts(lab) == ["other.test"]
+    assert trusts(other) == ["example.test"]
 
 
 def accounts(path: Path) -> Any:

@@ -1,0 +1,53 @@
+"""A Debian root file system in a folder, from the mirror that this machine uses; stdlib only."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+# mmdebstrap 1.5 as root sets the propagation of `/` to private in its caller's mount namespace.
+OWN_MOUNT_NAMESPACE = ("unshare", "--mount", "--propagation", "slave", "--")
+
+
+def mmdebstrap(*arguments: str) -> list[str]:
+    """Return the command that runs mmdebstrap without any effect on the caller's mounts."""
+    return [*OWN_MOUNT_NAMESPACE, "mmdebstrap", *arguments]
+
+
+def bootstrap_command(
+    release: str,
+    packages: tuple[str, ...],
+    folder: Path,
+    *,
+    suites: tuple[str, ...] = ("",),
+) -> list[str]:
+    """Return the command that makes the root file system of a release in a folder.
+
+    `suites` are endings of suites, such as "-updates"; those this machine has no source of are
+    left out, except the release itself.
+    """
+    options = ["--variant=minbase", f"--include={','.join(packages)}"]
+    if KEYRING.exists():
+        options.append(f"--keyring={KEYRING}")
+    if release == "sid":  # a mirror may be days behind
+        options.append('--aptopt=Acquire::Check-Valid-Until "false"')
+    lines = [
+        f"deb {mirror} {release}{suite} main" for suite in suites if (mirror := _mirror(suite))
+    ]
+    return mmdebstrap(*options, release, str(folder), *lines)
+
+
+def _mirror(suite: str) -> str | None:
+    """Return where this machine has that suite of its own release from; None if nowhere."""
+    codename = subprocess.run(
+        ["sh", "-c", ". /etc/os-release && echo $VERSION_CODENAME"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    command = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
+    found = subprocess.run(
+        [*command, f"Codename: {codename}{suite}"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    return found[0] if found else None
