@@ -277,7 +277,7 @@ def test_looks_into_a_kubernetes_object() -> None:
     assert problems_of(wrapped) == ()
     del wrapped["credspec"]["DomainJoinConfig"]["DnsName"]
     assert found(wrapped) == [("spec-field-missing", f"/credspec{DOMAIN}/DnsName")]
-    assert found({"kind": "GMSACredentialSpec"}) == [("spec-wrong-type", "/credspec")]
+    assert found({"kind": "GMSACredentialSpec"}) == [("spec-field-missing", "/credspec")]
 
 
 @pytest.mark.parametrize("fill", [".", " ", "$", "a", "-", "\\"])
