@@ -9,17 +9,20 @@ import json
 import os
 import re
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 _VOLATILE = re.compile(
     r"kernel/(ns_last_pid|random/.*)|fs/(dentry-state|binfmt_misc/.*)|net/.*/(route/flush|gc_.*)"
 )
+_CLOCK_SECONDS = 5.0  # what a time server may correct meanwhile
 
 
 def state() -> dict[str, Any]:
-    """Return mount points with their propagation, links, sysctls and processes."""
+    """Return mount points with their propagation, links, sysctls, processes and the clock."""
     return {
+        "clock": time.time() - time.monotonic(),
         "propagation": propagation(),
         "links": links(),
         "sysctls": sysctls(),
@@ -106,6 +109,8 @@ def differences(before: dict[str, Any], after: dict[str, Any], *, shared: bool) 
     """
     found = changed("propagation of", before["propagation"], after["propagation"])
     found += changed("sysctl", before["sysctls"], after["sysctls"])
+    if abs(after["clock"] - before["clock"]) > _CLOCK_SECONDS:
+        found.append(f"clock: set by {after['clock'] - before['clock']:.0f} s")
     sets = {"link": "links"}
     if not shared:
         sets |= {"mount point": "propagation", "process": "processes"}

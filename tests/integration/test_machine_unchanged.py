@@ -85,6 +85,7 @@ def test_differences_of_a_machine() -> None:
     before = state()
     assert differences(before, before, shared=False) == []
     after = before | {
+        "clock": before["clock"] + 3600,
         "links": [*before["links"], "docker0"],
         "sysctls": before["sysctls"] | {"net/ipv4/ip_forward": "7"},
         "processes": ["dockerd"],
@@ -100,5 +101,6 @@ def test_differences_of_a_machine() -> None:
         assert expected in found
     elsewhere = "\n".join(differences(before, after, shared=True))
     assert "link docker0" in elsewhere
+    assert "clock: set by 3600 s" in elsewhere
     assert "sysctl net/ipv4/ip_forward: " in elsewhere
     assert "dockerd" not in elsewhere
