@@ -10,13 +10,18 @@ from typing import Any, Final
 
 from credspec.errors import NotPermittedError, UnreachableError
 from credspec.providers.answers import account_from_json, refuse_answer, refuse_input
+from credspec.providers.deadline import Deadline
 from credspec.providers.extras import import_extra
 from credspec.providers.host_account import HostAccount
+from credspec.providers.https import HttpsClient, Server, server_url
+from credspec.providers.library_transport import botocore_handler
 from credspec.providers.provider_table import ProviderTable
+from credspec.providers.tls import client_context, read_authorities
 
+_REGION: Final = re.compile(r"[a-z]{2,5}(?:-[a-z]{1,12}){1,3}-[0-9]{1,2}")
 _ARN: Final = re.compile(
-    r"arn:aws[a-z-]*:(secretsmanager|ssm):([a-z0-9-]{1,32}):[0-9]{12}:(?:secret:|parameter/)"
-    r"([A-Za-z0-9/_+=.@-]{1,1024})"
+    rf"arn:aws(?:-[a-z]{{1,5}}){{0,3}}:(?:(?P<s>secretsmanager)|ssm):(?P<region>{_REGION.pattern}):"
+    r"(?P<account>[0-9]{12}):(?(s)secret:|parameter/)(?P<name>[A-Za-z0-9/_+=.@-]{1,1024})"
 )
 _NAME: Final = re.compile(r"[A-Za-z0-9/_+=.@-]{1,512}")
 _REFUSALS: Final = frozenset(
@@ -28,14 +33,18 @@ _WHERE: Final = "provider aws"
 class AwsProvider:
     """Its input is an ARN, ``{"CredentialArn": ARN}`` in either letter case, or a secret's name.
 
-    Settings: `region` for names; `endpoint_url` and `ca_file` for private end points; `secrets` are
-    patterns of the names that this host may ask for, default all that its role may read.
+    Settings: `region` for names; `endpoint_url` and `ca_file` for private end points, the latter
+    by default the host's authorities; `secrets` are patterns of the names that this host may ask
+    for, default all that its role may read. The end point is AWS' own of the region in the ARN, or
+    `endpoint_url`; variables and files of AWS' own tools do not choose it.
     """
 
     def __init__(self, settings: Mapping[str, Any], seconds: float) -> None:
         table = ProviderTable("aws", settings)
         self._region = table.optional_text("region")
-        self._endpoint = table.optional_text("endpoint_url")
+        if self._region is not None and not _REGION.fullmatch(self._region):
+            table.refuse("region", "a region such as eu-west-1")
+        self._endpoint = table.optional_server("endpoint_url")
         self._ca_file = table.optional_path("ca_file")
         self._patterns = table.texts("secrets", ("*",))
         table.close()
@@ -46,15 +55,15 @@ class AwsProvider:
 
         Raises:
             UsageError: `host-account-input`, `host-account-extra`.
-            NotPermittedError: `host-account-not-given`.
-            UnreachableError: `host-account-unreachable`.
+            NotPermittedError: `host-account-not-given`, `host-account-tls`.
+            UnreachableError: `host-account-unreachable`, `host-account-timeout`.
             CredspecError: `host-account-answer`, `host-account-invalid`.
         """
         wanted = _wanted(plugin_input)
         match = _ARN.fullmatch(wanted)
         if match is None and not _NAME.fullmatch(wanted):
             refuse_input(_WHERE, "the ARN or the name of a secret")
-        service, region, name = match.groups() if match else ("secretsmanager", None, wanted)
+        name = match["name"] if match else wanted
         if not any(fnmatchcase(name, pattern) for pattern in self._patterns):
             raise NotPermittedError.of(
                 "host-account-not-given",
@@ -62,26 +71,46 @@ class AwsProvider:
                 where=_WHERE,
                 expected=" or ".join(self._patterns) or "no secret at all",
             )
+        service = "ssm" if match and not match["s"] else "secretsmanager"
+        text = self._text(service, match["region"] if match else self._region, wanted)
+        if not isinstance(text, str):
+            refuse_answer(_WHERE, "a secret without text")
+        return account_from_json(text, _WHERE)
+
+    def share_of(self, plugin_input: str) -> str:
+        """Return region and account of an ARN, the path of a name: each may be slow by itself."""
+        match = _ARN.fullmatch(_wanted(plugin_input))
+        if match is None:
+            return plugin_input.rpartition("/")[0]
+        return f"{match['region']}:{match['account']}"
+
+    def _text(self, service: str, region: str | None, wanted: str) -> Any:
         boto3 = import_extra("boto3", "aws")
         exceptions = import_extra("botocore.exceptions", "aws")
+        deadline = Deadline(self._seconds)
+        trusted = None if self._ca_file is None else read_authorities(self._ca_file, _WHERE)
+        context = client_context(_WHERE, trusted)
         config = import_extra("botocore.config", "aws").Config(
-            connect_timeout=self._seconds / 3,
-            read_timeout=self._seconds / 3,
+            connect_timeout=deadline.seconds,
+            read_timeout=deadline.seconds,
             retries={"total_max_attempts": 2, "mode": "standard"},
+            ignore_configured_endpoint_urls=True,
+            proxies={},
         )
+        url = None
+        if self._endpoint is not None:
+            server, path = self._endpoint
+            url = f"https://{server}{path}"
         try:
             client = boto3.session.Session().client(
-                service,
-                region_name=region or self._region,
-                endpoint_url=self._endpoint,
-                verify=str(self._ca_file) if self._ca_file else None,
-                config=config,
+                service, region_name=region, endpoint_url=url, config=config
             )
+            asked = HttpsClient(_server_of(client.meta.endpoint_url), context, deadline, _WHERE)
+            client.meta.events.register("before-send", botocore_handler(asked))
             if service == "ssm":
                 answer = client.get_parameter(Name=wanted, WithDecryption=True)
-                text = answer["Parameter"]["Value"]
-            else:
-                text = client.get_secret_value(SecretId=wanted).get("SecretString")
+                return answer["Parameter"]["Value"]
+            return client.get_secret_value(SecretId=wanted).get("SecretString")
         except exceptions.ClientError as error:
             code = str(error.response.get("Error", {}).get("Code", ""))[:60]
             kind = NotPermittedError if code in _REFUSALS else UnreachableError
@@ -93,9 +122,16 @@ class AwsProvider:
                 where=_WHERE,
                 remedy="look at the host's role, its region and the way to the end point",
             ) from None
-        if not isinstance(text, str):
-            refuse_answer(_WHERE, "a secret without text")
-        return account_from_json(text, _WHERE)
+
+
+def _server_of(endpoint: str) -> Server:
+    """Return the server of an end point that botocore made of a region, or that was configured."""
+    found = server_url(endpoint)
+    if found is None:
+        raise UnreachableError.of(
+            "host-account-unreachable", "AWS' library names no end point", where=_WHERE
+        )
+    return found[0]
 
 
 def _wanted(given: str) -> str:

@@ -29,15 +29,8 @@ def read_private_file(path: Path, where: str, *, secret: bool = True) -> bytes:
     Raises:
         NotPermittedError: `host-account-file`.
     """
+    descriptor = _opened(path, where, _OF_OTHERS if secret else _WRITTEN_BY_OTHERS)
     try:
-        descriptor = _open(path, where)
-    except OSError as error:
-        raise _refused(path, where, error.strerror or "cannot be opened") from None
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise _refused(path, where, "not a regular file")
-        _check(path, where, status, _OF_OTHERS if secret else _WRITTEN_BY_OTHERS)
         data = b""
         while chunk := os.read(descriptor, MAX_ANSWER_BYTES + 1 - len(data)):
             data += chunk
@@ -46,20 +39,55 @@ def read_private_file(path: Path, where: str, *, secret: bool = True) -> bytes:
         os.close(descriptor)
 
 
+def check_program_file(path: Path, where: str) -> None:
+    """Refuse a program that others than root may write or replace, or that is a link.
+
+    Raises:
+        NotPermittedError: `host-account-file`.
+    """
+    os.close(_opened(path, where, _WRITTEN_BY_OTHERS))
+
+
+def _opened(path: Path, where: str, forbidden: int) -> int:
+    """Return a descriptor of a regular file without any of the `forbidden` bits of its mode."""
+    try:
+        descriptor = _open(path, where)
+    except OSError as error:
+        raise _refused(path, where, error.strerror or "cannot be opened") from None
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise _refused(path, where, "not a regular file")
+        _check(path, where, status, forbidden)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
 def _open(path: Path, where: str) -> int:
     descriptor = os.open("/", _DIRECTORY)
     try:
         for part in path.parts[1:-1]:
-            below = os.open(part, _DIRECTORY, dir_fd=descriptor)
+            below = _open_in(descriptor, part, _DIRECTORY, path, where)
             os.close(descriptor)
             descriptor = below
             status = os.fstat(descriptor)
             # In a directory like /tmp nobody can replace what is another's.
             sticky = bool(status.st_mode & stat.S_ISVTX)
             _check(path, where, status, 0 if sticky else _WRITTEN_BY_OTHERS)
-        return os.open(path.name, _FILE, dir_fd=descriptor)
+        return _open_in(descriptor, path.name, _FILE, path, where)
     finally:
         os.close(descriptor)
+
+
+def _open_in(directory: int, name: str, flags: int, path: Path, where: str) -> int:
+    try:
+        return os.open(name, flags, dir_fd=directory)
+    except OSError:
+        if stat.S_ISLNK(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+            raise _refused(path, where, f"{name} is a link") from None
+        raise
 
 
 def _check(path: Path, where: str, status: os.stat_result, forbidden: int) -> None:

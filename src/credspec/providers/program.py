@@ -10,29 +10,33 @@ import json
 import os
 import selectors
 import signal
-import stat
+import socket
 import subprocess
-import time
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Final
 
 from credspec.errors import CredspecError, NotPermittedError, UnreachableError
+from credspec.providers import program_supervisor
 from credspec.providers.answers import MAX_ANSWER_BYTES, account_from_json, refuse_answer
+from credspec.providers.deadline import Deadline
 from credspec.providers.host_account import HostAccount
+from credspec.providers.private_file import check_program_file
 from credspec.providers.provider_table import ProviderTable
 
 _ENVIRONMENT: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 _MAX_ERROR: Final = 200  # characters
-_SPARE_SECONDS: Final = 0.5  # to end it before whoever waits gives up
+_END_SECONDS: Final = 6.0  # longer than the supervisor takes to end all
 
 
 class ProgramProvider:
     """A program of the configuration; settings: `command`, its argument vector.
 
-    It runs without a shell, with a clean environment, in ``/``, and is killed with all that it
-    started when its time is up. What it writes to standard error is dropped.
+    It runs without a shell, with a clean environment, in ``/``. What is left of all that it started
+    is killed when it ends or when its time is up, also what went into a session of its own (see
+    `credspec.providers.program_supervisor`). What it writes to standard error is dropped.
     """
 
     def __init__(self, name: str, settings: Mapping[str, Any], seconds: float) -> None:
@@ -40,24 +44,45 @@ class ProgramProvider:
         self._command = table.texts("command")
         table.close()
         self._where = f"provider {name}"
-        self._seconds = max(seconds - _SPARE_SECONDS, _SPARE_SECONDS)
+        self._seconds = seconds
 
     def host_account(self, plugin_input: str) -> HostAccount:
         """Run the program and return the account that it names.
 
         Raises:
-            NotPermittedError: `host-account-program`: it is missing or not root's.
+            NotPermittedError: `host-account-program`: it is missing, or others than root may write
+                or replace it.
             UnreachableError: `host-account-timeout`.
             CredspecError: `host-account-answer`, `host-account-refused`, `host-account-invalid`.
         """
         self._check_program()
+        deadline = Deadline(self._seconds)
         question = json.dumps({"version": 1, "input": plugin_input}).encode() + b"\n"
+        control, other_end = socket.socketpair()
+        with control:
+            with other_end:
+                process = self._started(other_end)
+            try:
+                answer = self._talk(process, question, deadline)
+                self._check_started(control)
+            finally:
+                # That is the supervisor's sign to end all that is left.
+                control.close()
+                _wait_for(process)
+                for stream in (process.stdin, process.stdout):
+                    if stream is not None:
+                        stream.close()
+        return self._account(answer)
+
+    def _started(self, control: socket.socket) -> subprocess.Popen[bytes]:
+        python = [sys.executable, "-I", "-S", "-B", program_supervisor.__file__]
         try:
-            process = subprocess.Popen(
-                self._command,
+            return subprocess.Popen(
+                [*python, str(control.fileno()), *self._command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                pass_fds=[control.fileno()],
                 env=_ENVIRONMENT,
                 cwd="/",
                 start_new_session=True,
@@ -65,21 +90,19 @@ class ProgramProvider:
             )
         except OSError as error:
             raise self._unusable(error.strerror or "cannot be started") from None
-        try:
-            answer = self._talk(process, question)
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    stream.close()
-        return self._account(answer)
 
-    def _talk(self, process: subprocess.Popen[bytes], question: bytes) -> bytes:
+    def _check_started(self, control: socket.socket) -> None:
+        control.setblocking(False)
+        try:
+            said = control.recv(16)
+        except OSError:
+            return
+        if said.isdigit():
+            raise self._unusable(os.strerror(int(said)))
+
+    def _talk(self, process: subprocess.Popen[bytes], question: bytes, deadline: Deadline) -> bytes:
         assert process.stdin is not None  # noqa: S101 - narrows for the type checker
         assert process.stdout is not None  # noqa: S101 - narrows for the type checker
-        end = time.monotonic() + self._seconds
         answer = b""
         for stream in (process.stdin, process.stdout):
             os.set_blocking(stream.fileno(), False)
@@ -87,14 +110,14 @@ class ProgramProvider:
             selector.register(process.stdin, selectors.EVENT_WRITE)
             selector.register(process.stdout, selectors.EVENT_READ)
             while selector.get_map():
-                left = end - time.monotonic()
-                ready = selector.select(left) if left > 0 else []
-                if not ready:
+                try:
+                    ready = selector.select(deadline.left())
+                except TimeoutError:
                     raise UnreachableError.of(
                         "host-account-timeout",
-                        f"no answer within {self._seconds:g} s",
+                        f"no answer within {deadline.seconds:g} s",
                         where=self._where,
-                    )
+                    ) from None
                 for key, _ in ready:
                     if key.fileobj is process.stdin:
                         question = _write(process.stdin, question)
@@ -127,17 +150,27 @@ class ProgramProvider:
         if not self._command or not self._command[0].startswith("/"):
             raise self._unusable("command is not an argument vector with an absolute path")
         try:
-            status = Path(self._command[0]).stat()
-        except OSError as error:
-            raise self._unusable(error.strerror or "not there") from None
-        written = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        if status.st_uid not in {0, os.geteuid()} or written:
-            raise self._unusable("others than root can write it")
+            check_program_file(Path(self._command[0]), self._where)
+        except NotPermittedError as error:
+            raise self._unusable(error.problems[0].found) from None
 
     def _unusable(self, found: str) -> NotPermittedError:
         return NotPermittedError.of(
-            "host-account-program", found, where=self._where, expected="a program of root's"
+            "host-account-program",
+            found,
+            where=self._where,
+            expected="a program of root's that nobody else may write or replace, without links",
+            remedy="chown root, chmod 755, and name it by its real path",
         )
+
+
+def _wait_for(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _write(stream: IO[bytes], data: bytes) -> bytes:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from credspec.errors import UsageError
+from credspec.providers.https import Server, server_url
 
 
 class ProviderTable:
@@ -47,6 +48,17 @@ class ProviderTable:
         """Return an absolute path, None if there is none."""
         return self.path(key) if key in self._values else None
 
+    def server(self, key: str) -> tuple[Server, str]:
+        """Return the server and the path of a URL that must be there."""
+        found = server_url(self.text(key))
+        if found is None:
+            raise self._wrong(key, "a URL such as https://vault.contoso.com:8200")
+        return found
+
+    def optional_server(self, key: str) -> tuple[Server, str] | None:
+        """Return the server and the path of a URL, None if there is none."""
+        return self.server(key) if key in self._values else None
+
     def texts(self, key: str, default: tuple[str, ...] = ()) -> tuple[str, ...]:
         """Return a list of texts."""
         value = self._values.pop(key, list(default))
@@ -69,6 +81,10 @@ class ProviderTable:
             raise UsageError.of(
                 "config-unknown-key", "unknown key", where=f"{self.where}.{min(self._values)}"
             )
+
+    def refuse(self, key: str, expected: str) -> NoReturn:
+        """Refuse the value of a key."""
+        raise self._wrong(key, expected)
 
     def _wrong(self, key: str, expected: str) -> UsageError:
         return UsageError.of(

@@ -6,26 +6,26 @@
 
 from __future__ import annotations
 
-import http.client
+import http
 import re
-import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
-from credspec.errors import NotPermittedError, UnreachableError, UsageError
-from credspec.providers.answers import (
-    MAX_ANSWER_BYTES,
-    account_from_json,
-    refuse_answer,
-    refuse_input,
-)
+from credspec.errors import NotPermittedError, UsageError
+from credspec.providers.answers import account_from_json, refuse_answer, refuse_input
+from credspec.providers.deadline import Deadline
 from credspec.providers.host_account import HostAccount
+from credspec.providers.https import HttpsClient, Server
 from credspec.providers.private_file import read_private_file
 from credspec.providers.provider_table import ProviderTable
+from credspec.providers.tls import client_context
 
-_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
+# Kubernetes' names: of a namespace RFC 1123's label, of a secret its subdomain.
+_NAMESPACE: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_SECRET: Final = re.compile(
+    r"(?=.{1,253}\Z)[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*"
+)
 _MAX_PORT: Final = 65535
 _WHERE: Final = "provider rancher"
 
@@ -49,12 +49,8 @@ class RancherProvider:
                 ("ca_file", "ssl/ca/tls.crt"),
             )
         ]
-        self._url = table.optional_text("url")
+        self._server = table.optional_server("url")
         table.close()
-        if self._url is not None and urlsplit(self._url).scheme != "https":
-            raise UsageError.of(
-                "config-wrong-value", "not https", where=f"{table.where}.url", expected="https://"
-            )
         self._seconds = seconds
 
     def host_account(self, plugin_input: str) -> HostAccount:
@@ -63,34 +59,21 @@ class RancherProvider:
         Raises:
             UsageError: `host-account-input`.
             NotPermittedError: `host-account-file`, `host-account-tls`, `host-account-not-given`.
-            UnreachableError: `host-account-unreachable`.
+            UnreachableError: `host-account-unreachable`, `host-account-timeout`.
             CredspecError: `host-account-answer`, `host-account-invalid`.
         """
         namespace, _, secret = plugin_input.partition(":")
-        if not _NAME.fullmatch(namespace) or not _NAME.fullmatch(secret):
+        if not _NAMESPACE.fullmatch(namespace) or not _SECRET.fullmatch(secret):
             refuse_input(_WHERE, "NAMESPACE:SECRET")
         directory = self._directory / namespace
-        host, port, path = self._address(directory)
-        connection = http.client.HTTPSConnection(
-            host, port, timeout=self._seconds, context=self._context(directory)
+        deadline = Deadline(self._seconds)
+        server, path = self._address(directory)
+        certificate, key, authorities = (directory / file for file in self._files)
+        context = client_context(
+            _WHERE, read_private_file(authorities, _WHERE, secret=False), (certificate, key)
         )
-        try:
-            connection.request("GET", path, headers={"object": secret, "Connection": "close"})
-            with connection.getresponse() as answer:
-                status, body = answer.status, answer.read(MAX_ANSWER_BYTES + 1)
-        except ssl.SSLError as error:
-            raise NotPermittedError.of(
-                "host-account-tls", error.reason or "TLS failed", where=_WHERE
-            ) from None
-        except (OSError, http.client.HTTPException) as error:
-            raise UnreachableError.of(
-                "host-account-unreachable",
-                f"{host}:{port}: {type(error).__name__}",
-                where=_WHERE,
-                remedy="see whether the account provider of the namespace runs",
-            ) from None
-        finally:
-            connection.close()
+        client = HttpsClient(server, context, deadline, _WHERE)
+        status, _, _, body = client.ask("GET", path, {"object": secret})
         if status in {http.HTTPStatus.NOT_FOUND, http.HTTPStatus.FORBIDDEN}:
             raise NotPermittedError.of(
                 "host-account-not-given",
@@ -101,32 +84,19 @@ class RancherProvider:
             refuse_answer(_WHERE, f"HTTP {status}")
         return account_from_json(body, _WHERE)
 
-    def _address(self, directory: Path) -> tuple[str, int, str]:
-        if self._url is not None:
-            parts = urlsplit(self._url)
-            return parts.hostname or "", parts.port or 443, parts.path or "/provider"
+    def share_of(self, plugin_input: str) -> str:
+        """Return the namespace: each has a server of its own."""
+        return plugin_input.partition(":")[0]
+
+    def _address(self, directory: Path) -> tuple[Server, str]:
+        if self._server is not None:
+            server, path = self._server
+            return server, path or "/provider"
         text = read_private_file(directory / "port.txt", _WHERE, secret=False)
         digits = text.decode("ascii", "replace").strip()
         if not digits.isdecimal() or not 0 < int(digits[:6]) <= _MAX_PORT:
             refuse_answer(_WHERE, "port.txt holds no port")
-        return "localhost", int(digits), "/provider"
-
-    def _context(self, directory: Path) -> ssl.SSLContext:
-        certificate, key, authorities = (directory / file for file in self._files)
-        read_private_file(key, _WHERE)
-        trusted = read_private_file(authorities, _WHERE, secret=False)
-        try:
-            context = ssl.create_default_context(cadata=trusted.decode("ascii", "replace"))
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            context.load_cert_chain(certificate, key, password=_no_password)
-        except (OSError, ValueError) as error:
-            raise NotPermittedError.of(
-                "host-account-tls",
-                f"certificate, key or ca_file cannot be used ({type(error).__name__})",
-                where=_WHERE,
-                expected=f"PEM files in {directory}",
-            ) from None
-        return context
+        return Server("localhost", int(digits)), "/provider"
 
 
 def _relative(table: ProviderTable, key: str, default: str) -> Path:
@@ -138,7 +108,3 @@ def _relative(table: ProviderTable, key: str, default: str) -> Path:
             where=f"{table.where}.{key}",
         )
     return path
-
-
-def _no_password() -> str:
-    raise ValueError("the key has a password")

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from credspec.errors import NotPermittedError, UnreachableError, UsageError
-from credspec.providers.answers import (
-    MAX_ANSWER_BYTES,
-    account_from_json,
-    refuse_answer,
-    refuse_input,
-)
+from credspec.errors import NotPermittedError, UnreachableError
+from credspec.providers.answers import account_from_json, refuse_answer, refuse_input
+from credspec.providers.deadline import Deadline
 from credspec.providers.extras import import_extra
 from credspec.providers.host_account import HostAccount
+from credspec.providers.https import HttpsClient
+from credspec.providers.library_transport import requests_session
 from credspec.providers.private_file import read_private_file
 from credspec.providers.provider_table import ProviderTable
+from credspec.providers.tls import client_context, read_authorities
 
 if TYPE_CHECKING:
     import hvac
@@ -36,18 +36,14 @@ class VaultProvider:
 
     def __init__(self, settings: Mapping[str, Any], seconds: float) -> None:
         table = ProviderTable("vault", settings)
-        self._url = table.text("url")
-        if not self._url.startswith("https://"):
-            raise UsageError.of(
-                "config-wrong-value", "not https", where=f"{table.where}.url", expected="https://"
-            )
+        self._server = table.server("url")
         self._ca_file = table.optional_path("ca_file")
         self._namespace = table.optional_text("namespace")
         self._mount = table.text("mount", "secret")
         self._version = table.choice("kv", "2", "1")
         self._prefix = table.text("prefix", "/").strip("/")
         self._auth = table.choice("auth", "token", "approle", "cert")
-        self._pair: tuple[str, str] | None = None
+        self._pair: tuple[Path, Path] | None = None
         self._role = ""
         if self._auth == "token":
             self._secret_file = table.path("token_file")
@@ -55,17 +51,17 @@ class VaultProvider:
             self._role = table.text("role_id")
             self._secret_file = table.path("secret_id_file")
         else:
-            self._pair = str(table.path("certificate")), str(table.path("key"))
+            self._pair = table.path("certificate"), table.path("key")
         table.close()
-        self._seconds = seconds / 2
+        self._seconds = seconds
 
     def host_account(self, plugin_input: str) -> HostAccount:
         """Read a secret.
 
         Raises:
             UsageError: `host-account-input`, `host-account-extra`.
-            NotPermittedError: `host-account-file`, `host-account-not-given`.
-            UnreachableError: `host-account-unreachable`.
+            NotPermittedError: `host-account-file`, `host-account-not-given`, `host-account-tls`.
+            UnreachableError: `host-account-unreachable`, `host-account-timeout`.
             CredspecError: `host-account-answer`, `host-account-invalid`.
         """
         path = plugin_input.strip("/")
@@ -97,7 +93,10 @@ class VaultProvider:
             ) from None
         except (requests.RequestException, exceptions.VaultError) as error:
             raise UnreachableError.of(
-                "host-account-unreachable", f"{self._url}: {type(error).__name__}", where=_WHERE
+                "host-account-unreachable",
+                f"{self._server[0]}: {type(error).__name__}",
+                where=_WHERE,
+                remedy="see whether it is sealed or overloaded: vault status",
             ) from None
         data = answer.get("data") if isinstance(answer, dict) else None
         if self._version == "2" and isinstance(data, dict):
@@ -107,6 +106,10 @@ class VaultProvider:
         import json
 
         return account_from_json(json.dumps(data), _WHERE)
+
+    def share_of(self, plugin_input: str) -> str:
+        """Return the path that a secret is in: what is behind it may be slow by itself."""
+        return plugin_input.rpartition("/")[0]
 
     def _read(self, path: str) -> Any:
         client = self._client()
@@ -129,41 +132,24 @@ class VaultProvider:
 
     def _client(self) -> hvac.Client:
         import hvac
-        import requests
 
         token = ""
         if self._auth == "token":
             token = read_private_file(self._secret_file, _WHERE).decode("ascii", "replace").strip()
-        session = requests.Session()
-        # Neither proxies, netrc nor authorities of the environment.
-        session.trust_env = False
-        session.verify = str(self._ca_file) if self._ca_file is not None else True
-        session.cert = self._pair
-        session.mount("https://", _limited_adapter())
+        server, base = self._server
+        trusted = None if self._ca_file is None else read_authorities(self._ca_file, _WHERE)
+        session = requests_session(
+            HttpsClient(
+                server,
+                client_context(_WHERE, trusted, self._pair),
+                Deadline(self._seconds),
+                _WHERE,
+            )
+        )
         return hvac.Client(
-            url=self._url,
+            url=f"https://{server}{base}",
             token=token,
             namespace=self._namespace,
-            timeout=self._seconds,
             session=session,
-            verify=session.verify,
-            cert=self._pair,
             allow_redirects=False,
         )
-
-
-def _limited_adapter() -> Any:
-    """Return what reads no more of an answer than an account can have."""
-    from requests.adapters import HTTPAdapter
-
-    class Limited(HTTPAdapter):
-        def send(self, *args: Any, **options: Any) -> Any:
-            response = super().send(*args, **options | {"stream": True})
-            content = response.raw.read(MAX_ANSWER_BYTES + 1, decode_content=True)
-            response.close()
-            if len(content) > MAX_ANSWER_BYTES:
-                refuse_answer(_WHERE, f"more than {MAX_ANSWER_BYTES} bytes")
-            response._content = content  # noqa: SLF001 - requests has no other way
-            return response
-
-    return Limited()

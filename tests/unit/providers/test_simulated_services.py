@@ -1,4 +1,4 @@
-"""Providers against servers of the test that speak their services' interfaces, not the services."""
+"""Providers against simulated services: servers of the test that speak the services' interfaces."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_what_vault_may_say_wrong(
 
 def test_a_vault_of_another_authority(tmp_path: Path, serve: Any, other_authority: Any) -> None:
     service = serve()
-    with pytest.raises(CredspecError, match="host-account-unreachable"):
+    with pytest.raises(CredspecError, match="host-account-tls"):
         vault(tmp_path, other_authority, service.port).host_account("reader")
     assert service.asked == []
     with pytest.raises(CredspecError, match="config-wrong-value"):
@@ -298,19 +298,21 @@ def azure(
     monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", address)
     real = socket.getaddrinfo
 
-    def resolve(host: Any, *args: Any, **options: Any) -> Any:
-        return real("127.0.0.1" if host == "kv1.vault.lab" else host, *args, **options)
+    def resolve(host: Any, port: Any, *args: Any, **options: Any) -> Any:
+        if (host, port) == ("kv1.vault.lab", 443):
+            return real("127.0.0.1", service.port, *args, **options)
+        return real(host, port, *args, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     provider = AzureKeyVaultProvider(
         {"hosts": [".vault.lab"], "ca_file": str(authority.certificate)}, 9
     )
-    given = f"SecretUri=https://kv1.vault.lab:{service.port}/secrets/reader/v1;objectid={OBJECT}"
+    given = f"SecretUri=https://kv1.vault.lab/secrets/reader/v1;objectid={OBJECT}"
     return provider, metadata, service, given
 
 
-def vault_answer(port: int, body: dict[str, Any], status: int = 200) -> Any:
-    challenge = f'Bearer authorization="https://login.lab/t", resource="https://vault.lab:{port}"'
+def vault_answer(body: dict[str, Any], status: int = 200) -> Any:
+    challenge = 'Bearer authorization="https://login.lab/t", resource="https://vault.lab"'
 
     def answer(_: str, __: str, headers: dict[str, str], ___: bytes) -> Any:
         if headers.get("authorization") != "Bearer the-token":
@@ -323,10 +325,9 @@ def vault_answer(port: int, body: dict[str, Any], status: int = 200) -> Any:
 def test_azures_interfaces(azure: Any) -> None:
     provider, metadata, service, given = azure
     service.answer = vault_answer(
-        service.port,
         {
             "value": f"CONTOSO\\reader:{SECRET}",
-            "id": f"https://kv1.vault.lab:{service.port}/secrets/reader/v1",
+            "id": "https://kv1.vault.lab/secrets/reader/v1",
         },
     )
     account = provider.host_account(given)
@@ -338,9 +339,7 @@ def test_azures_interfaces(azure: Any) -> None:
 def test_azures_refusals(azure: Any) -> None:
     provider, _, service, given = azure
     for status, code in ((404, "not-given"), (403, "not-given"), (400, "not-given")):
-        service.answer = vault_answer(
-            service.port, {"error": {"code": "x", "message": "y"}}, status
-        )
+        service.answer = vault_answer({"error": {"code": "x", "message": "y"}}, status)
         with pytest.raises(CredspecError, match=code):
             provider.host_account(given)
 
@@ -351,11 +350,11 @@ def test_azures_refusals(azure: Any) -> None:
         ("", "host-account-input"),
         (f"ObjectId={OBJECT}", "host-account-input"),
         (f"ObjectId={OBJECT};SecretUri=http://a.vault.azure.net/secrets/x", "host-account-input"),
-        ("ObjectId=x;SecretUri=https://a.vault.azure.net/secrets/x", "host-account-input"),
-        (f"ObjectId={OBJECT};SecretUri=https://a.vault.azure.net/keys/x", "host-account-input"),
+        ("ObjectId=x;SecretUri=https://abc.vault.azure.net/secrets/x", "host-account-input"),
+        (f"ObjectId={OBJECT};SecretUri=https://abc.vault.azure.net/keys/x", "host-account-input"),
         (f"ObjectId={OBJECT};SecretUri=https://evil.test/secrets/x", "host-account-not-given"),
         (
-            f"ObjectId={OBJECT};SecretUri=https://a.vault.azure.net.evil.test/secrets/x",
+            f"ObjectId={OBJECT};SecretUri=https://abc.vault.azure.net.evil.test/secrets/x",
             "host-account-not-given",
         ),
     ],
@@ -375,7 +374,7 @@ def test_a_missing_extra_is_named(
         "hvac": lambda: vault(tmp_path, authority, 1).host_account("reader"),
         "boto3": lambda: aws(authority, 1).host_account(ARN),
         "azure": lambda: AzureKeyVaultProvider({}, 1).host_account(
-            f"ObjectId={OBJECT};SecretUri=https://a.vault.azure.net/secrets/x"
+            f"ObjectId={OBJECT};SecretUri=https://abc.vault.azure.net/secrets/x"
         ),
     }
     no_module(monkeypatch, missing)
