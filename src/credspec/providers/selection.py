@@ -104,7 +104,7 @@ class Providers:
             UnreachableError: `host-account-timeout`.
         """
         if isinstance(source, GivenAccount):
-            return source.account
+            return source.revealed()
         if not isinstance(source, PluginSource):
             raise NotPermittedError.of(
                 "host-account-forgotten",
@@ -171,7 +171,7 @@ class Providers:
 
     def _choose(self, source: PluginSource) -> tuple[str, str]:
         """Return the name of the provider and the input it gets."""
-        guid, given = source.guid, source.plugin_input
+        guid, given = source.guid, source.input
         if not _GUID.fullmatch(guid):
             raise UsageError.of(
                 "host-account-guid",

@@ -108,6 +108,7 @@ def _server(service: Service) -> grpc.aio.Server:
             ("grpc.max_concurrent_streams", _STREAMS_AT_A_TIME),
             ("grpc.max_metadata_size", 8192),
             ("grpc.so_reuseport", 0),
+            ("grpc.max_connection_idle_ms", 1000),
         )
     )
     server.add_generic_rpc_handlers((service.handlers(),))

@@ -166,39 +166,51 @@ class Service:
         """Return a call that says in credentials-fetcher's words what went wrong."""
 
         async def answer(request: Message | None, context: Any) -> Message:
-            import grpc
-
-            code = grpc.StatusCode.INTERNAL
-            try:
-                caller = caller_of(context.peer())
-                if caller is None or not self.may_call(caller.uid):
-                    await context.abort(grpc.StatusCode.PERMISSION_DENIED, "caller unknown")
-                if request is None:
-                    raise _unreadable()
-                assert caller is not None  # noqa: S101 - narrows for the type checker
-                left = context.time_remaining()
-                patience = _DEADLINE_SECONDS if left is None else left - _ANSWER_SECONDS
-                async with asyncio.timeout(min(patience, _DEADLINE_SECONDS)):
-                    return await call(request, caller)
-            except RefusedCallError as refused:
-                emit(Event.REQUEST_FAILED, method="gRPC", path=name, error=str(refused.error))
-                text = str(refused)
-            except TimeoutError:
-                emit(Event.REQUEST_FAILED, method="gRPC", path=name, error="deadline")
-                code = grpc.StatusCode.DEADLINE_EXCEEDED
-                text = f"{Refusal.ACCOUNT_TICKET}: no answer in time"
-            except CredspecError as error:
-                emit(Event.REQUEST_FAILED, method="gRPC", path=name, error=str(error))
-                text = str(error)
-            except grpc.aio.BaseError:
-                raise
-            except Exception as error:  # noqa: BLE001 - the caller is told, and others are served
-                emit(Event.INTERNAL_ERROR, path=name, error=type(error).__name__)
-                text = str(internal_error(error, name))
-            await context.abort(code, text)
+            outcome = await self._outcome(name, call, request, context)
+            # What ends the call leads in a circle to this frame, which may hold no password then.
+            del request
+            if not isinstance(outcome, tuple):
+                return outcome
+            await context.abort(*outcome)
             raise AssertionError("unreachable")
 
         return answer
+
+    async def _outcome(
+        self,
+        name: str,
+        call: Callable[[Any, Caller], Awaitable[Message]],
+        request: Message | None,
+        context: Any,
+    ) -> Message | tuple[grpc.StatusCode, str]:
+        """Return a call's answer, or the status and text of its refusal."""
+        import grpc
+
+        code = grpc.StatusCode.INTERNAL
+        try:
+            caller = caller_of(context.peer())
+            if caller is None or not self.may_call(caller.uid):
+                return grpc.StatusCode.PERMISSION_DENIED, "caller unknown"
+            if request is None:
+                raise _unreadable()
+            left = context.time_remaining()
+            patience = _DEADLINE_SECONDS if left is None else left - _ANSWER_SECONDS
+            async with asyncio.timeout(min(patience, _DEADLINE_SECONDS)):
+                return await call(request, caller)
+        except RefusedCallError as refused:
+            emit(Event.REQUEST_FAILED, method="gRPC", path=name, error=str(refused.error))
+            text = str(refused)
+        except TimeoutError:
+            emit(Event.REQUEST_FAILED, method="gRPC", path=name, error="deadline")
+            code = grpc.StatusCode.DEADLINE_EXCEEDED
+            text = f"{Refusal.ACCOUNT_TICKET}: no answer in time"
+        except CredspecError as error:
+            emit(Event.REQUEST_FAILED, method="gRPC", path=name, error=str(error))
+            text = str(error)
+        except Exception as error:  # noqa: BLE001 - the caller is told, and others are served
+            emit(Event.INTERNAL_ERROR, path=name, error=type(error).__name__)
+            text = str(internal_error(error, name))
+        return code, text
 
     async def _health(self, request: wire.HealthCheckRequest, caller: Caller) -> Message:
         del request, caller
