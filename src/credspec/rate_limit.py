@@ -44,10 +44,10 @@ class TokenBucket:
         self._tokens -= 1
         return True
 
-    def borrow(self, now: float) -> float:
-        """Take a token in any case; return in how many seconds it is there."""
+    def borrow(self, now: float, count: float = 1) -> float:
+        """Take a token, or `count`, in any case; return in how many seconds the first is there."""
         wait = self.delay(now)
-        self._tokens -= 1
+        self._tokens -= count
         return wait
 
     def is_full(self, now: float) -> bool:
@@ -88,10 +88,13 @@ class RateLimits(Generic[K]):
         now = self._clock()
         return self._bucket(key, now).take(now)
 
-    def borrow(self, key: K) -> float:
-        """Take a token of a key in any case; return in how many seconds it is there."""
+    def borrow(self, key: K, count: float = 1) -> float:
+        """Take a token of a key, or `count`, in any case; return in how many seconds it is there.
+
+        With more than one it is the first that is waited for; the others are owed.
+        """
         now = self._clock()
-        return self._bucket(key, now).borrow(now)
+        return self._bucket(key, now).borrow(now, count)
 
     def delay(self, key: K) -> float:
         """Return in how many seconds a key has a token."""

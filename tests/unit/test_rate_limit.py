@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -107,3 +108,13 @@ def test_what_was_suppressed_is_told_when_its_time_is_over() -> None:
     clock.now += 1
     assert throttle.take_suppressed() == [Suppressed("a", 1), Suppressed(None, 1)]
     assert throttle.allows("b")
+
+
+def test_several_tokens_at_once_are_owed() -> None:
+    clock = Clock()
+    limits: RateLimits[str] = RateLimits(10.0, 5, clock=clock)
+    assert limits.borrow("a", 25) == 0.0
+    assert limits.delay("a") == pytest.approx(2.1)
+    assert limits.borrow("b") == 0.0
+    clock.now += 2.1
+    assert limits.borrow("a") == pytest.approx(0.0)

@@ -324,9 +324,7 @@ class Leases:
             return source.concealed(lambda text: self._secrets.keep(text, request.lease_id))
         return source
 
-    def _given(
-        self, account: HostAccount, netbios: str, home: str, lease_id: str
-    ) -> GivenAccount:
+    def _given(self, account: HostAccount, netbios: str, home: str, lease_id: str) -> GivenAccount:
         checked = checked_account(
             account.domain, account.user, account.password, "account of the request"
         )

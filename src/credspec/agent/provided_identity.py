@@ -231,4 +231,4 @@ class ProvidedIdentity:
 
 
 def _print_of(account: HostAccount) -> str:
-    return fingerprint("\0".join((account.domain, account.user, account.password)))
+    return fingerprint(f"{account.domain}\0{account.user}\0{account.password}")
