@@ -7,6 +7,7 @@ on them. This is the one module that every room may import.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from enum import IntEnum
 from typing import Any, ClassVar, Final, NamedTuple, Self
 
@@ -71,6 +72,13 @@ class CredspecError(Exception):
     ) -> Self:
         """Make an error of this class with a single problem."""
         return cls(Problem(code=code, found=found, where=where, expected=expected, remedy=remedy))
+
+    def detached(self) -> Self:
+        """Return the same error without the frames it came through, which may hold secrets.
+
+        An error that is kept, or handed from one thread or task to another, must be such a one.
+        """
+        return type(self)(*self.problems)
 
     @property
     def code(self) -> str:
@@ -147,6 +155,28 @@ class NotFoundError(CredspecError):
 
     kind = "not-found"
     http_status = 404
+
+
+def forget_frames(error: BaseException) -> None:
+    """Drop the local variables of the frames that an error came through, and of what led to it.
+
+    Frames are kept by the error, often in a circle, and what is in them may be secret. Those that
+    still run stay as they are. To be called where all others have ended, such as at the end of a
+    thread's work.
+    """
+    seen: set[int] = set()
+    pending: list[BaseException | None] = [error]
+    while pending:
+        each = pending.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        pending += [each.__cause__, each.__context__]
+        step = each.__traceback__
+        while step is not None:
+            with suppress(RuntimeError):  # it still runs
+                step.tb_frame.clear()
+            step = step.tb_next
 
 
 def internal_error(error: Exception, where: str) -> CredspecError:

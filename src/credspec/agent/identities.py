@@ -16,7 +16,7 @@ from credspec.agent.events import Event, emit
 from credspec.agent.refresh_schedule import RefreshSchedule, Spread
 from credspec.directory.domain import DomainFacts
 from credspec.directory.locator import valid_domain
-from credspec.errors import CredspecError, UnreachableError, internal_error
+from credspec.errors import CredspecError, UnreachableError, forget_frames, internal_error
 from credspec.kerberos.tickets import Ticket
 from credspec.providers.host_account import HostSource
 
@@ -107,25 +107,32 @@ class _Domain:
     async def run(self, call: Callable[[], _T]) -> _T:
         loop = asyncio.get_running_loop()
         self.calls += 1
+        failure: CredspecError
         try:
             # Not wait_for: until Python 3.12 it can swallow a cancellation.
             async with asyncio.timeout(_DEADLINE_SECONDS):
                 return await loop.run_in_executor(self._threads, call)
         except TimeoutError:
-            raise UnreachableError.of(
+            failure = UnreachableError.of(
                 "domain-timeout",
                 f"no answer within {_DEADLINE_SECONDS:.0f} s",
                 where=f"domain {self.session.domain}",
                 remedy="the domain controllers accept connections but do not answer",
-            ) from None
-        except CredspecError:
-            raise
-        except Exception as error:
-            # Whatever it was, the identity must be tried again and the caller be told.
+            )
+        except CredspecError as error:
+            failure = error.detached()
+            forget_frames(error)
+        except Exception as error:  # noqa: BLE001 - the caller is told, and it is tried again
             emit(Event.INTERNAL_ERROR, domain=self.session.domain, error=type(error).__name__)
-            raise internal_error(error, f"domain {self.session.domain}") from error
+            failure = internal_error(error, f"domain {self.session.domain}")
+            forget_frames(error)
         finally:
             self.calls -= 1
+        # Not from inside: the frames of the thread hold passwords.
+        try:
+            raise failure
+        finally:
+            del failure
 
     @property
     def outage_since(self) -> datetime | None:
@@ -222,7 +229,7 @@ class Identities:
         try:
             facts = await of_domain.run(of_domain.session.facts)
         except CredspecError as error:
-            of_domain.last_error = error
+            of_domain.last_error = error.detached()
             if isinstance(error, UnreachableError) and of_domain.outage_since is None:
                 of_domain.unreached_since = self._now()
                 emit(Event.DOMAIN_UNREACHABLE, domain=of_domain.session.domain, error=str(error))
@@ -269,7 +276,11 @@ class Identities:
                 self._acquiring[name] = task
                 task.add_done_callback(lambda _: self._acquiring.pop(name, None))
             # Shielded: one impatient caller must not cancel the acquisition of the others.
-            await asyncio.shield(task)
+            try:
+                await asyncio.shield(task)
+            finally:
+                # Its error leads to this frame, which must not lead back to it.
+                del task
             identity = self._held.get(name)
         return identity
 
@@ -431,7 +442,7 @@ class Identities:
             acquired = await domain.run(lambda: acquire(name.account))
         except CredspecError as error:
             self.failures += 1
-            domain.last_error = error
+            domain.last_error = error.detached()
             unreachable = isinstance(error, UnreachableError)
             was_reached = domain.schedule.outage_since is None
             domain.schedule.failed(name, self._now(), unreachable=unreachable)
@@ -481,7 +492,7 @@ class Identities:
             acquired, addresses = await self._acquire(domain, name)
             await self._replace(domain, identity, acquired, addresses)
         except CredspecError as error:
-            identity.last_error = error
+            identity.last_error = error.detached()
             emit(Event.REFRESH_FAILED, identity=str(name), error=str(error))
         finally:
             domain.changed.set()

@@ -44,6 +44,7 @@ from credspec.providers.host_account import (
     PluginSource,
     checked_account,
 )
+from credspec.providers.kept_secrets import KeptSecrets
 from credspec.providers.selection import Providers, plugin_source
 from credspec.spec.document import CredentialSpec
 from credspec.spec.reference import parse_reference
@@ -108,6 +109,7 @@ class Leases:
         self._providers = providers or Providers()
         self._states = ContainerStates()
         self._sources: dict[str, HostSource | None] = {}
+        self._secrets = KeptSecrets()
         self._records: dict[str, LeaseRecord] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self.granted = 0
@@ -150,6 +152,9 @@ class Leases:
             except CredspecError as error:
                 self._tell_denied(request, error)
                 raise
+            finally:
+                if request.lease_id not in self._records:
+                    self._secrets.drop(request.lease_id)
 
     async def _check_user(self, request: LeaseRequest) -> None:
         """Refuse an unprivileged user what is not its own."""
@@ -253,7 +258,7 @@ class Leases:
         async with self._locked(_valid_id(lease_id)):
             before = self.get(lease_id)
             former = self._sources.get(lease_id)
-            source = self._given(account, before.domain)
+            source = self._given(account, before.domain, lease_id)
             if source == former:
                 return before
             names, former_names = self._names(before, source), self._names(before)
@@ -275,9 +280,11 @@ class Leases:
                 self._sources[lease_id] = former
                 for name in names:
                     self._identities.release(name, lease_id)
+                self._secrets.drop(lease_id, but=former.secret if former else None)
                 raise
             for name in former_names:
                 self._identities.release(name, lease_id)
+            self._secrets.drop(lease_id, but=source.secret)
             return record
 
     async def refresh(self, lease_ids: Iterable[str]) -> list[CredspecError]:
@@ -306,19 +313,22 @@ class Leases:
     def _source(self, request: LeaseRequest, spec: CredentialSpec) -> HostSource | None:
         """Return what to log on with for a spec, None for the machine identity."""
         if request.host_account is not None:
-            return self._given(request.host_account, spec.domain)
+            return self._given(request.host_account, spec.domain, request.lease_id)
         source = plugin_source(spec)
-        if source is not None:
-            self._providers.check(source)
+        if source is None:
+            return None
+        self._providers.check(source)
+        if self._providers.holds_secret(source):
+            return source.concealed(lambda text: self._secrets.keep(text, request.lease_id))
         return source
 
-    def _given(self, account: HostAccount, home: str) -> GivenAccount:
+    def _given(self, account: HostAccount, home: str, lease_id: str) -> GivenAccount:
         checked = checked_account(
             account.domain, account.user, account.password, "account of the request"
         )
-        source = GivenAccount(checked, home)
-        self._providers.check(source)
-        return source
+        given = GivenAccount(checked, home)
+        self._providers.check(given)
+        return given.concealed(lambda text: self._secrets.keep(text, lease_id))
 
     def _recorded(self, source: HostSource | None) -> dict[str, str] | None:
         """Return what the journal may know of a source."""
@@ -327,7 +337,7 @@ class Leases:
         if not isinstance(source, PluginSource):
             return {}
         recorded = {"guid": source.guid}
-        if not self._providers.holds_secret(source):
+        if source.secret is None:
             recorded["input"] = source.plugin_input
         return recorded
 
@@ -497,6 +507,7 @@ class Leases:
             for name in self._names(record):
                 self._identities.release(name, lease_id)
         self._sources.pop(lease_id, None)
+        self._secrets.drop(lease_id)
         self._forget(lease_id)
 
     def _forget(self, lease_id: str) -> None:

@@ -16,6 +16,7 @@ from credspec.kerberos.keys import AES_ENCTYPES
 from credspec.kerberos.service_ticket import get_service_ticket_by_tgt
 from credspec.kerberos.tickets import Ticket, ticket_from_keytab, ticket_from_password
 from credspec.providers.host_account import HostAccount, HostSource, PluginSource
+from credspec.providers.kept_secrets import fingerprint
 from credspec.providers.selection import Providers
 from credspec.spec.host_account import CREDSPEC_PLUGIN_GUID
 
@@ -83,7 +84,7 @@ class ProvidedIdentity:
         self._principal: str | None = None
         self._account: HostAccount | None = None
         self._forgetting: threading.Timer | None = None
-        self._refused: tuple[HostAccount, CredspecError, float] | None = None
+        self._refused: tuple[str, CredspecError, float] | None = None
 
     def log_on(self) -> Ticket:
         """Get a TGT of the account, unless the one at hand still lasts.
@@ -163,8 +164,7 @@ class ProvidedIdentity:
         except CredspecError as error:
             if error.code not in _REFUSALS:
                 raise
-            self._refused = account, error, time.monotonic() + _REFUSED_SECONDS
-            self._forget_account()
+            self._remember_refusal(account, error)
             if is_new:
                 raise
         # It was changed since the provider was asked, perhaps.
@@ -173,9 +173,13 @@ class ProvidedIdentity:
             return self._ticket_of(account, service)
         except CredspecError as error:
             if error.code in _REFUSALS:
-                self._refused = account, error, time.monotonic() + _REFUSED_SECONDS
-                self._forget_account()
+                self._remember_refusal(account, error)
             raise
+
+    def _remember_refusal(self, account: HostAccount, error: CredspecError) -> None:
+        """Remember that an account was refused, but not its password."""
+        self._refused = _print_of(account), error.detached(), time.monotonic() + _REFUSED_SECONDS
+        self._forget_account()
 
     def _ticket_of(self, account: HostAccount, service: str | None) -> Ticket:
         principal = self._principal_of(account)
@@ -211,11 +215,12 @@ class ProvidedIdentity:
         account = self._providers.account(self._source)
         if self._refused is not None:
             refused, error, until = self._refused
-            if refused == account and time.monotonic() < until:
-                raise type(error)(*error.problems)
+            if refused == _print_of(account) and time.monotonic() < until:
+                raise error.detached()
             self._refused = None
         seconds = self._providers.settings.secret_seconds
-        if seconds:
+        # What the source keeps for its leases goes with them.
+        if seconds and self._source.secret is None:
             self._account = account
             self._forgetting = threading.Timer(seconds, self._forget_in_time)
             self._forgetting.daemon = True
@@ -238,3 +243,7 @@ class ProvidedIdentity:
 
     def _lasts(self, ticket: Ticket) -> bool:
         return ticket.end - self._now() >= _RENEW_BEFORE_END
+
+
+def _print_of(account: HostAccount) -> str:
+    return fingerprint(f"{account.domain}\0{account.user}\0{account.password}")

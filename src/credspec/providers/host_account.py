@@ -6,22 +6,19 @@ this module alone.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import re
-import secrets
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Final, Protocol
 
 from credspec.errors import CredspecError
+from credspec.providers.kept_secrets import KeptSecret, fingerprint
 
 # [MS-SAMR] 3.1.1.6: what a sAMAccountName may not hold; "@" would be taken for a realm.
 _USER: Final = re.compile(r'[^\x00-\x1f\x7f-\x9f"/\\\[\]:;|=,+*?<>@\ud800-\udfff]{1,256}')
 _DOMAIN: Final = re.compile(r"[^\W_](?:[\w-]{0,62}[^\W_])?(?:\.[^\W_](?:[\w-]{0,62}[^\W_])?){0,15}")
 _MAX_PASSWORD: Final = 512  # characters; Active Directory takes 256
-
-_tag_key: Final = secrets.token_bytes(32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,27 +55,61 @@ class PluginSource:
 
     `home` is the DNS name of the spec's domain, which the account must be of: see
     `credspec.providers.account_domains`. Two leases share an identity only if all of it is the
-    same.
+    same. An input that may hold a secret is in `secret`, and `plugin_input` then empty.
     """
 
     guid: str
     plugin_input: str = field(repr=False)
     home: str = ""
+    secret: KeptSecret | None = None
+
+    @property
+    def input(self) -> str:
+        """The input, wherever it is kept.
+
+        Raises:
+            NotPermittedError: `host-account-forgotten`.
+        """
+        return self.plugin_input if self.secret is None else self.secret.reveal()
+
+    def concealed(self, keep: Callable[[str], KeptSecret]) -> PluginSource:
+        """Return the same source with its input kept by `keep`."""
+        return replace(self, plugin_input="", secret=keep(self.plugin_input))
 
     def __str__(self) -> str:
-        return f"plug-in {self.guid}#{_tag(self.plugin_input)}"
+        return f"plug-in {self.guid}#{self.secret or fingerprint(self.plugin_input)[:8]}"
 
 
 @dataclass(frozen=True, slots=True)
 class GivenAccount:
-    """An account that came with a request, kept in memory alone; the rest as `PluginSource`."""
+    """An account that came with a request, kept in memory alone; the rest as `PluginSource`.
+
+    Where `secret` is given, it is the password, and that of `account` is empty.
+    """
 
     account: HostAccount
     home: str = ""
+    secret: KeptSecret | None = None
+
+    def concealed(self, keep: Callable[[str], KeptSecret]) -> GivenAccount:
+        """Return the same source with its password kept by `keep`."""
+        password = self.account.password
+        return replace(self, account=replace(self.account, password=""), secret=keep(password))
+
+    def revealed(self) -> HostAccount:
+        """Return the account with its password.
+
+        Raises:
+            NotPermittedError: `host-account-forgotten`.
+        """
+        if self.secret is None:
+            return self.account
+        return replace(self.account, password=self.secret.reveal())
 
     def __str__(self) -> str:
         account = self.account
-        return f"{account.domain}\\{account.user}#{_tag(account.password)}"
+        tag = self.secret or fingerprint(account.password)[:8]
+        return f"{account.domain}\\{account.user}#{tag}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +118,7 @@ class LostSource:
 
     lease_id: str
     home: ClassVar[str] = ""
+    secret: ClassVar[None] = None
 
     def __str__(self) -> str:
         return f"lost#{self.lease_id[:8]}"
@@ -123,9 +155,3 @@ def checked_account(domain: str, user: str, password: str, where: str) -> HostAc
                 expected="domain, user and password of an account of Active Directory",
             )
     return HostAccount(domain.removesuffix("."), user, password)
-
-
-def _tag(secret: str) -> str:
-    """Tell two secrets apart in logs; without this process's memory it says nothing of them."""
-    data = secret.encode("utf-8", "surrogatepass")
-    return hmac.new(_tag_key, data, hashlib.sha256).hexdigest()[:8]

@@ -113,7 +113,7 @@ class Providers:
             UnreachableError: `host-account-timeout`.
         """
         if isinstance(source, GivenAccount):
-            return self._checked(source.account, source)
+            return self._checked(source.revealed(), source)
         if not isinstance(source, PluginSource):
             raise NotPermittedError.of(
                 "host-account-forgotten",
@@ -221,7 +221,7 @@ class Providers:
 
     def _choose(self, source: PluginSource) -> tuple[str, str]:
         """Return the name of the provider and the input it gets."""
-        guid, given = source.guid, source.plugin_input
+        guid, given = source.guid, source.input
         if not _GUID.fullmatch(guid):
             raise UsageError.of(
                 "host-account-guid",

@@ -15,7 +15,7 @@ from credspec.agent.daemon import listen
 from credspec.agent.events import Event, emit
 from credspec.agent.leases import Leases
 from credspec.errors import UsageError
-from credspec.runtimes.credentials_fetcher.connections import guarded
+from credspec.runtimes.credentials_fetcher.connections import CallerConnections
 from credspec.runtimes.credentials_fetcher.lease_tree import LeaseTree
 
 if TYPE_CHECKING:
@@ -59,9 +59,15 @@ async def serving(path: Path, config: Config, leases: Leases) -> AsyncIterator[N
     """
     from credspec.runtimes.credentials_fetcher.service import Service
 
-    service = Service(leases, LeaseTree(config.fetcher.lease_tree), config.fetcher)
-    await service.take_over()
     inner = _inner_socket(config)
+    connections = CallerConnections(inner)
+    service = Service(
+        leases,
+        LeaseTree(config.fetcher.lease_tree),
+        config.fetcher,
+        served=connections.served,
+    )
+    await service.take_over()
     server = _server(service)
     try:
         server.add_insecure_port(f"unix:{inner}")
@@ -70,7 +76,7 @@ async def serving(path: Path, config: Config, leases: Leases) -> AsyncIterator[N
     await server.start()
     try:
         with _listening(path, others=bool(config.fetcher.uids)) as listener:
-            async with guarded(listener, inner, service.may_call):
+            async with connections.accepting(listener, service.may_call):
                 emit(Event.GRPC_READY, socket=str(path), leases=len(service.leases()))
                 yield
     finally:

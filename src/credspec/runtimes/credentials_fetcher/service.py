@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
@@ -80,10 +80,22 @@ _Wanted: TypeAlias = tuple[WantedTicket, UserPassword | None, str]  # and the AR
 
 
 class Service:
-    """The calls, for those whom the configuration lets call."""
+    """The calls, for those whom the configuration lets call.
 
-    def __init__(self, leases: Leases, tree: LeaseTree, config: FetcherConfig) -> None:
+    `served` is called with the peer's address at the start of each call, and whether its request
+    may hold a secret.
+    """
+
+    def __init__(
+        self,
+        leases: Leases,
+        tree: LeaseTree,
+        config: FetcherConfig,
+        *,
+        served: Callable[[str, bool], None] = lambda *_: None,
+    ) -> None:
         self._leases = leases
+        self._served = served
         self._tree = tree
         self._config = config
         self._tickets: dict[str, list[TicketEntry]] = {}
@@ -151,9 +163,9 @@ class Service:
         return grpc.method_handlers_generic_handler(
             NAME,
             {
+                # Without a deserializer the bytes come as they are.
                 name: grpc.unary_unary_rpc_method_handler(
-                    self._answered(name, call),
-                    request_deserializer=_reader(kind),
+                    self._answered(name, kind, call),
                     response_serializer=lambda answer: answer.SerializeToString(),
                 )
                 for name, kind, call in calls
@@ -161,44 +173,57 @@ class Service:
         )
 
     def _answered(
-        self, name: str, call: Callable[[Any, Caller], Awaitable[Message]]
-    ) -> Callable[[Any, Any], Awaitable[Message]]:
+        self, name: str, kind: type[Message], call: Callable[[Any, Caller], Awaitable[Message]]
+    ) -> Callable[[bytes, Any], Awaitable[Message]]:
         """Return a call that says in credentials-fetcher's words what went wrong."""
 
-        async def answer(request: Message | None, context: Any) -> Message:
-            import grpc
-
-            code = grpc.StatusCode.INTERNAL
-            try:
-                caller = caller_of(context.peer())
-                if caller is None or not self.may_call(caller.uid):
-                    await context.abort(grpc.StatusCode.PERMISSION_DENIED, "caller unknown")
-                if request is None:
-                    raise _unreadable()
-                assert caller is not None  # noqa: S101 - narrows for the type checker
-                left = context.time_remaining()
-                patience = _DEADLINE_SECONDS if left is None else left - _ANSWER_SECONDS
-                async with asyncio.timeout(min(patience, _DEADLINE_SECONDS)):
-                    return await call(request, caller)
-            except RefusedCallError as refused:
-                emit(Event.REQUEST_FAILED, method="gRPC", path=name, error=str(refused.error))
-                text = str(refused)
-            except TimeoutError:
-                emit(Event.REQUEST_FAILED, method="gRPC", path=name, error="deadline")
-                code = grpc.StatusCode.DEADLINE_EXCEEDED
-                text = f"{Refusal.ACCOUNT_TICKET}: no answer in time"
-            except CredspecError as error:
-                emit(Event.REQUEST_FAILED, method="gRPC", path=name, error=str(error))
-                text = str(error)
-            except grpc.aio.BaseError:
-                raise
-            except Exception as error:  # noqa: BLE001 - the caller is told, and others are served
-                emit(Event.INTERNAL_ERROR, path=name, error=type(error).__name__)
-                text = str(internal_error(error, name))
-            await context.abort(code, text)
+        async def answer(request: bytes, context: Any) -> Message:
+            self._served(context.peer(), _may_hold_secret(name, request))
+            outcome = await self._outcome(name, kind, call, request, context)
+            # What ends the call leads in a circle to this frame, which may hold no password then.
+            del request
+            if not isinstance(outcome, tuple):
+                return outcome
+            await context.abort(*outcome)
             raise AssertionError("unreachable")
 
         return answer
+
+    async def _outcome(
+        self,
+        name: str,
+        kind: type[Message],
+        call: Callable[[Any, Caller], Awaitable[Message]],
+        request: bytes,
+        context: Any,
+    ) -> Message | tuple[grpc.StatusCode, str]:
+        """Return a call's answer, or the status and text of its refusal."""
+        import grpc
+
+        code = grpc.StatusCode.INTERNAL
+        try:
+            caller = caller_of(context.peer())
+            if caller is None or not self.may_call(caller.uid):
+                return grpc.StatusCode.PERMISSION_DENIED, "caller unknown"
+            message = _read(kind, request)
+            left = context.time_remaining()
+            patience = _DEADLINE_SECONDS if left is None else left - _ANSWER_SECONDS
+            async with asyncio.timeout(min(patience, _DEADLINE_SECONDS)):
+                return await call(message, caller)
+        except RefusedCallError as refused:
+            emit(Event.REQUEST_FAILED, method="gRPC", path=name, error=str(refused.error))
+            text = str(refused)
+        except TimeoutError:
+            emit(Event.REQUEST_FAILED, method="gRPC", path=name, error="deadline")
+            code = grpc.StatusCode.DEADLINE_EXCEEDED
+            text = f"{Refusal.ACCOUNT_TICKET}: no answer in time"
+        except CredspecError as error:
+            emit(Event.REQUEST_FAILED, method="gRPC", path=name, error=str(error))
+            text = str(error)
+        except Exception as error:  # noqa: BLE001 - the caller is told, and others are served
+            emit(Event.INTERNAL_ERROR, path=name, error=type(error).__name__)
+            text = str(internal_error(error, name))
+        return code, text
 
     async def _health(self, request: wire.HealthCheckRequest, caller: Caller) -> Message:
         del request, caller
@@ -448,18 +473,25 @@ class Service:
                 self._locks.pop(lease, None)
 
 
-def _reader(kind: type[Message]) -> Callable[[bytes], Message | None]:
-    """Return what reads a message; None stands for bytes that are none."""
+def _may_hold_secret(name: str, request: bytes) -> bool:
+    """Return whether a call's request may hold a password, in a field or in a spec."""
+    if name in {"HealthCheck", "DeleteKerberosLease"}:
+        return False
+    # A key may be written with escapes.
+    return name != "AddKerberosLease" or b"\\u" in request or b"plugin" in request.lower()
 
-    def read(data: bytes) -> Message | None:
-        from google.protobuf.message import DecodeError
 
-        try:
-            return kind.FromString(data)
-        except DecodeError:
-            return None
+def _read(kind: type[Message], data: bytes) -> Message:
+    """Read a message.
 
-    return read
+    Raises:
+        RefusedCallError: with `Refusal.SPEC_MALFORMED`.
+    """
+    from google.protobuf.message import DecodeError
+
+    with suppress(DecodeError):
+        return kind.FromString(data)
+    raise _unreadable()
 
 
 def _unreadable() -> RefusedCallError:

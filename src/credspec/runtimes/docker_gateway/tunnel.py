@@ -80,6 +80,8 @@ async def _copy(source: socket.socket, target: socket.socket, first: bytes = b""
         if len(chunk) == CHUNK and (pipe := _pipe()) is not None:
             # Much data. The idle have no pipe.
             return await _move(source, target, pipe)
+        # It may be secret, and the next may come tomorrow.
+        del chunk
         # Neither call waits while both sides are quick, and others want their turn.
         await asyncio.sleep(0)
         try:
