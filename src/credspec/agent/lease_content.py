@@ -5,21 +5,19 @@ An account is written ``NAME``, one of another domain than the spec's own ``NAME
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from typing import Final
+from datetime import datetime
 
 from credspec.agent.identities import Identity, IdentityName
 from credspec.agent.journal import LeaseRecord
 from credspec.directory.account_identity import valid_account_name
+from credspec.directory.domain_names import is_netbios_name
 from credspec.directory.locator import valid_domain
 from credspec.errors import InvalidSpecError, Problem, UsageError
 from credspec.kerberos.keytab import joined_keytabs
 from credspec.kerberos.krb5_conf import container_krb5_conf
 from credspec.providers.host_account import HostSource
 from credspec.spec.document import CredentialSpec
-
-_NETBIOS_NAME: Final = re.compile(r"[^\x00-\x1f\x7f\\/:*?\"<>|.@\s]{1,15}")  # MS-NBTE 2.2.1
 
 
 def accounts_of(spec: CredentialSpec) -> tuple[str, ...]:
@@ -69,7 +67,7 @@ def accounts_of(spec: CredentialSpec) -> tuple[str, ...]:
 
 def _is_domain(scope: str) -> bool:
     if "." not in scope:
-        return _NETBIOS_NAME.fullmatch(scope) is not None
+        return is_netbios_name(scope)
     try:
         valid_domain(scope)
     except UsageError:
@@ -115,18 +113,20 @@ def file_names(record: LeaseRecord) -> set[str]:
     return names
 
 
-def files_of(record: LeaseRecord, held: Sequence[Identity]) -> dict[str, bytes]:
+def files_of(
+    record: LeaseRecord, held: Sequence[Identity], now: datetime | None = None
+) -> dict[str, bytes]:
     """Return the files of a lease, made of its identities.
 
     What comes of an identity that was adopted, and whose turn has not come, is left out: the
-    container has what it had.
+    container has what it had. So are tickets that are not to be given at `now`.
     """
     files: dict[str, bytes] = {}
     kdcs: dict[str, tuple[str, ...]] = {}
     own = record.domain.lower()
     # The default account's realm stands first.
     for identity in sorted(held, key=lambda identity: identity.name.domain != own):
-        if identity.ticket is None:
+        if identity.ticket is None or not (now is None or identity.is_fit(now)):
             continue
         name = identity.name
         files[_cache_name(record, name)] = identity.ticket.ccache

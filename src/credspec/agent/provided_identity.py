@@ -13,6 +13,7 @@ from credspec.agent.config import Config
 from credspec.agent.host_identity import KeytabIdentity
 from credspec.errors import CredspecError, UnreachableError
 from credspec.kerberos.service_ticket import get_service_ticket_by_tgt
+from credspec.kerberos.ticket_life import lasts
 from credspec.kerberos.tickets import Ticket, ticket_from_keytab, ticket_from_password
 from credspec.providers.host_account import (
     HostAccount,
@@ -222,4 +223,4 @@ class ProvidedIdentity:
         self._service_tickets.clear()
 
     def _lasts(self, ticket: Ticket) -> bool:
-        return ticket.end - self._now() >= _RENEW_BEFORE_END
+        return lasts(ticket.start, ticket.end, self._now(), _RENEW_BEFORE_END)

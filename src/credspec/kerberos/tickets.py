@@ -19,13 +19,12 @@ from credspec.errors import CredspecError, NotPermittedError, UnreachableError
 from credspec.kerberos.as_exchange import ExchangeError, exchange_at_once
 from credspec.kerberos.ccache import ccache_bytes
 from credspec.kerberos.keys import Enctype, Key, computer_salt, derive_key, derive_keys
+from credspec.kerberos.ticket_life import CLOCK_SKEW
 
 if TYPE_CHECKING:
     import krb5
 
 _KRB5_BASE: Final = -1765328384  # ERROR_TABLE_BASE_krb5: KDC error n is base + n
-
-_SKEW_SECONDS: Final = 300  # RFC 4120 8.2: what services accept
 
 _memory_names: Final = itertools.count()
 
@@ -268,7 +267,7 @@ def _check_clock(principal: str, issued: int) -> None:
     `issued` is the KDC's time, in seconds since 1970.
     """
     ahead = issued - time.time()
-    if abs(ahead) <= _SKEW_SECONDS:
+    if abs(ahead) <= CLOCK_SKEW.total_seconds():
         return
     code, found, remedy = _REFUSALS[37]
     direction = "behind" if ahead > 0 else "ahead of"
