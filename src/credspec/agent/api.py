@@ -36,7 +36,7 @@ from credspec.agent.lease_environment import KEYTAB_ENVIRONMENT, LEASE_ENVIRONME
 from credspec.agent.leases import LeaseRequest, Leases
 from credspec.agent.metrics import metrics_text
 from credspec.agent.openapi import openapi_document
-from credspec.agent.policy import Policy
+from credspec.agent.policy import Policy, PolicyInForce
 from credspec.errors import CredspecError, NotPermittedError, Problem, UsageError, internal_error
 
 _MAX_BODY_BYTES: Final = 256 * 1024  # a raw:// spec of 64 KiB, escaped
@@ -51,7 +51,7 @@ _BODY_SECONDS: Final = 10.0
 _Readiness = Callable[[], list[str]]
 _leases: Final = web.AppKey("leases", Leases)
 _identities: Final = web.AppKey("identities", Identities)
-_policy: Final = web.AppKey("policy", Policy)
+_policy: Final = web.AppKey("policy", PolicyInForce)
 _readiness: Final[web.AppKey[_Readiness]] = web.AppKey("readiness", Callable)  # type: ignore[arg-type]
 _caller: Final = web.RequestKey("caller", Caller)
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -61,7 +61,7 @@ def make_api(
     leases: Leases,
     identities: Identities,
     *,
-    policy: Policy | None = None,
+    policy: Policy | PolicyInForce | None = None,
     readiness: Callable[[], list[str]] = list,
 ) -> web.Application:
     """Return the API as an application to be served on a Unix socket.
@@ -73,7 +73,8 @@ def make_api(
     )
     application[_leases] = leases
     application[_identities] = identities
-    application[_policy] = policy or Policy()
+    in_force = policy if isinstance(policy, PolicyInForce) else PolicyInForce(policy)
+    application[_policy] = in_force
     application[_readiness] = readiness
     application.router.add_put("/v1/leases/{id}", _make_lease)
     application.router.add_get("/v1/leases", _list_leases)

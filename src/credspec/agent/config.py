@@ -203,7 +203,8 @@ def _config(document: dict[str, Any], source: Path) -> Config:
     if problems:
         raise UsageError(*problems)
     policy, fetcher = (tables[name] for name in _TABLES)
-    return Config(policy=Policy(**policy), fetcher=FetcherConfig(**fetcher), **values)
+    found = FetcherConfig(**fetcher)
+    return Config(policy=Policy(**policy, grpc_uids=found.uids), fetcher=found, **values)
 
 
 def _policy_value(

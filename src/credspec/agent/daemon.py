@@ -17,6 +17,7 @@ from aiohttp import web
 
 from credspec.agent.api import make_api
 from credspec.agent.audit import AuditLog
+from credspec.agent.clock_watch import ClockChange, watch_clock
 from credspec.agent.config import Config
 from credspec.agent.domain_session import DomainSession
 from credspec.agent.events import Event, emit
@@ -24,6 +25,8 @@ from credspec.agent.host_identity import HOST_CACHE, HostIdentity, MachineKeytab
 from credspec.agent.identities import Identities, Identity
 from credspec.agent.journal import Journal
 from credspec.agent.leases import Leases
+from credspec.agent.policy import PolicyInForce
+from credspec.agent.policy_reload import PolicyReload
 from credspec.agent.process_safety import (
     CAPABILITIES,
     drop_capabilities,
@@ -76,10 +79,13 @@ async def _nothing_beside(_: Leases) -> AsyncIterator[None]:
 async def serve(
     config: Config,
     beside: Callable[[Leases], AbstractAsyncContextManager[None]] = _nothing_beside,
+    *,
+    load: Callable[[], Config] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; leases are kept for the next run to adopt.
 
-    `beside` serves the leases in another way meanwhile.
+    `beside` serves the leases in another way meanwhile. On SIGHUP the policy is taken from what
+    `load` returns then; without it, from the same `config`.
 
     Raises:
         UsageError: `agent-running` if another agent has the socket.
@@ -116,34 +122,48 @@ async def serve(
         ),
         renewed,
     )
+    policy = PolicyInForce(config.policy)
     leases = Leases(
         identities,
         Journal(config.journal_directory),
         leases_directory=config.leases_directory,
         spec_directory=config.spec_directory,
         audit=AuditLog(config.audit_log),
-        policy=config.policy,
+        policy=policy,
         providers=providers,
     )
+    reload = PolicyReload(load or (lambda: config), config, leases)
+    # Asked for before there is anything to reload, it must not end the agent either.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.ask)
     api = make_api(
         leases,
         identities,
-        policy=config.policy,
+        policy=policy,
         readiness=lambda: _what_hinders(config, identities, home),
     )
     runner = web.AppRunner(api, access_log=None, handle_signals=False)
     await runner.setup()
     listener = listen(config.agent_socket, others=bool(config.policy.uids))
+    policy.watched.append(lambda new: share(config.agent_socket, others=bool(new.uids)))
+
+    def clock_changed(change: ClockChange) -> None:
+        emit(Event.CLOCK_CHANGED, seconds=round(change.seconds, 1), slept=round(change.slept, 1))
+        identities.clock_changed()
+
     try:
         await web.SockSite(runner, listener).start()
         leases.adopt()
         async with beside(leases):
-            watchdog = asyncio.create_task(keep_watchdog_quiet())
+            tasks = [
+                asyncio.create_task(each)
+                for each in (keep_watchdog_quiet(), reload.run(), watch_clock(clock_changed))
+            ]
             notify("READY=1", f"STATUS={len(leases.all())} leases adopted")
             emit(Event.AGENT_READY, socket=str(config.agent_socket), leases=len(leases.all()))
             await _until_told(leases)
             notify("STOPPING=1")
-            watchdog.cancel()
+            for task in tasks:
+                task.cancel()
     finally:
         config.agent_socket.unlink(missing_ok=True)
         await runner.cleanup()
@@ -229,10 +249,16 @@ def listen(path: Path, *, others: bool) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))  # the umask makes it root's alone
     if others:
-        # Who of them is heard is decided by the kernel's word on each caller.
-        path.chmod(0o666)
+        share(path, others=True)
     listener.listen(512)
     return listener
+
+
+def share(path: Path, *, others: bool) -> None:
+    """Let `others` than root connect to a socket, or root alone; one that has gone is fine."""
+    with contextlib.suppress(FileNotFoundError):
+        # Who of them is heard is decided by the kernel's word on each caller.
+        path.chmod(0o666 if others else 0o600)
 
 
 def _make_directories(config: Config) -> None:

@@ -28,10 +28,14 @@ from credspec.directory.managed_password import ManagedPassword
 from credspec.errors import CredspecError, NotFoundError, NotPermittedError, UnreachableError
 from credspec.kerberos.keytab import account_keytab
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
+from credspec.kerberos.ticket_life import lasts
 from credspec.kerberos.tickets import Ticket, ticket_from_managed_password
 
 _T = TypeVar("_T")
 _TICKET_IS_NEW: Final = timedelta(minutes=1)
+# A controller ends the connections of logons that have expired.
+_LOG_ON_BEFORE_END: Final = timedelta(minutes=1)
+_NAME_SECONDS: Final = 600.0
 _KEY_VERSION_ATTEMPTS: Final = 3
 _SOONEST_KEYTAB: Final = timedelta(minutes=1)
 
@@ -50,6 +54,18 @@ class Acquisition:
     password_due: datetime
     keytab: bytes | None = field(default=None, repr=False)
     keytab_due: datetime | None = None
+
+
+class _LogonError(Exception):
+    """No controller took the logon; `failure` says why the first did not.
+
+    With `with_held_ticket` one refused a ticket that was not got for this logon.
+    """
+
+    def __init__(self, failure: CredspecError, *, with_held_ticket: bool) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+        self.with_held_ticket = with_held_ticket
 
 
 class DomainSession:
@@ -87,10 +103,12 @@ class DomainSession:
         self._at_work_lock = threading.Lock()
         self._at_work = 0
         self._overwriting: Callable[[], None] | None = None
-        self._logged_on: datetime | None = None
+        # With what the connection was logged on, how often that was done, and what was held then.
+        self._logon: Ticket | None = None
+        self._logons = 0
+        self._known_tickets: dict[str, Ticket] = {}
         self._facts: DomainFacts | None = None
-        # What a domain is called does not change.
-        self._domains_named: dict[str, str] = {}
+        self._domains_named: dict[str, tuple[str, float]] = {}
 
     def facts(self) -> DomainFacts:
         """Return the domain's facts.
@@ -103,8 +121,17 @@ class DomainSession:
 
     @property
     def known_facts(self) -> DomainFacts | None:
-        """The domain's facts if it was reached before; what a domain is does not change."""
+        """The domain's facts if it was reached before; what a domain is hardly ever changes."""
         return self._facts
+
+    def read_facts(self) -> DomainFacts:
+        """Ask for the domain's facts again; raises as `facts`."""
+
+        def read(connection: Connection, _: DomainFacts) -> DomainFacts:
+            self._facts = read_domain_facts(connection, self.domain)
+            return self._facts
+
+        return self._with_connection(read)
 
     def find(self, account: str) -> GroupManagedServiceAccount:
         """Find an account of this domain; raises as `find_account`."""
@@ -113,7 +140,8 @@ class DomainSession:
     def domain_named(self, name: str) -> str:
         """Return the DNS name in lower case of a domain that a spec of this one names.
 
-        `name` is a DNS name, or the NetBIOS name of this domain or of one that it trusts.
+        `name` is a DNS name, or the NetBIOS name of this domain or of one that it trusts. Of the
+        latter the domain itself must say the same: see `check_netbios_name`.
 
         Raises:
             UsageError: `domain-name-invalid`.
@@ -122,21 +150,28 @@ class DomainSession:
         """
         if "." in name:
             return valid_domain(name)
-        wanted = name.lower()
-        if wanted not in self._domains_named:
-            facts = self.facts()
-            found: str | None = facts.dns_name
-            if wanted != facts.netbios_name.lower():
-                found = self._with_connection(lambda c, facts: read_trusted_domain(c, facts, name))
-            if found is None:
-                raise NotFoundError.of(
-                    "domain-not-trusted",
-                    f"{facts.dns_name} knows no trusted domain with the NetBIOS name {name[:80]!r}",
-                    where=f"domain {name[:80]}",
-                    remedy="give its DNS name, and check that a trust exists between the domains",
-                )
-            self._domains_named[wanted] = found
-        return self._domains_named[wanted]
+        facts, wanted = self.facts(), name.lower()
+        if wanted == facts.netbios_name.lower():
+            return facts.dns_name
+        known, asked = self._domains_named.get(wanted, (None, 0.0))
+        if known is not None and time.monotonic() - asked < _NAME_SECONDS:
+            return known
+        try:
+            found = self._with_connection(lambda c, facts: read_trusted_domain(c, facts, name))
+        except UnreachableError:
+            # Trusts hardly ever change, and leases of what is held need no answer.
+            if known is None:
+                raise
+            return known
+        if found is None:
+            raise NotFoundError.of(
+                "domain-not-trusted",
+                f"{facts.dns_name} knows no trusted domain with the NetBIOS name {name[:80]!r}",
+                where=f"domain {name[:80]}",
+                remedy="give its DNS name, and check that a trust exists between the domains",
+            )
+        self._domains_named[wanted] = found, time.monotonic()
+        return found
 
     def acquire(self, account: str) -> Acquisition:
         """Read an account's managed password and get its ticket.
@@ -145,9 +180,10 @@ class DomainSession:
             CredspecError: of the class and code of the step that failed.
         """
         with self._password_at_hand():
+            logons = self._logons
             name, realm, password = self._read_password(account)
             due = self._now() + password.query_interval
-            return Acquisition(name, ticket_from_managed_password(name, realm, password), due)
+            return Acquisition(name, self._ticket(name, realm, password, logons), due)
 
     def acquire_with_keytab(self, account: str) -> Acquisition:
         """Acquire an account, and make a keytab of the same password.
@@ -156,6 +192,7 @@ class DomainSession:
             CredspecError: of the class and code of the step that failed.
         """
         with self._password_at_hand():
+            logons = self._logons
             entry, realm, password, version = self._permitted(
                 lambda connection, facts: self._read_with_version(connection, facts, account)
             )
@@ -163,7 +200,7 @@ class DomainSession:
             name = entry.account_name
             acquired = Acquisition(
                 name,
-                ticket_from_managed_password(name, realm, password),
+                self._ticket(name, realm, password, logons),
                 now + password.query_interval,
             )
             return replace(
@@ -171,6 +208,19 @@ class DomainSession:
                 keytab=account_keytab(entry, realm, password, version, made=now),
                 keytab_due=now + max(password.unchanged_interval, _SOONEST_KEYTAB),
             )
+
+    def _ticket(self, name: str, realm: str, password: ManagedPassword, logons: int) -> Ticket:
+        """Get an account's ticket; `logons` is `_logons` from before its password was read."""
+        try:
+            return ticket_from_managed_password(name, realm, password)
+        except UnreachableError:
+            if logons != self._logons:
+                raise  # the controllers were located just now
+        # Those that were located when the held connection was made may have moved or gone.
+        with self._lock:
+            self._drop_connection()
+            self._connected()
+        return ticket_from_managed_password(name, realm, password)
 
     def _read_with_version(
         self, connection: Connection, facts: DomainFacts, account: str
@@ -261,7 +311,13 @@ class DomainSession:
         return found
 
     def _logged_on_long_ago(self) -> bool:
-        return self._logged_on is None or self._now() - self._logged_on > _TICKET_IS_NEW
+        # A clock that was set back makes the ticket one of the future, which is not new either.
+        return self._logon is None or abs(self._now() - self._logon.start) > _TICKET_IS_NEW
+
+    def _is_logged_on(self) -> bool:
+        return self._logon is not None and lasts(
+            self._logon.start, self._logon.end, self._now(), _LOG_ON_BEFORE_END
+        )
 
     def _log_on_again(self) -> None:
         with self._lock:
@@ -279,19 +335,24 @@ class DomainSession:
 
     def _with_connection(self, use: Callable[[Connection, DomainFacts], _T]) -> _T:
         with self._lock:
-            held = self._connection is not None
+            held = self._connection is not None and self._is_logged_on()
             try:
                 return use(*self._connected())
-            except UnreachableError:
+            except CredspecError as error:
+                if not (isinstance(error, UnreachableError) or type(error) is CredspecError):
+                    raise  # the directory's own answer, whatever the connection's age
                 self._drop_connection()
                 if not held:
                     raise
-            # A held connection may have died with its controller: once more, with a new one.
+            # A held connection may have died with its controller, or its logon may have expired:
+            # once more, with a new one.
             return use(*self._connected())
 
     def _connected(self) -> tuple[Connection, DomainFacts]:
         if self._connection is not None and self._facts is not None:
-            return self._connection, self._facts
+            if self._is_logged_on():
+                return self._connection, self._facts
+            self._drop_connection()
         # Where the controllers of this host's site were is where to look first.
         site = next((dc.site for dc in self.controllers if dc.is_closest), None)
         self.controllers = self._locator.locate(self.domain, port=self._transport.port, site=site)
@@ -300,10 +361,29 @@ class DomainSession:
         if home != self.domain:
             # The way to a trusted domain leads through the host's own.
             self._tell_kdcs(home, self._locator.locate(home))
+        try:
+            return self._log_on()
+        except _LogonError as error:
+            # Group memberships or keys may have changed since the host's ticket was made.
+            self._host_identity.forget()
+            if not error.with_held_ticket:
+                raise error.failure from None
+        try:
+            return self._log_on()
+        except _LogonError as error:
+            self._host_identity.forget()
+            raise error.failure from None
+
+    def _log_on(self) -> tuple[Connection, DomainFacts]:
+        """Log on at the first controller that takes it, with the host's tickets as they are."""
         failure: CredspecError | None = None
+        with_held_ticket = False
         for controller in self.controllers:
             # Any controller's KDC gives it: if none does, the next controller's name helps no more.
-            ticket = self._host_identity.get_service_ticket(f"ldap/{controller.host}")
+            service = f"ldap/{controller.host}"
+            ticket = self._host_identity.get_service_ticket(service)
+            is_held = self._known_tickets.get(service) is ticket
+            self._known_tickets[service] = ticket
             try:
                 connection = Connection.open(
                     controller,
@@ -313,20 +393,19 @@ class DomainSession:
                 )
             except CredspecError as error:
                 failure = failure or error
+                with_held_ticket |= is_held and not isinstance(error, UnreachableError)
                 continue
             try:
-                self._facts = read_domain_facts(connection)
+                self._facts = read_domain_facts(connection, self.domain)
             except CredspecError as error:
                 connection.close()
                 failure = failure or error
                 continue
-            self._connection, self.controller = connection, controller
-            self._logged_on = ticket.start
+            self._connection, self.controller, self._logon = connection, controller, ticket
+            self._logons += 1
             return connection, self._facts
         assert failure is not None  # noqa: S101 - narrows for the type checker
-        # Group memberships or keys may have changed since the host's ticket was made.
-        self._host_identity.forget()
-        raise failure
+        raise _LogonError(failure, with_held_ticket=with_held_ticket)
 
     def _tell_kdcs(self, domain: str, controllers: Sequence[DomainController]) -> None:
         if self._krb5_conf is not None:

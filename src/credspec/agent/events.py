@@ -40,6 +40,7 @@ class Event(Enum):
     LEASE_NOT_RENEWED = (126, "warning", "A lease could not be given its new ticket.")
     JOURNAL_RECORD_UNREADABLE = (127, "warning", "A journal record was unreadable; it was wiped.")
     JOURNAL_UNWRITABLE = (128, "warning", "A record of a lease that ended could not be removed.")
+    LEASE_REVOKED = (129, "warning", "The policy allows a lease no more; its tickets were wiped.")
 
     CALLER_REFUSED = (130, "warning", "A user who may not use the agent asked it something.")
     REQUEST_FAILED = (131, "warning", "A request ended with an error.")
@@ -49,6 +50,10 @@ class Event(Enum):
     ACCOUNT_PROVIDER_READY = (140, "info", "The account provider takes questions.")
     ACCOUNT_GIVEN = (141, "info", "A client was given its host account.")
     ACCOUNT_REFUSED = (142, "warning", "A client asked for an account that is not its own.")
+
+    POLICY_RELOADED = (150, "info", "The policy was read again; what it forbids now has ended.")
+    POLICY_NOT_RELOADED = (151, "error", "The configuration is wrong; the old policy stays.")
+    CLOCK_CHANGED = (152, "warning", "The clock was set or the host slept; tickets are checked.")
 
     def __init__(self, number: int, level: str, meaning: str) -> None:
         self.number = number

@@ -14,6 +14,7 @@ from typing import ClassVar, Final, Protocol
 
 from credspec.errors import CredspecError, NotPermittedError, Problem, UnreachableError
 from credspec.kerberos.service_ticket import get_service_ticket_by_tgt
+from credspec.kerberos.ticket_life import lasts
 from credspec.kerberos.tickets import Ticket, kerberos_error, ticket_from_keytab
 
 HOST_CACHE: Final = "MEMORY:credspec-host"
@@ -156,7 +157,7 @@ class MachineKeytab:
         return ticket
 
     def _lasts(self, ticket: Ticket) -> bool:
-        return ticket.end - self._now() >= _RENEW_BEFORE_END
+        return lasts(ticket.start, ticket.end, self._now(), _RENEW_BEFORE_END)
 
     def _log_on(self) -> Ticket:
         if self._ticket is None or not self._lasts(self._ticket):

@@ -16,7 +16,16 @@ from credspec.agent.events import Event, emit
 from credspec.agent.refresh_schedule import RefreshSchedule, Spread
 from credspec.directory.domain import DomainFacts
 from credspec.directory.locator import valid_domain
-from credspec.errors import CredspecError, UnreachableError, forget_frames, internal_error
+from credspec.errors import (
+    CredspecError,
+    NotFoundError,
+    NotPermittedError,
+    Problem,
+    UnreachableError,
+    forget_frames,
+    internal_error,
+)
+from credspec.kerberos.ticket_life import is_fit_to_give, state_of
 from credspec.kerberos.tickets import Ticket
 from credspec.providers.host_account import HostSource
 
@@ -24,8 +33,10 @@ _T = TypeVar("_T")
 _DEADLINE_SECONDS: Final = 30.0
 _THREADS_PER_DOMAIN: Final = 8
 _LINGER_SECONDS: Final = 60.0
-# The clock on the wall is looked at again this often: it may be set, or the host may have slept.
+# The time of day is looked at again this often, whatever is planned.
 _LONGEST_SLEEP_SECONDS: Final = 60.0
+# One may have begun without the keytab, another before the clock was set.
+_ACQUISITIONS_FOR_A_HOLDER: Final = 3
 # After the next password is there, and before it is in force (five-minute rule).
 _KEYTAB_SECONDS: Final = (10.0, 200.0)
 
@@ -64,7 +75,8 @@ class Identity:
     Its leases' tickets are good from `start` to `end`. `ticket` is None for an identity that was
     adopted from an earlier run and not acquired since; so is `password_due`, the time at which the
     domain said to ask for the password again. `keytab` is there while a holder wants it, and
-    `keytab_due` is when another one must be made.
+    `keytab_due` is when another one must be made. `refusal` is what the directory or the KDC said
+    since the ticket was got, if they would give no other: then nobody else is given this one.
     """
 
     name: IdentityName
@@ -77,6 +89,11 @@ class Identity:
     kdc_addresses: tuple[str, ...] = ()
     holders: set[str] = field(default_factory=set)
     last_error: CredspecError | None = None
+    refusal: CredspecError | None = None
+
+    def is_fit(self, now: datetime) -> bool:
+        """Return whether its ticket may be given to a container now."""
+        return self.ticket is not None and is_fit_to_give(self.start, self.end, now)
 
     def take(self, acquired: Acquisition, kdc_addresses: tuple[str, ...]) -> None:
         """Replace the ticket by a new one."""
@@ -85,7 +102,7 @@ class Identity:
         self.password_due = acquired.password_due
         self.keytab, self.keytab_due = acquired.keytab, acquired.keytab_due
         self.kdc_addresses = kdc_addresses
-        self.last_error = None
+        self.last_error = self.refusal = None
 
 
 class _Domain:
@@ -220,14 +237,20 @@ class Identities:
         domain = self._domains.get(name.session)
         return None if domain is None else domain.schedule.planned(name)
 
-    async def facts(self, domain: str, source: HostSource | None = None) -> DomainFacts:
-        """Return a domain's facts; raises as `DomainSession.facts`."""
+    async def facts(
+        self, domain: str, source: HostSource | None = None, *, again: bool = False
+    ) -> DomainFacts:
+        """Return a domain's facts as they are known, or with `again` as it says now.
+
+        Raises as `DomainSession.facts`.
+        """
         of_domain = self._domain((domain, source))
-        known = of_domain.session.known_facts
-        if known is not None:
+        session = of_domain.session
+        known = session.known_facts
+        if known is not None and not again:
             return known
         try:
-            facts = await of_domain.run(of_domain.session.facts)
+            facts = await of_domain.run(session.facts if known is None else session.read_facts)
         except CredspecError as error:
             of_domain.last_error = error.detached()
             if isinstance(error, UnreachableError) and of_domain.outage_since is None:
@@ -249,12 +272,15 @@ class Identities:
     async def hold(self, name: IdentityName, holder: str, *, keytab: bool = False) -> Identity:
         """Return an identity with its ticket, for a holder; if need be it is acquired.
 
-        With `keytab` it has a keytab too, until the last holder who wanted one lets go of it.
+        That is if none is held; if the ticket has a quarter of its lifetime left or less, or starts
+        in the future; or if the domain has refused another one since. With `keytab` it has a keytab
+        too, until the last holder who wanted one lets go of it.
 
         However many ask at once, the directory and the KDC are asked once.
 
         Raises:
-            CredspecError: of the step that failed; the holder then holds nothing new.
+            CredspecError: of the step that failed, with `ticket-unfit` for a ticket that is held
+                and cannot be given; the holder then holds nothing new.
         """
         if keytab:
             self._keytab_holders[name].add(holder)
@@ -268,21 +294,67 @@ class Identities:
         return identity
 
     async def _acquired(self, name: IdentityName, *, keytab: bool) -> Identity:
-        identity = self._held.get(name)
-        while identity is None or identity.ticket is None or (keytab and identity.keytab is None):
+        for _ in range(_ACQUISITIONS_FOR_A_HOLDER):
+            identity = self._held.get(name)
+            if identity is not None and self._can_be_given(identity, keytab=keytab):
+                return identity
             task = self._acquiring.get(name)
             if task is None:
                 task = asyncio.create_task(self._acquire_wanted(name))
                 self._acquiring[name] = task
                 task.add_done_callback(lambda _: self._acquiring.pop(name, None))
-            # Shielded: one impatient caller must not cancel the acquisition of the others.
+            failure: CredspecError | None = None
             try:
+                # Shielded: one impatient caller must not cancel the acquisition of the others.
                 await asyncio.shield(task)
+            except CredspecError as error:
+                problems = dict.fromkeys((*error.problems, *self._why_not_given(name)))
+                failure = type(error)(*problems)
             finally:
                 # Its error leads to this frame, which must not lead back to it.
                 del task
-            identity = self._held.get(name)
-        return identity
+            if failure is not None:
+                try:
+                    raise failure
+                finally:
+                    del failure
+        identity = self._held.get(name)
+        if identity is not None and self._can_be_given(identity, keytab=keytab):
+            return identity
+        raise NotPermittedError.of(
+            "ticket-unfit",
+            "the domain gives tickets that cannot be used"
+            + "".join(f": {problem.found}" for problem in self._why_not_given(name)),
+            where=f"identity {name.account}@{name.domain}",
+            expected="more than a quarter of its lifetime left, and no start in the future",
+            remedy="compare this host's clock with the domain controllers', and look at the "
+            "lifetime of tickets in the domain's policies",
+        )
+
+    def _can_be_given(self, identity: Identity, *, keytab: bool) -> bool:
+        return (
+            identity.is_fit(self._now())
+            and identity.refusal is None
+            and not (keytab and identity.keytab is None)
+        )
+
+    def _why_not_given(self, name: IdentityName) -> tuple[Problem, ...]:
+        """Return why the ticket that is held is given to nobody; nothing if none is held."""
+        identity, now = self._held.get(name), self._now()
+        if identity is None or identity.ticket is None:
+            return ()
+        refused = identity.refusal.problems if identity.refusal is not None else ()
+        if identity.is_fit(now):
+            return refused
+        return (
+            *refused,
+            Problem(
+                code="ticket-unfit",
+                found=f"the ticket that is held {state_of(identity.start, identity.end, now)}",
+                where=f"identity {name.account}@{name.domain}",
+                expected="more than a quarter of its lifetime left, and no start in the future",
+            ),
+        )
 
     def adopt(
         self,
@@ -371,6 +443,14 @@ class Identities:
             await self._replace(domain, identity, acquired, addresses)
             domain.changed.set()
 
+    def clock_changed(self) -> None:
+        """Plan all again after the clock was set or the host slept, or time has passed unseen."""
+        for domain in self._domains.values():
+            domain.schedule.plan_again(self._now())
+            domain.changed.set()
+        for identity in self._held.values():
+            self._make_keytab_in_time(self._domain(identity.name.session), identity)
+
     def _close_soon(self, key: SessionKey) -> None:
         if key[1] is not None:
             asyncio.get_running_loop().call_later(_LINGER_SECONDS, self._close_unused, key)
@@ -442,7 +522,13 @@ class Identities:
             acquired = await domain.run(lambda: acquire(name.account))
         except CredspecError as error:
             self.failures += 1
-            domain.last_error = error.detached()
+            detached = error.detached()
+            domain.last_error = detached
+            held = self._held.get(name)
+            if held is not None:
+                held.last_error = detached
+                if isinstance(error, (NotPermittedError, NotFoundError)):
+                    held.refusal = detached
             unreachable = isinstance(error, UnreachableError)
             was_reached = domain.schedule.outage_since is None
             domain.schedule.failed(name, self._now(), unreachable=unreachable)
@@ -492,7 +578,6 @@ class Identities:
             acquired, addresses = await self._acquire(domain, name)
             await self._replace(domain, identity, acquired, addresses)
         except CredspecError as error:
-            identity.last_error = error.detached()
             emit(Event.REFRESH_FAILED, identity=str(name), error=str(error))
         finally:
             domain.changed.set()

@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from credspec.agent.policy import GRPC_SOURCE
 from credspec.errors import CredspecError
 
 LEASE_ID: Final = re.compile(r"[0-9a-f]{32}")
@@ -37,7 +38,9 @@ class LeaseRecord:
     `keytab_due` tells when it must be made anew. `host_source` is what the host logs on with, if it
     is not the machine identity: `guid` and `input` of a plug-in, without `input` where that may
     hold a secret; empty for an account that came with the request. `place` is the directory of a
-    lease that has its files in a tree of others.
+    lease that has its files in a tree of others. `spec_source` tells where its spec came from:
+    ``file``, ``raw``, or ``grpc`` for a call that brought it. `created_monotonic` is when it was
+    made by the clock that is never set (CLOCK_MONOTONIC), in seconds, None if that is unknown.
     """
 
     lease_id: str
@@ -58,6 +61,8 @@ class LeaseRecord:
     keytab_due: datetime | None = None
     host_source: dict[str, str] | None = field(default=None, repr=False, hash=False)
     place: str | None = None
+    spec_source: str = "file"
+    created_monotonic: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON values."""
@@ -119,6 +124,8 @@ class Journal:
                     if raw.get(name) is not None or name == "created":
                         raw[name] = datetime.fromisoformat(raw[name])
                 raw["accounts"] = tuple(raw["accounts"])
+                if raw.get("place") is not None:
+                    raw.setdefault("spec_source", GRPC_SOURCE)  # of a version that did not say
                 if not _is_host_source(raw.get("host_source")):
                     raise ValueError("host_source")
                 record = LeaseRecord(**raw)

@@ -6,6 +6,7 @@ An account is written ``NAME``, one of another domain than the spec's own ``NAME
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from credspec.agent.identities import Identity, IdentityName
 from credspec.agent.journal import LeaseRecord
@@ -72,18 +73,20 @@ def file_names(record: LeaseRecord) -> set[str]:
     return names
 
 
-def files_of(record: LeaseRecord, held: Sequence[Identity]) -> dict[str, bytes]:
+def files_of(
+    record: LeaseRecord, held: Sequence[Identity], now: datetime | None = None
+) -> dict[str, bytes]:
     """Return the files of a lease, made of its identities.
 
     What comes of an identity that was adopted, and whose turn has not come, is left out: the
-    container has what it had.
+    container has what it had. So are tickets that are not to be given at `now`.
     """
     files: dict[str, bytes] = {}
     kdcs: dict[str, tuple[str, ...]] = {}
     own = record.domain.lower()
     # The default account's realm stands first.
     for identity in sorted(held, key=lambda identity: identity.name.domain != own):
-        if identity.ticket is None:
+        if identity.ticket is None or not (now is None or identity.is_fit(now)):
             continue
         name = identity.name
         files[_cache_name(record, name)] = identity.ticket.ccache

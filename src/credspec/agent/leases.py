@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -25,17 +26,20 @@ from credspec.agent.lease_content import (
     with_dns_names,
 )
 from credspec.agent.lease_directory import LeaseDirectory, mounted_below
-from credspec.agent.policy import Policy
+from credspec.agent.lease_policy import check_lease, refusal
+from credspec.agent.policy import GRPC_SOURCE, Policy, PolicyInForce
 from credspec.agent.subordinate_ids import check_owner
 from credspec.directory.account_identity import valid_account_name
-from credspec.directory.domain import DomainFacts, differences
+from credspec.directory.domain import DomainFacts, check_netbios_name, differences
 from credspec.errors import (
     CredspecError,
     InvalidSpecError,
     NotFoundError,
     NotPermittedError,
+    UnreachableError,
     UsageError,
 )
+from credspec.kerberos.ticket_life import state_of
 from credspec.providers.host_account import (
     GivenAccount,
     HostAccount,
@@ -51,7 +55,7 @@ from credspec.spec.reference import parse_reference
 from credspec.spec.spec_directory import SpecDirectory, load
 
 # A container that is being made has no runtime state yet; after this it must have.
-_CREATION_TIME: Final = timedelta(minutes=2)
+_CREATION_SECONDS: Final = 120.0
 _LEASES_AT_A_TIME: Final = 20
 _REFRESHES_AT_A_TIME: Final = 8
 _USER_SECONDS: Final = 10.0
@@ -95,17 +99,19 @@ class Leases:
         leases_directory: Path,
         spec_directory: Path,
         audit: AuditLog,
-        policy: Policy | None = None,
+        policy: Policy | PolicyInForce | None = None,
         providers: Providers | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._identities = identities
         self._journal = journal
         self._leases_directory = leases_directory
         self._spec_directory = SpecDirectory(spec_directory, trusted=True)
         self._audit = audit
-        self._policy = policy or Policy()
+        self._policy = policy if isinstance(policy, PolicyInForce) else PolicyInForce(policy)
         self._now = now
+        self._monotonic = monotonic
         self._providers = providers or Providers()
         self._states = ContainerStates()
         self._sources: dict[str, HostSource | None] = {}
@@ -114,6 +120,11 @@ class Leases:
         self._locks: dict[str, asyncio.Lock] = {}
         self.granted = 0
         self.denied = 0
+
+    @property
+    def policy(self) -> PolicyInForce:
+        """The policy that counts, which may be replaced."""
+        return self._policy
 
     def all(self) -> list[LeaseRecord]:
         """Return all leases, oldest first."""
@@ -180,7 +191,7 @@ class Leases:
     async def _make(self, request: LeaseRequest) -> LeaseRecord:
         reference = parse_reference(request.spec)
         if request.place is None:
-            self._policy.check_source(reference)
+            self._policy.policy.check_source(reference)
         spec = load(reference, self._spec_directory)
         accounts = accounts_of(spec)
         scopes = scopes_in(accounts)
@@ -188,15 +199,12 @@ class Leases:
             request, spec, [a for a in accounts if a.partition("@")[2] not in scopes]
         )
         source = self._source(request, spec)
-        facts = await self._identities.facts(spec.domain, source)
-        _check_same_domain(spec, facts)
-        if scopes:
-            domains = {
-                scope: await self._identities.domain_named(scope, spec.domain, source)
-                for scope in sorted(scopes)
-            }
-            accounts = with_dns_names(accounts, domains, facts.dns_name)
-            self._check_policy(request, spec, accounts)
+        facts = await self._facts(spec, source)
+        domains = {
+            scope: await self._identities.domain_named(scope, spec.domain, source)
+            for scope in sorted(scopes)
+        }
+        accounts = with_dns_names(accounts, domains, facts.dns_name)
         record = LeaseRecord(
             lease_id=request.lease_id,
             container=request.container,
@@ -211,14 +219,23 @@ class Leases:
             default_account=valid_account_name(spec.default_account),
             accounts=accounts,
             created=self._now(),
+            created_monotonic=self._monotonic(),
             host_source=self._recorded(source),
+            spec_source=GRPC_SOURCE if request.place is not None else reference.scheme,
         )
+        # Under the names that the domains have, whatever the spec calls them.
+        check_lease(self._policy.policy, record)
+        for scope, domain in domains.items():
+            named = await self._identities.facts(domain, source)
+            check_netbios_name(named, scope, facts.dns_name)
         self._journal.write(record)
         self._sources[record.lease_id] = source
         self._records[record.lease_id] = record
         try:
             await self._hold_all(record)
-            record = self._give(record)
+            # It may have been replaced while the domain was asked.
+            check_lease(self._policy.policy, record)
+            record = self._give(record, whole=True)
             self._audit.write(
                 Event.LEASE_GRANTED,
                 request.caller,
@@ -253,10 +270,12 @@ class Leases:
 
         Raises:
             NotFoundError: `lease-not-found`.
+            NotPermittedError: as `check_lease`: the policy does not allow the lease any more.
             CredspecError: of the step that failed.
         """
         async with self._locked(_valid_id(lease_id)):
             before = self.get(lease_id)
+            check_lease(self._policy.policy, before)
             former = self._sources.get(lease_id)
             source = self._given(account, before.domain, lease_id)
             if source == former:
@@ -264,6 +283,7 @@ class Leases:
             names, former_names = self._names(before, source), self._names(before)
             try:
                 await self._hold_all(before, names)
+                check_lease(self._policy.policy, before)
                 self._audit.write(
                     Event.LEASE_GRANTED,
                     caller,
@@ -275,7 +295,8 @@ class Leases:
                     host_account=str(source),
                 )
                 self._sources[lease_id] = source
-                record = self._give(replace(self.get(lease_id), host_source=self._recorded(source)))
+                recorded = replace(self.get(lease_id), host_source=self._recorded(source))
+                record = self._give(recorded, whole=True)
             except BaseException:
                 self._sources[lease_id] = former
                 for name in names:
@@ -306,9 +327,23 @@ class Leases:
     def _check_policy(
         self, request: LeaseRequest, spec: CredentialSpec, accounts: Sequence[str]
     ) -> None:
-        self._policy.check_accounts(accounts, spec.domain)
+        """Ask before anything is asked of a domain, with the names that the spec has."""
+        policy = self._policy.policy
+        policy.check_accounts(accounts, spec.domain)
         if request.keytab:
-            self._policy.check_keytabs(accounts, spec.domain)
+            policy.check_keytabs(accounts, spec.domain)
+
+    async def _facts(self, spec: CredentialSpec, source: HostSource | None) -> DomainFacts:
+        """Return the facts of a spec's domain, which must be those that the spec holds."""
+        facts = await self._identities.facts(spec.domain, source)
+        try:
+            _check_same_domain(spec, facts)
+        except InvalidSpecError:
+            # The domain may have been made again since it was asked.
+            with contextlib.suppress(UnreachableError):
+                facts = await self._identities.facts(spec.domain, source, again=True)
+            _check_same_domain(spec, facts)
+        return facts
 
     def _source(self, request: LeaseRequest, spec: CredentialSpec) -> HostSource | None:
         """Return what to log on with for a spec, None for the machine identity."""
@@ -390,10 +425,21 @@ class Leases:
                 )
 
     async def renew(self, identity: Identity) -> None:
-        """Give an identity's new ticket to all its leases; one that fails does not stop others."""
+        """Give an identity's new ticket to all its leases; one that fails does not stop others.
+
+        A lease that the policy does not allow any more ends instead.
+        """
+        if not identity.is_fit(self._now()):
+            error = _unfit([identity], self._now())
+            emit(Event.REFRESH_FAILED, identity=str(identity.name), error=str(error))
+            return
         for number, lease_id in enumerate(sorted(identity.holders)):
             record = self._records.get(lease_id)
             if record is None or not record.ready:
+                continue
+            refused = refusal(self._policy.policy, record)
+            if refused is not None:
+                self._revoke(record, refused)
                 continue
             try:
                 self._give(record)
@@ -411,10 +457,11 @@ class Leases:
     def adopt(self) -> None:
         """Take over the leases of an earlier run whose containers still live, end the others.
 
-        The containers keep the tickets that they have; nobody is asked until it is their time.
+        The containers keep the tickets that they have; nobody is asked until it is their time. What
+        the policy does not allow any more is ended, too.
         """
         self._journal.remove_leftovers()
-        mounted, now = mounted_below(self._leases_directory), self._now()
+        mounted = mounted_below(self._leases_directory)
         for record in list(self._journal.records()):
             if isinstance(record, str):
                 emit(Event.JOURNAL_RECORD_UNREADABLE, lease=record)
@@ -424,9 +471,13 @@ class Leases:
             self._records[record.lease_id] = record
             self._sources[record.lease_id] = _source_of(record)
             span = record.ticket_start, record.ticket_end
-            if not record.ready or None in span or not self._is_alive(record, mounted, now):
+            if not record.ready or None in span or not self._is_alive(record, mounted):
                 self._drop(record.lease_id)
                 emit(Event.LEASE_NOT_ADOPTED, lease=record.lease_id, container=record.container)
+                continue
+            refused = self._refused_now(record)
+            if refused is not None:
+                self._revoke(record, refused)
                 continue
             directory = self._directory(record)
             directory.remove_leftovers()
@@ -441,13 +492,68 @@ class Leases:
                     keytab_due=record.keytab_due or (record.created if record.keytab else None),
                 )
             emit(Event.LEASE_ADOPTED, lease=record.lease_id, container=record.container)
+        # The clock may have been set while nobody looked.
+        self._identities.clock_changed()
+
+    async def enforce_policy(self) -> int:
+        """End every lease that the policy does not allow any more; return how many."""
+        tasks = []
+        for number, record in enumerate(list(self._records.values())):
+            if refusal(self._policy.policy, record) is not None:
+                # Each by itself: one that is being made must not hold up the others.
+                tasks.append(asyncio.create_task(self._end_refused(record.lease_id)))
+            if number % _LEASES_AT_A_TIME == 0:
+                await asyncio.sleep(0)
+        return sum(await asyncio.gather(*tasks))
+
+    async def _end_refused(self, lease_id: str) -> bool:
+        async with self._locked(lease_id):
+            record = self._records.get(lease_id)
+            refused = None if record is None else refusal(self._policy.policy, record)
+            if record is None or refused is None:
+                return False
+            self._revoke(record, refused)
+            return True
+
+    def _refused_now(self, record: LeaseRecord) -> CredspecError | None:
+        """Return why a lease of an earlier run is not allowed any more, None if it is."""
+        source = self._sources.get(record.lease_id)
+        try:
+            check_lease(self._policy.policy, record)
+            if source is not None:
+                self._providers.check(source)
+        except CredspecError as error:
+            return error
+        return None
+
+    def _revoke(self, record: LeaseRecord, error: CredspecError) -> None:
+        """End a lease that is not allowed any more, and say so where grants are written."""
+        self._drop(record.lease_id)
+        emit(
+            Event.LEASE_REVOKED,
+            lease=record.lease_id,
+            container=record.container,
+            error=str(error),
+        )
+        # It has ended in any case, even if that cannot be written down.
+        with contextlib.suppress(CredspecError):
+            self._audit.write(
+                Event.LEASE_REVOKED,
+                NOBODY,
+                decision="revoked",
+                lease=record.lease_id,
+                container=record.container,
+                domain=record.domain,
+                accounts=list(record.accounts),
+                errors=[problem.code for problem in error.problems],
+            )
 
     async def sweep(self) -> int:
         """Release the leases whose containers are gone without a word; return how many."""
-        mounted, now = mounted_below(self._leases_directory), self._now()
+        mounted = mounted_below(self._leases_directory)
         gone = []
         for number, record in enumerate(list(self._records.values())):
-            if not self._is_alive(record, mounted, now):
+            if not self._is_alive(record, mounted):
                 gone.append(record)
             if number % _LEASES_AT_A_TIME == 0:
                 await asyncio.sleep(0)
@@ -481,10 +587,17 @@ class Leases:
             problems = [p for f in failures if isinstance(f, CredspecError) for p in f.problems]
             raise type(first)(*dict.fromkeys(problems))
 
-    def _give(self, record: LeaseRecord) -> LeaseRecord:
-        """Put the tickets that are held into a lease's directory, and journal until when."""
+    def _give(self, record: LeaseRecord, *, whole: bool = False) -> LeaseRecord:
+        """Put the tickets that are held into a lease's directory, and journal until when.
+
+        Tickets of which a quarter of the lifetime is left or less, or that start in the future, are
+        not given: the container has what it had, or with `whole` the lease is refused.
+        """
         held = [i for i in map(self._identities.get, self._names(record)) if i is not None]
-        files = files_of(record, held)
+        now = self._now()
+        files = files_of(record, held, now)
+        if whole and not file_names(record) <= files.keys():
+            raise _unfit([i for i in held if not i.is_fit(now)], now)
         self._directory(record).write(files, uid=record.uid, gid=record.gid, mode=record.mode)
         given = replace(
             record,
@@ -517,9 +630,9 @@ class Leases:
             # A record without a living container is dropped by the next run.
             emit(Event.JOURNAL_UNWRITABLE, lease=lease_id, error=str(error))
 
-    def _is_alive(self, record: LeaseRecord, mounted: Container[str], now: datetime) -> bool:
+    def _is_alive(self, record: LeaseRecord, mounted: Container[str]) -> bool:
         """Return whether a lease's container may live; `mounted` are the mounts seen before."""
-        is_new = now - record.created < _CREATION_TIME
+        is_new = self._is_new(record)
         # The shim mounts before it asks for a lease, and unmounts even if no agent runs.
         is_looked_at = record.user is not None or record.place is not None
         if is_looked_at or record.lease_id not in mounted:
@@ -536,6 +649,11 @@ class Leases:
         if record.user is not None:
             return Path(record.runtime_state).is_dir()
         return self._states.is_there(record.runtime_state)
+
+    def _is_new(self, record: LeaseRecord) -> bool:
+        """Return whether a lease's container may still be being made, whatever the clock says."""
+        made = record.created_monotonic
+        return made is not None and 0 <= self._monotonic() - made < _CREATION_SECONDS
 
     def _directory(self, record: LeaseRecord) -> LeaseDirectory:
         return LeaseDirectory.of(
@@ -561,6 +679,17 @@ def _source_of(record: LeaseRecord) -> HostSource | None:
     if "guid" in recorded and "input" in recorded:
         return PluginSource(recorded["guid"], recorded["input"], record.domain)
     return LostSource(record.lease_id)
+
+
+def _unfit(identities: Sequence[Identity], now: datetime) -> NotPermittedError:
+    found = "; ".join(f"{i.name}: {state_of(i.start, i.end, now)}" for i in identities)
+    return NotPermittedError.of(
+        "ticket-unfit",
+        found or "a ticket is missing",
+        where="ticket",
+        expected="more than a quarter of its lifetime left, and no start in the future",
+        remedy="start the container again; the clock was set while it was started",
+    )
 
 
 def _check_same_domain(spec: CredentialSpec, facts: DomainFacts) -> None:

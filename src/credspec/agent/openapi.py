@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from credspec import __version__
 from credspec.agent.journal import LEASE_ID
+from credspec.agent.policy import GRPC_SOURCE, SPEC_SOURCES
 
 _TIME: Final = {"type": "string", "format": "date-time"}
 _TIME_OR_NULL: Final = {"type": ["string", "null"], "format": "date-time"}
@@ -75,6 +76,11 @@ _SCHEMAS: Final[dict[str, Any]] = {
         keytab={"type": "boolean"},
         keytab_due=_TIME_OR_NULL,
         place=_TEXT_OR_NULL,
+        spec_source={"type": "string", "enum": [*SPEC_SOURCES, GRPC_SOURCE]},
+        created_monotonic={
+            "type": ["number", "null"],
+            "description": "when it was made by CLOCK_MONOTONIC, in seconds",
+        },
         host_source={"type": ["object", "null"], "additionalProperties": {"type": "string"}},
     ),
     "Identity": _object(

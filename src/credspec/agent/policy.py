@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final
@@ -13,6 +13,9 @@ from credspec.spec.reference import SpecReference
 SPEC_SOURCES: Final = ("file", "raw")
 """Where a spec may come from: the host's spec directory, or whoever starts the container."""
 
+GRPC_SOURCE: Final = "grpc"
+"""Where a spec comes from that a call of credentials-fetcher's interface brought."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
@@ -21,13 +24,15 @@ class Policy:
     `accounts` are patterns of ``ACCOUNT@DOMAIN`` with ``*`` and ``?``; without ``@`` they hold for
     every domain. `keytabs` are such patterns too: accounts whose long-term keys containers may have
     besides tickets, to accept logons. `spec_sources` are some of `SPEC_SOURCES`. `uids` are the
-    users besides root who may use the agent.
+    users besides root who may use the agent, and `grpc_uids` those who may call credentials-
+    fetcher's interface, with any document that they bring (``[credentials_fetcher] users``).
     """
 
     accounts: tuple[str, ...] = ("*",)
     keytabs: tuple[str, ...] = ()
     spec_sources: tuple[str, ...] = ("file",)
     uids: frozenset[int] = frozenset()
+    grpc_uids: frozenset[int] = frozenset()
 
     def check_source(self, reference: SpecReference) -> None:
         """Refuse a spec that comes from where it may not.
@@ -35,14 +40,38 @@ class Policy:
         Raises:
             NotPermittedError: `policy-spec-source`.
         """
-        if reference.scheme not in self.spec_sources:
+        self.check_spec_source(reference.scheme)
+
+    def check_spec_source(self, source: str) -> None:
+        """Refuse a spec that comes from where it may not: ``file`` or ``raw``.
+
+        Raises:
+            NotPermittedError: `policy-spec-source`.
+        """
+        if source not in self.spec_sources:
             raise NotPermittedError.of(
                 "policy-spec-source",
-                f"{reference.scheme}:// specs are not allowed on this host",
+                f"{source}:// specs are not allowed on this host",
                 where="policy",
-                expected=" or ".join(f"{source}://" for source in self.spec_sources),
-                remedy=f'put the spec into the spec directory, or add "{reference.scheme}" to '
+                expected=" or ".join(f"{source}://" for source in self.spec_sources)
+                or "no spec at all",
+                remedy=f'put the spec into the spec directory, or add "{source}" to '
                 "spec_sources under [policy] in the configuration",
+            )
+
+    def check_user(self, uid: int, *, grpc: bool = False) -> None:
+        """Refuse an unprivileged user who may not use the agent, or with `grpc` its calls.
+
+        Raises:
+            NotPermittedError: `policy-user`.
+        """
+        if uid not in (self.grpc_uids if grpc else self.uids):
+            table = "credentials_fetcher" if grpc else "policy"
+            raise NotPermittedError.of(
+                "policy-user",
+                f"user {uid} may not use the agent",
+                where="policy",
+                remedy=f"add the user to users under [{table}] in the configuration",
             )
 
     def check_accounts(self, accounts: Sequence[str], domain: str) -> None:
@@ -90,6 +119,31 @@ class Policy:
     def allows_user(self, uid: int, own_uid: int) -> bool:
         """Return whether a user may use the agent, which runs as `own_uid`."""
         return uid in {0, own_uid} or uid in self.uids
+
+    def allows_grpc_user(self, uid: int) -> bool:
+        """Return whether a user may call credentials-fetcher's interface."""
+        return uid == 0 or uid in self.grpc_uids
+
+
+class PolicyInForce:
+    """The policy that counts now; another one can be put in force while the agent runs.
+
+    What is `watched` is called with each new policy.
+    """
+
+    def __init__(self, policy: Policy | None = None) -> None:
+        self.policy = policy or Policy()
+        self.watched: list[Callable[[Policy], None]] = []
+
+    def replace(self, policy: Policy) -> None:
+        """Put another policy in force."""
+        self.policy = policy
+        for call in self.watched:
+            call(policy)
+
+    def allows_user(self, uid: int, own_uid: int) -> bool:
+        """Return whether a user may use the agent now, which runs as `own_uid`."""
+        return self.policy.allows_user(uid, own_uid)
 
 
 def _with_domain(accounts: Sequence[str], domain: str) -> list[str]:

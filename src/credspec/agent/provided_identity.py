@@ -14,6 +14,7 @@ from credspec.agent.host_identity import KeytabIdentity
 from credspec.errors import CredspecError, UnreachableError
 from credspec.kerberos.keys import AES_ENCTYPES
 from credspec.kerberos.service_ticket import get_service_ticket_by_tgt
+from credspec.kerberos.ticket_life import lasts
 from credspec.kerberos.tickets import Ticket, ticket_from_keytab, ticket_from_password
 from credspec.providers.host_account import HostAccount, HostSource, PluginSource
 from credspec.providers.kept_secrets import fingerprint
@@ -242,7 +243,7 @@ class ProvidedIdentity:
         self._service_tickets.clear()
 
     def _lasts(self, ticket: Ticket) -> bool:
-        return ticket.end - self._now() >= _RENEW_BEFORE_END
+        return lasts(ticket.start, ticket.end, self._now(), _RENEW_BEFORE_END)
 
 
 def _print_of(account: HostAccount) -> str:

@@ -1,8 +1,9 @@
-"""When the identities of a domain are acquired anew. Pure: time and chance are given to it.
+"""When the identities of a domain are acquired again. Pure: time and chance are given to it.
 
 A ticket is replaced long before a quarter of its life is all that is left. Times are chosen where
 the fewest are already, so a thousand identities ask in turn and not at once. An outage of the
-domain is one retry for all, and what it delayed is made up for over half as long again.
+domain is one retry for all, and what it delayed is made up for over half as long again. Plans are
+times of day: when the clock is set, `plan_again` corrects them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final, Generic, TypeVar
+
+from credspec.kerberos.ticket_life import is_fit_to_give
 
 Spread = Callable[[float, float], float]
 """Returns a random number between two bounds, such as `random.Random().uniform`."""
@@ -24,6 +27,9 @@ _LAST: Final = 0.74
 _AT_ONCE: Final = 0.02
 # Of an outage's length; what is missed besides its usual work must not double a domain's load.
 _MADE_UP: Final = 1.5
+# Containers whose tickets have ended cannot wait for long; a domain can serve two of them a second.
+_URGENT: Final = timedelta(seconds=10)
+_URGENT_EACH: Final = timedelta(seconds=0.6)
 
 _SLOT_SECONDS: Final = 60
 _MANY_SLOTS: Final = 2000
@@ -46,6 +52,9 @@ class _Entry:
     @property
     def life(self) -> timedelta:
         return self.end - self.start
+
+    def is_fit(self, now: datetime) -> bool:
+        return is_fit_to_give(self.start, self.end, now)
 
 
 @dataclass(slots=True)
@@ -122,7 +131,9 @@ class RefreshSchedule(Generic[_Name]):
         self._unplan(entry)
         entry.start, entry.end, entry.failures = start, end, 0
         low, high = (start + entry.life * share for share in _AGAIN)
-        self._plan(entry, max(low, now), max(high, now))
+        # Not at once, whatever the clocks say: it would not end.
+        soonest = now + entry.life * _AT_ONCE
+        self._plan(entry, max(low, soonest), max(high, soonest))
 
     def failed(self, name: _Name, now: datetime, *, unreachable: bool) -> None:
         """Take note of a failure, of the domain (`unreachable`) or of the account."""
@@ -144,10 +155,34 @@ class RefreshSchedule(Generic[_Name]):
         outage, self._outage, self._probe = self._outage, None, None
         if outage is None:
             return
-        for entry in self._entries.values():
-            if entry.due is not None and entry.due <= now:
-                self._unplan(entry)
-                self._plan(entry, now, _made_up_for(entry, now, now - outage.since))
+        overdue = [e for e in self._entries.values() if e.due is not None and e.due <= now]
+        urgent = _urgent(sum(not entry.is_fit(now) for entry in overdue))
+        for entry in overdue:
+            self._unplan(entry)
+            self._plan(entry, now, _made_up_for(entry, now, now - outage.since, urgent))
+
+    def plan_again(self, now: datetime) -> None:
+        """Correct the plans after the clock was set or the host slept.
+
+        Tickets that have ended, start in the future or have less than a quarter of their life left
+        are replaced soon, spread as after an outage; what is overdue otherwise is spread as well.
+        """
+        if self._outage is not None:
+            self._outage.since = min(self._outage.since, now)
+            self._outage.probe_at = min(self._outage.probe_at, now + _LONGEST_PROBE)
+        waiting = [entry for entry in self._entries.values() if entry.due is not None]
+        urgent = _urgent(sum(not entry.is_fit(now) for entry in waiting))
+        for entry in waiting:
+            due = entry.due or now
+            if self._outage is not None:
+                # They wait for its end, however late that is.
+                self._put(entry, due if entry.is_fit(now) else min(due, now))
+            elif not entry.is_fit(now):
+                self._plan(entry, now, now + min(urgent, max(entry.life * _AT_ONCE, _URGENT)))
+            elif due <= now:
+                self._plan(entry, now, _made_up_for(entry, now, timedelta(), urgent))
+            elif entry.failures:
+                self._put(entry, min(due, now + _LONGEST_RETRY))
 
     def next_time(self) -> datetime | None:
         """Return when `due` is to be asked again, None if nothing is planned."""
@@ -199,6 +234,7 @@ class RefreshSchedule(Generic[_Name]):
         )
 
     def _put(self, entry: _Entry, when: datetime) -> None:
+        self._unplan(entry)
         entry.due = when
         self._slots[int(when.timestamp()) // _SLOT_SECONDS] += 1
 
@@ -212,14 +248,20 @@ class RefreshSchedule(Generic[_Name]):
         entry.due = None
 
 
-def _made_up_for(entry: _Entry, now: datetime, outage: timedelta) -> datetime:
+def _made_up_for(entry: _Entry, now: datetime, outage: timedelta, urgent: timedelta) -> datetime:
     """Return until when an identity that an outage delayed has its turn."""
     soon = entry.life * _AT_ONCE
     by_deadline = entry.start + entry.life * _LAST
-    if now < by_deadline:
+    if entry.is_fit(now) and now < by_deadline:
         return min(now + max(outage * _MADE_UP, soon), by_deadline)
     # Too late for that: over half of the time that the ticket is still good for.
-    return now + max((entry.end - now) / 2, soon)
+    left = (entry.end - now) / 2 if entry.start <= now else timedelta()
+    return now + max(left, min(urgent, max(soon, _URGENT)))
+
+
+def _urgent(number: int) -> timedelta:
+    """Return how long it takes to replace so many tickets that cannot be given any more."""
+    return max(_URGENT, number * _URGENT_EACH)
 
 
 def retry_delay(failures: int, spread: Spread, longest: timedelta) -> timedelta:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     help="Serve credentials-fetcher's interface too, on this socket.",
 )
 def agent(config_path: Path | None, grpc_socket: Path | None) -> None:
-    """Run the host agent until SIGTERM or Ctrl-C.
+    """Run the host agent until SIGTERM or Ctrl-C; SIGHUP lets it read its policy again.
 
     It reads managed passwords with the host's own identity, gets tickets and keeps them fresh in
     the containers that hold leases. A restart loses none of them.
@@ -61,7 +61,7 @@ def agent(config_path: Path | None, grpc_socket: Path | None) -> None:
     configure_logging(config.log_format)
     if not is_locked:
         emit(Event.PROCESS_NOT_HARDENED, what="memory may be swapped: RLIMIT_MEMLOCK is limited")
-    asyncio.run(serve(config, *beside))
+    asyncio.run(serve(config, *beside, load=lambda: load_config(config_path)))
     # Threads may still wait for a domain controller; nobody wants what they bring.
     os._exit(0)
 

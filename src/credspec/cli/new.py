@@ -129,6 +129,7 @@ def _look_up(
     """Return the facts of the main account's domain, its name, and all entries of the spec."""
     from credspec.agent.logon import log_on, open_session, own_krb5_conf
     from credspec.directory.account_identity import parse_account_identity
+    from credspec.directory.domain import check_netbios_name
     from credspec.spec.document import GroupManagedServiceAccount
 
     with ExitStack() as stack:
@@ -155,7 +156,10 @@ def _look_up(
         for name, of_domain in wanted:
             try:
                 domain = _dns_name_of(of_domain, facts, home)
-                account = (home if domain is None else session_of(domain)).find(name)
+                session = home if domain is None else session_of(domain)
+                if domain is not None and of_domain is not None and "." not in of_domain:
+                    check_netbios_name(session.facts(), of_domain, facts.dns_name)
+                account = session.find(name)
                 found.append(account.account_name.removesuffix("$"))
             except (NotFoundError, UsageError, UnreachableError) as error:
                 if error.code in {"ldap-unreachable", "ldap-timeout", "dns-unreachable"}:

@@ -32,6 +32,9 @@ _CONNECT_SECONDS: Final = 10.0
 _SEARCH_SECONDS: Final = 5.0
 _SEAL_STRENGTH: Final = 128  # bits; anything less is not AES
 _CONFIDENTIALITY_REQUIRED: Final = "0000202D"  # WERR_DS_CONFIDENTIALITY_REQUIRED
+# RFC 4511 A.1: busy; unavailable, with which a controller also ends the connection of a logon that
+# has expired (notice of disconnection, MS-ADTS 5.1.1.6).
+_SERVER_CANNOT: Final = frozenset({51, 52})
 
 _T = TypeVar("_T")
 
@@ -123,7 +126,7 @@ class Connection:
         """Search and return at most 100 entries, values as raw bytes.
 
         Raises:
-            UnreachableError: `ldap-timeout`, `ldap-unreachable`.
+            UnreachableError: `ldap-timeout`, `ldap-unreachable`, `ldap-unavailable`.
             NotPermittedError: `ldap-not-encrypted` and other refusals.
             CredspecError: `ldap-name-invalid`, `ldap`.
         """
@@ -233,6 +236,14 @@ def _guarded(where: str, call: Callable[[], _T]) -> _T:
                 where=where,
                 expected="GSSAPI with AES",
                 remedy="install the package libsasl2-modules-gssapi-mit",
+            ) from None
+        if error.code in _SERVER_CANNOT:
+            raise UnreachableError.of(
+                "ldap-unavailable",
+                f"the domain controller does not serve: {text}",
+                where=where,
+                remedy="it is starting, stopping or overloaded, or ended an old logon; it is asked "
+                "again with a new one",
             ) from None
         if _CONFIDENTIALITY_REQUIRED in text:
             raise NotPermittedError.of(

@@ -1,14 +1,20 @@
-"""What a domain says of itself: the facts a credential spec holds about it."""
+"""What a domain says of itself: the facts a credential spec holds about it.
+
+A controller is believed about its own domain only, which is the one it was located as. What it says
+about another domain's name is a hint, which that domain has to confirm: see `check_netbios_name`.
+"""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from credspec.directory.connection import Connection, Entry, escape
+from credspec.directory.domain_names import is_netbios_name, naming_context_to_dns
 from credspec.directory.locator import valid_domain
 from credspec.directory.security_identifier import sid_to_text
-from credspec.errors import CredspecError, Problem, UsageError
+from credspec.errors import CredspecError, NotPermittedError, Problem, UsageError
 from credspec.spec.document import DomainJoinConfig
 
 
@@ -36,16 +42,25 @@ class DomainFacts:
         return self.dns_name.upper()
 
 
-def read_domain_facts(connection: Connection) -> DomainFacts:
+def read_domain_facts(connection: Connection, asked: str | None = None) -> DomainFacts:
     """Read the facts of the connection's domain (MS-ADTS 3.1.1.3.2, 6.1.1.2.1).
 
+    `asked` is the DNS name under which the controller was located; None if it may be any domain's.
+    The DNS name of a domain is what the DC= parts of its naming context say (MS-ADTS 3.1.1.1.5), so
+    a crossRef that says something else is refused.
+
     Raises:
+        NotPermittedError: `domain-facts-other-domain` if the controller is of another domain than
+            `asked`, or its directory gives the domain another name than its own.
         CredspecError: `domain-facts-missing` if the answer lacks one of them, `sid-malformed`,
-            `domain-facts-malformed` if one has another form.
+            `domain-facts-malformed` if one has another form or is there more than once.
     """
     contexts = ("defaultNamingContext", "configurationNamingContext", "rootDomainNamingContext")
     root = _only(connection.search("", "(objectClass=*)", contexts, subtree=False), "rootDSE")
     domain_nc, configuration_nc, forest_nc = (_text(root, name) for name in contexts)
+    own_name, forest_name = map(_named_by, (domain_nc, forest_nc))
+    if asked is not None and own_name != valid_domain(asked):
+        raise _other_domain_answers(own_name, domain_nc, valid_domain(asked))
     asked_head = connection.send_search(
         domain_nc, "(objectClass=*)", ("objectSid", "objectGUID"), subtree=False
     )
@@ -56,25 +71,58 @@ def read_domain_facts(connection: Connection) -> DomainFacts:
         ("nCName", "dnsRoot", "nETBIOSName"),
     )
     head = _only(asked_head(), domain_nc)
-    by_context = {_text(entry, "nCName").lower(): entry for entry in asked_references()}
-    domain = by_context.get(domain_nc.lower())
-    forest = by_context.get(forest_nc.lower())
-    if domain is None or forest is None:
-        raise _missing("crossRef of the domain or of the forest root")
+    references = asked_references()
+    domain = _cross_reference(references, domain_nc, own_name)
+    _cross_reference(references, forest_nc, forest_name)
+    netbios_name = _text(domain, "nETBIOSName")
+    if not is_netbios_name(netbios_name):
+        raise _malformed("a NetBIOS name", repr(netbios_name[:80]))
     try:
-        # They become part of paths, files and filters.
-        dns_name, forest_name = (valid_domain(_text(e, "dnsRoot")) for e in (domain, forest))
         guid = uuid.UUID(bytes_le=_value(head, "objectGUID"))
-    except (UsageError, ValueError):
-        raise _malformed("a DNS name or a GUID") from None
+    except ValueError:
+        raise _malformed("a GUID", "another length") from None
     return DomainFacts(
-        dns_name=dns_name,
-        netbios_name=_text(domain, "nETBIOSName"),
+        dns_name=own_name,
+        netbios_name=netbios_name,
         forest=forest_name,
         sid=sid_to_text(_value(head, "objectSid")),
         guid=str(guid),
         naming_context=domain_nc,
         configuration_naming_context=configuration_nc,
+    )
+
+
+def _named_by(naming_context: str) -> str:
+    """Return the DNS name that a domain's naming context says."""
+    name = naming_context_to_dns(naming_context)
+    if name is None:
+        # It becomes part of paths, files and filters.
+        raise _malformed("the naming context of a domain", repr(naming_context[:80]))
+    return name
+
+
+def _cross_reference(references: Sequence[Entry], naming_context: str, dns_name: str) -> Entry:
+    """Return the one crossRef of a naming context, which must name the domain as that does."""
+    found = [e for e in references if _text(e, "nCName").lower() == naming_context.lower()]
+    if not found:
+        raise _missing("crossRef of the domain or of the forest root")
+    if len(found) > 1:
+        names = " and ".join(repr(_text(e, "dnsRoot")[:80]) for e in found)
+        raise _malformed(f"one crossRef of {naming_context[:80]}", f"{len(found)}: {names}")
+    root = _text(found[0], "dnsRoot")
+    if root.lower().removesuffix(".") != dns_name:
+        raise _other_domain_answers(repr(root[:80]), naming_context, dns_name)
+    return found[0]
+
+
+def _other_domain_answers(found: str, naming_context: str, asked: str) -> NotPermittedError:
+    return NotPermittedError.of(
+        "domain-facts-other-domain",
+        f"the domain controller says that it is of {found} ({naming_context[:80]})",
+        where=f"domain {asked}",
+        expected=f"a controller of {asked}, whose directory calls it so",
+        remedy=f"check the DNS records _ldap._tcp.dc._msdcs.{asked}, and the crossRef objects "
+        "below CN=Partitions in the configuration of its forest",
     )
 
 
@@ -84,10 +132,12 @@ def read_trusted_domain(
     """Return the DNS name of another domain, None if neither forest nor trusts have one so named.
 
     The domains of a forest trust each other (MS-ADTS 6.1.1.2.1); others are in trusted domain
-    objects (MS-ADTS 6.1.6.7).
+    objects (MS-ADTS 6.1.6.7). It is what the connection's domain says of another one: use it only
+    after `check_netbios_name` with what that one says.
 
     Raises:
-        CredspecError: `domain-facts-malformed`; and as the connection raises.
+        CredspecError: `domain-facts-malformed`, also if several domains are so named; and as the
+            connection raises.
     """
     name = escape(netbios_name)
     for base, wanted, attribute in (
@@ -102,13 +152,40 @@ def read_trusted_domain(
             "dnsRoot",
         ),
     ):
-        found = connection.search(base, wanted, (attribute,))
-        if found:
-            try:
-                return valid_domain(_text(found[0], attribute))
-            except UsageError:
-                raise _malformed("a trusted domain's name") from None
+        try:
+            names = {
+                valid_domain(_text(entry, attribute))
+                for entry in connection.search(base, wanted, (attribute,))
+            }
+        except UsageError:
+            raise _malformed("a trusted domain's name", "another form") from None
+        if len(names) > 1:
+            found = " and ".join(sorted(names))
+            raise _malformed(f"one domain with the NetBIOS name {netbios_name[:80]!r}", found)
+        if names:
+            return names.pop()
     return None
+
+
+def check_netbios_name(facts: DomainFacts, netbios_name: str, said_by: str) -> None:
+    """Refuse a domain that does not itself have the NetBIOS name by which another one found it.
+
+    `facts` are what the domain so found says of itself, `said_by` is the domain that was asked.
+    Otherwise the administrators of a trusted domain could let a name stand for any domain.
+
+    Raises:
+        NotPermittedError: `domain-netbios-name-differs`.
+    """
+    if facts.netbios_name.lower() != netbios_name.lower():
+        raise NotPermittedError.of(
+            "domain-netbios-name-differs",
+            f"{said_by} says that {netbios_name[:80]!r} is {facts.dns_name}, whose own NetBIOS "
+            f"name is {facts.netbios_name!r}",
+            where=f"domain {netbios_name[:80]}",
+            expected="the same NetBIOS name in both domains",
+            remedy="give the DNS name of the account's domain in its scope, and check the trusts "
+            f"and the crossRef objects of {said_by}",
+        )
 
 
 def differences(
@@ -175,6 +252,8 @@ def _value(entry: Entry, attribute: str) -> bytes:
     values = entry.get(attribute.lower())
     if not values:
         raise _missing(attribute)
+    if len(values) > 1:
+        raise _malformed(f"one {attribute}", f"{len(values)} values")
     return values[0]
 
 
@@ -182,11 +261,12 @@ def _text(entry: Entry, attribute: str) -> str:
     return _value(entry, attribute).decode("utf-8", "replace")
 
 
-def _malformed(what: str) -> CredspecError:
+def _malformed(expected: str, found: str) -> CredspecError:
     return CredspecError.of(
         "domain-facts-malformed",
-        f"the domain controller returned {what} that is none",
+        f"the domain controller returned {found}",
         where="domain",
+        expected=expected,
     )
 
 

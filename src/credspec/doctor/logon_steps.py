@@ -57,7 +57,7 @@ def _ldap(examination: Examination) -> Finding:
                 ccache=examination.identity.cache,
             )
             examination.connection = connection
-            examination.facts = read_domain_facts(connection)
+            examination.facts = read_domain_facts(connection, examination.domain)
         except CredspecError as error:
             examination.close()
             failures.append(error)

@@ -28,13 +28,13 @@ from credspec.kerberos.keys import (
     derive_keys,
     derive_user_key,
 )
+from credspec.kerberos.ticket_life import CLOCK_SKEW
 
 if TYPE_CHECKING:
     import krb5
 
 _KRB5_BASE: Final = -1765328384  # ERROR_TABLE_BASE_krb5: KDC error n is base + n
 
-_SKEW_SECONDS: Final = 300  # RFC 4120 8.2: what services accept
 _MOST_ITERATIONS: Final = 1 << 20  # about a second
 _S2KPARAMS_BYTES: Final = 4  # RFC 3962 section 4
 
@@ -355,7 +355,7 @@ def _check_clock(principal: str, issued: int) -> None:
     `issued` is the KDC's time, in seconds since 1970.
     """
     ahead = issued - time.time()
-    if abs(ahead) <= _SKEW_SECONDS:
+    if abs(ahead) <= CLOCK_SKEW.total_seconds():
         return
     code, found, remedy = _REFUSALS[37]
     direction = "behind" if ahead > 0 else "ahead of"

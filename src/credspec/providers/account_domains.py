@@ -6,17 +6,15 @@ names the secret: whoever writes the document also chooses its ``DnsName`` and `
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
+from credspec.directory.domain_names import is_netbios_name
 from credspec.directory.locator import valid_domain
 from credspec.errors import NotPermittedError, Problem, UsageError
 from credspec.providers.host_account import HostAccount
-
-_NETBIOS_NAME: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f\\/:*?\"<>|.@\s]{1,15}")  # MS-NBTE 2.2.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +90,7 @@ def account_domains(value: Any, where: str) -> AccountDomains | Problem:
     found: dict[str, str] = {}
     for name, domain in value.items() if isinstance(value, dict) else ():
         key = name.lower()
-        if not _NETBIOS_NAME.fullmatch(name) or not isinstance(domain, str) or key in found:
+        if not is_netbios_name(name) or not isinstance(domain, str) or key in found:
             break
         try:
             found[key] = valid_domain(domain)

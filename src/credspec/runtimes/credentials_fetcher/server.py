@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from credspec.agent.config import Config
-from credspec.agent.daemon import listen
+from credspec.agent.daemon import listen, share
 from credspec.agent.events import Event, emit
 from credspec.agent.leases import Leases
 from credspec.errors import UsageError
@@ -75,6 +75,7 @@ async def serving(path: Path, config: Config, leases: Leases) -> AsyncIterator[N
         raise UsageError.of("grpc-socket", "gRPC cannot listen there", where=str(inner)) from None
     await server.start()
     try:
+        leases.policy.watched.append(lambda policy: share(path, others=bool(policy.grpc_uids)))
         with _listening(path, others=bool(config.fetcher.uids)) as listener:
             async with connections.accepting(listener, service.may_call):
                 emit(Event.GRPC_READY, socket=str(path), leases=len(service.leases()))

@@ -104,7 +104,7 @@ class Service:
 
     def may_call(self, uid: int) -> bool:
         """Return whether a user may call at all."""
-        return uid == 0 or uid in self._config.uids
+        return self._leases.policy.policy.allows_grpc_user(uid)
 
     def leases(self) -> list[str]:
         """Return the ids of the leases that there are."""
@@ -333,9 +333,18 @@ class Service:
         except NotFoundError:
             return False
 
+    def _is_there(self, lease: str, entry: TicketEntry) -> bool:
+        try:
+            self._leases.get(_own_id(lease, _name(entry)))
+        except NotFoundError:
+            return False
+        return True
+
     def _check_owner(self, lease: str, caller: Caller) -> None:
         entries = self._tickets.get(lease, ())
-        if caller.uid != 0 and not all(self._is_of(caller, lease, entry) for entry in entries):
+        # One whose lease the policy has ended is nobody's, and must not keep the others alive.
+        left = [entry for entry in entries if self._is_there(lease, entry)]
+        if caller.uid != 0 and not all(self._is_of(caller, lease, entry) for entry in left):
             raise NotPermittedError.of(
                 "lease-not-yours", "another user has this lease", where=lease
             )
