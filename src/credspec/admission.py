@@ -1,0 +1,392 @@
+"""Who may connect to a listening socket, how often, and how many at a time.
+
+`ConnectionListener` accepts connections in the event loop: few at a time, so that a flood of them
+does not keep the loop from other work. It asks the kernel who connected (SO_PEERCRED of unix(7);
+the address for TCP) before a byte is read. Who may not connect is answered and closed at once.
+Those who may have so many open connections a user and in all, of which some are kept for root and
+for this process's own user; and so many new ones a second, of which those on top wait without
+holding up other users. Where descriptors or memory are short, accepting pauses and goes on.
+
+    listener = ConnectionListener(
+        sock, connected, Admission(ConnectionLimits(total=limit), may_connect), report=report
+    )
+    listener.start()
+
+`connected(connection, slot)` takes the non-blocking connection over, and calls `slot.release()`
+when it has closed it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import os
+import resource
+import socket
+import struct
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from credspec.rate_limit import Clock, RateLimits, Throttle
+
+_ACCEPTS_AT_A_TIME: Final = 16
+_PAUSE_SECONDS: Final = 0.1
+_CREDENTIALS: Final = struct.Struct("iII")  # ucred of unix(7)
+# More would be of no use, and programs that are started may walk through all of them.
+_MOST_DESCRIPTORS: Final = 65536
+_SPARE_DESCRIPTORS: Final = 128
+_NETWORK_BITS: Final = 64
+# The connection is at fault, not this process: accept(2).
+_CONNECTION_LOST: Final = frozenset(
+    {
+        errno.ECONNABORTED,
+        errno.EPROTO,
+        errno.EPERM,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.EHOSTUNREACH,
+        errno.EHOSTDOWN,
+        errno.ENOPROTOOPT,
+        errno.ETIMEDOUT,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who connected: by a Unix socket `uid` and `pid` as the kernel knows them, by TCP `address`.
+
+    `uid` and `pid` are -1 for TCP. Of an IPv6 address it is the /64, which one host may have whole.
+    """
+
+    uid: int = -1
+    pid: int = -1
+    address: str = ""
+
+    @property
+    def key(self) -> int | str:
+        """What limits count by: the user id, or the address."""
+        return self.address or self.uid
+
+    def __str__(self) -> str:
+        return self.address or f"user {self.uid}"
+
+
+def peer_of(connection: socket.socket) -> Peer:
+    """Return who connected.
+
+    Raises:
+        OSError: the connection has gone.
+    """
+    if connection.family == socket.AF_UNIX:
+        data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        pid, uid, _ = _CREDENTIALS.unpack(data)
+        return Peer(uid=uid, pid=pid)
+    address = ipaddress.ip_address(str(connection.getpeername()[0]).partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return Peer(address=str(address.ipv4_mapped))
+        network = ipaddress.ip_network((address, _NETWORK_BITS), strict=False)
+        return Peer(address=str(network))
+    return Peer(address=str(address))
+
+
+class Refusal(Enum):
+    """Why a connection was closed at once."""
+
+    NOT_PERMITTED = "may not connect"
+    TOO_MANY = "has too many open connections"
+    FULL = "found too many open connections of all"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionLimits:
+    """How many connections may be open, and how many may come.
+
+    `total` may be open at a time, of which `reserved` are for root and this process's own user;
+    each other user may have `per_peer` (default: a quarter of what is not reserved). Each may make
+    `burst` at once and `rate` a second from then on; those on top wait, and count as open.
+    """
+
+    total: int
+    reserved: int = -1
+    per_peer: int = -1
+    rate: float = 100.0
+    burst: int = 200
+
+    @property
+    def shared(self) -> int:
+        """How many may be open of all users without a reservation."""
+        reserved = self.total // 4 if self.reserved < 0 else self.reserved
+        return max(1, self.total - reserved)
+
+    @property
+    def each(self) -> int:
+        """How many may be open of one user without a reservation."""
+        return max(1, self.shared // 4 if self.per_peer < 0 else min(self.per_peer, self.shared))
+
+
+def is_privileged(peer: Peer) -> bool:
+    """Return whether the peer is root or the user that this process runs as."""
+    return not peer.address and peer.uid in {0, os.geteuid()}
+
+
+def anybody(peer: Peer) -> bool:
+    """Return True: the socket's permissions decide alone who may connect."""
+    del peer
+    return True
+
+
+class Admission:
+    """Decides on connections, one after another; sockets are not its concern.
+
+    `may_connect` and `privileged` must be quick and must not raise.
+    """
+
+    def __init__(
+        self,
+        limits: ConnectionLimits,
+        may_connect: Callable[[Peer], bool] = anybody,
+        *,
+        privileged: Callable[[Peer], bool] = is_privileged,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self.limits: Final = limits
+        self._may_connect = may_connect
+        self._privileged = privileged
+        self._rates: RateLimits[int | str] = RateLimits(limits.rate, limits.burst, clock=clock)
+        self._open: Counter[int | str] = Counter()
+        self._shared = 0
+
+    def admit(self, peer: Peer) -> Refusal | float:
+        """Count a new connection as open; return after how many seconds it may be served.
+
+        A connection that is refused does not count.
+        """
+        if not self._may_connect(peer):
+            return Refusal.NOT_PERMITTED
+        if self._privileged(peer):
+            if self.open_connections >= self.limits.total:
+                return Refusal.FULL
+            self._open[peer.key] += 1
+            return 0.0
+        if self._open[peer.key] >= self.limits.each:
+            return Refusal.TOO_MANY
+        if self._shared >= self.limits.shared or self.open_connections >= self.limits.total:
+            return Refusal.FULL
+        self._open[peer.key] += 1
+        self._shared += 1
+        return self._rates.borrow(peer.key)
+
+    def release(self, peer: Peer) -> None:
+        """Count a connection that was admitted as closed."""
+        self._open[peer.key] -= 1
+        if self._open[peer.key] <= 0:
+            del self._open[peer.key]
+        if not self._privileged(peer):
+            self._shared -= 1
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections are open."""
+        return self._open.total()
+
+    def open_of(self, peer: Peer) -> int:
+        """Return how many connections a peer has open."""
+        return self._open.get(peer.key, 0)
+
+
+class Slot:
+    """An admitted connection's share of the limits."""
+
+    __slots__ = ("_admission", "_is_released", "peer")
+
+    def __init__(self, admission: Admission, peer: Peer) -> None:
+        self._admission = admission
+        self._is_released = False
+        self.peer: Final = peer
+
+    def release(self) -> None:
+        """Give it back; to be called when the connection is closed, more than once does no harm."""
+        if not self._is_released:
+            self._is_released = True
+            self._admission.release(self.peer)
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionReport:
+    """Something to log: at most a few of a kind and a peer a minute.
+
+    `refusal` says why `peer` was refused; both are None if connections cannot be accepted for
+    `reason`. `suppressed` counts the reports like it of the last minute that were not made. A
+    report with that number only is of more peers than were told apart.
+    """
+
+    peer: Peer | None = None
+    refusal: Refusal | None = None
+    reason: str = ""
+    suppressed: int = 0
+
+    def __str__(self) -> str:
+        if self.refusal is not None:
+            text = f"{self.peer} {self.refusal.value}"
+        elif self.reason:
+            text = f"cannot accept connections: {self.reason}"
+        else:
+            text = "other peers were refused"
+        return f"{text} ({self.suppressed} times more)" if self.suppressed else text
+
+
+Connected = Callable[[socket.socket, Slot], None]
+Answer = Callable[[Peer, Refusal], bytes]
+_Reported = tuple[int | str, Refusal | None]
+
+
+def no_answer(peer: Peer, refusal: Refusal) -> bytes:
+    """Return nothing to say to those who are refused."""
+    del peer, refusal
+    return b""
+
+
+class ConnectionListener:
+    """Accepts connections of a listening socket in the running event loop, see the module.
+
+    `answer` returns what a refused peer is sent before the close, as far as it can be sent without
+    waiting. `report` is called for what should be logged. Neither may block.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        connected: Connected,
+        admission: Admission,
+        *,
+        report: Callable[[AdmissionReport], None],
+        answer: Answer = no_answer,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        listener.setblocking(False)
+        self._listener = listener
+        self._connected = connected
+        self._admission = admission
+        self._answer = answer
+        self._report = report
+        self._throttle: Throttle[_Reported] = Throttle(clock=clock)
+        self._waiting: dict[socket.socket, tuple[Slot, asyncio.TimerHandle]] = {}
+        self._pause: asyncio.TimerHandle | None = None
+        self._summary: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Accept from now on."""
+        asyncio.get_running_loop().add_reader(self._listener.fileno(), self._accept_some)
+
+    def close(self) -> None:
+        """Accept no more, and close what was not handed over yet; the listening socket stays."""
+        if self._listener.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self._listener.fileno())
+        for handle in (self._pause, self._summary):
+            if handle is not None:
+                handle.cancel()
+        self._pause = self._summary = None
+        for connection, (slot, handle) in self._waiting.items():
+            handle.cancel()
+            connection.close()
+            slot.release()
+        self._waiting.clear()
+
+    def _accept_some(self) -> None:
+        for _ in range(_ACCEPTS_AT_A_TIME):
+            try:
+                connection, _ = self._listener.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno in _CONNECTION_LOST:
+                    continue
+                self._pause_for(error)
+                return
+            try:
+                self._accepted(connection)
+            except OSError:
+                connection.close()  # it has gone again
+
+    def _accepted(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        peer = peer_of(connection)
+        verdict = self._admission.admit(peer)
+        if isinstance(verdict, Refusal):
+            with connection, suppress(OSError):
+                self._tell(peer, verdict)
+                connection.send(self._answer(peer, verdict), socket.MSG_NOSIGNAL)
+            return
+        slot = Slot(self._admission, peer)
+        if verdict <= 0:
+            self._hand_over(connection, slot)
+            return
+        loop = asyncio.get_running_loop()
+        handle = loop.call_later(verdict, self._waited, connection)
+        self._waiting[connection] = slot, handle
+
+    def _waited(self, connection: socket.socket) -> None:
+        slot, _ = self._waiting.pop(connection)
+        self._hand_over(connection, slot)
+
+    def _hand_over(self, connection: socket.socket, slot: Slot) -> None:
+        try:
+            self._connected(connection, slot)
+        except BaseException:
+            connection.close()
+            slot.release()
+            raise
+
+    def _pause_for(self, error: OSError) -> None:
+        """Wait for others to give something back; what is reported of it is one line a minute."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._listener.fileno())
+        self._pause = loop.call_later(_PAUSE_SECONDS, self._go_on)
+        self._tell(None, None, error.strerror or type(error).__name__)
+
+    def _go_on(self) -> None:
+        self._pause = None
+        if self._listener.fileno() >= 0:
+            self.start()
+
+    def _tell(self, peer: Peer | None, refusal: Refusal | None, reason: str = "") -> None:
+        key = peer.key if peer is not None else reason
+        if self._throttle.allows((key, refusal)):
+            self._report(AdmissionReport(peer, refusal, reason))
+        if self._summary is None:
+            delay = self._throttle.remaining() or 0.0
+            self._summary = asyncio.get_running_loop().call_later(delay, self._summarize)
+
+    def _summarize(self) -> None:
+        self._summary = None
+        for suppressed in self._throttle.take_suppressed():
+            key, refusal = suppressed.key or ("", None)
+            if refusal is None:
+                report = AdmissionReport(reason=str(key), suppressed=suppressed.count)
+            else:
+                peer = Peer(uid=key) if isinstance(key, int) else Peer(address=key)
+                report = AdmissionReport(peer, refusal, suppressed=suppressed.count)
+            self._report(report)
+
+
+def affordable_connections(wanted: int, *, descriptors_each: int = 1) -> int:
+    """Raise the limit of open files; return how many connections that allows, at most `wanted`.
+
+    A connection needs `descriptors_each`; the process has others, for which some are kept.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            soft = most
+    has = most if soft == resource.RLIM_INFINITY else soft
+    return max(1, min(wanted, (has - _SPARE_DESCRIPTORS) // descriptors_each))
