@@ -21,13 +21,15 @@ class Policy:
     `accounts` are patterns of ``ACCOUNT@DOMAIN`` with ``*`` and ``?``; without ``@`` they hold for
     every domain. `keytabs` are such patterns too: accounts whose long-term keys containers may have
     besides tickets, to accept logons. `spec_sources` are some of `SPEC_SOURCES`. `uids` are the
-    users besides root who may use the agent.
+    users besides root who may use the agent. `leases_per_user` is how many leases each of them may
+    have at a time.
     """
 
     accounts: tuple[str, ...] = ("*",)
     keytabs: tuple[str, ...] = ()
     spec_sources: tuple[str, ...] = ("file",)
     uids: frozenset[int] = frozenset()
+    leases_per_user: int = 256
 
     def check_source(self, reference: SpecReference) -> None:
         """Refuse a spec that comes from where it may not.
@@ -100,4 +102,14 @@ def _covers(patterns: tuple[str, ...], name: str) -> bool:
     return any(
         fnmatchcase(name.lower(), (pattern if "@" in pattern else f"{pattern}@*").lower())
         for pattern in patterns
+    )
+
+
+def caller_refused(uid: int) -> NotPermittedError:
+    """Return what a user is told who may not use the agent: `caller-not-permitted`."""
+    return NotPermittedError.of(
+        "caller-not-permitted",
+        f"user {uid} may not use the agent",
+        where="agent socket",
+        remedy="ask root, or add the user to users under [policy] in the configuration",
     )
