@@ -150,6 +150,14 @@ class AgentUnreachableError(CredspecError):
     http_status = 503
 
 
+class TooManyRequestsError(CredspecError):
+    """A caller has, or asks for, more than its share; `retry_after` is in seconds."""
+
+    kind = "too-many-requests"
+    http_status = 429
+    retry_after: int = 1
+
+
 class NotFoundError(CredspecError):
     """The thing asked for does not exist."""
 
@@ -198,6 +206,7 @@ _KINDS: Final = {
         NotPermittedError,
         AgentUnreachableError,
         NotFoundError,
+        TooManyRequestsError,
     )
 }
 

@@ -127,6 +127,7 @@ class Throttle(Generic[K]):
     """Lets `most` reports of a key through in each `seconds`, and counts the others.
 
     At most `most_keys` keys are told apart in that time; the reports of others are only counted.
+    A time begins with the first report after `take_suppressed` ended the one before.
     """
 
     def __init__(

@@ -3,10 +3,12 @@
 One JSON object a line, appended and never rewritten:
 
     {"time", "event", "event_id", "decision": "granted" | "denied" | "released", "uid", "pid",
-     "lease", "container", "spec", "domain", "accounts", "host_account", "errors"}
+     "lease", "container", "spec", "domain", "accounts", "host_account", "errors", "suppressed"}
 
-`host_account` is what the host logs on with, if not as itself. `spec` is the reference;
-of a ``raw://`` document only its SHA-256. Fail closed: what cannot be written here is not granted.
+`host_account` is what the host logs on with, if not as itself. `spec` is the reference if that is
+``file://`` and a plain name; of anything else, which may be a document that holds a password, only
+the SHA-256. `suppressed` counts requests of a user that were denied and have no line of their own:
+each user has 20 such lines a minute. Fail closed: what cannot be written here is not granted.
 """
 
 from __future__ import annotations
@@ -14,15 +16,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from credspec.agent.blocking_calls import BlockingCalls
 from credspec.agent.events import Event, emit
 from credspec.errors import CredspecError
+from credspec.rate_limit import Throttle
 
 _FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+_SECONDS: Final = 5.0
+_EVENTS, _EVENT_SECONDS = 5, 60.0
+# A document, however it is misspelt, has braces and quotation marks.
+_PLAIN_NAME: Final = re.compile(r"[\w.@+\-][\w.@+\-/ ]{0,254}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +54,25 @@ class AuditLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._calls: BlockingCalls[str] = BlockingCalls()
+        self._events: Throttle[str] = Throttle(_EVENTS, _EVENT_SECONDS)
+
+    async def record(self, event: Event, caller: Caller, **fields: Any) -> None:
+        """Append a decision; a disk that does not answer holds nobody else up.
+
+        Raises:
+            CredspecError: `audit-unwritable`, also after five seconds.
+        """
+        write = partial(self.write, event, caller, **fields)
+        try:
+            await self._calls.run("audit", write, _SECONDS, f"audit log {self._path}")
+        except CredspecError as error:
+            if error.code == "audit-unwritable":
+                raise
+            self._unwritable(error.problems[0].found)
 
     def write(self, event: Event, caller: Caller, **fields: Any) -> None:
-        """Append a decision.
+        """Append a decision; this may block, see `record`.
 
         Raises:
             CredspecError: `audit-unwritable`.
@@ -71,7 +99,10 @@ class AuditLog:
                 self._unwritable("no space left")
 
     def _unwritable(self, reason: str) -> None:
-        emit(Event.AUDIT_UNWRITABLE, path=str(self._path), error=reason)
+        for suppressed in self._events.take_suppressed():
+            emit(Event.AUDIT_UNWRITABLE, path=str(self._path), suppressed=suppressed.count)
+        if self._events.allows(reason):
+            emit(Event.AUDIT_UNWRITABLE, path=str(self._path), error=reason)
         raise CredspecError.of(
             "audit-unwritable",
             reason,
@@ -81,8 +112,11 @@ class AuditLog:
 
 
 def shown(reference: str) -> str:
-    """Return a reference as it may be logged: of a document only its hash."""
+    """Return a reference as it may be logged: of what may be a document only its hash."""
     scheme, separator, value = reference.partition("://")
-    if separator and scheme.lower() == "raw":
-        return f"raw:sha256:{hashlib.sha256(value.encode('utf-8', 'surrogatepass')).hexdigest()}"
-    return reference[:300]
+    if separator and scheme == "file" and _PLAIN_NAME.fullmatch(value):
+        return reference
+    is_raw = bool(separator) and scheme.lower() == "raw"
+    hashed = value if is_raw else reference
+    digest = hashlib.sha256(hashed.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"raw:sha256:{digest}" if is_raw else f"sha256:{digest}"

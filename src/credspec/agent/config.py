@@ -19,6 +19,7 @@
     keytabs = ["WebApp01@contoso.com"]         # whose keys containers may have; default: nobody's
     spec_sources = ["file"]                    # add "raw" to take specs from container starters
     users = ["deploy"]                         # who may use the agent besides root; default: nobody
+    leases_per_user = 256                      # how many leases each of them may have at a time
 
     [credentials_fetcher]                      # for `credspec agent --grpc-compat`
     lease_tree = "/var/credentials-fetcher/krbdir"   # must be on tmpfs
@@ -66,12 +67,13 @@ _KNOWN: Final[dict[str, frozenset[str]]] = {
     ),
     "host_identity": frozenset({"keytab", "principal", "account"}),
     "ldap": frozenset({"transport", "ca_file"}),
-    "policy": frozenset({"accounts", "keytabs", "spec_sources", "users"}),
+    "policy": frozenset({"accounts", "keytabs", "spec_sources", "users", "leases_per_user"}),
     "credentials_fetcher": frozenset({"lease_tree", "owner", "mode", "users"}),
 }
 _TABLES: Final = ("policy", "credentials_fetcher")  # those with readers of their own
 _READ_ELSEWHERE: Final = frozenset({"providers", "account_provider"})
 _LOG_FORMATS: Final = ("text", "json")
+_MOST_LEASES: Final = 100_000
 _OWNER: Final = re.compile(r"(\d{1,9}):(\d{1,9})")
 _FILE_MODE: Final = re.compile(r"0?[46][046][046]")
 _PATTERN: Final = re.compile(r"[^@/\s]{1,64}(?:@[^@/\s]{1,255})?")
@@ -210,6 +212,11 @@ def _config(document: dict[str, Any], source: Path) -> Config:
 def _policy_value(
     key: str, value: object, name: str, source: Path, problems: list[Problem]
 ) -> dict[str, Any]:
+    if key == "leases_per_user":
+        if type(value) is int and 0 < value <= _MOST_LEASES:
+            return {key: value}
+        problems.append(_problem(source, name, value, f"a number from 1 to {_MOST_LEASES}"))
+        return {}
     texts = value if isinstance(value, list) and all(isinstance(v, str) for v in value) else None
     if texts is None:
         problems.append(_problem(source, name, value, "a list of texts"))

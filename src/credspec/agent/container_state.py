@@ -15,6 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from credspec.agent.lease_directory import means_gone
+
 # Of runc, crun, and Podman, which writes the number of the process alone. The first two are JSON
 # that begins with what is wanted; runc's goes on with the whole configuration, which would cost
 # more to parse than all the rest of looking after a lease.
@@ -25,6 +27,8 @@ _FILES: Final = {
     "status": re.compile(rb'\{\s*"pid":\s*(?P<pid>\d+),\s*"process-start-time":\s*(?P<start>\d+),'),
     "pidfile": re.compile(rb"(?P<pid>\d+)(?P<start>)\s*"),
 }
+# Without O_NONBLOCK the opening of a FIFO would wait for a writer.
+_OPEN: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 _HEAD_BYTES: Final = 4096
 _FIRST_NAMESPACE: Final = "pid:[4026531836]"  # PROC_PID_INIT_INO of Linux
 _MAX_PID: Final = 2**22  # PID_MAX_LIMIT of Linux
@@ -51,7 +55,9 @@ class ContainerStates:
         """
         try:
             is_directory = stat.S_ISDIR(os.stat(state).st_mode)  # noqa: PTH116 - thousands a time
-        except (OSError, ValueError):
+        except OSError as error:
+            is_directory = not means_gone(error)
+        except ValueError:
             is_directory = False
         if not is_directory:
             self._known.pop(state, None)
@@ -79,8 +85,9 @@ def _named_process(state: Path) -> tuple[int, int] | None:
     """Return number and start of the process that a runtime wrote down, None if that is unknown."""
     for name, form in _FILES.items():
         try:
-            with (state / name).open("rb", buffering=0) as file:
-                found = form.match(file.read(_HEAD_BYTES))
+            fd = os.open(state / name, _OPEN)
+            with open(fd, "rb", buffering=0) as file:  # noqa: PTH123 - pathlib has no descriptors
+                found = form.match(file.read(_HEAD_BYTES) or b"")
         except OSError:
             continue  # another runtime's
         if found is None:

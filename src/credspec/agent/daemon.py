@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib
 import os
-import signal
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from aiohttp import web
-
+from credspec.agent import loop_watch
 from credspec.agent.api import make_api
 from credspec.agent.audit import AuditLog
+from credspec.agent.blocking_calls import BlockingCalls
 from credspec.agent.clock_watch import ClockChange, watch_clock
 from credspec.agent.config import Config
 from credspec.agent.domain_session import DomainSession
 from credspec.agent.events import Event, emit
 from credspec.agent.host_identity import HOST_CACHE, HostIdentity, MachineKeytab
+from credspec.agent.http_server import serving_http
 from credspec.agent.identities import Identities, Identity
 from credspec.agent.journal import Journal
 from credspec.agent.leases import Leases
@@ -36,16 +37,24 @@ from credspec.agent.process_safety import (
     overwrite_freed_memory,
 )
 from credspec.agent.provided_identity import ProvidedIdentity, account_of_configuration
+from credspec.agent.report_limit import ReportLimit
 from credspec.agent.service_notification import keep_watchdog_quiet, notify
+from credspec.agent.signals import handle_signals, survive_signals
 from credspec.directory.connection import LIBLDAP_ENVIRONMENT
 from credspec.directory.locator import DnsResolver, Locator
-from credspec.errors import NotPermittedError, UsageError
+from credspec.errors import CredspecError, NotPermittedError, UsageError
 from credspec.kerberos.keys import Enctype, derive_key
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.providers.host_account import HostSource
 from credspec.providers.selection import Providers
+from credspec.rate_limit import Suppressed
 
 _SWEEP_SECONDS: Final = 30.0
+_RESTART_SECONDS: Final = 5.0
+_READY_SECONDS: Final = 5.0
+_MOST_WAITING: Final = 64
+_INTEGER_DIGITS: Final = 4300
+_BACKLOG: Final = 4096
 
 
 def prepare_process(config: Config) -> bool:
@@ -57,6 +66,9 @@ def prepare_process(config: Config) -> bool:
     Returns whether swap could be ruled out.
     """
     overwrite_freed_memory()
+    survive_signals()
+    # Python's default, which the environment may have lifted: longer numbers take minutes to read.
+    sys.set_int_max_str_digits(_INTEGER_DIGITS)
     os.umask(0o077)
     forbid_core_dumps()
     limit_memory()
@@ -132,43 +144,86 @@ async def serve(
         policy=policy,
         providers=providers,
     )
+    stop = asyncio.Event()
     reload = PolicyReload(load or (lambda: config), config, leases)
-    # Asked for before there is anything to reload, it must not end the agent either.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.ask)
+    handle_signals(stop.set, reload.ask)
+    asyncio.get_running_loop().set_exception_handler(_Defects().report)
+    policy.watched.append(lambda new: share(config.agent_socket, others=bool(new.uids)))
+    calls: BlockingCalls[str] = BlockingCalls(most_waiting=_MOST_WAITING)
     api = make_api(
         leases,
         identities,
         policy=policy,
-        readiness=lambda: _what_hinders(config, identities, home),
+        readiness=lambda: _what_hinders(config, identities, home, calls),
     )
-    runner = web.AppRunner(api, access_log=None, handle_signals=False)
-    await runner.setup()
-    listener = listen(config.agent_socket, others=bool(config.policy.uids))
-    policy.watched.append(lambda new: share(config.agent_socket, others=bool(new.uids)))
 
     def clock_changed(change: ClockChange) -> None:
         emit(Event.CLOCK_CHANGED, seconds=round(change.seconds, 1), slept=round(change.slept, 1))
         identities.clock_changed()
 
+    background: list[asyncio.Task[None]] = []
     try:
-        await web.SockSite(runner, listener).start()
-        leases.adopt()
-        async with beside(leases):
-            tasks = [
-                asyncio.create_task(each)
-                for each in (keep_watchdog_quiet(), reload.run(), watch_clock(clock_changed))
-            ]
-            notify("READY=1", f"STATUS={len(leases.all())} leases adopted")
-            emit(Event.AGENT_READY, socket=str(config.agent_socket), leases=len(leases.all()))
-            await _until_told(leases)
-            notify("STOPPING=1")
-            for task in tasks:
-                task.cancel()
+        with listen(config.agent_socket, others=bool(config.policy.uids)) as listener:
+            # Who connects meanwhile is answered when all leases are known.
+            await leases.adopt()
+            async with serving_http(api, listener, policy), beside(leases):
+                watch = partial(watch_clock, clock_changed)
+                background = [
+                    asyncio.create_task(_for_ever("watchdog", keep_watchdog_quiet, None)),
+                    asyncio.create_task(_for_ever("sweep", leases.sweep, _SWEEP_SECONDS)),
+                    asyncio.create_task(_for_ever("reload", reload.run, None)),
+                    asyncio.create_task(_for_ever("clock", watch, None)),
+                ]
+                notify("READY=1", f"STATUS={leases.count} leases adopted")
+                emit(Event.AGENT_READY, socket=str(config.agent_socket), leases=leases.count)
+                if loop_watch.selector is not None:
+                    loop_watch.selector.reset()
+                await stop.wait()
+                notify("STOPPING=1")
+                config.agent_socket.unlink(missing_ok=True)
     finally:
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
         config.agent_socket.unlink(missing_ok=True)
-        await runner.cleanup()
         await identities.close()
     emit(Event.AGENT_STOPPED)
+
+
+async def _for_ever(
+    name: str, work: Callable[[], Awaitable[object]], pause_seconds: float | None
+) -> None:
+    """Do something again and again, whatever goes wrong; without a pause, until it ends well."""
+    while True:
+        try:
+            await work()
+            if pause_seconds is None:
+                return
+            await asyncio.sleep(pause_seconds)
+        except Exception as error:  # noqa: BLE001 - nothing may end it
+            emit(Event.INTERNAL_ERROR, path=name, error=type(error).__name__)
+            await asyncio.sleep(_RESTART_SECONDS)
+
+
+class _Defects:
+    """Reports what nobody caught, a line each: a traceback may hold anything and be as long."""
+
+    def __init__(self) -> None:
+        self._limit: ReportLimit[str] = ReportLimit(self._summarize)
+
+    def report(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        """Report it; to be the event loop's exception handler."""
+        del loop
+        error = context.get("exception")
+        what = str(context.get("message"))[:200] if error is None else type(error).__name__
+        self._limit.flush()
+        if self._limit.allows(what):
+            emit(Event.INTERNAL_ERROR, path="event loop", error=what)
+
+    @staticmethod
+    def _summarize(suppressed: Suppressed[str]) -> None:
+        what = suppressed.key or ""
+        emit(Event.INTERNAL_ERROR, path="event loop", error=what, suppressed=suppressed.count)
 
 
 def _home_domain(config: Config, host_identity: MachineKeytab) -> str | None:
@@ -184,20 +239,37 @@ def _home_domain(config: Config, host_identity: MachineKeytab) -> str | None:
     return host_identity.domain
 
 
-def _what_hinders(config: Config, identities: Identities, home: str | None) -> list[str]:
+async def _what_hinders(
+    config: Config, identities: Identities, home: str | None, calls: BlockingCalls[str]
+) -> list[str]:
     """Say what stands in the way of making a lease now."""
     reasons = [
         f"domain {status.domain} does not answer since {status.outage_since:%Y-%m-%d %H:%M:%S} UTC"
         for status in identities.domains()
         if status.outage_since is not None and (status.domain, status.source) == (home, "")
     ]
-    for what, path in (
-        ("journal", config.journal_directory),
-        ("audit log", config.audit_log if config.audit_log.exists() else config.audit_log.parent),
-    ):
-        if not os.access(path, os.W_OK):
-            reasons.append(f"{what} {path} cannot be written")
-    if home is not None and not os.access(config.keytab, os.R_OK):
+    # Files may be on a disk that does not answer.
+    look = partial(_unusable_files, config, is_joined=home is not None)
+    try:
+        reasons += await calls.run("files", look, _READY_SECONDS, "files of the agent")
+    except CredspecError as error:
+        reasons += [problem.text() for problem in error.problems]
+    return reasons
+
+
+def _unusable_files(config: Config, *, is_joined: bool) -> list[str]:
+    reasons = [
+        f"{what} {path} cannot be written"
+        for what, path in (
+            ("journal", config.journal_directory),
+            (
+                "audit log",
+                config.audit_log if config.audit_log.exists() else config.audit_log.parent,
+            ),
+        )
+        if not os.access(path, os.W_OK)
+    ]
+    if is_joined and not os.access(config.keytab, os.R_OK):
         reasons.append(f"host keytab {config.keytab} cannot be read")
     return reasons
 
@@ -213,17 +285,6 @@ def _open_session(
         ca_file=config.ca_file,
         krb5_conf=krb5_conf,
     )
-
-
-async def _until_told(leases: Leases) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    while not stop.is_set():
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), _SWEEP_SECONDS)
-        await leases.sweep()
 
 
 def _load_libraries() -> None:
@@ -250,13 +311,13 @@ def listen(path: Path, *, others: bool) -> socket.socket:
     listener.bind(str(path))  # the umask makes it root's alone
     if others:
         share(path, others=True)
-    listener.listen(512)
+    listener.listen(_BACKLOG)
     return listener
 
 
 def share(path: Path, *, others: bool) -> None:
     """Let `others` than root connect to a socket, or root alone; one that has gone is fine."""
-    with contextlib.suppress(FileNotFoundError):
+    with suppress(FileNotFoundError):
         # Who of them is heard is decided by the kernel's word on each caller.
         path.chmod(0o666 if others else 0o600)
 

@@ -44,6 +44,8 @@ class Event(Enum):
 
     CALLER_REFUSED = (130, "warning", "A user who may not use the agent asked it something.")
     REQUEST_FAILED = (131, "warning", "A request ended with an error.")
+    CONNECTIONS_NOT_ACCEPTED = (134, "error", "New connections wait: files or memory are short.")
+    LEASES_NOT_CHECKED = (135, "warning", "Whether containers still live could not be seen.")
     INTERNAL_ERROR = (133, "error", "A defect of credspec; the request or acquisition failed.")
     AUDIT_UNWRITABLE = (132, "error", "The audit log cannot be written; nothing is granted.")
 

@@ -7,21 +7,35 @@ a restart of the host, which ends all containers, forgets it. No record holds a 
 from __future__ import annotations
 
 import json
+import math
+import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from credspec.agent.policy import GRPC_SOURCE
+from credspec.agent.policy import GRPC_SOURCE, SPEC_SOURCES
+from credspec.directory.account_identity import valid_account_name
+from credspec.directory.locator import valid_domain
 from credspec.errors import CredspecError
+
+MAX_RECORD_BYTES: Final = 32 * 1024
+"""The longest record that is written or read."""
 
 LEASE_ID: Final = re.compile(r"[0-9a-f]{32}")
 """What a lease's id looks like; anything else never becomes a path."""
 
 _UNFINISHED: Final = ".new"
+_OPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_MAX_NUMBER: Final = 2**32
+_PLACE_PARTS: Final = 3
+_TEXTS: Final = ("container", "runtime_state", "domain", "default_account")
+# What lies outside is no time of a ticket, and arithmetic with it would overflow.
+_EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
 _TIMES: Final = ("created", "ticket_start", "ticket_end", "keytab_due")
 
 
@@ -84,12 +98,21 @@ class Journal:
         """Write or replace a lease's record, atomically.
 
         Raises:
-            CredspecError: `journal-unwritable`.
+            CredspecError: `journal-unwritable`, `journal-record-too-long`.
         """
         path = self._path(record.lease_id)
         temporary = path.with_suffix(_UNFINISHED)
+        data = json.dumps(record.to_json()).encode()
+        if len(data) > MAX_RECORD_BYTES:
+            raise CredspecError.of(
+                "journal-record-too-long",
+                f"{len(data)} bytes for one lease",
+                where=f"journal {self._directory}",
+                expected=f"at most {MAX_RECORD_BYTES}",
+                remedy="divide the accounts among several credential specs",
+            )
         try:
-            temporary.write_text(json.dumps(record.to_json()), "utf-8")
+            temporary.write_bytes(data)
             temporary.replace(path)
         except OSError as error:
             with suppress(OSError):
@@ -119,17 +142,8 @@ class Journal:
             if not LEASE_ID.fullmatch(path.stem):
                 continue
             try:
-                raw = json.loads(path.read_text("utf-8"))
-                for name in _TIMES:
-                    if raw.get(name) is not None or name == "created":
-                        raw[name] = datetime.fromisoformat(raw[name])
-                raw["accounts"] = tuple(raw["accounts"])
-                if raw.get("place") is not None:
-                    raw.setdefault("spec_source", GRPC_SOURCE)  # of a version that did not say
-                if not _is_host_source(raw.get("host_source")):
-                    raise ValueError("host_source")
-                record = LeaseRecord(**raw)
-            except (OSError, ValueError, TypeError, KeyError, AttributeError):
+                record = _record(path.stem, _read(path))
+            except Exception:  # noqa: BLE001 - whatever is in it, it costs this lease only
                 yield path.stem
                 continue
             yield record
@@ -146,6 +160,80 @@ class Journal:
         if not LEASE_ID.fullmatch(lease_id):
             raise ValueError("not a lease id")
         return self._directory / f"{lease_id}.json"
+
+
+def _read(path: Path) -> bytes:
+    fd = os.open(path, _OPEN)
+    try:
+        data = os.read(fd, MAX_RECORD_BYTES + 1)
+    finally:
+        os.close(fd)
+    if len(data) > MAX_RECORD_BYTES:
+        raise ValueError("too long")
+    return data
+
+
+def _record(lease_id: str, data: bytes) -> LeaseRecord:
+    """Return a record of which every field is what this module would have written.
+
+    Raises:
+        Exception: of any kind.
+    """
+    raw: dict[str, Any] = json.loads(data)
+    for name in _TIMES:
+        if raw.get(name) is not None or name == "created":
+            raw[name] = datetime.fromisoformat(raw[name]).astimezone(UTC)
+    raw["accounts"] = tuple(raw["accounts"])
+    if raw.get("place") is not None:
+        raw.setdefault("spec_source", GRPC_SOURCE)  # of a version that did not say
+    record = LeaseRecord(**raw)
+    start, end = record.ticket_start, record.ticket_end
+    is_sound = (
+        record.lease_id == lease_id
+        and all(isinstance(getattr(record, name), str) for name in _TEXTS)
+        and "\0" not in record.runtime_state
+        and all(_is_number(number) for number in (record.uid, record.gid, record.mode))
+        and (record.user is None or _is_number(record.user))
+        and {type(record.ready), type(record.keytab)} == {bool}
+        and _is_place(record.place)
+        and record.spec_source in {*SPEC_SOURCES, GRPC_SOURCE}
+        and _is_moment(record.created_monotonic)
+        and _is_host_source(record.host_source)
+        and (start is None or end is None or start <= end)
+        and all(_EARLIEST < getattr(record, name) < _LATEST for name in _given_times(record))
+    )
+    if not is_sound or not record.accounts:
+        raise ValueError("not a record")
+    valid_domain(record.domain)
+    for account in (record.default_account, *record.accounts):
+        name, _, domain = account.partition("@")
+        valid_account_name(name)
+        valid_domain(domain or record.domain)
+    return record
+
+
+def _given_times(record: LeaseRecord) -> list[str]:
+    return [name for name in _TIMES if getattr(record, name) is not None]
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is int and 0 <= value < _MAX_NUMBER
+
+
+def _is_moment(value: object) -> bool:
+    return value is None or (isinstance(value, float) and math.isfinite(value))
+
+
+def _is_place(value: object) -> bool:
+    """Return whether it is TREE/LEASE/ACCOUNT, as `LeaseDirectory.of` wants it, or None."""
+    if value is None:
+        return True
+    if not isinstance(value, str) or "\0" in value:
+        return False
+    parts = value.split("/")
+    return (
+        value.startswith("/") and len(parts) > _PLACE_PARTS and not {"", ".", ".."} & {*parts[1:]}
+    )
 
 
 def _is_host_source(value: object) -> bool:

@@ -25,6 +25,9 @@ from credspec.errors import CredspecError
 USERS: Final = Path("/run/user")
 """Where the users' runtime directories are (file-hierarchy(7))."""
 
+_GONE: Final = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
+)
 _UNFINISHED: Final = re.compile(r"\.krb5[^/]*\.[0-9a-f]{16}")
 _OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _ESCAPES: Final = {ord(each): f"\\{ord(each):03o}" for each in " \t\n\\"}
@@ -67,9 +70,12 @@ class LeaseDirectory:
                 `lease-directory-full`, `lease-directory-unwritable`.
         """
         with self._opened() as directory_fd:
-            if self.user is not None and os.fstat(directory_fd).st_uid == self.user:
-                # Its user made it; the container's user must get in.
-                os.fchown(directory_fd, uid, gid)
+            try:
+                if self.user is not None and os.fstat(directory_fd).st_uid == self.user:
+                    # Its user made it; the container's user must get in.
+                    os.fchown(directory_fd, uid, gid)
+            except OSError as error:
+                raise _not_written(self.path, error) from None
             for name, content in files.items():
                 try:
                     _replace(directory_fd, name, content, (uid, gid), mode)
@@ -81,14 +87,14 @@ class LeaseDirectory:
 
         Directories in it are the container's own and go with the file system.
         """
-        with suppress(CredspecError), self._opened() as directory_fd:
+        with suppress(CredspecError, OSError), self._opened() as directory_fd:
             for name in os.listdir(directory_fd):  # noqa: PTH208 - pathlib has no descriptors
                 with suppress(OSError):
                     os.unlink(name, dir_fd=directory_fd)
 
     def remove_leftovers(self) -> None:
         """Remove the files that a run that was killed had not renamed into place yet."""
-        with suppress(CredspecError), self._opened() as directory_fd:
+        with suppress(CredspecError, OSError), self._opened() as directory_fd:
             for name in os.listdir(directory_fd):  # noqa: PTH208 - pathlib has no descriptors
                 if _UNFINISHED.fullmatch(name):
                     with suppress(OSError):
@@ -103,12 +109,21 @@ class LeaseDirectory:
             return set()
 
     def is_there(self) -> bool:
-        """Return whether it is there and fit for tickets."""
+        """Return whether it is there and fit for tickets.
+
+        Raises:
+            OSError: it cannot be told, as without free descriptors; `means_gone` is False for it.
+        """
         try:
-            with self._opened():
-                return True
+            with ExitStack() as stack:
+                self._open(stack)
         except CredspecError:
             return False
+        except OSError as error:
+            if not means_gone(error):
+                raise
+            return False
+        return True
 
     @property
     def lock(self) -> Path:
@@ -116,7 +131,11 @@ class LeaseDirectory:
         return self.path.with_name(f"{self.path.name}.lock")
 
     def is_locked(self) -> bool:
-        """Return whether somebody holds a lock (flock(2)) on the file beside it."""
+        """Return whether somebody holds a lock (flock(2)) on the file beside it.
+
+        Raises:
+            OSError: as `is_there`.
+        """
         with ExitStack() as stack:
             try:
                 parent = self._open_parent(stack)
@@ -126,7 +145,11 @@ class LeaseDirectory:
                     fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 return True
-            except (CredspecError, OSError):
+            except CredspecError:
+                return False
+            except OSError as error:
+                if not means_gone(error):
+                    raise
                 return False
         return False
 
@@ -134,18 +157,22 @@ class LeaseDirectory:
     def _opened(self) -> Iterator[int]:
         with ExitStack() as stack:
             try:
-                parent = self._open_parent(stack)
-                fd = os.open(self.path.name, _OPEN, dir_fd=parent)
-                stack.callback(os.close, fd)
-                is_shared = self.user is not None or self.tree is not None
-                if is_shared and not is_tmpfs(fd):
-                    raise _missing(self.path, "that is no tmpfs")
-                # Without the mount, a ticket would land on the host's /run, outside any limit.
-                if not is_shared and os.fstat(fd).st_dev == os.fstat(parent).st_dev:
-                    raise _missing(self.path, "nothing is mounted there")
+                fd = self._open(stack)
             except OSError as error:
                 raise _missing(self.path, error.strerror or str(error)) from None
             yield fd
+
+    def _open(self, stack: ExitStack) -> int:
+        parent = self._open_parent(stack)
+        fd = os.open(self.path.name, _OPEN, dir_fd=parent)
+        stack.callback(os.close, fd)
+        is_shared = self.user is not None or self.tree is not None
+        if is_shared and not is_tmpfs(fd):
+            raise _missing(self.path, "that is no tmpfs")
+        # Without the mount, a ticket would land on the host's /run, outside any limit.
+        if not is_shared and os.fstat(fd).st_dev == os.fstat(parent).st_dev:
+            raise _missing(self.path, "nothing is mounted there")
+        return fd
 
     def _open_parent(self, stack: ExitStack) -> int:
         """Open the directory above; a user's step by step, since it may put links on the way."""
@@ -162,6 +189,15 @@ class LeaseDirectory:
             if os.fstat(fd).st_uid != owner:
                 raise _missing(self.path, f"{part} is not the user's own")
         return fd
+
+
+def means_gone(error: OSError) -> bool:
+    """Return whether an error says that a path names nothing, not that it cannot be looked at.
+
+    A network or user's file system that does not answer, or a lack of descriptors or memory, says
+    nothing of what is there.
+    """
+    return error.errno in _GONE
 
 
 def mounted_below(

@@ -6,17 +6,19 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Container, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from credspec.agent.audit import NOBODY, AuditLog, Caller, shown
-from credspec.agent.container_state import ContainerStates
+from credspec.agent.blocking_calls import BlockingCalls
 from credspec.agent.events import Event, emit
 from credspec.agent.identities import Identities, Identity, IdentityName
 from credspec.agent.journal import LEASE_ID, Journal, LeaseRecord
+from credspec.agent.keyed_lock import KeyedLock
 from credspec.agent.lease_content import (
     accounts_of,
     file_names,
@@ -25,10 +27,14 @@ from credspec.agent.lease_content import (
     scopes_in,
     with_dns_names,
 )
-from credspec.agent.lease_directory import LeaseDirectory, mounted_below
+from credspec.agent.lease_directory import LeaseDirectory
+from credspec.agent.lease_limits import LeaseLimits
 from credspec.agent.lease_policy import check_lease, refusal
+from credspec.agent.liveness import FileUser, Liveness
 from credspec.agent.policy import GRPC_SOURCE, Policy, PolicyInForce
+from credspec.agent.report_limit import LimitedEvents, ReportLimit
 from credspec.agent.subordinate_ids import check_owner
+from credspec.agent.users_state import checked_state
 from credspec.directory.account_identity import valid_account_name
 from credspec.directory.domain import DomainFacts, check_netbios_name, differences
 from credspec.errors import (
@@ -38,6 +44,7 @@ from credspec.errors import (
     NotPermittedError,
     UnreachableError,
     UsageError,
+    internal_error,
 )
 from credspec.kerberos.ticket_life import state_of
 from credspec.providers.host_account import (
@@ -50,15 +57,21 @@ from credspec.providers.host_account import (
 )
 from credspec.providers.kept_secrets import KeptSecrets
 from credspec.providers.selection import Providers, plugin_source
+from credspec.rate_limit import Suppressed
 from credspec.spec.document import CredentialSpec
-from credspec.spec.reference import parse_reference
+from credspec.spec.reference import SpecReference, parse_reference
 from credspec.spec.spec_directory import SpecDirectory, load
 
-# A container that is being made has no runtime state yet; after this it must have.
-_CREATION_SECONDS: Final = 120.0
 _LEASES_AT_A_TIME: Final = 20
 _REFRESHES_AT_A_TIME: Final = 8
 _USER_SECONDS: Final = 10.0
+_FILES_SECONDS: Final = 5.0
+# Of a user's files: the host's own engines wait for the agent meanwhile.
+_ADOPTION_SECONDS: Final = 2.0
+_SPEC_SECONDS: Final = 10.0
+_AUDITED_DENIALS: Final = 20
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,11 +126,17 @@ class Leases:
         self._now = now
         self._monotonic = monotonic
         self._providers = providers or Providers()
-        self._states = ContainerStates()
+        self._files: BlockingCalls[FileUser] = BlockingCalls()
+        self._specs: BlockingCalls[int] = BlockingCalls()
+        self._liveness = Liveness(leases_directory, self._files, monotonic=monotonic)
+        self._limits = LeaseLimits(lambda: self._policy.policy.leases_per_user)
+        self._events = LimitedEvents()
+        self._denials: ReportLimit[int] = ReportLimit(self._audit_suppressed, most=_AUDITED_DENIALS)
         self._sources: dict[str, HostSource | None] = {}
         self._secrets = KeptSecrets()
         self._records: dict[str, LeaseRecord] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: KeyedLock[str] = KeyedLock()
+        self._tasks: set[asyncio.Task[None]] = set()
         self.granted = 0
         self.denied = 0
 
@@ -125,6 +144,11 @@ class Leases:
     def policy(self) -> PolicyInForce:
         """The policy that counts, which may be replaced."""
         return self._policy
+
+    @property
+    def count(self) -> int:
+        """How many leases there are."""
+        return len(self._records)
 
     def all(self) -> list[LeaseRecord]:
         """Return all leases, oldest first."""
@@ -154,45 +178,76 @@ class Leases:
             CredspecError: of the step that failed.
         """
         _valid_id(request.lease_id)
-        async with self._locked(request.lease_id):
-            try:
-                await self._check_user(request)
+        try:
+            if request.user is not None:
+                self._limits.check_rate(request.user)
+            async with self._turn(request), self._locks.hold(request.lease_id):
+                request = await self._checked_user(request)
                 if request.lease_id in self._records:
                     self._drop(request.lease_id)
                 return await self._make(request)
-            except CredspecError as error:
-                self._tell_denied(request, error)
-                raise
-            finally:
-                if request.lease_id not in self._records:
-                    self._secrets.drop(request.lease_id)
+        except CredspecError as error:
+            await self._tell_denied(request, error)
+            raise
+        finally:
+            if request.lease_id not in self._records:
+                self._secrets.drop(request.lease_id)
 
-    async def _check_user(self, request: LeaseRequest) -> None:
-        """Refuse an unprivileged user what is not its own."""
+    @contextlib.asynccontextmanager
+    async def _turn(self, request: LeaseRequest) -> AsyncIterator[None]:
+        """Let an unprivileged user have a few leases made at a time, the others have theirs."""
         if request.user is None:
+            yield
             return
+        async with self._limits.turn(request.user):
+            yield
+
+    async def _checked_user(self, request: LeaseRequest) -> LeaseRequest:
+        """Refuse an unprivileged user what is not its own; return the request as it is kept."""
+        user = request.user
+        if user is None:
+            return request
         present = self._records.get(request.lease_id)
-        if present is not None and present.user != request.user:
+        if present is not None and present.user != user:
             raise _not_yours(request.lease_id)
+        self._check_number(request)
         if request.place is not None:
-            return
+            return request
         try:
-            async with asyncio.timeout(_USER_SECONDS):
-                # The host may look users up in a directory that does not answer.
-                await asyncio.to_thread(check_owner, request.user, request.uid, request.gid)
-        except TimeoutError:
+            # The host may look users up in a directory that does not answer.
+            state = await self._files.run(
+                user, partial(_checked_state, request), _USER_SECONDS, f"user {user}"
+            )
+        except CredspecError as error:
+            if error.code != "call-timeout":
+                raise
             raise CredspecError.of(
                 "user-lookup-timeout",
                 f"no answer within {_USER_SECONDS:.0f} s",
-                where=f"user {request.user}",
+                where=f"user {user}",
                 remedy="look at the sources of passwd and group in /etc/nsswitch.conf",
             ) from None
+        return replace(request, runtime_state=state)
+
+    def _check_number(self, request: LeaseRequest) -> None:
+        if request.user is not None:
+            others = (r for r in self._records.values() if r.lease_id != request.lease_id)
+            self._limits.check_number(request.user, others)
+
+    async def _load(self, request: LeaseRequest, reference: SpecReference) -> CredentialSpec:
+        """Read a spec, which may be on a network file system, and costs time to check."""
+        return await self._specs.run(
+            request.caller.uid,
+            partial(load, reference, self._spec_directory),
+            _SPEC_SECONDS,
+            "credential spec",
+        )
 
     async def _make(self, request: LeaseRequest) -> LeaseRecord:
         reference = parse_reference(request.spec)
         if request.place is None:
             self._policy.policy.check_source(reference)
-        spec = load(reference, self._spec_directory)
+        spec = await self._load(request, reference)
         accounts = accounts_of(spec)
         scopes = scopes_in(accounts)
         self._check_policy(
@@ -228,6 +283,7 @@ class Leases:
         for scope, domain in domains.items():
             named = await self._identities.facts(domain, source)
             check_netbios_name(named, scope, facts.dns_name)
+        self._check_number(request)
         self._journal.write(record)
         self._sources[record.lease_id] = source
         self._records[record.lease_id] = record
@@ -235,8 +291,8 @@ class Leases:
             await self._hold_all(record)
             # It may have been replaced while the domain was asked.
             check_lease(self._policy.policy, record)
-            record = self._give(record, whole=True)
-            self._audit.write(
+            record = await self._give(record, whole=True)
+            await self._audit.record(
                 Event.LEASE_GRANTED,
                 request.caller,
                 decision="granted",
@@ -273,7 +329,7 @@ class Leases:
             NotPermittedError: as `check_lease`: the policy does not allow the lease any more.
             CredspecError: of the step that failed.
         """
-        async with self._locked(_valid_id(lease_id)):
+        async with self._locks.hold(_valid_id(lease_id)):
             before = self.get(lease_id)
             check_lease(self._policy.policy, before)
             former = self._sources.get(lease_id)
@@ -284,7 +340,7 @@ class Leases:
             try:
                 await self._hold_all(before, names)
                 check_lease(self._policy.policy, before)
-                self._audit.write(
+                await self._audit.record(
                     Event.LEASE_GRANTED,
                     caller,
                     decision="granted",
@@ -296,7 +352,7 @@ class Leases:
                 )
                 self._sources[lease_id] = source
                 recorded = replace(self.get(lease_id), host_source=self._recorded(source))
-                record = self._give(recorded, whole=True)
+                record = await self._give(recorded, whole=True)
             except BaseException:
                 self._sources[lease_id] = former
                 for name in names:
@@ -320,6 +376,8 @@ class Leases:
             ):
                 if isinstance(found, CredspecError):
                     failures.append(found)
+                elif isinstance(found, Exception):
+                    failures.append(internal_error(found, "leases"))
                 elif found is not None:
                     raise found
         return failures
@@ -381,16 +439,19 @@ class Leases:
     ) -> tuple[IdentityName, ...]:
         return identity_names(record, source or self._sources.get(record.lease_id))
 
-    def _tell_denied(self, request: LeaseRequest, error: CredspecError) -> None:
+    async def _tell_denied(self, request: LeaseRequest, error: CredspecError) -> None:
         self.denied += 1
         if error.code == "audit-unwritable":
             return
         if isinstance(error, InvalidSpecError):
-            emit(Event.SPEC_REFUSED, container=request.container, error=str(error))
-        emit(Event.LEASE_DENIED, container=request.container, error=str(error))
+            self._emit(Event.SPEC_REFUSED, request, error=str(error))
+        self._emit(Event.LEASE_DENIED, request, error=str(error))
+        self._denials.flush()
+        if request.user is not None and not self._denials.allows(request.user):
+            return
         # Denied it is in any case, even if that cannot be written down.
         with contextlib.suppress(CredspecError):
-            self._audit.write(
+            await self._audit.record(
                 Event.LEASE_DENIED,
                 request.caller,
                 decision="denied",
@@ -400,6 +461,24 @@ class Leases:
                 errors=[problem.code for problem in error.problems],
             )
 
+    def _emit(self, event: Event, request: LeaseRequest, **fields: str) -> None:
+        if request.user is None:
+            emit(event, container=request.container, **fields)
+        else:
+            self._events.emit(event, request.user, container=request.container, **fields)
+
+    def _audit_suppressed(self, suppressed: Suppressed[int]) -> None:
+        """Write down how many denials of a user were not written down one by one."""
+        uid = NOBODY.uid if suppressed.key is None else suppressed.key
+        self._in_background(
+            self._audit.record(
+                Event.LEASE_DENIED,
+                Caller(uid, NOBODY.pid),
+                decision="denied",
+                suppressed=suppressed.count,
+            )
+        )
+
     async def release(self, lease_id: str, caller: Caller = NOBODY) -> None:
         """Release a lease and wipe its tickets; one that does not exist is fine.
 
@@ -407,27 +486,30 @@ class Leases:
             UsageError: `lease-id-invalid`.
             NotPermittedError: `lease-not-yours`.
         """
-        async with self._locked(_valid_id(lease_id)):
+        async with self._locks.hold(_valid_id(lease_id)):
             record = self._records.get(lease_id)
             if record is None:
                 return
             if caller.uid not in {NOBODY.uid, 0, os.geteuid(), record.user}:
                 raise _not_yours(lease_id)
-            self._drop(lease_id)
+            wiped = self._drop(lease_id)
             emit(Event.LEASE_RELEASED, lease=lease_id, container=record.container)
             with contextlib.suppress(CredspecError):
-                self._audit.write(
+                await self._audit.record(
                     Event.LEASE_RELEASED,
                     caller,
                     decision="released",
                     lease=lease_id,
                     container=record.container,
                 )
+            if wiped is not None:
+                await asyncio.wait([wiped], timeout=_FILES_SECONDS)
 
     async def renew(self, identity: Identity) -> None:
         """Give an identity's new ticket to all its leases; one that fails does not stop others.
 
-        A lease that the policy does not allow any more ends instead.
+        A lease that the policy does not allow any more ends instead. Those of unprivileged users
+        get it in the background, since their files may not answer.
         """
         if not identity.is_fit(self._now()):
             error = _unfit([identity], self._now())
@@ -439,61 +521,97 @@ class Leases:
                 continue
             refused = refusal(self._policy.policy, record)
             if refused is not None:
-                self._revoke(record, refused)
-                continue
-            try:
-                self._give(record)
-            except CredspecError as error:
-                emit(
-                    Event.LEASE_NOT_RENEWED,
-                    lease=record.lease_id,
-                    container=record.container,
-                    error=str(error),
-                )
+                await self._revoke(record, refused)
+            elif record.user is None:
+                await self._renew_one(record)
+            else:
+                self._in_background(self._renew_one(record))
             if number % _LEASES_AT_A_TIME == 0:
                 # Whoever else asks meanwhile is answered in between.
                 await asyncio.sleep(0)
 
-    def adopt(self) -> None:
+    async def _renew_one(self, record: LeaseRecord) -> None:
+        try:
+            await self._give(record, is_current=lambda: self._is_current(record))
+        except CredspecError as error:
+            failure = str(error)
+        except Exception as error:  # noqa: BLE001 - the others have theirs
+            failure = str(internal_error(error, f"lease {record.lease_id}"))
+        else:
+            return
+        emit(
+            Event.LEASE_NOT_RENEWED,
+            lease=record.lease_id,
+            container=record.container,
+            error=failure,
+        )
+
+    def _is_current(self, record: LeaseRecord) -> bool:
+        return self._records.get(record.lease_id) is record
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let something be done that nobody waits for and that may fail."""
+
+        async def done() -> None:
+            try:
+                await work
+            except CredspecError:
+                pass  # reported where it was raised
+            except Exception as error:  # noqa: BLE001 - nobody else would report it
+                emit(Event.INTERNAL_ERROR, path="leases", error=type(error).__name__)
+
+        task = asyncio.get_running_loop().create_task(done())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def adopt(self) -> None:
         """Take over the leases of an earlier run whose containers still live, end the others.
 
         The containers keep the tickets that they have; nobody is asked until it is their time. What
-        the policy does not allow any more is ended, too.
+        the policy does not allow any more is ended, too. A record that is damaged, or that cannot
+        be taken over for any reason, costs its own lease.
         """
         self._journal.remove_leftovers()
-        mounted = mounted_below(self._leases_directory)
+        records = []
         for record in list(self._journal.records()):
             if isinstance(record, str):
                 emit(Event.JOURNAL_RECORD_UNREADABLE, lease=record)
                 LeaseDirectory.of(self._leases_directory, record, None).wipe()
                 self._forget(record)
-                continue
+            else:
+                records.append(record)
+        gone = await self._liveness.gone(records, seconds=_ADOPTION_SECONDS)
+        ended = {record.lease_id for record in gone}
+        in_place = await self._with_files_in_place(r for r in records if r.lease_id not in ended)
+        for number, record in enumerate(records):
             self._records[record.lease_id] = record
-            self._sources[record.lease_id] = _source_of(record)
-            span = record.ticket_start, record.ticket_end
-            if not record.ready or None in span or not self._is_alive(record, mounted):
-                self._drop(record.lease_id)
-                emit(Event.LEASE_NOT_ADOPTED, lease=record.lease_id, container=record.container)
-                continue
-            refused = self._refused_now(record)
-            if refused is not None:
-                self._revoke(record, refused)
-                continue
-            directory = self._directory(record)
-            directory.remove_leftovers()
-            in_place = file_names(record) <= directory.names()
-            for name in self._names(record):
-                self._identities.adopt(
-                    name,
-                    record.lease_id,
-                    start=record.ticket_start or record.created,
-                    end=record.ticket_end or record.created,
-                    tickets_in_place=in_place,
-                    keytab_due=record.keytab_due or (record.created if record.keytab else None),
-                )
-            emit(Event.LEASE_ADOPTED, lease=record.lease_id, container=record.container)
+            await self._adopt_or_end(
+                record,
+                is_gone=record.lease_id in ended,
+                in_place=record.lease_id in in_place,
+            )
+            if number % _LEASES_AT_A_TIME == 0:
+                await asyncio.sleep(0)
         # The clock may have been set while nobody looked.
         self._identities.clock_changed()
+
+    async def _adopt_or_end(self, record: LeaseRecord, *, is_gone: bool, in_place: bool) -> None:
+        try:
+            self._sources[record.lease_id] = _source_of(record)
+            if is_gone:
+                raise _container_gone(record)
+            refused = self._refused_now(record)
+            if refused is not None:
+                await self._revoke(record, refused)
+                return
+            self._adopt(record, in_place=in_place)
+        except Exception as error:  # noqa: BLE001 - it costs this lease, and no other
+            if not isinstance(error, CredspecError):
+                emit(Event.INTERNAL_ERROR, path=record.lease_id, error=type(error).__name__)
+            self._drop(record.lease_id)
+            emit(Event.LEASE_NOT_ADOPTED, lease=record.lease_id, container=record.container)
+        else:
+            emit(Event.LEASE_ADOPTED, lease=record.lease_id, container=record.container)
 
     async def enforce_policy(self) -> int:
         """End every lease that the policy does not allow any more; return how many."""
@@ -507,12 +625,12 @@ class Leases:
         return sum(await asyncio.gather(*tasks))
 
     async def _end_refused(self, lease_id: str) -> bool:
-        async with self._locked(lease_id):
+        async with self._locks.hold(lease_id):
             record = self._records.get(lease_id)
             refused = None if record is None else refusal(self._policy.policy, record)
             if record is None or refused is None:
                 return False
-            self._revoke(record, refused)
+            await self._revoke(record, refused)
             return True
 
     def _refused_now(self, record: LeaseRecord) -> CredspecError | None:
@@ -526,7 +644,7 @@ class Leases:
             return error
         return None
 
-    def _revoke(self, record: LeaseRecord, error: CredspecError) -> None:
+    async def _revoke(self, record: LeaseRecord, error: CredspecError) -> None:
         """End a lease that is not allowed any more, and say so where grants are written."""
         self._drop(record.lease_id)
         emit(
@@ -537,7 +655,7 @@ class Leases:
         )
         # It has ended in any case, even if that cannot be written down.
         with contextlib.suppress(CredspecError):
-            self._audit.write(
+            await self._audit.record(
                 Event.LEASE_REVOKED,
                 NOBODY,
                 decision="revoked",
@@ -548,23 +666,58 @@ class Leases:
                 errors=[problem.code for problem in error.problems],
             )
 
+    def _adopt(self, record: LeaseRecord, *, in_place: bool) -> None:
+        """Take over one lease.
+
+        Raises:
+            CredspecError: it must end.
+        """
+        if not record.ready or record.ticket_start is None or record.ticket_end is None:
+            raise _container_gone(record)
+        for name in self._names(record):
+            self._identities.adopt(
+                name,
+                record.lease_id,
+                start=record.ticket_start,
+                end=record.ticket_end,
+                tickets_in_place=in_place,
+                keytab_due=record.keytab_due or (record.created if record.keytab else None),
+            )
+
+    async def _with_files_in_place(self, records: Iterable[LeaseRecord]) -> set[str]:
+        """Return which leases have all their files; of those that cannot be looked at, it is taken.
+
+        What an earlier run had begun to write is removed.
+        """
+
+        async def look(record: LeaseRecord) -> str | None:
+            try:
+                look_for = partial(_missing_files, self._directory(record), record)
+                missing = await self._on_files(record, look_for, _ADOPTION_SECONDS)
+            except CredspecError:
+                missing = False
+            return None if missing else record.lease_id
+
+        found = await asyncio.gather(*map(look, records))
+        return {lease_id for lease_id in found if lease_id is not None}
+
     async def sweep(self) -> int:
         """Release the leases whose containers are gone without a word; return how many."""
-        mounted = mounted_below(self._leases_directory)
-        gone = []
-        for number, record in enumerate(list(self._records.values())):
-            if not self._is_alive(record, mounted):
-                gone.append(record)
-            if number % _LEASES_AT_A_TIME == 0:
-                await asyncio.sleep(0)
-        self._states.keep({record.runtime_state for record in self._records.values()})
+        gone = await self._liveness.gone(list(self._records.values()))
+        await self._liveness.forget_all_but(list(self._records.values()))
+        count = 0
         for record in gone:
             # While others were looked at, its container may have been made anew.
-            if self._records.get(record.lease_id) is not record:
+            if not self._is_current(record):
                 continue
             emit(Event.LEASE_ABANDONED, lease=record.lease_id, container=record.container)
-            await self.release(record.lease_id)
-        return len(gone)
+            try:
+                await self.release(record.lease_id)
+            except Exception as error:  # noqa: BLE001 - the next sweep tries again
+                emit(Event.INTERNAL_ERROR, path=record.lease_id, error=type(error).__name__)
+            else:
+                count += 1
+        return count
 
     async def _hold_all(
         self, record: LeaseRecord, names: tuple[IdentityName, ...] | None = None
@@ -587,18 +740,24 @@ class Leases:
             problems = [p for f in failures if isinstance(f, CredspecError) for p in f.problems]
             raise type(first)(*dict.fromkeys(problems))
 
-    def _give(self, record: LeaseRecord, *, whole: bool = False) -> LeaseRecord:
+    async def _give(
+        self,
+        record: LeaseRecord,
+        *,
+        whole: bool = False,
+        is_current: Callable[[], bool] = lambda: True,
+    ) -> LeaseRecord:
         """Put the tickets that are held into a lease's directory, and journal until when.
 
         Tickets of which a quarter of the lifetime is left or less, or that start in the future, are
-        not given: the container has what it had, or with `whole` the lease is refused.
+        not given: the container has what it had, or with `whole` the lease is refused. Nothing is
+        journaled if the record is not current any more when its files are written.
         """
         held = [i for i in map(self._identities.get, self._names(record)) if i is not None]
         now = self._now()
         files = files_of(record, held, now)
         if whole and not file_names(record) <= files.keys():
             raise _unfit([i for i in held if not i.is_fit(now)], now)
-        self._directory(record).write(files, uid=record.uid, gid=record.gid, mode=record.mode)
         given = replace(
             record,
             ready=True,
@@ -609,19 +768,45 @@ class Leases:
                 default=None,
             ),
         )
-        self._journal.write(given)
-        self._records[record.lease_id] = given
+        write = partial(
+            self._directory(record).write,
+            files,
+            uid=record.uid,
+            gid=record.gid,
+            mode=record.mode,
+        )
+        await self._on_files(record, write)
+        if is_current():
+            self._journal.write(given)
+            self._records[record.lease_id] = given
         return given
 
-    def _drop(self, lease_id: str) -> None:
+    async def _on_files(
+        self, record: LeaseRecord, call: Callable[[], _T], seconds: float = _FILES_SECONDS
+    ) -> _T:
+        """Call what works on the files of a lease; a user's may be where nothing answers."""
+        if record.user is None:
+            return call()
+        where = f"files of user {record.user}"
+        return await self._files.run(record.user, call, seconds, where)
+
+    def _drop(self, lease_id: str) -> asyncio.Future[None] | None:
+        """End a lease; a user's files are wiped later, the future tells when."""
+        wiped: asyncio.Future[None] | None = None
         record = self._records.pop(lease_id, None)
         if record is not None:
-            self._directory(record).wipe()
+            if record.user is None:
+                self._directory(record).wipe()
+            else:
+                with contextlib.suppress(CredspecError):
+                    # After whatever is being written there.
+                    wiped = self._files.submit(record.user, self._directory(record).wipe)
             for name in self._names(record):
                 self._identities.release(name, lease_id)
         self._sources.pop(lease_id, None)
         self._secrets.drop(lease_id)
         self._forget(lease_id)
+        return wiped
 
     def _forget(self, lease_id: str) -> None:
         try:
@@ -630,45 +815,26 @@ class Leases:
             # A record without a living container is dropped by the next run.
             emit(Event.JOURNAL_UNWRITABLE, lease=lease_id, error=str(error))
 
-    def _is_alive(self, record: LeaseRecord, mounted: Container[str]) -> bool:
-        """Return whether a lease's container may live; `mounted` are the mounts seen before."""
-        is_new = self._is_new(record)
-        # The shim mounts before it asks for a lease, and unmounts even if no agent runs.
-        is_looked_at = record.user is not None or record.place is not None
-        if is_looked_at or record.lease_id not in mounted:
-            may_be_there = is_new or is_looked_at
-            if not may_be_there or not self._directory(record).is_there():
-                return False
-        if record.runtime_state.endswith(".lock"):
-            directory = self._directory(record)
-            if record.runtime_state == str(directory.lock):
-                return directory.is_locked()
-        if is_new or record.place is not None:
-            return True
-        # What a user's own runtime writes proves nothing to others.
-        if record.user is not None:
-            return Path(record.runtime_state).is_dir()
-        return self._states.is_there(record.runtime_state)
-
-    def _is_new(self, record: LeaseRecord) -> bool:
-        """Return whether a lease's container may still be being made, whatever the clock says."""
-        made = record.created_monotonic
-        return made is not None and 0 <= self._monotonic() - made < _CREATION_SECONDS
-
     def _directory(self, record: LeaseRecord) -> LeaseDirectory:
         return LeaseDirectory.of(
             self._leases_directory, _valid_id(record.lease_id), record.user, record.place
         )
 
-    @contextlib.asynccontextmanager
-    async def _locked(self, lease_id: str) -> AsyncIterator[None]:
-        lock = self._locks.setdefault(lease_id, asyncio.Lock())
-        try:
-            async with lock:
-                yield
-        finally:
-            if not lock.locked() and lease_id not in self._records:
-                self._locks.pop(lease_id, None)
+
+def _checked_state(request: LeaseRequest) -> str:
+    """Check what an unprivileged user names; it may block."""
+    assert request.user is not None  # noqa: S101 - narrows for the type checker
+    check_owner(request.user, request.uid, request.gid)
+    return checked_state(request.user, request.runtime_state)
+
+
+def _missing_files(directory: LeaseDirectory, record: LeaseRecord) -> bool:
+    directory.remove_leftovers()
+    return not file_names(record) <= directory.names()
+
+
+def _container_gone(record: LeaseRecord) -> CredspecError:
+    return CredspecError.of("container-gone", "the container is gone", where=record.lease_id)
 
 
 def _source_of(record: LeaseRecord) -> HostSource | None:

@@ -26,6 +26,7 @@ class Policy:
     besides tickets, to accept logons. `spec_sources` are some of `SPEC_SOURCES`. `uids` are the
     users besides root who may use the agent, and `grpc_uids` those who may call credentials-
     fetcher's interface, with any document that they bring (``[credentials_fetcher] users``).
+    `leases_per_user` is how many leases each of them may have at a time.
     """
 
     accounts: tuple[str, ...] = ("*",)
@@ -33,6 +34,7 @@ class Policy:
     spec_sources: tuple[str, ...] = ("file",)
     uids: frozenset[int] = frozenset()
     grpc_uids: frozenset[int] = frozenset()
+    leases_per_user: int = 256
 
     def check_source(self, reference: SpecReference) -> None:
         """Refuse a spec that comes from where it may not.
@@ -154,4 +156,14 @@ def _covers(patterns: tuple[str, ...], name: str) -> bool:
     return any(
         fnmatchcase(name.lower(), (pattern if "@" in pattern else f"{pattern}@*").lower())
         for pattern in patterns
+    )
+
+
+def caller_refused(uid: int) -> NotPermittedError:
+    """Return what a user is told who may not use the agent: `caller-not-permitted`."""
+    return NotPermittedError.of(
+        "caller-not-permitted",
+        f"user {uid} may not use the agent",
+        where="agent socket",
+        remedy="ask root, or add the user to users under [policy] in the configuration",
     )

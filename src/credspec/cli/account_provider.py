@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +36,7 @@ def account_provider(config_path: Path | None, *, check: bool) -> None:
     from credspec.agent.config import load_config
     from credspec.agent.events import configure_logging
     from credspec.agent.process_safety import forbid_core_dumps, lock_memory, overwrite_freed_memory
+    from credspec.agent.signals import survive_signals
     from credspec.providers.account_service import AccountService, account_service_settings
 
     config = load_config(config_path)
@@ -46,6 +46,7 @@ def account_provider(config_path: Path | None, *, check: bool) -> None:
     settings = account_service_settings(config.account_provider)
     if not check:
         overwrite_freed_memory()
+        survive_signals()
         os.umask(0o077)
         forbid_core_dumps()
         lock_memory()
@@ -66,13 +67,12 @@ def _tell(client: str, secret: str, given: bool) -> None:
 
 async def _serve(service: AccountService, settings: AccountServiceSettings) -> None:
     from credspec.agent.events import Event, emit
+    from credspec.agent.signals import handle_signals
 
     server = await service.start()
     port = server.sockets[0].getsockname()[1]
     emit(Event.ACCOUNT_PROVIDER_READY, address=f"{settings.host}:{port}")
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    handle_signals(stop.set)
     await stop.wait()
     server.close()

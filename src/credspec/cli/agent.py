@@ -47,6 +47,7 @@ def agent(config_path: Path | None, grpc_socket: Path | None) -> None:
     config = load_config(config_path)
     from credspec.agent.daemon import prepare_process, serve
     from credspec.agent.events import Event, configure_logging, emit
+    from credspec.agent.loop_watch import watched_loop
 
     beside = [] if grpc_socket is None else [_compatible_service(grpc_socket, config)]
     try:
@@ -61,7 +62,8 @@ def agent(config_path: Path | None, grpc_socket: Path | None) -> None:
     configure_logging(config.log_format)
     if not is_locked:
         emit(Event.PROCESS_NOT_HARDENED, what="memory may be swapped: RLIMIT_MEMLOCK is limited")
-    asyncio.run(serve(config, *beside, load=lambda: load_config(config_path)))
+    with asyncio.Runner(loop_factory=watched_loop) as runner:
+        runner.run(serve(config, *beside, load=lambda: load_config(config_path)))
     # Threads may still wait for a domain controller; nobody wants what they bring.
     os._exit(0)
 

@@ -59,10 +59,12 @@ def process_lease(config: Config, wish: Wish, program: str) -> Iterator[tuple[di
     """
     lease = Lease(secrets.token_hex(16), str(config.agent_socket), str(config.run_directory))
     lock_path = f"{lease.directory}.lock"
-    name = f"{Path(program).name[:_SHOWN_NAME]}[{os.getpid()}]"
+    shown = "".join(c if c.isprintable() else "?" for c in Path(program).name[:_SHOWN_NAME])
+    name = f"{shown}[{os.getpid()}]"
     _in_host_mounts(lambda: lease.make_directory(wish))
     try:
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        # For reading only: the program has it, and a file to fill the host's memory with otherwise.
+        flags = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         lock = os.open(lock_path, flags, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -35,6 +35,7 @@ _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MODE: Final = 0o644
 _TEMPORARY: Final = ".credspec-"
+_DOCUMENT_SIGNS: Final = frozenset('{}":')
 
 
 def load(reference: SpecReference, spec_directory: SpecDirectory) -> CredentialSpec:
@@ -185,6 +186,10 @@ class SpecDirectory:
     def _full(self, name: str) -> str:
         return posixpath.normpath(posixpath.join(posixpath.abspath(self.path), name))
 
+    def _shown(self, name: str) -> str:
+        """Return the path for messages, which are logged: a document in its place may be secret."""
+        return self._full("(a document)" if _DOCUMENT_SIGNS & set(name) else name)
+
     def _split(self, name: str) -> tuple[list[str], str]:
         """Return the directories below this one and the file name in `name`."""
         *parents, leaf = components_of(name, posixpath.abspath(self.path))
@@ -220,7 +225,7 @@ class SpecDirectory:
             remedy = "let root own it and nobody else write it: chown root, chmod go-w"
         return InvalidSpecError.of(
             _CODES.get(type(error), "spec-file-unreadable"),
-            f"failed to load credential spec: open {self._full(name)}: {_reason(error)}",
+            f"failed to load credential spec: open {self._shown(name)}: {_reason(error)}",
             remedy=remedy,
         )
 

@@ -17,6 +17,9 @@ from credspec.errors import InvalidSpecError, Problem
 MAX_DEPTH: Final = 64
 """Levels of objects and arrays; a credential spec needs four."""
 
+MAX_VALUES: Final = 1000
+"""Values in a document, at most; a credential spec of a hundred accounts has some three hundred."""
+
 # What a double can hold: the JSON readers of other platforms hold no larger numbers.
 _MAX_INTEGER_BITS: Final = 1024
 _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
@@ -54,6 +57,18 @@ def unsound_values(document: Any) -> tuple[Any, list[Problem]]:
     """
     problems: list[Problem] = []
     return _sound(document, "", 1, problems), problems
+
+
+def has_more_values(document: Any, most: int) -> bool:
+    """Return whether a document holds more than `most` values; it looks at few more than that."""
+    waiting, count = [document], 1
+    while waiting and count <= most:
+        value = waiting.pop()
+        if isinstance(value, dict | list | tuple):
+            count += len(value)
+            if count <= most:
+                waiting += value.values() if isinstance(value, dict) else value
+    return count > most
 
 
 def pointer_to(parent: str, token: str | int) -> str:

@@ -18,7 +18,12 @@ import jsonschema_rs
 from credspec.errors import Problem
 from credspec.spec.file_kind import KUBERNETES_KIND, nested_spec
 from credspec.spec.parts import ACCOUNTS, accounts_of, domain_of, plain, text_of
-from credspec.spec.strict_json import pointer_to, unsound_values
+from credspec.spec.strict_json import (
+    MAX_VALUES,
+    has_more_values,
+    pointer_to,
+    unsound_values,
+)
 
 _MAX_QUOTED: Final = 60
 MAX_NETBIOS_NAME: Final = 15
@@ -101,8 +106,11 @@ def problems_of(document: Any) -> tuple[Problem, ...]:
     Codes: ``spec-wrong-type``, ``spec-field-missing``, ``spec-plugin-missing``,
     ``spec-accounts-empty``, ``spec-sid-invalid``, ``spec-guid-invalid``,
     ``spec-dns-name-invalid``, ``spec-name-invalid``, ``account-scope-invalid``,
-    ``account-other-domain`` and those of `credspec.spec.strict_json.unsound_values`.
+    ``account-other-domain`` and those of `credspec.spec.strict_json.unsound_values`;
+    ``spec-too-many-values`` stands by itself, since looking for more would take seconds.
     """
+    if has_more_values(document, MAX_VALUES):
+        return (_too_many_values(),)
     sound, problems = unsound_values(document)
     # A value that was replaced has its problem already; of a repeated key one value is left.
     replaced = {problem.where for problem in problems if problem.code != "spec-duplicate-key"}
@@ -220,6 +228,15 @@ def _missing(parent: str, field: str, instance: Any) -> Problem:
         where=pointer_to(parent, field),
         found="missing",
         remedy=f"rename {_quoted(similar[0])} to {_quoted(field)}" if similar else "",
+    )
+
+
+def _too_many_values() -> Problem:
+    return Problem(
+        code="spec-too-many-values",
+        found=f"more than {MAX_VALUES} values",
+        expected=f"at most {MAX_VALUES} objects, arrays, texts and numbers",
+        remedy="divide the accounts among several credential specs",
     )
 
 

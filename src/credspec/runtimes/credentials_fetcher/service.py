@@ -11,9 +11,9 @@ import asyncio
 import hashlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 from credspec.agent.audit import Caller
 from credspec.agent.config import FetcherConfig
 from credspec.agent.events import Event, emit
+from credspec.agent.keyed_lock import KeyedLock
 from credspec.agent.leases import LeaseRequest, Leases
 from credspec.errors import (
     CredspecError,
@@ -99,7 +100,7 @@ class Service:
         self._tree = tree
         self._config = config
         self._tickets: dict[str, list[TicketEntry]] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: KeyedLock[str] = KeyedLock()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="fetcher")
 
     def may_call(self, uid: int) -> bool:
@@ -366,7 +367,7 @@ class Service:
         failures: list[CredspecError] = []
         unchanged: list[str] = []
         for lease, entry, user in entries:
-            async with self._locked(lease):
+            async with self._locks.hold(lease):
                 present = self._tickets.get(lease, [])
                 if entry not in present:
                     continue  # it has ended meanwhile
@@ -388,7 +389,7 @@ class Service:
 
     async def _delete(self, request: wire.DeleteKerberosLeaseRequest, caller: Caller) -> Message:
         lease = valid_lease_id(request.lease_id)
-        async with self._locked(lease):
+        async with self._locks.hold(lease):
             self._check_owner(lease, caller)
             entries = self._tickets.get(lease, [])
             await asyncio.shield(self._release(lease, entries, caller))
@@ -400,7 +401,7 @@ class Service:
         self, lease: str, wanted: Sequence[_Wanted], caller: Caller
     ) -> list[TicketEntry]:
         """Make the tickets of a lease, all of them or none."""
-        async with self._locked(lease):
+        async with self._locks.hold(lease):
             self._check_owner(lease, caller)
             made = [self._entry(lease, *each) for each in wanted]
             try:
@@ -470,16 +471,6 @@ class Service:
         else:
             self._tickets.pop(lease, None)
         self._tree.remove(lease, frozenset(map(_name, left)))
-
-    @asynccontextmanager
-    async def _locked(self, lease: str) -> AsyncIterator[None]:
-        lock = self._locks.setdefault(lease, asyncio.Lock())
-        try:
-            async with lock:
-                yield
-        finally:
-            if not lock.locked() and lease not in self._tickets:
-                self._locks.pop(lease, None)
 
 
 def _may_hold_secret(name: str, request: bytes) -> bool:

@@ -7,7 +7,6 @@ import contextlib
 import json
 import re
 import resource
-import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from credspec.agent.service_notification import keep_watchdog_quiet, notify
+from credspec.agent.signals import handle_signals
 from credspec.errors import CredspecError
 from credspec.runtimes.docker_gateway.connection import Connection
 from credspec.runtimes.docker_gateway.create_request import (
@@ -209,9 +209,7 @@ async def run(
         limit = affordable_connections(MAX_CONNECTIONS)
         gateway = DockerGateway(upstream, spec_directory, say=say, limit=limit, runtime=runtime)
         serving = asyncio.create_task(gateway.serve(listener))
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, serving.cancel)
+        handle_signals(serving.cancel)
         say(f"listening on {listen}, forwarding to {upstream}")
         watchdog = asyncio.create_task(keep_watchdog_quiet())
         notify("READY=1", f"STATUS=forwarding to {upstream}")

@@ -1,0 +1,164 @@
+"""The body of a request for a lease: each field with its bounds, for the code and the schema."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final
+
+from credspec.agent.audit import Caller
+from credspec.agent.leases import LeaseRequest
+from credspec.errors import UsageError
+from credspec.spec.encoding import MAX_SPEC_BYTES
+
+MAX_BODY_BYTES: Final = 256 * 1024
+"""The body: a ``raw://`` document of 64 KiB, escaped."""
+
+MAX_RAW_CHARACTERS: Final = len("raw://") + MAX_SPEC_BYTES
+MAX_PATH_BYTES: Final = 4096  # PATH_MAX of Linux
+MAX_NAME_BYTES: Final = 255  # NAME_MAX of Linux
+MAX_CONTAINER: Final = 128
+MAX_ID: Final = 2**32 - 2
+MODE_BITS: Final = 0o666
+OWNER_READS: Final = 0o400
+DEFAULT_MODE: Final = 0o600
+
+PLAIN_TEXT: Final = r"^[^\x00-\x1f\x7f]*$"
+"""Text of one line, as a pattern that Python and JSON Schema read alike."""
+
+ABSOLUTE_PATH: Final = r"^/[^\x00-\x1f\x7f]*$"
+
+_PLAIN: Final = re.compile(PLAIN_TEXT.removesuffix("$") + r"\Z")
+
+
+def parse_body(body: bytes) -> object:
+    """Return the JSON value of a body in UTF-8.
+
+    Raises:
+        UsageError: `request-not-json`.
+    """
+    try:
+        return json.loads(
+            body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant
+        )
+    except (ValueError, RecursionError):
+        raise UsageError.of(
+            "request-not-json",
+            "the body is not JSON",
+            where="request",
+            expected="JSON in UTF-8, with each key once",
+        ) from None
+
+
+def lease_request(lease_id: str, body: object, caller: Caller) -> LeaseRequest:
+    """Return what a body asks for.
+
+    Raises:
+        UsageError: `request-wrong-type`, `request-wrong-value`, `request-too-long`.
+    """
+    if not isinstance(body, dict):
+        raise UsageError.of("request-wrong-type", "the body is not an object", where="request")
+    mode = body.get("mode", DEFAULT_MODE)
+    if type(mode) is not int or mode & ~MODE_BITS or not mode & OWNER_READS:
+        raise UsageError.of(
+            "request-wrong-value",
+            _shown(mode),
+            where="/mode",
+            expected="permission bits of a file that its owner can read and nobody execute",
+        )
+    keytab = body.get("keytab", False)
+    if type(keytab) is not bool:
+        raise _wrong_type("keytab", keytab, "true or false")
+    return LeaseRequest(
+        lease_id=lease_id,
+        caller=caller,
+        spec=_spec(body),
+        container=_text(body, "container", MAX_CONTAINER),
+        runtime_state=_path(body, "runtime_state"),
+        uid=_number(body, "uid"),
+        gid=_number(body, "gid"),
+        mode=mode,
+        keytab=keytab,
+    )
+
+
+def _spec(body: dict[str, Any]) -> str:
+    value = body.get("spec")
+    if type(value) is not str:
+        raise _wrong_type("spec", value, "a text")
+    is_raw = value[:6].lower() == "raw://"
+    most = MAX_RAW_CHARACTERS if is_raw else MAX_PATH_BYTES
+    if len(value) > most:
+        raise _too_long("spec", f"at most {most} characters")
+    return value
+
+
+def _text(body: dict[str, Any], name: str, most: int) -> str:
+    value = body.get(name)
+    if type(value) is not str:
+        raise _wrong_type(name, value, "a text")
+    if len(value) > most:
+        raise _too_long(name, f"at most {most} characters")
+    if not _PLAIN.match(value) or not _is_unicode(value):
+        raise UsageError.of(
+            "request-wrong-value",
+            _shown(value),
+            where=f"/{name}",
+            expected="text without control characters",
+        )
+    return value
+
+
+def _path(body: dict[str, Any], name: str) -> str:
+    value = _text(body, name, MAX_PATH_BYTES)
+    if not value.startswith("/"):
+        raise UsageError.of("request-wrong-value", "not an absolute path", where=f"/{name}")
+    data = value.encode()
+    longest = max(map(len, data.split(b"/")))
+    if len(data) >= MAX_PATH_BYTES or longest > MAX_NAME_BYTES:
+        expected = f"less than {MAX_PATH_BYTES} bytes, {MAX_NAME_BYTES} between slashes"
+        raise _too_long(name, expected)
+    return value
+
+
+def _number(body: dict[str, Any], name: str) -> int:
+    value = body.get(name)
+    if type(value) is not int or not 0 <= value <= MAX_ID:
+        raise _wrong_type(name, value, f"a number from 0 to {MAX_ID}")
+    return value
+
+
+def _is_unicode(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key appears more than once")
+    return found
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(name)
+
+
+def _shown(value: object) -> str:
+    # Neither a long text nor a large number is to be written out whole.
+    if isinstance(value, str):
+        return repr(value[:80])[:80]
+    if isinstance(value, int) and abs(value) > 2**64:
+        return "a number too large"
+    return repr(value)[:80] if isinstance(value, int | float | None) else type(value).__name__
+
+
+def _wrong_type(name: str, value: object, expected: str) -> UsageError:
+    return UsageError.of("request-wrong-type", _shown(value), where=f"/{name}", expected=expected)
+
+
+def _too_long(name: str, expected: str) -> UsageError:
+    return UsageError.of("request-too-long", "too long", where=f"/{name}", expected=expected)
