@@ -34,6 +34,7 @@ from credspec.agent.process_safety import (
 )
 from credspec.agent.provided_identity import ProvidedIdentity, account_of_configuration
 from credspec.agent.service_notification import keep_watchdog_quiet, notify
+from credspec.agent.service_sockets import inherited_listener
 from credspec.directory.connection import LIBLDAP_ENVIRONMENT
 from credspec.directory.locator import DnsResolver, Locator
 from credspec.errors import NotPermittedError, UsageError
@@ -133,7 +134,11 @@ async def serve(
     )
     runner = web.AppRunner(api, access_log=None, handle_signals=False)
     await runner.setup()
-    listener = listen(config.agent_socket, others=bool(config.policy.uids))
+    others = bool(config.policy.uids)
+    inherited = inherited_listener(config.agent_socket)
+    if inherited is not None:
+        config.agent_socket.chmod(0o666 if others else 0o600)
+    listener = inherited or listen(config.agent_socket, others=others)
     try:
         await web.SockSite(runner, listener).start()
         leases.adopt()
@@ -145,7 +150,8 @@ async def serve(
             notify("STOPPING=1")
             watchdog.cancel()
     finally:
-        config.agent_socket.unlink(missing_ok=True)
+        if inherited is None:
+            config.agent_socket.unlink(missing_ok=True)
         await runner.cleanup()
         await identities.close()
     emit(Event.AGENT_STOPPED)
