@@ -7,11 +7,11 @@ import importlib
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from credspec.agent import loop_watch
 from credspec.agent.api import make_api
@@ -39,6 +39,7 @@ from credspec.agent.process_safety import (
 from credspec.agent.provided_identity import ProvidedIdentity, account_of_configuration
 from credspec.agent.report_limit import ReportLimit
 from credspec.agent.service_notification import keep_watchdog_quiet, notify
+from credspec.agent.service_sockets import inherited_listener
 from credspec.agent.signals import handle_signals, survive_signals
 from credspec.directory.connection import LIBLDAP_ENVIRONMENT
 from credspec.directory.locator import DnsResolver, Locator
@@ -161,33 +162,56 @@ async def serve(
         emit(Event.CLOCK_CHANGED, seconds=round(change.seconds, 1), slept=round(change.slept, 1))
         identities.clock_changed()
 
-    background: list[asyncio.Task[None]] = []
     try:
-        with listen(config.agent_socket, others=bool(config.policy.uids)) as listener:
+        with _agent_socket(config) as listener:
             # Who connects meanwhile is answered when all leases are known.
             await leases.adopt()
-            async with serving_http(api, listener, policy), beside(leases):
-                watch = partial(watch_clock, clock_changed)
-                background = [
-                    asyncio.create_task(_for_ever("watchdog", keep_watchdog_quiet, None)),
-                    asyncio.create_task(_for_ever("sweep", leases.sweep, _SWEEP_SECONDS)),
-                    asyncio.create_task(_for_ever("reload", reload.run, None)),
-                    asyncio.create_task(_for_ever("clock", watch, None)),
-                ]
+            async with (
+                serving_http(api, listener, policy),
+                beside(leases),
+                _in_background(
+                    _for_ever("watchdog", keep_watchdog_quiet, None),
+                    _for_ever("sweep", leases.sweep, _SWEEP_SECONDS),
+                    _for_ever("reload", reload.run, None),
+                    _for_ever("clock", partial(watch_clock, clock_changed), None),
+                ),
+            ):
                 notify("READY=1", f"STATUS={leases.count} leases adopted")
                 emit(Event.AGENT_READY, socket=str(config.agent_socket), leases=leases.count)
                 if loop_watch.selector is not None:
                     loop_watch.selector.reset()
                 await stop.wait()
                 notify("STOPPING=1")
-                config.agent_socket.unlink(missing_ok=True)
     finally:
-        for task in background:
-            task.cancel()
-        await asyncio.gather(*background, return_exceptions=True)
-        config.agent_socket.unlink(missing_ok=True)
         await identities.close()
     emit(Event.AGENT_STOPPED)
+
+
+@contextmanager
+def _agent_socket(config: Config) -> Iterator[socket.socket]:
+    """Listen at the agent's socket, which systemd may have made; what was made here goes again."""
+    others = bool(config.policy.uids)
+    inherited = inherited_listener(config.agent_socket)
+    if inherited is not None:
+        share(config.agent_socket, others=others)
+    with inherited or listen(config.agent_socket, others=others) as listener:
+        try:
+            yield listener
+        finally:
+            if inherited is None:
+                config.agent_socket.unlink(missing_ok=True)
+
+
+@asynccontextmanager
+async def _in_background(*works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Let some work go on while the block runs."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _for_ever(

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 import click
 
 from credspec.cli.help_text import examples
-from credspec.errors import NotPermittedError
+from credspec.errors import CredspecError, NotPermittedError, UsageError
 
 if TYPE_CHECKING:
     from credspec.agent.config import Config
     from credspec.agent.leases import Leases
+
+_USERS = Path("/run/user")
 
 
 @click.command(
@@ -36,12 +38,32 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Serve credentials-fetcher's interface too, on this socket.",
 )
-def agent(config_path: Path | None, grpc_socket: Path | None) -> None:
+@click.option(
+    "--prepare",
+    is_flag=True,
+    help="Only look up the users of the configuration, for an agent in a sandbox.",
+)
+def agent(config_path: Path | None, grpc_socket: Path | None, *, prepare: bool) -> None:
     """Run the host agent until SIGTERM or Ctrl-C; SIGHUP lets it read its policy again.
 
     It reads managed passwords with the host's own identity, gets tickets and keeps them fresh in
     the containers that hold leases. A restart loses none of them.
     """
+    if prepare:
+        _prepare(config_path)
+        return
+    from credspec.agent.service_sockets import refuse_waiting_callers
+
+    try:
+        _run(config_path, grpc_socket)
+    except CredspecError as error:
+        refuse_waiting_callers(error)
+        raise
+    # Threads may still wait for a domain controller; nobody wants what they bring.
+    os._exit(0)
+
+
+def _run(config_path: Path | None, grpc_socket: Path | None) -> None:
     from credspec.agent.config import load_config
 
     config = load_config(config_path)
@@ -64,8 +86,27 @@ def agent(config_path: Path | None, grpc_socket: Path | None) -> None:
         emit(Event.PROCESS_NOT_HARDENED, what="memory may be swapped: RLIMIT_MEMLOCK is limited")
     with asyncio.Runner(loop_factory=watched_loop) as runner:
         runner.run(serve(config, *beside, load=lambda: load_config(config_path)))
-    # Threads may still wait for a domain controller; nobody wants what they bring.
-    os._exit(0)
+
+
+def _prepare(config_path: Path | None) -> None:
+    """Do what the agent's unit forbids the agent itself; the unit calls it outside the sandbox."""
+    from credspec.agent.config import users_in_configuration
+    from credspec.agent.host_users import USERS_VARIABLE, write_users
+
+    target = os.environ.get(USERS_VARIABLE)
+    if not target:
+        raise UsageError.of(
+            "users-file-unnamed",
+            f"${USERS_VARIABLE} is not set",
+            where="--prepare",
+            expected="the path of the file to write, as in credspec-agent.service",
+        )
+    # The unit names both. Without logind nobody has made them before the first logon.
+    for path, mode in ((_USERS, 0o755), (_USERS / "0", 0o700)):
+        if not path.exists():
+            path.mkdir()
+            path.chmod(mode)
+    write_users(users_in_configuration(config_path), Path(target))
 
 
 def _compatible_service(
