@@ -24,7 +24,7 @@ from credspec.agent.lease_content import (
     scopes_in,
     with_dns_names,
 )
-from credspec.agent.lease_directory import LeaseDirectory, mounted_below
+from credspec.agent.lease_directory import LeaseDirectories, LeaseDirectory
 from credspec.agent.policy import Policy
 from credspec.agent.subordinate_ids import check_owner
 from credspec.directory.account_identity import valid_account_name
@@ -92,6 +92,7 @@ class Leases:
         journal: Journal,
         *,
         leases_directory: Path,
+        process_leases_directory: Path | None = None,
         spec_directory: Path,
         audit: AuditLog,
         policy: Policy | None = None,
@@ -100,7 +101,9 @@ class Leases:
     ) -> None:
         self._identities = identities
         self._journal = journal
-        self._leases_directory = leases_directory
+        self._directories = LeaseDirectories(
+            leases_directory, process_leases_directory or leases_directory
+        )
         self._spec_directory = SpecDirectory(spec_directory, trusted=True)
         self._audit = audit
         self._policy = policy or Policy()
@@ -405,11 +408,11 @@ class Leases:
         The containers keep the tickets that they have; nobody is asked until it is their time.
         """
         self._journal.remove_leftovers()
-        mounted, now = mounted_below(self._leases_directory), self._now()
+        mounted, now = self._directories.mounted(), self._now()
         for record in list(self._journal.records()):
             if isinstance(record, str):
                 emit(Event.JOURNAL_RECORD_UNREADABLE, lease=record)
-                LeaseDirectory.of(self._leases_directory, record, None).wipe()
+                self._directories.wipe(record)
                 self._forget(record)
                 continue
             self._records[record.lease_id] = record
@@ -432,10 +435,11 @@ class Leases:
                     keytab_due=record.keytab_due or (record.created if record.keytab else None),
                 )
             emit(Event.LEASE_ADOPTED, lease=record.lease_id, container=record.container)
+        self._close_directory()
 
     async def sweep(self) -> int:
         """Release the leases whose containers are gone without a word; return how many."""
-        mounted, now = mounted_below(self._leases_directory), self._now()
+        mounted, now = self._directories.mounted(), self._now()
         gone = []
         for number, record in enumerate(list(self._records.values())):
             if not self._is_alive(record, mounted, now):
@@ -449,6 +453,7 @@ class Leases:
                 continue
             emit(Event.LEASE_ABANDONED, lease=record.lease_id, container=record.container)
             await self.release(record.lease_id)
+        self._close_directory()
         return len(gone)
 
     async def _hold_all(
@@ -528,9 +533,13 @@ class Leases:
         return self._states.is_there(record.runtime_state)
 
     def _directory(self, record: LeaseRecord) -> LeaseDirectory:
-        return LeaseDirectory.of(
-            self._leases_directory, _valid_id(record.lease_id), record.user, record.place
+        return self._directories.of(
+            _valid_id(record.lease_id), record.runtime_state, record.user, record.place
         )
+
+    def _close_directory(self) -> None:
+        records = self._records.values()
+        self._directories.close_to_others((each.lease_id, each.runtime_state) for each in records)
 
     @contextlib.asynccontextmanager
     async def _locked(self, lease_id: str) -> AsyncIterator[None]:
