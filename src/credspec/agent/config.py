@@ -124,8 +124,13 @@ class Config:
 
     @property
     def leases_directory(self) -> Path:
-        """Holds one small tmpfs for each lease."""
+        """Holds one small tmpfs for each lease of a container; root's alone."""
         return self.run_directory / "leases"
+
+    @property
+    def process_leases_directory(self) -> Path:
+        """The same for processes without a container, whose users pass through it."""
+        return self.run_directory / "process-leases"
 
     @property
     def journal_directory(self) -> Path:

@@ -140,6 +140,7 @@ async def serve(
         identities,
         Journal(config.journal_directory),
         leases_directory=config.leases_directory,
+        process_leases_directory=config.process_leases_directory,
         spec_directory=config.spec_directory,
         audit=AuditLog(config.audit_log),
         policy=policy,
@@ -349,12 +350,15 @@ def share(path: Path, *, others: bool) -> None:
 def _make_directories(config: Config) -> None:
     if not config.run_directory.is_dir():
         config.run_directory.mkdir(parents=True)
-        # Users of containers pass through it, whatever the umask.
+        # Users of the sockets and of processes' leases pass through it, whatever the umask.
         config.run_directory.chmod(0o755)
     config.journal_directory.mkdir(mode=0o700, exist_ok=True)
-    config.leases_directory.mkdir(mode=0o711, exist_ok=True)
-    # Users of containers pass through to their own, which is theirs alone.
-    config.leases_directory.chmod(0o711)
+    # Containers have their tickets by a mount of their own: nobody needs the host's path to them.
+    # One that an earlier version left open is closed by the leases, see `close_to_others`.
+    config.leases_directory.mkdir(mode=0o700, exist_ok=True)
+    config.process_leases_directory.mkdir(mode=0o711, exist_ok=True)
+    # Users of processes pass through to their own, which is theirs alone.
+    config.process_leases_directory.chmod(0o711)
     config.audit_log.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
 
 

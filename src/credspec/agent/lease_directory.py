@@ -14,7 +14,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,6 +198,49 @@ def means_gone(error: OSError) -> bool:
     nothing of what is there.
     """
     return error.errno in _GONE
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseDirectories:
+    """Where the host's own leases are.
+
+    Those of `containers` are in a directory that only root may enter, whatever the mode of their
+    files: a container has its tickets by a bind mount, and no other user of the host needs a path
+    to them. Those of `processes` are in one that their users pass through.
+    """
+
+    containers: Path
+    processes: Path
+
+    def of(
+        self, lease_id: str, runtime_state: str, user: int | None, place: str | None = None
+    ) -> LeaseDirectory:
+        """Return the directory of a lease; the id and the rest are as in a lease's record."""
+        is_process = runtime_state == str(self.processes / f"{lease_id}.lock")
+        parent = self.processes if is_process else self.containers
+        return LeaseDirectory.of(parent, lease_id, user, place)
+
+    def wipe(self, lease_id: str) -> None:
+        """Remove the files of a lease of which only the id is known."""
+        for parent in (self.containers, self.processes):
+            LeaseDirectory.of(parent, lease_id, None).wipe()
+
+    def mounted(self) -> frozenset[str]:
+        """Return the ids of the leases that have something mounted."""
+        return mounted_below(self.containers) | mounted_below(self.processes)
+
+    def close_to_others(self, records: Iterable[tuple[str, str]]) -> bool:
+        """Let only root enter the containers' directory; return whether that is so.
+
+        `records` are ids and runtime states of all leases. Earlier versions kept processes' leases
+        in there, and left it open for their users: it stays open until the last of those ends.
+        """
+        if any(state == str(self.containers / f"{lease}.lock") for lease, state in records):
+            return False
+        with suppress(FileNotFoundError):
+            if self.containers.stat().st_mode & 0o077:
+                self.containers.chmod(0o700)
+        return True
 
 
 def mounted_below(

@@ -27,7 +27,7 @@ from credspec.agent.lease_content import (
     scopes_in,
     with_dns_names,
 )
-from credspec.agent.lease_directory import LeaseDirectory
+from credspec.agent.lease_directory import LeaseDirectories, LeaseDirectory
 from credspec.agent.lease_limits import LeaseLimits
 from credspec.agent.lease_policy import check_lease, refusal
 from credspec.agent.liveness import FileUser, Liveness
@@ -110,6 +110,7 @@ class Leases:
         journal: Journal,
         *,
         leases_directory: Path,
+        process_leases_directory: Path | None = None,
         spec_directory: Path,
         audit: AuditLog,
         policy: Policy | PolicyInForce | None = None,
@@ -119,7 +120,9 @@ class Leases:
     ) -> None:
         self._identities = identities
         self._journal = journal
-        self._leases_directory = leases_directory
+        self._directories = LeaseDirectories(
+            leases_directory, process_leases_directory or leases_directory
+        )
         self._spec_directory = SpecDirectory(spec_directory, trusted=True)
         self._audit = audit
         self._policy = policy if isinstance(policy, PolicyInForce) else PolicyInForce(policy)
@@ -128,7 +131,7 @@ class Leases:
         self._providers = providers or Providers()
         self._files: BlockingCalls[FileUser] = BlockingCalls()
         self._specs: BlockingCalls[int] = BlockingCalls()
-        self._liveness = Liveness(leases_directory, self._files, monotonic=monotonic)
+        self._liveness = Liveness(self._directories, self._files, monotonic=monotonic)
         self._limits = LeaseLimits(lambda: self._policy.policy.leases_per_user)
         self._events = LimitedEvents()
         self._denials: ReportLimit[int] = ReportLimit(self._audit_suppressed, most=_AUDITED_DENIALS)
@@ -576,7 +579,7 @@ class Leases:
         for record in list(self._journal.records()):
             if isinstance(record, str):
                 emit(Event.JOURNAL_RECORD_UNREADABLE, lease=record)
-                LeaseDirectory.of(self._leases_directory, record, None).wipe()
+                self._directories.wipe(record)
                 self._forget(record)
             else:
                 records.append(record)
@@ -592,6 +595,7 @@ class Leases:
             )
             if number % _LEASES_AT_A_TIME == 0:
                 await asyncio.sleep(0)
+        self._close_directory()
         # The clock may have been set while nobody looked.
         self._identities.clock_changed()
 
@@ -612,6 +616,7 @@ class Leases:
             emit(Event.LEASE_NOT_ADOPTED, lease=record.lease_id, container=record.container)
         else:
             emit(Event.LEASE_ADOPTED, lease=record.lease_id, container=record.container)
+        self._close_directory()
 
     async def enforce_policy(self) -> int:
         """End every lease that the policy does not allow any more; return how many."""
@@ -717,6 +722,7 @@ class Leases:
                 emit(Event.INTERNAL_ERROR, path=record.lease_id, error=type(error).__name__)
             else:
                 count += 1
+        self._close_directory()
         return count
 
     async def _hold_all(
@@ -816,9 +822,13 @@ class Leases:
             emit(Event.JOURNAL_UNWRITABLE, lease=lease_id, error=str(error))
 
     def _directory(self, record: LeaseRecord) -> LeaseDirectory:
-        return LeaseDirectory.of(
-            self._leases_directory, _valid_id(record.lease_id), record.user, record.place
+        return self._directories.of(
+            _valid_id(record.lease_id), record.runtime_state, record.user, record.place
         )
+
+    def _close_directory(self) -> None:
+        records = self._records.values()
+        self._directories.close_to_others((each.lease_id, each.runtime_state) for each in records)
 
 
 def _checked_state(request: LeaseRequest) -> str:

@@ -7,7 +7,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable
 from functools import partial
-from pathlib import Path
 from typing import Final, TypeAlias, TypeVar
 
 from credspec.agent import users_state
@@ -15,7 +14,7 @@ from credspec.agent.blocking_calls import BlockingCalls
 from credspec.agent.container_state import ContainerStates
 from credspec.agent.events import Event, emit
 from credspec.agent.journal import LeaseRecord
-from credspec.agent.lease_directory import LeaseDirectory, mounted_below
+from credspec.agent.lease_directory import LeaseDirectories
 from credspec.errors import CredspecError
 
 # A container that is being made has no runtime state yet; after this it must have.
@@ -34,13 +33,13 @@ class Liveness:
 
     def __init__(
         self,
-        leases_directory: Path,
+        directories: LeaseDirectories,
         calls: BlockingCalls[FileUser],
         *,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._monotonic = monotonic
-        self._leases_directory = leases_directory
+        self._directories = directories
         self._calls = calls
         self._states = ContainerStates()
 
@@ -70,8 +69,7 @@ class Liveness:
         mounted: frozenset[str] | None = frozenset()
         if user is None:
             seconds = max(seconds, _SECONDS)  # they are not where they never answer
-            look = partial(mounted_below, self._leases_directory)
-            mounted = await self._look(None, look, seconds)
+            mounted = await self._look(None, self._directories.mounted, seconds)
         gone: list[LeaseRecord] = []
         for first in range(0, len(records), _LEASES_AT_A_TIME):
             some = records[first : first + _LEASES_AT_A_TIME]
@@ -111,8 +109,8 @@ class Liveness:
     def _is_alive(self, record: LeaseRecord, mounted: Container[str]) -> bool:
         """Return whether a lease's container may live; `mounted` are the mounts seen before."""
         is_new = self._is_new(record)
-        directory = LeaseDirectory.of(
-            self._leases_directory, record.lease_id, record.user, record.place
+        directory = self._directories.of(
+            record.lease_id, record.runtime_state, record.user, record.place
         )
         # The shim mounts before it asks for a lease, and unmounts even if no agent runs.
         is_looked_at = record.user is not None or record.place is not None

@@ -39,8 +39,8 @@ def run(*, spec: str, user: str | None, keytab: bool, mode: str, command: tuple[
     number if one ended it.
     """
     from credspec.agent.config import load_config
-    from credspec.runtimes.oci_bundle import Wish
     from credspec.runtimes.process_lease import run_process
+    from credspec.runtimes.ticket_options import Wish
 
     config = load_config()
     whom = _user(user) if user else None
@@ -80,8 +80,8 @@ def _reference(text: str, spec_directory: Path) -> str:
 
 
 def _mode(text: str) -> int:
-    from credspec.runtimes.oci_bundle import file_mode
     from credspec.runtimes.shim import ShimError
+    from credspec.runtimes.ticket_options import file_mode
 
     try:
         return file_mode(text)

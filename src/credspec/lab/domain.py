@@ -112,7 +112,10 @@ class Lab:
     def plan(self) -> Plan:
         """Return the surroundings of a program on the lab's joined host."""
         # What `credspec run` mounts must reach the agent, which has surroundings of its own.
-        return Plan(binds=self.etc_files(), shared=str(self.run_directory / "leases"))
+        shared = ("leases", "process-leases")
+        return Plan(
+            binds=self.etc_files(), shared=tuple(str(self.run_directory / name) for name in shared)
+        )
 
     def exec_argv(self, argv: list[str]) -> list[str]:
         """Return the command that runs `argv` as on the lab's joined host, environment included."""

@@ -7,6 +7,7 @@ as JSON. Linux system calls through libc, since Python has them only from 3.12 o
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import re
@@ -32,15 +33,15 @@ class Plan:
     """The surroundings of a program.
 
     `netns` names a network namespace of ``ip netns``; `binds` maps paths to the files that stand
-    there instead; `tmpfs` are directories that get an empty file system; below `shared`, a mount
-    point, mounts go both ways. With `own_processes` the
-    program and all it starts end together; `user` is the account it runs as.
+    there instead; `tmpfs` are directories that get an empty file system; below `shared`, which are
+    mount points, mounts go both ways. With `own_processes` the program and all it starts end
+    together; `user` is the account it runs as.
     """
 
     netns: str | None = None
     binds: dict[str, str] = field(default_factory=dict)
     tmpfs: tuple[str, ...] = ()
-    shared: str | None = None
+    shared: tuple[str, ...] = ()
     own_processes: bool = False
     user: str | None = None
 
@@ -66,12 +67,12 @@ def enter(plan: Plan, argv: list[str]) -> NoReturn:
     _become(plan, argv)
 
 
-def _keep_mounts_inside(shared: str | None) -> None:
+def _keep_mounts_inside(shared: tuple[str, ...]) -> None:
     """Let mounts of the host still arrive, and our own never leave but those below `shared`."""
     # The root first, and it must succeed: what is mounted over files of /etc belongs to it.
     _call("mount", None, b"/", None, _MS_SLAVE, None)
     for target in mount_points():
-        if target != shared:
+        if target not in shared:
             _libc.mount(None, target.encode("utf-8", "surrogateescape"), None, _MS_SLAVE, None)
 
 
@@ -89,8 +90,17 @@ def bind(source: Path, target: Path) -> None:
 
 
 def mount_tmpfs(target: Path, *, mode: int, shared: bool = False) -> None:
-    """Mount a tmpfs; if it is `shared`, later mounts below it reach other mount namespaces."""
-    _call("mount", b"credspec-lab", bytes(target), b"tmpfs", 0, f"mode={mode:o},size=64m".encode())
+    """Mount a tmpfs; if it is `shared`, later mounts below it reach other mount namespaces.
+
+    It is kept out of swap where the kernel can do that (Linux 6.4 and newer).
+    """
+    options = f"mode={mode:o},size=64m"
+    try:
+        _call("mount", b"credspec-lab", bytes(target), b"tmpfs", 0, f"{options},noswap".encode())
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        _call("mount", b"credspec-lab", bytes(target), b"tmpfs", 0, options.encode())
     if shared:
         _call("mount", None, bytes(target), None, _MS_SHARED, None)
 
@@ -160,7 +170,8 @@ def _call(name: str, *arguments: object) -> None:
 
 def _main() -> NoReturn:
     raw = json.loads(sys.argv[1])
-    raw["tmpfs"] = tuple(raw["tmpfs"])
+    for name in ("tmpfs", "shared"):
+        raw[name] = tuple(raw[name])
     enter(Plan(**raw), sys.argv[sys.argv.index("--") + 1 :])
 
 

@@ -176,11 +176,12 @@ def _write_files(lab: Lab, password: str) -> None:
     lab.run_directory.mkdir(mode=0o755, parents=True)
     # What systemd makes of a host's /run, whatever it is here.
     mount_tmpfs(lab.run_directory, mode=0o755)
-    leases = lab.run_directory / "leases"
-    leases.mkdir(mode=0o711)
     # The agent runs in a mount namespace of its own, the runtime does not: what the runtime mounts
     # for a container must reach the agent, as it does under systemd.
-    mount_tmpfs(leases, mode=0o711, shared=True)
+    for name, mode in (("leases", 0o700), ("process-leases", 0o711)):
+        directory = lab.run_directory / name
+        directory.mkdir(mode=mode)
+        mount_tmpfs(directory, mode=mode, shared=True)
 
 
 def _provision(lab: Lab, password: str) -> None:

@@ -13,17 +13,19 @@ import os
 import sys
 
 from credspec.runtimes import c_library
-from credspec.runtimes.shim import Invocation, ShimError, leases_directory
+from credspec.runtimes.shim import LEASES, Invocation, ShimError, leases_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing itself costs milliseconds
     from collections.abc import Sequence
     from typing import Any
 
-    from credspec.runtimes.oci_bundle import Wish
+    from credspec.runtimes.ticket_options import Wish
 
 _TMPFS_OPTIONS = "size=1m,nr_inodes=256"
+_NO_SWAP = "noswap"  # tmpfs(5), Linux 6.4 and newer; not in a user namespace
 _AGENT_SECONDS = 60.0  # longer than the agent's own deadline, so that its reason arrives
+_EINVAL = 22
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MNT_DETACH = 2, 4, 8, 2
 _START_AGENT = "start it with `systemctl start credspec-agent` or `credspec agent`"
 
@@ -43,14 +45,20 @@ def run_with_lease(
     Raises:
         ShimError: the container must not start; nothing is left.
     """
-    from credspec.runtimes.oci_bundle import add_tickets, read_config, take_wish, write_config
+    from credspec.runtimes.carriers import Origin, take_wish
+    from credspec.runtimes.oci_bundle import add_tickets, read_config, write_config
 
     config = read_config(invocation.bundle)
-    lease = Lease(invocation.lease_id(runtime), agent_socket, run_directory)
-    wish = take_wish(config, is_users=lease.is_users) if config is not None else None
-    if config is None or wish is None:
+    if config is None:
         return None
-    answer = lease.take(wish, invocation.container, invocation.state_directory(runtime))
+    lease = Lease(invocation.lease_id(runtime), agent_socket, run_directory)
+    wish = take_wish(config, Origin.of(invocation), is_users=lease.is_users)
+    if wish is None:
+        return None
+    state = invocation.state_directory(runtime)
+    if os.path.lexists(state):
+        return _refused_by(runtime, arguments, invocation)
+    answer = lease.take(wish, invocation.container, state)
     try:
         add_tickets(config, lease.directory, answer["environment"])
         write_config(invocation.bundle, config)
@@ -58,9 +66,19 @@ def run_with_lease(
     except BaseException:
         lease.give_back()
         raise
-    detached = {"--detach", "-d"} & invocation.options.keys()
-    if status != 0 or (invocation.command == "run" and not detached):
+    if status != 0 or (invocation.command == "run" and not invocation.is_detached):
         lease.give_back()
+    return status
+
+
+def _refused_by(runtime: str, arguments: Sequence[str], invocation: Invocation) -> int:
+    """Let the runtime refuse a container whose id is in use; the other's lease stays as it is."""
+    status = _run(runtime, arguments)
+    if status == 0:
+        raise ShimError(
+            f"container {invocation.container[:80]!r}: there was one of this id, and the runtime "
+            "made another all the same, which has no tickets; delete it [container-exists]"
+        )
     return status
 
 
@@ -79,13 +97,18 @@ def delete_with_lease(
 
 
 class Lease:
-    """A container's lease as the shim holds it: the directory on the host, the agent's record."""
+    """A container's lease as the shim holds it: the directory on the host, the agent's record.
 
-    def __init__(self, lease_id: str, agent_socket: str, run_directory: str) -> None:
+    `name` is that of the directory in the agent's run directory.
+    """
+
+    def __init__(
+        self, lease_id: str, agent_socket: str, run_directory: str, *, name: str = LEASES
+    ) -> None:
         self.lease_id = lease_id
         self.agent_socket = agent_socket
-        self.leases_directory = leases_directory(run_directory)
-        self.is_users = self.leases_directory != f"{run_directory}/leases"
+        self.leases_directory = leases_directory(run_directory, name)
+        self.is_users = self.leases_directory != f"{run_directory}/{name}"
         self.directory = f"{self.leases_directory}/{lease_id}"
 
     def take(self, wish: Wish, container: str, runtime_state: str) -> dict[str, Any]:
@@ -245,11 +268,20 @@ def _mount_tmpfs(directory: str, wish: Wish) -> None:
     options = f"{_TMPFS_OPTIONS},mode={wish.directory_mode:o},uid={wish.uid},gid={wish.gid}"
     flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
     try:
-        c_library.mount(b"credspec", directory.encode(), b"tmpfs", flags, options.encode())
+        try:
+            _mount(directory, flags, f"{options},{_NO_SWAP}")
+        except OSError as error:
+            if error.errno != _EINVAL:
+                raise
+            _mount(directory, flags, options)  # a kernel that does not know the option
     except OSError as error:
         os.rmdir(directory)
         reason = os.strerror(error.errno or 0)
         raise ShimError(f"{directory}: cannot mount a tmpfs: {reason} [mount]") from None
+
+
+def _mount(directory: str, flags: int, options: str) -> None:
+    c_library.mount(b"credspec", directory.encode(), b"tmpfs", flags, options.encode())
 
 
 def _unmount(directory: str) -> None:

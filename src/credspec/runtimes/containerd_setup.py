@@ -27,6 +27,16 @@ _BLOCK: Final = re.compile(
 )
 _RUNTIME_TYPE: Final = "io.containerd.runc.v2"
 _DEFAULT: Final = "runc"
+# Patterns of Go's path.Match, whose * stops at a slash. What is merely close to our annotations is
+# handed on too, so that the shim refuses it; other annotations may mean something to runc.
+_LOOSELY: Final = "".join(f"[{letter}{letter.upper()}]" for letter in "credspec")
+_ESCAPED: Final = "%[0-9a-fA-F][0-9a-fA-F]"
+_ANNOTATIONS: Final = [
+    "credspec.dev/*",
+    *(f"*{_LOOSELY}*{rest}" for rest in ("", "/*", "/*/*")),
+    *(f"{before}*{_ESCAPED}*{after}" for before, after in (("", ""), ("", "/*"), ("*/", ""))),
+    *(f"{before}*[^ -~]*{after}" for before, after in (("", ""), ("", "/*"), ("*/", ""))),
+]
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 _HANDLER_FORM: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -156,8 +166,8 @@ class ContainerdSetup:
             lines += [f"[{runtimes}.{_DEFAULT}]", f"  runtime_type = {_toml(_RUNTIME_TYPE)}"]
         keys = {
             "runtime_type": _RUNTIME_TYPE,
-            "pod_annotations": ["credspec.dev/*"],
-            "container_annotations": ["credspec.dev/*"],
+            "pod_annotations": _ANNOTATIONS,
+            "container_annotations": _ANNOTATIONS,
         }
         # Such as SystemdCgroup: a node's containers must agree on it.
         options = {"BinaryName": str(self.launcher)} | _simple_members(_at(runc, "options"))

@@ -11,8 +11,10 @@ import json
 import re
 import sys
 
+from credspec.runtimes import c_json
+from credspec.runtimes.carriers import PODMAN, Origin, take_wish
 from credspec.runtimes.container_lease import Lease
-from credspec.runtimes.oci_bundle import add_tickets, take_wish
+from credspec.runtimes.oci_bundle import add_tickets, check_members
 from credspec.runtimes.shim import ANNOTATION, ShimError, leases_directory
 
 TYPE_CHECKING = False
@@ -28,7 +30,7 @@ _USERDATA = re.compile(r"(/.*/[a-z0-9]+-containers/([0-9a-f]{64})/userdata)/[^/]
 def main(*, run_directory: str = "/run/credspec") -> None:
     """Act as the hook that the first argument names; `run_directory` is the agent's."""
     stage = sys.argv[1] if len(sys.argv) > 1 else ""
-    document = json.load(sys.stdin)
+    document = c_json.loads_strictly(sys.stdin.buffer.read())
     if stage == "poststop":
         _give_back(document, run_directory)
     else:
@@ -38,10 +40,17 @@ def main(*, run_directory: str = "/run/credspec") -> None:
 def _with_tickets(config: dict[str, Any], run_directory: str) -> dict[str, Any]:
     try:
         is_users = leases_directory(run_directory) != f"{run_directory}/leases"
-        wish = take_wish(config, is_users=is_users)
+        check_members(config)
+        found = _state(config)
+        if found is None and (config.get("annotations") or {}).get(ANNOTATION):
+            raise ShimError(
+                "Podman: no directory of the container among its mounts; "
+                "use --runtime credspec instead of the hooks [podman-container-unknown]"
+            )
+        state, container = found or ("", "")
+        wish = take_wish(config, Origin(PODMAN, container), is_users=is_users)
         if wish is None:
             return config
-        state, container = _state(config)
         lease = Lease(_lease_id(container), f"{run_directory}/agent.sock", run_directory)
         answer = lease.take(wish, container, state)
     except ShimError as error:
@@ -73,16 +82,13 @@ def _give_back(state: dict[str, Any], run_directory: str) -> None:
         Lease(_lease_id(container), f"{run_directory}/agent.sock", run_directory).give_back()
 
 
-def _state(config: dict[str, Any]) -> tuple[str, str]:
+def _state(config: dict[str, Any]) -> tuple[str, str] | None:
     for mount in config.get("mounts") or []:
         match = _USERDATA.fullmatch(str(mount.get("source", "")))
         # What Podman itself mounts there; a volume may be from anywhere.
         if match and mount.get("destination") in {"/run/.containerenv", "/etc/hostname"}:
             return match[1], match[2]
-    raise ShimError(
-        "Podman: no directory of the container among its mounts; "
-        "use --runtime credspec instead of the hooks [podman-container-unknown]"
-    )
+    return None
 
 
 def _lease_id(container: str) -> str:

@@ -18,6 +18,12 @@ NAME: Final = "credspec-runtime-podman"
 HOOK_NAME: Final = "credspec-podman-hook"
 # Longer than the hook itself waits for the agent.
 _HOOK_SECONDS: Final = 90
+# Go's regular expressions (RE2), for a container's annotations. What is merely close to ours is the
+# hook's as well, which refuses it; a lease, and with it its end, is only under the right name.
+_WHEN: Final = {
+    "precreate": r"(?i)c\W*r\W*e\W*d\W*s\W*p\W*e\W*c\W*d\W*e\W*v|[^\x20-\x7e]|%[0-9a-f]{2}|\\",
+    "poststop": r"^credspec\.dev/spec$",
+}
 _WRITTEN_BY: Final = "# Written by `credspec setup podman`; --undo removes it.\n"
 
 
@@ -111,7 +117,7 @@ class PodmanSetup:
                 "args": [HOOK_NAME, stage],
                 "timeout": _HOOK_SECONDS,
             },
-            "when": {"annotations": {r"^credspec\.dev/spec$": ".+"}},
+            "when": {"annotations": {_WHEN[stage]: "(?s).+"}},
             "stages": [stage],
         }
         return json.dumps(document, indent=2) + "\n"

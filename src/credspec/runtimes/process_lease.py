@@ -21,8 +21,8 @@ from credspec.agent.config import Config
 from credspec.agent.lease_environment import MOUNT_POINT
 from credspec.errors import CredspecError
 from credspec.runtimes.container_lease import Lease, lease_request
-from credspec.runtimes.oci_bundle import Wish
 from credspec.runtimes.shim import ShimError
+from credspec.runtimes.ticket_options import Wish
 
 _CODE: Final = re.compile(r"(.*) \[([a-z0-9-]+)\]", re.DOTALL)
 _PASSED_ON: Final = (
@@ -57,7 +57,12 @@ def process_lease(config: Config, wish: Wish, program: str) -> Iterator[tuple[di
     Raises:
         CredspecError: as the agent answers; `agent-unreachable`, `mount`, `user-directory`.
     """
-    lease = Lease(secrets.token_hex(16), str(config.agent_socket), str(config.run_directory))
+    lease = Lease(
+        secrets.token_hex(16),
+        str(config.agent_socket),
+        str(config.run_directory),
+        name=config.process_leases_directory.name,
+    )
     lock_path = f"{lease.directory}.lock"
     shown = "".join(c if c.isprintable() else "?" for c in Path(program).name[:_SHOWN_NAME])
     name = f"{shown}[{os.getpid()}]"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # typing itself costs milliseconds
 
 ANNOTATION = "credspec.dev/spec"
 VARIABLE = "CREDSPEC"
+LEASES = "leases"
 
 _SIGPIPE, _SIGXFSZ = 13, 25
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -40,8 +41,9 @@ _CREATE_VALUE_OPTIONS = frozenset(
         "-f",
     }
 )
-MARKS = (ANNOTATION.encode(), VARIABLE.encode(), b"credentialSpec")
-"""What the carriers of a spec look like in the bytes of a config.json."""
+# In the bytes of a config.json, lower case and without blanks.
+_MARKS = (b"credspec", b"credentialspec")
+_ESCAPES = (b"%", b"\\")  # what a name may be hidden behind
 
 
 class ShimError(Exception):
@@ -77,6 +79,11 @@ class Invocation:
     def bundle(self) -> str:
         """The bundle's directory."""
         return self.options.get("--bundle") or self.options.get("-b") or posix.getcwd()
+
+    @property
+    def is_detached(self) -> bool:
+        """Whether ``run`` ends before the container does."""
+        return bool({"--detach", "-d"} & self.options.keys())
 
     def state_directory(self, runtime: str) -> str:
         """Where the runtime keeps the container as long as it exists."""
@@ -115,13 +122,15 @@ def unprivileged_uid() -> "int | None":
     return uid or None
 
 
-def leases_directory(run_directory: str) -> str:
+def leases_directory(run_directory: str, name: str = LEASES) -> str:
     """Return where leases' directories are: the host's, or a user's own with rootless engines.
+
+    `name` is that of the host's, in the agent's run directory.
 
     A user cannot mount anything that the agent would see; but its runtime directory is a tmpfs.
     Root of a system container with an agent of its own is no such user: it can write the agent's.
     """
-    hosts = f"{run_directory}/leases"
+    hosts = f"{run_directory}/{name}"
     uid = None if posix.access(hosts, posix.W_OK) else unprivileged_uid()
     return hosts if uid is None else f"/run/user/{uid}/credspec/leases"
 
@@ -190,7 +199,10 @@ def _become(runtime: str, arguments: "Sequence[str]") -> "NoReturn":
 
 
 def _may_have_spec(bundle: str) -> bool:
-    """Return whether a bundle is worth parsing: most containers carry no spec."""
+    """Return whether a bundle is worth parsing: most containers carry no spec.
+
+    A name in an odd spelling counts too, since it must be refused and not overlooked.
+    """
     try:
         fd = posix.open(f"{bundle}/config.json", posix.O_RDONLY | posix.O_CLOEXEC)
     except OSError:
@@ -199,7 +211,12 @@ def _may_have_spec(bundle: str) -> bool:
         data = posix.read(fd, posix.fstat(fd).st_size)
     finally:
         posix.close(fd)
-    return any(mark in data for mark in MARKS)
+    plain = data.lower().translate(None, b" \t\r\n-_.")
+    return (
+        not data.isascii()
+        or any(escape in data for escape in _ESCAPES)
+        or any(mark in plain for mark in _MARKS)
+    )
 
 
 def _has_lease(invocation: Invocation, runtime: str, run_directory: str) -> bool:

@@ -18,13 +18,33 @@ from typing import Final
 
 import credspec
 from credspec.errors import UsageError
-from credspec.runtimes.shim import MARKS, runtime_paths
+from credspec.runtimes.shim import runtime_paths
+from credspec.runtimes.ticket_options import OPTIONS, short_name
 
 NAME: Final = "credspec-runtime"
 LAUNCHER_DIRECTORY: Final = Path("/usr/local/libexec/credspec")
 _MAX_SHEBANG_BYTES: Final = 255  # BINPRM_BUF_SIZE of Linux
 
 _STEPS: Final = ("run", "checkpoint", "restore")
+
+
+def _spelt(word: str) -> str:
+    """Return a pattern of a word, whatever stands between its letters."""
+    return '[^a-z0-9"=]*'.join(word)
+
+
+# Names of members or variables that may be ours in any spelling, for grep in lower and upper case:
+# the shim refuses what is merely close, so it must see it.
+_NAME_END: Final = '[^"=]*(=|"[[:space:]]*(:|$))'
+_OPTION_NAMES: Final = "|".join(_spelt(short_name(annotation)) for annotation, _ in OPTIONS)
+_MARKS: Final = "|".join(
+    (
+        f'"[^"=]*{_spelt("credspecdev")}{_NAME_END}',
+        f'"[^a-z0-9"=]*{_spelt("credspec")}([^a-z0-9"=]*({_OPTION_NAMES}))?[^a-z0-9"=]*=',
+        f'"[^a-z0-9"=]*{_spelt("credentialspec")}{_NAME_END}',
+        f'"[^"=]*([^ -~]|\\\\|%[0-9a-f][0-9a-f]){_NAME_END}',
+    )
+)
 
 _SHELL: Final = """\
 #!/bin/sh
@@ -44,7 +64,7 @@ for each do
 done
 case $step in
     create)
-        grep -Fqs {marks} -- "$bundle/config.json"
+        LC_ALL=C grep -Eiqs -e {marks} -- "$bundle/config.json"
         [ $? = 1 ] && step=
         ;;
     delete)
@@ -96,7 +116,7 @@ def launcher_text(run_directory: Path, runtimes: Sequence[str] = ("runc", "crun"
     shell = _SHELL.format(
         interpreter=shlex.quote(_interpreter()),
         steps="|".join(_STEPS),
-        marks=" ".join(f"-e {shlex.quote(mark.decode())}" for mark in MARKS),
+        marks=shlex.quote(_MARKS),
         runtimes=" ".join(map(shlex.quote, runtime_paths(runtimes))),
         leases=shlex.quote(f"{run_directory}/leases"),
     )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -8,7 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from credspec.errors import UsageError
+from credspec.runtimes import containerd_setup
 from credspec.runtimes.containerd_setup import ContainerdSetup
+from credspec.runtimes.ticket_options import ANNOTATIONS
+from unit.runtimes.spellings import spellings
 
 CRI = {2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime"}
 DEBIAN = """\
@@ -60,8 +64,8 @@ def test_there_and_back_byte_for_byte(
     assert [line.split()[0] for line in changes] == ["wrote", "registered"]
     assert registered(setup, version) == {
         "runtime_type": "io.containerd.runc.v2",
-        "pod_annotations": ["credspec.dev/*"],
-        "container_annotations": ["credspec.dev/*"],
+        "pod_annotations": containerd_setup._ANNOTATIONS,
+        "container_annotations": containerd_setup._ANNOTATIONS,
         "options": {"BinaryName": str(setup.launcher)},
     }
     assert setup.config.read_text().startswith(before or "")
@@ -201,3 +205,35 @@ def test_any_path_of_the_launcher(tmp_path_factory: pytest.TempPathFactory, name
         return
     added = tomllib.loads(text)["plugins"][CRI[2]]["containerd"]["runtimes"]["credspec"]
     assert added["options"]["BinaryName"] == str(setup.launcher)
+
+
+def is_handed_on(name: str) -> bool:
+    """Whether containerd gives an annotation to the runtime (by Go's path.Match)."""
+    return any(go_path_match(pattern, name) for pattern in containerd_setup._ANNOTATIONS)
+
+
+def go_path_match(pattern: str, name: str) -> bool:
+    # What * stands for stops at a slash; the rest is as in regular expressions.
+    return re.fullmatch(pattern.replace(".", r"\.").replace("*", "[^/]*"), name) is not None
+
+
+@given(st.sampled_from(ANNOTATIONS).flatmap(spellings))
+def test_an_annotation_in_another_spelling_reaches_the_shim(name: str) -> None:
+    assert is_handed_on(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("credspec.dev/spec", True),
+        ("credspec.dev/specs", True),
+        ("CredSpec.dev/spec", True),
+        # These mean something to a runtime, and a pod's author must not say them.
+        ("run.oci.handler", False),
+        ("org.systemd.property.CPUQuota", False),
+        ("container.apparmor.security.beta.kubernetes.io/web", False),
+        ("cri-o.io/seccompNotifierAction", False),
+    ],
+)
+def test_other_annotations_do_not(name: str, expected: bool) -> None:
+    assert is_handed_on(name) == expected

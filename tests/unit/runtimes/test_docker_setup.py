@@ -7,12 +7,17 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import hypothesis
 import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
 
 from credspec.errors import UsageError
 from credspec.runtimes import shim_launcher
 from credspec.runtimes.docker_setup import DockerSetup
 from credspec.runtimes.shim import Invocation
+from credspec.runtimes.ticket_options import ANNOTATIONS, VARIABLES
+from unit.runtimes.spellings import spellings
 
 
 @pytest.fixture
@@ -286,6 +291,11 @@ def test_elsewhere_it_does_not(tmp_path: Path, launcher: Path, arguments: list[s
         (b'{"annotations": {"credspecXdev/spec": "x"}}', False),
         (b'\0\xff\n{"env": ["CREDSPEC=x"]}', True),
         (b'{"windows": {"credentialSpec": {}}}', True),
+        (b'{"mounts": [{"source": "/var/lib/credspec-dev/x", "type": "bind"}]}', False),
+        (b'{"process": {"args": ["credspec", "--config=/etc/credspec.dev/x"]}}', False),
+        (b'{"process": {"env": ["A=credspec.dev/spec", "URL=http://a/%20b"]}}', False),
+        ('{"process": {"env": ["NAME=\u00e4\\u00e4"]}}'.encode(), False),
+        (b'{"annotations" : {"CredSpec.Dev/spec" : "x"}}', True),
     ],
 )
 @pytest.mark.parametrize("option", ["--bundle", "-b"])
@@ -301,6 +311,19 @@ def test_creation_is_the_shims_if_the_bundle_has_a_mark_of_a_spec(
     assert starts_python(tmp_path, launcher, ["create", f"{option}={bundle}", "x"])
     assert starts_python(tmp_path, launcher, ["create", option, f"{bundle}/none", "x"])
     assert starts_python(tmp_path, launcher, ["create", option, bundle, "run"])
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis.given(st.sampled_from([*ANNOTATIONS, *VARIABLES]).flatmap(spellings), st.booleans())
+def test_creation_is_the_shims_whatever_the_spelling(
+    tmp_path: Path, launcher: Path, name: str, ascii_only: bool
+) -> None:
+    document: dict[str, object] = {"annotations": {name: "x"}}
+    if name.isidentifier() or "/" not in name:
+        document = {"process": {"env": ["A=b", f"{name}=x"]}}
+    text = json.dumps(document, ensure_ascii=ascii_only)
+    (tmp_path / "config.json").write_text(text)
+    assert starts_python(tmp_path, launcher, ["create", "--bundle", str(tmp_path), "x"])
 
 
 @pytest.mark.parametrize("options", [[], ["--force"]])

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from unit.runtimes.podman_storage import CONTAINER, write_storage
+
 SOURCE = str(Path(__file__).parents[3] / "src")
-USERDATA = f"/run/containers/storage/overlay-containers/{'a' * 64}/userdata"
+USERDATA = f"/run/containers/storage/overlay-containers/{CONTAINER}/userdata"
 
 
 def hook(stage: str, document: Any, tmp_path: Path) -> subprocess.CompletedProcess[str]:
@@ -45,8 +47,9 @@ def test_a_container_without_a_spec_stays_as_it_is(tmp_path: Path) -> None:
 def test_a_refusal_becomes_the_containers_end(
     tmp_path: Path, mounts: list[dict[str, str]], code: str
 ) -> None:
+    config = write_storage(tmp_path / "storage", {})
     confirmed = {"type": "tmpfs", "destination": "/run/credspec"}
-    config = {
+    config |= {
         "annotations": {"credspec.dev/spec": "file://a.json"},
         "mounts": [*mounts, confirmed],
     }
@@ -64,3 +67,17 @@ def test_an_id_from_outside_never_becomes_a_path(tmp_path: Path, container: str 
     (tmp_path / "leases").mkdir()
     assert hook("poststop", {"id": container}, tmp_path).returncode == 0
     assert list(tmp_path.iterdir()) == [tmp_path / "leases"]
+
+
+@pytest.mark.parametrize("name", ["Credspec.dev/spec", "credspec.dev/specs", "credspec.dev%2Fspec"])
+def test_an_annotation_that_is_not_understood_becomes_the_containers_end(
+    tmp_path: Path, name: str
+) -> None:
+    made = json.loads(hook("precreate", {"annotations": {name: "x"}}, tmp_path).stdout)
+    assert "carrier-misspelt" in made["hooks"]["prestart"][0]["path"]
+
+
+def test_anothers_annotation_in_other_letters_stays_as_it_is(tmp_path: Path) -> None:
+    """Such as the hook is run for, too."""
+    config = {"annotations": {"\u00e4.example/100%25": "x"}}
+    assert json.loads(hook("precreate", config, tmp_path).stdout) == config

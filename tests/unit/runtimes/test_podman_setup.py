@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from credspec.runtimes.podman_setup import PodmanSetup
+from credspec.runtimes.ticket_options import ANNOTATIONS
+from unit.runtimes.spellings import spellings
 
 
 @pytest.fixture
@@ -56,3 +61,24 @@ def test_a_dry_run_says_the_same_and_does_nothing(setup: PodmanSetup, tmp_path: 
     said = setup.apply(dry_run=True)
     assert list(tmp_path.iterdir()) == []
     assert setup.apply() == said
+
+
+def when(stage: str) -> str:
+    document = json.loads(PodmanSetup(run_directory=Path("/run/credspec"))._hook(stage))
+    [(pattern, value)] = document["when"]["annotations"].items()
+    assert re.search(value, "file://x")
+    return pattern
+
+
+@given(st.sampled_from(ANNOTATIONS).flatmap(spellings))
+def test_the_hook_is_run_for_any_spelling(name: str) -> None:
+    """By Python's regular expressions, of which these are written as Go's are."""
+    assert re.search(when("precreate"), name)
+
+
+def test_the_hook_is_not_run_for_others() -> None:
+    assert re.search(when("precreate"), "credspec.dev/spec")
+    for name in ("io.container.manager", "org.opencontainers.image.stopSignal", "credspecs/x"):
+        assert not re.search(when("precreate"), name)
+    assert re.search(when("poststop"), "credspec.dev/spec")
+    assert not re.search(when("poststop"), "credspec.dev/specs")

@@ -13,10 +13,17 @@ from credspec.agent.lease_environment import (
     MOUNT_POINT,
 )
 from credspec.errors import UsageError
-from credspec.runtimes.docker_gateway.json_object import JsonObject, NotAnObjectError
-from credspec.runtimes.oci_bundle import KEYTAB, OPTIONS
-from credspec.runtimes.shim import ANNOTATION, VARIABLE
-from credspec.spec.reference import SpecReference, parse_security_options
+from credspec.runtimes.docker_gateway.json_object import JsonObject, Member, NotAnObjectError
+from credspec.runtimes.docker_gateway.request_names import (
+    check_annotations,
+    check_labels,
+    check_members,
+    check_security_options,
+    check_variables,
+)
+from credspec.runtimes.shim import ANNOTATION, VARIABLE, ShimError
+from credspec.runtimes.ticket_options import KEYTAB, OPTIONS, VARIABLES, check_options, short_name
+from credspec.spec.reference import SpecReference, parse_reference, parse_security_options
 
 RUNTIME: Final = "credspec"
 """The name under which ``credspec setup docker`` registers the shim unless told otherwise."""
@@ -64,12 +71,14 @@ class CreateBody:
         """Read a body; None if the daemon is to have it as it is.
 
         That is one without a credential spec, and one that is no create request at all: the daemon
-        words that best, and takes the option in no case.
+        words that best, and takes the option in no case. Without the option, an annotation of the
+        client's names the spec, unless the client also chose a runtime, which then reads it itself.
 
         Raises:
             InvalidSpecError: the option's value is not one.
             UsageError: `docker-runtime-conflict` if the client asked for another runtime,
-                `docker-repeated-key` if a key that matters here is there twice.
+                `docker-repeated-key` if a key that matters here is there twice,
+                `docker-misspelt-name`, `docker-label-spec`.
         """
         try:
             # Bytes that are not UTF-8 survive the way there and back.
@@ -81,7 +90,14 @@ class CreateBody:
         options = [option for found in lists if isinstance(found, list) for option in found]
         if not all(isinstance(option, str) for option in options):
             return None
+        check_members(body, configs)
+        check_security_options(options)
         reference, others = parse_security_options(options)
+        for config in configs:
+            check_annotations(_members(config, "Annotations"))
+        if reference is None:
+            reference = _annotated(configs, runtime)
+        check_labels(_members(body, "Labels"), str(reference or ""))
         if reference is None:
             return None
         _check_unique(body, "HostConfig", "Env", "Labels")
@@ -94,7 +110,8 @@ class CreateBody:
 
         Raises:
             UsageError: `docker-wrong-type` if ``Env``, ``Labels``, ``Annotations`` or ``Tmpfs`` are
-                of another type than the API's.
+                of another type than the API's, `option-invalid`, `docker-variable-option` for an
+                option that is given as a variable.
         """
         # The docker client, too, sends null where there are no options.
         config = self.host_config.with_member(
@@ -102,28 +119,31 @@ class CreateBody:
         ).with_member("Runtime", json.dumps(self.runtime))
         before = _environment(self.body)
         # One carrier only: whatever the client put there itself would contradict the option.
-        ours = {VARIABLE, *(variable for _, variable in OPTIONS)}
-        environment = [entry for entry in before if entry.partition("=")[0] not in ours]
+        environment = [entry for entry in before if entry.partition("=")[0] not in VARIABLES]
         annotations = _object(config, "Annotations").without_exactly(ANNOTATION)
         wanted = self._options(annotations)
+        _check_options(wanted, before)
         # The shim sets these too, but what `docker exec` starts gets its environment from here.
         names = {entry.partition("=")[0] for entry in environment}
         has_keytab = wanted[KEYTAB[0]].lower() in {"true", "1"}
         tickets = LEASE_ENVIRONMENT | (KEYTAB_ENVIRONMENT if has_keytab else {})
         environment += [f"{n}={v}" for n, v in tickets.items() if n not in names]
         if version >= _ANNOTATIONS_SINCE:
-            annotations = annotations.with_member(ANNOTATION, json.dumps(str(self.reference)))
+            annotations = _with_exactly(annotations, ANNOTATION, str(self.reference))
             for annotation, value in wanted.items():
                 if value:
-                    annotations = annotations.without_exactly(annotation)
-                    annotations = annotations.with_member(annotation, json.dumps(value))
+                    annotations = _with_exactly(annotations, annotation, value)
         else:
             environment.append(f"{VARIABLE}={self.reference}")
             # Also without a value, so that one that the image sets does not count.
             environment += [f"{variable}={wanted[name]}" for name, variable in OPTIONS]
-            # An image can set the variable, but no tmpfs: this tells the shim who asked.
-            tmpfs = _object(config, "Tmpfs").without_exactly(MOUNT_POINT)
-            config = config.with_member("Tmpfs", str(tmpfs.with_member(MOUNT_POINT, '""')))
+            # An image can set the variables, but no tmpfs: these tell the shim who asked for what.
+            tmpfs = _with_exactly(_object(config, "Tmpfs"), MOUNT_POINT, "")
+            for annotation, value in wanted.items():
+                if value:
+                    named = f"{MOUNT_POINT}/{short_name(annotation)}={value}"
+                    tmpfs = _with_exactly(tmpfs, named, "")
+            config = config.with_member("Tmpfs", str(tmpfs))
         if annotations.members or config.find("Annotations"):
             config = config.with_member("Annotations", str(annotations))
         body = self.body.with_member("HostConfig", str(config))
@@ -135,6 +155,51 @@ class CreateBody:
         """Return what is asked for besides, by annotation or by a label of the same name."""
         labels, given = _texts(_object(self.body, "Labels", "/")), _texts(annotations)
         return {name: given.get(name) or labels.get(name, "") for name, _ in OPTIONS}
+
+
+def _annotated(configs: list[JsonObject], runtime: str) -> SpecReference | None:
+    """Return the spec that an annotation names, None if the client chose the runtime as well."""
+    if not configs or _value(configs[-1], "Runtime") not in (None, "", runtime):
+        return None
+    value = _texts(_members(configs[-1], "Annotations")).get(ANNOTATION)
+    return parse_reference(value) if value else None
+
+
+def _check_options(wanted: dict[str, str], environment: list[str]) -> None:
+    try:
+        check_options(wanted)
+    except ShimError as error:
+        text, _, code = str(error).rpartition(" [")
+        raise UsageError.of(code.rstrip("]"), text) from None
+    check_variables(environment)
+    for annotation, variable in OPTIONS:
+        given = [entry.partition("=")[2] for entry in environment if _is(entry, variable)]
+        if any(value not in {"", wanted[annotation]} for value in given):
+            raise UsageError.of(
+                "docker-variable-option",
+                f"the variable {variable} together with a credential spec",
+                expected="options of tickets as labels or annotations, since images set variables",
+                remedy=f"use --label {annotation}=VALUE",
+            )
+
+
+def _is(entry: str, variable: str) -> bool:
+    return entry.partition("=")[0] == variable
+
+
+def _with_exactly(of: JsonObject, key: str, value: str) -> JsonObject:
+    """Return an object of texts with `key`, in this spelling and once; others stay."""
+    added = Member(key, json.dumps(key), json.dumps(value))
+    return JsonObject((*of.without_exactly(key).members, added))
+
+
+def _members(parent: JsonObject, key: str) -> JsonObject:
+    """Return an object's member that is an object, empty if it is none."""
+    found = parent.find(key)
+    try:
+        return JsonObject.parse(found[-1].text) if found else JsonObject(())
+    except NotAnObjectError:
+        return JsonObject(())
 
 
 def _texts(of: JsonObject) -> dict[str, str]:

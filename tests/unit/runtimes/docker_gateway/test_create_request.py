@@ -16,6 +16,8 @@ from credspec.runtimes.docker_gateway.create_request import (
     parse_version,
 )
 from credspec.runtimes.docker_gateway.json_object import JsonObject
+from credspec.runtimes.ticket_options import ANNOTATIONS, VARIABLES
+from unit.runtimes.spellings import spellings
 
 OPTION = "credentialspec=file://www.json"
 OLD, NEW = (1, 42), (1, 43)
@@ -93,14 +95,39 @@ def test_labels_become_options() -> None:
         **wanted,
     }
     assert "KRB5_KTNAME=FILE:/run/credspec/krb5.keytab" in document["Env"]
-    document = rewritten(request(OPTION) | {"Labels": LABELS, "Env": ["CREDSPEC_MODE=0444"]}, OLD)
+    document = rewritten(request(OPTION) | {"Labels": LABELS, "Env": ["CREDSPEC_MODE=0440"]}, OLD)
     assert document["Env"][-4:] == [
         "CREDSPEC=file://www.json",
         "CREDSPEC_OWNER=1000:1000",
         "CREDSPEC_MODE=0440",
         "CREDSPEC_KEYTAB=true",
     ]
-    assert "CREDSPEC_MODE=0444" not in document["Env"]
+    assert document["Env"].count("CREDSPEC_MODE=0440") == 1
+    # Images set variables, too: what confirms each of them for the shim is a tmpfs.
+    assert document["HostConfig"]["Tmpfs"] == {
+        "/run/credspec": "",
+        "/run/credspec/owner=1000:1000": "",
+        "/run/credspec/mode=0440": "",
+        "/run/credspec/keytab=true": "",
+    }
+
+
+@pytest.mark.parametrize("version", [OLD, NEW])
+@pytest.mark.parametrize("value", ["CREDSPEC_MODE=0444", "CREDSPEC_KEYTAB=true"])
+def test_an_option_as_a_variable_is_refused_not_dropped(
+    version: tuple[int, int], value: str
+) -> None:
+    with pytest.raises(UsageError, match="docker-variable-option"):
+        rewritten(request(OPTION) | {"Env": [value]}, version)
+
+
+@pytest.mark.parametrize("version", [OLD, NEW])
+@pytest.mark.parametrize(
+    ("name", "value"), [("owner", "app"), ("mode", "0777"), ("keytab", "x"), ("owner", "../../etc")]
+)
+def test_options_that_are_none_are_refused(version: tuple[int, int], name: str, value: str) -> None:
+    with pytest.raises(UsageError, match="option-invalid"):
+        rewritten(request(OPTION) | {"Labels": {f"credspec.dev/{name}": value}}, version)
 
 
 def test_the_clients_own_annotation_wins_over_a_label() -> None:
@@ -264,3 +291,108 @@ def test_a_malformed_reference_has_the_text_of_windows() -> None:
 def test_json_objects_come_back(document: dict[str, Any]) -> None:
     for text in (json.dumps(document), json.dumps(document, indent=3)):
         assert json.loads(str(JsonObject.parse(text))) == document
+
+
+@given(st.sampled_from(ANNOTATIONS).flatmap(spellings), st.sampled_from([OLD, NEW]), st.booleans())
+def test_an_annotation_or_label_in_another_spelling_is_refused(
+    name: str, version: tuple[int, int], as_label: bool
+) -> None:
+    document = request(OPTION)
+    (document if as_label else document["HostConfig"])["Labels" if as_label else "Annotations"] = {
+        name: "file://www.json"
+    }
+    with pytest.raises(UsageError, match="docker-misspelt-name") as caught:
+        rewritten(document, version)
+    assert "did you mean credspec.dev/" in str(caught.value)
+
+
+@given(st.sampled_from(ANNOTATIONS).flatmap(spellings))
+def test_without_the_option_too(name: str) -> None:
+    """It would be a container without an identity, and without a word."""
+    with pytest.raises(UsageError, match="docker-misspelt-name"):
+        CreateBody.unpack(json.dumps(request(Annotations={name: "file://www.json"})).encode())
+
+
+@given(st.sampled_from(VARIABLES).flatmap(spellings), st.sampled_from([OLD, NEW]))
+def test_a_variable_in_another_spelling_is_refused(name: str, version: tuple[int, int]) -> None:
+    with pytest.raises(UsageError, match="docker-misspelt-name"):
+        rewritten(request(OPTION) | {"Env": [f"{name}=file://www.json"]}, version)
+
+
+@given(spellings("credentialspec"))
+def test_the_option_in_another_spelling_is_refused_or_taken(name: str) -> None:
+    """Letter case alone does not matter, as on Windows."""
+    data = json.dumps(request(f"{name}=file://www.json")).encode()
+    if name.lower() == "credentialspec":
+        assert CreateBody.unpack(data) is not None
+        return
+    with pytest.raises(UsageError, match="docker-misspelt-name"):
+        CreateBody.unpack(data)
+
+
+@given(
+    st.sampled_from(["HostConfig", "SecurityOpt"]).flatmap(
+        lambda name: st.tuples(st.just(name), spellings(name, escapes=False))
+    )
+)
+def test_a_member_that_dockerd_would_not_know_is_refused_or_taken(pair: tuple[str, str]) -> None:
+    name, spelt = pair
+    config = {"SecurityOpt": [OPTION]}
+    document = {spelt: config} if name == "HostConfig" else {"HostConfig": {spelt: [OPTION]}}
+    try:
+        create = CreateBody.unpack(json.dumps(document).encode())
+    except UsageError as error:
+        assert error.code == "docker-misspelt-name"
+    else:
+        # One that Go takes for the same name.
+        assert create is not None
+        assert len(spelt) == len(name)
+
+
+def test_python_and_go_differ_about_letters() -> None:
+    document = {"HostCon\ufb01g": {"SecurityOpt": [OPTION]}}
+    with pytest.raises(UsageError, match="did you mean HostConfig"):
+        CreateBody.unpack(json.dumps(document).encode())
+
+
+@pytest.mark.parametrize("of", ["Annotations", "Labels"])
+def test_one_of_our_names_twice_is_refused(of: str) -> None:
+    twice = '{"credspec.dev/mode": "0600", "credspec\\u002edev/mode": "0644"}'
+    inner = f', "Annotations": {twice}' if of == "Annotations" else ""
+    outer = f', "Labels": {twice}' if of == "Labels" else ""
+    text = f'{{"HostConfig": {{"SecurityOpt": ["{OPTION}"]{inner}}}{outer}}}'
+    with pytest.raises(UsageError, match="docker-repeated-key"):
+        CreateBody.unpack(text.encode())
+
+
+@pytest.mark.parametrize("version", [OLD, NEW])
+@pytest.mark.parametrize("runtime", ["", None, "credspec"])
+def test_an_annotation_without_the_option_asks_for_the_same(
+    version: tuple[int, int], runtime: str | None
+) -> None:
+    asked = request(Annotations={"credspec.dev/spec": "file://www.json"}, Runtime=runtime)
+    by_option = request(OPTION, Runtime=runtime)
+    found, expected = (rewritten(document, version) for document in (asked, by_option))
+    found["HostConfig"].pop("Annotations")
+    expected["HostConfig"].pop("Annotations", None)
+    found["HostConfig"]["SecurityOpt"] = expected["HostConfig"]["SecurityOpt"]
+    assert found == expected
+
+
+def test_a_runtime_of_the_clients_reads_the_annotation_itself() -> None:
+    asked = request(Annotations={"credspec.dev/spec": "file://www.json"}, Runtime="mine")
+    assert CreateBody.unpack(json.dumps(asked).encode()) is None
+
+
+def test_a_label_does_not_name_the_spec() -> None:
+    for document in (request(), request(OPTION)):
+        labelled = document | {"Labels": {"credspec.dev/spec": "file://other.json"}}
+        with pytest.raises(UsageError, match="docker-label-spec"):
+            CreateBody.unpack(json.dumps(labelled).encode())
+    same = request(OPTION) | {"Labels": {"credspec.dev/spec": "file://www.json"}}
+    assert CreateBody.unpack(json.dumps(same).encode()) is not None
+
+
+def test_a_tmpfs_of_another_letter_case_is_another() -> None:
+    found = rewritten(request(OPTION, Tmpfs={"/RUN/credspec": "size=1m"}), OLD)
+    assert found["HostConfig"]["Tmpfs"] == {"/RUN/credspec": "size=1m", "/run/credspec": ""}
