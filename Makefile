@@ -14,7 +14,7 @@ test: install check
 test-runtimes: install
 	@CREDSPEC_TEST_RELEASE=$(or $(RELEASE),sid) $(BIN)/python -m pytest \
 	  tests/e2e/docker/test_newer_docker.py tests/e2e/containerd tests/e2e/podman/test_podman.py \
-	  tests/e2e/podman/test_quadlet.py
+	  tests/e2e/podman/test_quadlet.py tests/e2e/podman/test_who_may_choose.py tests/e2e/podman/test_checkpoints.py
 
 unit: .venv/.done
 	@$(BIN)/python -m pytest tests/unit

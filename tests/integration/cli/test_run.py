@@ -128,7 +128,8 @@ def test_a_program_of_an_earlier_version_keeps_its_tickets(agent: AgentProcess) 
     directory.chmod(0o711)
     with subprocess.Popen(["flock", str(lock), "sleep", "600"], process_group=0) as program:
         end = time.monotonic() + 20
-        while not lock.exists() or subprocess.run(["flock", "-n", lock, "true"]).returncode == 0:
+        taken = ["flock", "--nonblock", "--conflict-exit-code=7", str(lock), "true"]
+        while not lock.exists() or subprocess.run(taken, check=False).returncode != 7:
             assert time.monotonic() < end
         body = {"spec": "file://one.json", "container": "old", "runtime_state": str(lock)}
         body |= {"uid": USER.pw_uid, "gid": USER.pw_gid}
