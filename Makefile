@@ -21,7 +21,7 @@ test: install check ## all tests: unit, integration with a real domain, end-to-e
 test-runtimes: install ## those of the engines, with another Debian's (RELEASE=sid)
 	@CREDSPEC_TEST_RELEASE=$(or $(RELEASE),sid) $(BIN)/python -m pytest \
 	  tests/e2e/docker/test_newer_docker.py tests/e2e/containerd tests/e2e/podman/test_podman.py \
-	  tests/e2e/podman/test_quadlet.py
+	  tests/e2e/podman/test_quadlet.py tests/e2e/podman/test_who_may_choose.py tests/e2e/podman/test_checkpoints.py
 
 try: ## demo and test of HEAD on a fresh Debian in a folder (RELEASE=trixie|bookworm RUN="demo test" KEEP=1 ROOT=DIR)
 	@packaging/install-debian-packages try

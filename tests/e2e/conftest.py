@@ -89,9 +89,10 @@ class Host:
         return [lease["container"] for lease in self.agent.get("/v1/leases")["leases"]]
 
     def mounts(self) -> list[str]:
-        """What is mounted below the leases' directory now."""
+        """What is mounted below the leases' directories now."""
         lines = Path("/proc/self/mountinfo").read_text().splitlines()
-        below = f"{self.config.leases_directory}/"
+        config = self.config
+        below = (f"{config.leases_directory}/", f"{config.process_leases_directory}/")
         return [line.split()[4] for line in lines if line.split()[4].startswith(below)]
 
     def inspect(self, container: str) -> dict:

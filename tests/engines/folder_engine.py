@@ -22,7 +22,7 @@ from credspec.lab.namespaces import bind, unmount_below
 
 CLONE_NEWNS, MS_PRIVATE, MS_BIND, MS_REC, MNT_DETACH = 0x20000, 1 << 18, 0x1000, 0x4000, 2
 DOCKER = ("docker.io", "containerd", "runc", "iptables", "python3-minimal", "libpython3-stdlib")
-ALL = (*DOCKER, "crun", "podman")
+ALL = (*DOCKER, "crun", "podman", "criu")
 # Where engines keep all that is theirs, here and in the folder.
 SHARED = Path("/var/tmp")  # noqa: S108
 

@@ -1,7 +1,7 @@
 """Who may choose a container's identity and options of its tickets: the user, never the image.
 
 What counts depends on who wrote the bundle, which the runtime's command line tells: no image has a
-part in that. docs/security.md has the table. Standard library only.
+part in that. docs/runtimes/who-may-choose.md has the table. Standard library only.
 """
 
 from __future__ import annotations

@@ -96,6 +96,27 @@ def delete_with_lease(
     return status
 
 
+def check_restore(invocation: Invocation, run_directory: str) -> None:
+    """Refuse to restore a container that had tickets, or that asks for some.
+
+    Raises:
+        ShimError: `checkpoint-refused`; as `take_wish`.
+    """
+    from credspec.runtimes.carriers import Origin, take_wish
+    from credspec.runtimes.oci_bundle import has_tickets, read_config
+
+    config = read_config(invocation.bundle)
+    if config is None:
+        return
+    if has_tickets(config, leases_directory(run_directory)) or take_wish(
+        config, Origin.of(invocation)
+    ):
+        raise ShimError(
+            "restore: tickets cannot be restored; remove the container and run it again "
+            "[checkpoint-refused]"
+        )
+
+
 class Lease:
     """A container's lease as the shim holds it: the directory on the host, the agent's record.
 

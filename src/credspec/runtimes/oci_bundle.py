@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # typing itself costs milliseconds
     from typing import Any
 
 MOUNT_POINT = "/run/credspec"
+NO_CHECKPOINT = f"{MOUNT_POINT}/.no-checkpoint"
 _MEMBERS = ("annotations", "env", "linux", "mounts", "process", "windows")
 
 
@@ -80,6 +81,31 @@ def option_of(mount: dict[str, Any]) -> tuple[str, str] | None:
     if mount.get("type") != "tmpfs" or not equals or directory.rstrip("/") != MOUNT_POINT:
         return None
     return option, value
+
+
+def forbid_checkpoints(config: dict[str, Any]) -> None:
+    """Add a mount that makes a checkpoint of the container fail, and changes nothing else.
+
+    CRIU dumps no file system that it does not know, and it does not know ramfs. For Podman's
+    hooks, which do not hear of checkpoints.
+    """
+    config.setdefault("mounts", []).append(
+        {
+            "destination": NO_CHECKPOINT,
+            "type": "ramfs",
+            "source": "ramfs",
+            "options": ["ro", "nosuid", "nodev", "noexec", "mode=0000"],
+        }
+    )
+
+
+def has_tickets(config: dict[str, Any], leases: str) -> bool:
+    """Return whether a configuration has the mount of a lease below the directory `leases`."""
+    return any(
+        str(mount.get("source", "")).startswith(f"{leases}/")
+        for mount in config.get("mounts") or []
+        if mount.get("destination") == MOUNT_POINT
+    )
 
 
 def add_tickets(config: dict[str, Any], directory: str, environment: dict[str, str]) -> None:

@@ -14,7 +14,7 @@ import sys
 from credspec.runtimes import c_json
 from credspec.runtimes.carriers import PODMAN, Origin, take_wish
 from credspec.runtimes.container_lease import Lease
-from credspec.runtimes.oci_bundle import add_tickets, check_members
+from credspec.runtimes.oci_bundle import add_tickets, check_members, forbid_checkpoints
 from credspec.runtimes.shim import ANNOTATION, ShimError, leases_directory
 
 TYPE_CHECKING = False
@@ -58,6 +58,7 @@ def _with_tickets(config: dict[str, Any], run_directory: str) -> dict[str, Any]:
     except Exception as error:  # what a hook says here, nobody sees
         return _refused(config, f"internal error: {error!r} [internal]")
     add_tickets(config, lease.directory, answer["environment"])
+    forbid_checkpoints(config)
     # Taken out, so that the shim, if it runs too, leaves the container as it is.
     config["annotations"].pop(ANNOTATION, None)
     return config

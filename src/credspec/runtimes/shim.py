@@ -170,9 +170,9 @@ def main(
                 "stop the container and start it again instead [checkpoint-refused]"
             )
         elif invocation.command == "restore" and _may_have_spec(invocation.bundle):
-            raise ShimError(
-                "restore: tickets cannot be restored; start the container anew [checkpoint-refused]"
-            )
+            from credspec.runtimes.container_lease import check_restore
+
+            check_restore(invocation, run_directory)
     except ShimError as error:
         status = _report(invocation, str(error))
     except Exception as error:  # the engine shows what stands in the log, and nothing else

@@ -121,6 +121,24 @@ def test_no_agent(host: Any, cri: CriClient) -> None:
         host.start("agent")
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Credspec.dev/spec", "CREDSPEC.DEV/spec", "credspec.dev/specs", " credspec.dev/spec "),
+        *("credspec.dev./spec", "credspec.dev%2Fspec", "%63redspec.dev/spec"),
+        *("cred\u017fpec.dev/spec", "credspec.dev/\u212aeytab"),
+    ],
+)
+@pytest.mark.parametrize("of", ["pod", "container"])
+def test_a_name_is_right_or_refused(host: Any, cri: CriClient, name: str, of: str) -> None:
+    misspelt = {name: "file://WebApp01.json"}
+    with pod(cri, misspelt if of == "pod" else {}) as made:
+        with pytest.raises(grpc.RpcError) as refused:
+            made.start("one", IMAGE, SLEEP, annotations=misspelt if of == "container" else {})
+        assert "[carrier-misspelt]" in refused.value.details()
+        assert host.leases() == []
+
+
 def test_other_handlers_pass_no_annotations_on(host: Any, cri: CriClient) -> None:
     with pod(cri, SPEC, handler="") as made:
         container = made.start("one", IMAGE, SLEEP)

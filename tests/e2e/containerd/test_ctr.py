@@ -64,6 +64,30 @@ def test_an_image_or_a_variable_alone_is_no_consent(engine: ContainerdEngine) ->
     assert "[spec-carrier-unconfirmed]" in shown.stderr
 
 
+def test_a_variable_is_no_carrier_whatever_is_mounted(engine: ContainerdEngine) -> None:
+    tmpfs = "--mount=type=tmpfs,src=tmpfs,dst=/run/credspec,options=mode=0700"
+    shown = run(engine, "--env=CREDSPEC=file://WebApp01.json", tmpfs, command=["klist"])
+    assert "[spec-carrier-unconfirmed]" in shown.stderr
+    assert "credspec.dev/spec" in shown.stderr
+
+
+def test_variables_choose_no_option(engine: ContainerdEngine) -> None:
+    env = ["--env=CREDSPEC_MODE=0666", "--env=CREDSPEC_KEYTAB=true", "--env=CREDSPEC_OWNER=7"]
+    line = "stat -c '%a %u' /run/credspec/krb5cc; ls /run/credspec"
+    shown = run(engine, SPEC, *env, command=["sh", "-c", line])
+    assert shown.stdout == "600 0\nkrb5.conf\nkrb5cc\n", shown.stderr
+
+
+@pytest.mark.parametrize(
+    "name", ["Credspec.dev/spec", "credspec.dev/specs", "credspec.dev%2Fspec", "credspec.dev./spec"]
+)
+def test_a_name_is_right_or_refused(engine: ContainerdEngine, name: str) -> None:
+    shown = run(engine, f"--annotation={name}=file://WebApp01.json", command=["klist"])
+    assert shown.returncode != 0
+    assert "[carrier-misspelt]" in shown.stderr
+    assert "credspec.dev/spec" in shown.stderr
+
+
 def test_a_keytab_an_owner_and_a_mode(engine: ContainerdEngine) -> None:
     options = [f"--annotation=credspec.dev/{o}" for o in ("keytab=true", "owner=7:8", "mode=0440")]
     shown = run(

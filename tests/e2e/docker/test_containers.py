@@ -128,7 +128,8 @@ def test_an_entrypoint_that_drops_privileges(host: Any, run: str) -> None:
     """Starts as root, serves as 1000: the owner is given by a label, or by hand."""
     wanted = "--label credspec.dev/owner=1000:1000 --label credspec.dev/mode=0440"
     if "crun" in run:
-        wanted = "-e CREDSPEC_OWNER=1000:1000 -e CREDSPEC_MODE=0440"
+        wanted = "--tmpfs /run/credspec/mode=0440 "
+        wanted += "--mount type=tmpfs,dst=/run/credspec/owner=1000:1000"
     line = 'stat -c "%a %u %g" /run/credspec /run/credspec/krb5cc'
     shown = host.shell(f"{run} --rm {wanted} {IMAGE} sh -c '{line}'")
     assert shown.stdout == "750 1000 1000\n440 1000 1000\n", shown.stderr

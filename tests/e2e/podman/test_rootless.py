@@ -109,6 +109,42 @@ def test_owners_that_are_not_the_users(run: Run) -> None:
     assert "[container-user-unmapped]" in shown.stderr
 
 
+DOCKERFILE = f"""\
+FROM {IMAGE}
+ENV CREDSPEC=file://one.json CREDSPEC_KEYTAB=true CREDSPEC_MODE=0644
+RUN --mount=type=tmpfs,target=/run/credspec cat /run/credspec/krb5.keytab > /stolen.keytab
+"""
+
+
+def test_a_build_has_no_identity(
+    engine: RootlessPodman, users_agent: AgentProcess, tmp_path: Path
+) -> None:
+    """Whatever its Dockerfile says, and with a tmpfs, which that may ask for."""
+    before = users_agent.audit_log.read_text().count('"granted"')
+    for words in (("--runtime=credspec", "build"), ("build", "--runtime=credspec")):
+        shown = engine.podman(
+            *words, "--network=none", "-t", "stolen", "-", data=DOCKERFILE.encode()
+        )
+        if "unknown flag" in shown.stderr:
+            continue  # of newer versions
+        assert shown.returncode != 0
+        assert "[spec-in-build]" in shown.stdout + shown.stderr
+    assert users_agent.audit_log.read_text().count('"granted"') == before
+    assert engine.host.leases() == []
+
+
+@pytest.mark.parametrize("option", ["mode=0644", "keytab=true", "owner=0"])
+def test_an_images_annotation_is_no_option(
+    run: Run, engine: RootlessPodman, users_agent: AgentProcess, option: str
+) -> None:
+    build = ("build", "--quiet", f"--annotation=credspec.dev/{option}", "-t", "hostile", "-")
+    built = engine.podman(*build, data=f"FROM {IMAGE}\n".encode())
+    assert built.returncode == 0, built.stderr
+    shown = run("run", "--rm", *OPTIONS, "hostile", "klist")
+    assert shown.returncode != 0
+    assert "[option-unconfirmed]" in shown.stderr
+
+
 def test_a_refusal_is_shown_with_its_reason(run: Run) -> None:
     wanted = [o.replace("one.json", "nothing.json") for o in OPTIONS]
     shown = run("run", "--rm", *wanted, IMAGE, "klist")

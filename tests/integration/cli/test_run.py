@@ -45,7 +45,11 @@ def agent(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentP
 def nothing_left(agent: AgentProcess) -> Iterator[None]:
     yield
     assert agent.lease_containers() == []
-    for leases in (agent.run_directory / "leases", RUNTIME_DIRECTORY / "credspec/leases"):
+    names = ("leases", "process-leases")
+    for leases in (
+        *(agent.run_directory / n for n in names),
+        RUNTIME_DIRECTORY / "credspec/leases",
+    ):
         assert not leases.exists() or list(leases.iterdir()) == []
 
 
@@ -99,6 +103,50 @@ def test_another_user_and_a_keytab(agent: AgentProcess) -> None:
     shown = run(agent, *options, "--", "sh", "-c", command)
     assert shown.stdout.split("\n")[:2] == [str(USER.pw_uid), "fresh"], shown.stderr
     assert shown.stdout.strip().endswith(f"440 {USER.pw_uid}")
+
+
+def test_tickets_are_not_swapped_out(agent: AgentProcess) -> None:
+    command = "directory=${KRB5CCNAME#FILE:}; grep ${directory%/krb5cc} /proc/self/mountinfo"
+    shown = run(agent, "--spec", "one", "--", "sh", "-c", command)
+    assert "noswap" in shown.stdout.split()[-1].split(","), shown.stdout + shown.stderr
+
+
+def test_only_root_enters_the_directory_of_containers_leases(agent: AgentProcess) -> None:
+    modes = {n: (agent.run_directory / n).stat().st_mode for n in ("leases", "process-leases")}
+    assert {name: mode & 0o777 for name, mode in modes.items()} == {
+        "leases": 0o700,
+        "process-leases": 0o711,
+    }
+
+
+def test_a_program_of_an_earlier_version_keeps_its_tickets(agent: AgentProcess) -> None:
+    """It was started when processes' leases were among those of containers, in 0711."""
+    leases = agent.run_directory / "leases"
+    directory, lock = agent.lease_directory(1), agent.lease_directory(1).with_suffix(".lock")
+    leases.chmod(0o711)
+    agent.mount(1)
+    directory.chmod(0o711)
+    with subprocess.Popen(["flock", str(lock), "sleep", "600"], process_group=0) as program:
+        end = time.monotonic() + 20
+        taken = ["flock", "--nonblock", "--conflict-exit-code=7", str(lock), "true"]
+        while not lock.exists() or subprocess.run(taken, check=False).returncode != 7:
+            assert time.monotonic() < end
+        body = {"spec": "file://one.json", "container": "old", "runtime_state": str(lock)}
+        body |= {"uid": USER.pw_uid, "gid": USER.pw_gid}
+        agent.client.request("PUT", f"/v1/leases/{1:032x}", body)
+        agent.end()
+        agent.start()
+        assert agent.lease_containers() == ["old"]
+        ids = [f"--reuid={USER.pw_uid}", f"--regid={USER.pw_gid}", "--clear-groups"]
+        klist = ["setpriv", *ids, "klist", "-c", f"FILE:{directory}/krb5cc"]
+        assert subprocess.run(klist, check=False, capture_output=True).returncode == 0
+        os.killpg(program.pid, signal.SIGKILL)
+    agent.end()
+    agent.start()
+    assert agent.lease_containers() == []
+    assert leases.stat().st_mode & 0o777 == 0o700
+    agent.unmount(1)
+    lock.unlink()
 
 
 def test_an_unprivileged_user_by_itself(agent: AgentProcess) -> None:
@@ -167,7 +215,7 @@ def test_a_lease_lasts_as_long_as_the_program_even_without_its_parent(agent: Age
 
 def check_orphan(agent: AgentProcess, process: subprocess.Popen[str]) -> None:
     lease = agent.client.get("/v1/leases")["leases"][0]
-    directory = agent.run_directory / "leases" / lease["lease_id"]
+    directory = agent.run_directory / "process-leases" / lease["lease_id"]
     process.kill()
     process.wait()
     agent.end(signal.SIGKILL)

@@ -243,7 +243,7 @@ def test_two_values_of_a_variable_are_refused() -> None:
 
 @given(st.sampled_from(ANNOTATIONS).flatmap(spellings), st.sampled_from([DOCKER, PODMAN, OTHER]))
 def test_an_annotation_in_another_spelling_is_refused(name: str, engine: str) -> None:
-    with pytest.raises(ShimError, match="carrier-misspelt|option-invalid") as caught:
+    with pytest.raises(ShimError, match="carrier-misspelt") as caught:
         take_wish({"annotations": {name: "file://a.json"}}, Origin(engine))
     assert "did you mean credspec.dev/" in str(caught.value)
     assert str(caught.value).isprintable()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from credspec.runtimes.oci_bundle import add_tickets, read_config
+from credspec.runtimes.oci_bundle import add_tickets, forbid_checkpoints, read_config
 from credspec.runtimes.shim import ShimError
 
 ENVIRONMENT = {"KRB5CCNAME": "FILE:/run/credspec/krb5cc", "KRB5_CONFIG": "/run/credspec/krb5.conf"}
@@ -70,3 +70,13 @@ def test_a_configuration_that_a_runtime_might_read_otherwise(
 
 def test_no_configuration_is_the_runtimes_to_word(tmp_path: Path) -> None:
     assert read_config(str(tmp_path)) is None
+
+
+def test_what_makes_a_checkpoint_fail_is_within_the_tickets_mount() -> None:
+    config: dict[str, Any] = {}
+    add_tickets(config, "/run/credspec/leases/x", ENVIRONMENT)
+    forbid_checkpoints(config)
+    tickets, forbidding = config["mounts"]
+    assert forbidding["destination"].startswith(f"{tickets['destination']}/.")
+    assert forbidding["type"] == "ramfs"
+    assert {"ro", "mode=0000"} <= set(forbidding["options"])

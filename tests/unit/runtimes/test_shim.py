@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import json
 import posix
 import subprocess
 import sys
@@ -7,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from credspec.runtimes.shim import Invocation, leases_directory, unprivileged_uid
+from credspec.runtimes import container_lease
+from credspec.runtimes.shim import Invocation, ShimError, leases_directory, unprivileged_uid
+from credspec.runtimes.ticket_options import Wish
 
 BUNDLE = "/run/bundle"
 
@@ -71,10 +75,10 @@ main(runtimes=[{{runtime!r}}], run_directory={{run!r}})
 """
 
 
-def run_shim(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_shim(tmp_path: Path, *arguments: str, status: int = 7) -> subprocess.CompletedProcess[str]:
     runtime = tmp_path / "runtime"
     runtime.write_text(
-        "#!/bin/sh\necho \"$@\"\ntrap '' TERM\ngrep SigIgn /proc/self/status\nexit 7\n"
+        f"#!/bin/sh\necho \"$@\"\ntrap '' TERM\ngrep SigIgn /proc/self/status\nexit {status}\n"
     )
     runtime.chmod(0o755)
     code = PASSES_THROUGH.format(
@@ -110,6 +114,83 @@ def test_no_agent_means_no_container_and_a_reason_in_the_runtimes_log(tmp_path: 
     assert '"level": "error"' in log.read_text()
     assert "Traceback" not in result.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "log.json", "runtime"]
+
+
+WITH_SPEC = {"annotations": {"credspec.dev/spec": "file://a.json"}}
+
+
+def write_config(tmp_path: Path, document: object) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize("command", ["create", "run"])
+def test_an_id_that_is_in_use_is_the_runtimes_to_refuse(tmp_path: Path, command: str) -> None:
+    """Its lease is that of the container which has the id."""
+    write_config(tmp_path, WITH_SPEC)
+    (tmp_path / "root" / "c1").mkdir(parents=True)
+    lease = Invocation(["--root", f"{tmp_path}/root", command, "c1"]).lease_id("runtime")
+    (tmp_path / "run" / "leases" / lease / "krb5cc").mkdir(parents=True)
+    line = ("--root", f"{tmp_path}/root", command, "--bundle", str(tmp_path), "c1")
+    result = run_shim(tmp_path, *line)
+    assert result.returncode == 7
+    assert result.stdout.startswith(" ".join(line))
+    assert (tmp_path / "run" / "leases" / lease / "krb5cc").exists()
+    # One that makes the container all the same makes one without tickets: not without a word.
+    result = run_shim(tmp_path, *line, status=0)
+    assert (result.returncode, "[container-exists]" in result.stderr) == (1, True)
+
+
+def test_a_container_that_had_tickets_is_not_restored(tmp_path: Path) -> None:
+    leases = tmp_path / "run" / "leases"
+    leases.mkdir(parents=True)
+    had = {"mounts": [{"destination": "/run/credspec", "source": f"{leases}/{'0' * 32}"}]}
+    for document in (WITH_SPEC, had, {"annotations": {"Credspec.dev/spec": "file://a.json"}}):
+        write_config(tmp_path, document)
+        result = run_shim(tmp_path, "restore", "--bundle", str(tmp_path), "c1")
+        assert result.returncode == 1
+        assert "[checkpoint-refused]" in result.stderr or "[carrier-misspelt]" in result.stderr
+    # Others are, also if there is something in their configuration that might be ours.
+    write_config(tmp_path, {"process": {"env": ["A%20=\u00e4", "B=credspec"]}, "mounts": []})
+    assert run_shim(tmp_path, "restore", "--bundle", str(tmp_path), "c1").returncode == 7
+
+
+@pytest.mark.parametrize(
+    "document", [b"{", b'{"annotations": {"credspec.dev/spec": "a"}} x', b'"credspec \xff"']
+)
+def test_a_bundle_that_may_have_a_spec_but_cannot_be_read_is_refused(
+    tmp_path: Path, document: bytes
+) -> None:
+    """A runtime might read it, and start the container without its identity."""
+    (tmp_path / "config.json").write_bytes(document)
+    result = run_shim(tmp_path, "create", "--bundle", str(tmp_path), "c1")
+    if b"credspec" not in document:
+        assert result.returncode == 7
+        return
+    assert result.returncode == 1
+    assert "[bundle-malformed]" in result.stderr
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EPERM])
+def test_a_kernel_without_noswap_simulated(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """What Linux answers before 6.4, and to root of a user namespace."""
+    asked: list[bytes] = []
+
+    def mount(*arguments: object) -> None:
+        asked.append(bytes(arguments[4]))  # type: ignore[call-overload]
+        if b"noswap" in asked[-1]:
+            raise OSError(number, "")
+
+    monkeypatch.setattr(container_lease.c_library, "mount", mount)
+    monkeypatch.setattr(container_lease.os, "mkdir", lambda *_: None)
+    monkeypatch.setattr(container_lease.os, "rmdir", lambda *_: None)
+    wish = Wish("file://a.json", 5, 6, 0o600, keytab=False)
+    if number == errno.EINVAL:
+        container_lease._mount_tmpfs("/nowhere", wish)
+        assert [b"noswap" in options for options in asked] == [True, False]
+        assert asked[0].removesuffix(b",noswap") == asked[1]
+    else:
+        with pytest.raises(ShimError, match="cannot mount a tmpfs"):
+            container_lease._mount_tmpfs("/nowhere", wish)
 
 
 def test_no_runtime_at_all() -> None:

@@ -30,6 +30,8 @@ RUNTIME: Final = "credspec"
 
 _TARGET: Final = re.compile(r"(?:/v(\d{1,3})\.(\d{1,3}))?/containers/create(?:\?.*)?")
 _ANNOTATIONS_SINCE: Final = (1, 43)
+# Docker's own, under which nobody reads an annotation; any other may be the shim by another name.
+_PLAIN_RUNTIMES: Final = ("runc", "io.containerd.runc.v2")
 
 ApiVersion = tuple[int, int]
 
@@ -158,8 +160,8 @@ class CreateBody:
 
 
 def _annotated(configs: list[JsonObject], runtime: str) -> SpecReference | None:
-    """Return the spec that an annotation names, None if the client chose the runtime as well."""
-    if not configs or _value(configs[-1], "Runtime") not in (None, "", runtime):
+    """Return the spec that an annotation names, None if a runtime of the client's reads it."""
+    if not configs or _value(configs[-1], "Runtime") not in (None, "", runtime, *_PLAIN_RUNTIMES):
         return None
     value = _texts(_members(configs[-1], "Annotations")).get(ANNOTATION)
     return parse_reference(value) if value else None

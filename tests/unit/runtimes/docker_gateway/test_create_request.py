@@ -382,6 +382,10 @@ def test_an_annotation_without_the_option_asks_for_the_same(
 def test_a_runtime_of_the_clients_reads_the_annotation_itself() -> None:
     asked = request(Annotations={"credspec.dev/spec": "file://www.json"}, Runtime="mine")
     assert CreateBody.unpack(json.dumps(asked).encode()) is None
+    # Docker's own would not: the container would run without its identity.
+    asked["HostConfig"]["Runtime"] = "runc"
+    with pytest.raises(UsageError, match="docker-runtime-conflict"):
+        CreateBody.unpack(json.dumps(asked).encode())
 
 
 def test_a_label_does_not_name_the_spec() -> None:
