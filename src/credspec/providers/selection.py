@@ -6,7 +6,6 @@ import importlib
 import json
 import re
 import threading
-from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import entry_points
@@ -28,6 +27,7 @@ from credspec.providers.host_account import (
     checked_account,
 )
 from credspec.providers.program import ProgramProvider
+from credspec.providers.question_limits import QuestionLimits
 from credspec.providers.settings import ProviderSettings
 from credspec.spec.document import CredentialSpec
 from credspec.spec.host_account import CREDSPEC_PLUGIN_GUID, PLUGINS
@@ -54,9 +54,6 @@ _PREFIXED: Final = re.compile(r"([a-z][a-z0-9-]{0,31}):(.+)")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _MAX_INPUT: Final = 16 * 1024  # characters
 _INLINE_PARTS: Final = 3
-# So many questions may wait for what is behind one share of a provider, and behind all of it.
-_MAX_WAITING: Final = 8
-_MAX_WAITING_FOR_ALL: Final = 64
 _WHERE: Final = "HostAccountConfig"
 
 
@@ -78,7 +75,7 @@ class Providers:
         self._lock = threading.Lock()
         self._made: dict[str, Provider] = {}
         self._making: dict[str, threading.Lock] = {}
-        self._waiting: Counter[tuple[str, str]] = Counter()
+        self._limits = QuestionLimits()
 
     def check(self, source: HostSource) -> None:
         """Refuse a source that cannot be used on this host, without asking anybody.
@@ -142,7 +139,7 @@ class Providers:
     def _within_deadline(self, name: str, given: str) -> HostAccount:
         where = f"provider {name}"
         results: list[HostAccount | BaseException] = []
-        share = name, self._share_of(name, given)
+        share = self._share_of(name, given)
 
         def ask() -> None:
             try:
@@ -150,14 +147,14 @@ class Providers:
             except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
                 results.append(error)
             finally:
-                self._ended(share)
+                self._limits.end(name, share)
 
-        self._begin(share, where)
+        self._limits.begin(name, share)
         thread = threading.Thread(target=ask, name=where, daemon=True)
         try:
             thread.start()
         except BaseException:
-            self._ended(share)
+            self._limits.end(name, share)
             raise
         thread.join(self.settings.deadline_seconds)
         if not results:
@@ -167,47 +164,23 @@ class Providers:
                 where=where,
                 remedy="see whether the service behind it answers",
             )
-        result = results[0]
-        if isinstance(result, CredspecError):
-            # Another one: the frames that this one came through hold what the provider was told.
-            raise type(result)(*result.problems) from None
-        if isinstance(result, BaseException):
-            # Its text may hold what the provider was told.
-            raise internal_error(cast("Exception", result), where) from None
-        return result
+        result = results.pop()
+        if not isinstance(result, BaseException):
+            return result
+        # Its text may hold what the provider was told, and so may the frames it came through.
+        failure = (
+            type(result)(*result.problems)
+            if isinstance(result, CredspecError)
+            else internal_error(cast("Exception", result), where)
+        )
+        del result
+        raise failure
 
     def _share_of(self, name: str, given: str) -> str:
         """Return what of a provider an input needs: such as a namespace, whose server may hang."""
         # Others might hang while they are made; of them nothing is known but the input.
         share_of = getattr(self._provider(name), "share_of", None) if name in _BUILT_IN else None
         return given if share_of is None else str(share_of(given))
-
-    def _begin(self, share: tuple[str, str], where: str) -> None:
-        """Count a question, so that what hangs for one share keeps no other from its accounts.
-
-        Raises:
-            UnreachableError: `host-account-busy`.
-        """
-        with self._lock:
-            of_all = sum(n for (name, _), n in self._waiting.items() if name == share[0])
-            for waiting, most in (
-                (self._waiting[share], _MAX_WAITING),
-                (of_all, _MAX_WAITING_FOR_ALL),
-            ):
-                if waiting >= most:
-                    raise UnreachableError.of(
-                        "host-account-busy",
-                        f"{waiting} questions wait for it",
-                        where=where,
-                        remedy="see whether the service behind it answers",
-                    )
-            self._waiting[share] += 1
-
-    def _ended(self, share: tuple[str, str]) -> None:
-        with self._lock:
-            self._waiting[share] -= 1
-            if not self._waiting[share]:
-                del self._waiting[share]
 
     def _provider(self, name: str) -> Provider:
         with self._lock:

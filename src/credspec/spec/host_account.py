@@ -20,10 +20,20 @@ CREDSPEC_PLUGIN_GUID: Final = "{5B7C3A52-5D0B-4C55-9C5E-6F2B7D1E9A40}"
 
 PORTABLE_CCG_VERSION: Final = "1"
 _BRACED: Final = re.compile(r"\{[^{}\s]{1,100}\}")
-_ARN: Final = re.compile(r"arn:aws[a-z-]*:(?:secretsmanager|ssm):[^\s]+")
+_PLACE: Final = r"[a-z0-9-]{1,32}:[0-9]{1,12}"
+_ARN: Final = re.compile(
+    rf"arn:aws[a-z-]{{0,20}}:(?:secretsmanager:{_PLACE}:secret:|ssm:{_PLACE}:parameter/)"
+    r"[A-Za-z0-9/_+=.@-]{1,1024}"
+)
+_SECRET_URI: Final = re.compile(
+    r"https://[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,10}"
+    r"/secrets/[0-9A-Za-z-]{1,127}(?:/[0-9A-Za-z]{1,64})?/?"
+)
 _SECRET_NAME: Final = re.compile(r"[A-Za-z0-9/_+=.@-]{1,512}")
 _PROVIDER: Final = re.compile(r"[a-z][a-z0-9-]{0,31}:.+", re.DOTALL)
-_NAMESPACE_AND_SECRET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,252}:[a-z0-9][a-z0-9.-]{0,252}")
+_NAMESPACE_AND_SECRET: Final = re.compile(
+    r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?:[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +52,7 @@ def _namespace_and_secret(text: str) -> str | None:
 
 def _object_id_and_secret_uri(text: str) -> str | None:
     pairs = {key.strip().lower(): value for key, _, value in map(_pair, text.split(";"))}
-    complete = bool(pairs.get("objectid")) and pairs.get("secreturi", "").startswith("https://")
+    complete = bool(pairs.get("objectid")) and _SECRET_URI.fullmatch(pairs.get("secreturi", ""))
     return text if complete and len(pairs) == len({"objectid", "secreturi"}) else None
 
 

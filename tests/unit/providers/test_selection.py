@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import gc
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from types import CellType, FrameType, TracebackType
 from typing import Any
 
 import pytest
@@ -151,6 +156,98 @@ def test_a_provider_that_hangs_is_left_alone(scripted: type[Scripted]) -> None:
     with pytest.raises(CredspecError, match="host-account-busy"):
         found.account(PluginSource(OWN, "corp:x"))
     go_on.set()
+
+
+def test_an_input_that_hangs_keeps_no_other_from_its_account(scripted: type[Scripted]) -> None:
+    go_on = threading.Event()
+
+    def hang(given: str) -> HostAccount:
+        if given == "slow":
+            go_on.wait()
+        return HostAccount("contoso.com", "reader", SECRET)
+
+    scripted.answer = staticmethod(hang)
+    found = providers("corp", seconds=0.01)
+    for _ in range(8):
+        with pytest.raises(CredspecError, match="host-account-timeout"):
+            found.account(PluginSource(OWN, "corp:slow"))
+    with pytest.raises(CredspecError, match="host-account-busy"):
+        found.account(PluginSource(OWN, "corp:slow"))
+    patient = Providers(replace(found.settings, deadline_seconds=200))
+    patient._limits, patient._made = found._limits, found._made
+    assert patient.account(PluginSource(OWN, "corp:fast")).user == "reader"
+    go_on.set()
+    while found._limits.waiting():
+        time.sleep(0.01)
+    assert patient.account(PluginSource(OWN, "corp:slow")).user == "reader"
+
+
+def test_there_is_an_end_to_what_waits_for_one_provider(scripted: type[Scripted]) -> None:
+    go_on = threading.Event()
+
+    def hang(_: str) -> HostAccount:
+        go_on.wait()
+        return HostAccount("contoso.com", "reader", SECRET)
+
+    scripted.answer = staticmethod(hang)
+    found = providers("corp", seconds=0.001)
+    codes = Counter()
+    for number in range(100):
+        with pytest.raises(CredspecError) as caught:
+            found.account(PluginSource(OWN, f"corp:{number}"))
+        codes[caught.value.code] += 1
+    assert codes == {"host-account-timeout": 64, "host-account-busy": 36}
+    go_on.set()
+
+
+def test_a_provider_that_hangs_while_it_is_made_hinders_no_other(
+    scripted: type[Scripted], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr(scripted, "__init__", lambda *_: go_on.wait())
+    (tmp_path / "reader").write_text('{"username": "a", "password": "b", "domainName": "c.test"}')
+    (tmp_path / "reader").chmod(0o600)
+    found = providers("corp", "file", seconds=0.5, file={"directory": str(tmp_path)})
+    with pytest.raises(CredspecError, match="host-account-timeout"):
+        found.account(PluginSource(OWN, "corp:x"))
+    assert found.account(PluginSource(OWN, "file:reader")).user == "a"
+    go_on.set()
+
+
+def test_no_frame_of_a_providers_error_comes_out(scripted: type[Scripted]) -> None:
+    def refuse(given: str) -> HostAccount:
+        secret = given * 3
+        raise CredspecError.of("host-account-refused", "no", where=str(len(secret)))
+
+    def broken(given: str) -> HostAccount:
+        secret = given * 3
+        raise ValueError(len(secret))
+
+    for answer in (refuse, broken):
+        scripted.answer = staticmethod(answer)
+        try:
+            providers("corp").account(PluginSource(OWN, "corp:held"))
+        except CredspecError as error:
+            kept = error
+        found = texts_reached_from(kept)
+        assert "held" in found
+        assert "held" * 3 not in found
+
+
+def texts_reached_from(error: BaseException) -> set[str]:
+    """Return the texts that an error holds on to: by its frames, and by all that they refer to."""
+    seen: dict[int, Any] = {}
+    pending: list[Any] = [error.__traceback__, error.__context__, error.__cause__]
+    kinds = (BaseException, FrameType, TracebackType, dict, list, tuple, str, CellType)
+    while pending:
+        each = pending.pop()
+        if id(each) not in seen and isinstance(each, kinds):
+            seen[id(each)] = each
+            # Variables of modules are no frame's own.
+            is_module = isinstance(each, dict) and "__name__" in each
+            pending += [] if is_module else gc.get_referents(each)
+            pending += list(each.f_locals.values()) if isinstance(each, FrameType) else []
+    return {each for each in seen.values() if isinstance(each, str)}
 
 
 def test_a_program_is_a_provider(tmp_path: Path) -> None:

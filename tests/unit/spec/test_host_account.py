@@ -65,6 +65,17 @@ def test_our_own_plugin() -> None:
         ("rancher=one", "host-account-input"),
         ("azure-key-vault=ObjectId=1", "host-account-input"),
         ("azure-key-vault=ObjectId=1;SecretUri=http://x", "host-account-input"),
+        (
+            "azure-key-vault=ObjectId=1;SecretUri=https://e.test\\.v.test/secrets/x",
+            "host-account-input",
+        ),
+        (
+            "azure-key-vault=ObjectId=1;SecretUri=https://e.test@v.test/secrets/x",
+            "host-account-input",
+        ),
+        ("azure-key-vault=ObjectId=1;SecretUri=https://v.test/keys/x", "host-account-input"),
+        ("aws=arn:aws:secretsmanager:evil.test:1:secret:x", "host-account-input"),
+        ("rancher=../apps:reader", "host-account-input"),
         ("aws=prod/x", "host-account-input"),
         ("aws-secret-name=", "host-account-input"),
         ("credspec=Keytab", "host-account-input"),
