@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final, TypeVar
 
 from credspec.agent.domain_session import Acquisition, DomainSession
@@ -114,7 +115,7 @@ class _Domain:
         self.schedule: RefreshSchedule[IdentityName] = RefreshSchedule(spread)
         self.changed = asyncio.Event()
         self.keeper: asyncio.Task[None] | None = None
-        self.refreshing: set[asyncio.Task[None]] = set()
+        self.refreshing: dict[IdentityName, asyncio.Task[None]] = {}
         self.last_error: CredspecError | None = None
         self.unreached_since: datetime | None = None
         self._threads = ThreadPoolExecutor(
@@ -156,8 +157,13 @@ class _Domain:
         """Since when it does not answer, be it for an identity or before there was any."""
         return self.schedule.outage_since or self.unreached_since
 
+    def refreshed(self, name: IdentityName, task: asyncio.Task[None]) -> None:
+        """Forget a refresh that has ended."""
+        if self.refreshing.get(name) is task:
+            del self.refreshing[name]
+
     def tasks(self) -> list[asyncio.Task[None]]:
-        return [*self.refreshing, *([self.keeper] if self.keeper else [])]
+        return [*self.refreshing.values(), *([self.keeper] if self.keeper else [])]
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -298,7 +304,8 @@ class Identities:
             identity = self._held.get(name)
             if identity is not None and self._can_be_given(identity, keytab=keytab):
                 return identity
-            task = self._acquiring.get(name)
+            # One whose time has come is acquired already; that it failed is not told here.
+            task = self._acquiring.get(name) or self._domain(name.session).refreshing.get(name)
             if task is None:
                 task = asyncio.create_task(self._acquire_wanted(name))
                 self._acquiring[name] = task
@@ -548,8 +555,8 @@ class Identities:
         while True:
             for name in domain.schedule.due(self._now()):
                 task = asyncio.create_task(self._refresh(domain, name))
-                domain.refreshing.add(task)
-                task.add_done_callback(domain.refreshing.discard)
+                domain.refreshing[name] = task
+                task.add_done_callback(partial(domain.refreshed, name))
             domain.changed.clear()
             when = domain.schedule.next_time()
             seconds = _LONGEST_SLEEP_SECONDS
@@ -573,6 +580,11 @@ class Identities:
         identity = self._held.get(name)
         if identity is None:
             domain.schedule.remove(name)
+            return
+        wanted = self._acquiring.get(name)
+        if wanted is not None:
+            # Somebody waits for it already, and the schedule is told of what comes of that.
+            await asyncio.wait([wanted])
             return
         try:
             acquired, addresses = await self._acquire(domain, name)

@@ -12,12 +12,17 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from credspec.cli.help_text import examples
 from credspec.errors import NotFoundError, Problem, UnreachableError, UsageError
+
+# Of a domain that does not answer nothing else need be asked.
+_NO_ANSWER: Final = frozenset(
+    {"ldap-unreachable", "ldap-timeout", "ldap-unavailable", "dns-unreachable"}
+)
 
 if TYPE_CHECKING:
     from credspec.agent.config import Config
@@ -162,7 +167,7 @@ def _look_up(
                 account = session.find(name)
                 found.append(account.account_name.removesuffix("$"))
             except (NotFoundError, UsageError, UnreachableError) as error:
-                if error.code in {"ldap-unreachable", "ldap-timeout", "dns-unreachable"}:
+                if error.code in _NO_ANSWER:
                     raise
                 problems += error.problems
         if problems:

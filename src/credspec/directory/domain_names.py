@@ -25,7 +25,7 @@ def naming_context_to_dns(naming_context: str) -> str | None:
     """
     labels: list[str] = []
     for part in naming_context.split(","):
-        key, separator, value = part.strip().partition("=")
+        key, separator, value = part.strip(" ").partition("=")
         if key.lower() != "dc" or not separator or "." in value:
             return None
         labels.append(value)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,3 +51,25 @@ def test_an_id_never_becomes_a_path(tmp_path: Path) -> None:
 def test_unwritable(tmp_path: Path) -> None:
     with pytest.raises(CredspecError, match="journal-unwritable"):
         Journal(tmp_path / "gone").write(RECORD)
+
+
+@pytest.mark.parametrize(
+    ("place", "given", "expected"),
+    [
+        (None, None, "file"),
+        ("/tree/a/b", None, "grpc"),
+        (None, "raw", "raw"),
+        ("/tree/a/b", "grpc", "grpc"),
+    ],
+)
+def test_where_the_spec_came_from(
+    tmp_path: Path, place: str | None, given: str | None, expected: str
+) -> None:
+    """Also of records of a version that did not write it down."""
+    values = RECORD.to_json() | {"place": place, "spec_source": given}
+    if given is None:
+        del values["spec_source"]
+    (tmp_path / f"{RECORD.lease_id}.json").write_text(json.dumps(values))
+    (record,) = Journal(tmp_path).records()
+    assert isinstance(record, LeaseRecord)
+    assert record.spec_source == expected

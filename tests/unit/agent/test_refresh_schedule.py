@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from datetime import timedelta
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from credspec.agent.refresh_schedule import RefreshSchedule, retry_delay
+from credspec.kerberos.ticket_life import is_fit_to_give
 
 NOW = START
 shares = st.floats(0, 1)
@@ -167,3 +169,111 @@ def test_a_fleet_is_a_steady_load() -> None:
     tenths = Counter(minute // 6 for minute in run.attempts.elements())
     mean = run.attempts.total() / (2 * 240)
     assert max(tenths.values()) <= 1.5 * mean
+
+
+offsets = st.timedeltas(timedelta(days=-3), timedelta(days=3))
+
+
+@given(st.lists(st.tuples(shares, lives), min_size=1, max_size=30), offsets, shares)
+def test_a_clock_that_is_set_leaves_no_ticket_behind(
+    tickets: list[tuple[float, timedelta]], jump: timedelta, share: float
+) -> None:
+    """What cannot be given any more is replaced soon, the rest with a quarter left."""
+    schedule: RefreshSchedule[int] = RefreshSchedule(between(share))
+    spans = {}
+    for number, (age, life) in enumerate(tickets):
+        start = NOW - life * age * 0.7
+        spans[number] = start, start + life
+        schedule.add(number, start=start, end=start + life, now=NOW)
+    now = NOW + jump
+    schedule.plan_again(now)
+    unfit = {number for number, span in spans.items() if not is_fit_to_give(*span, now)}
+    soon = max(timedelta(seconds=10), timedelta(seconds=0.6) * len(unfit))
+    for number, (start, end) in spans.items():
+        planned = schedule.planned(number)
+        assert planned is not None
+        if number in unfit:
+            assert now <= planned <= now + soon
+        else:
+            late = max(start + (end - start) * 0.75, now + (end - start) * 0.03)
+            assert planned <= max(late, now + timedelta(seconds=10))
+
+
+def test_many_that_have_ended_are_replaced_in_turn() -> None:
+    chance = random.Random(1)
+    schedule: RefreshSchedule[int] = RefreshSchedule(chance.uniform)
+    for number in range(1000):
+        schedule.add(number, start=NOW, end=NOW + LIFE, now=NOW)
+    now = NOW + timedelta(hours=11)
+    schedule.plan_again(now)
+    planned = [schedule.planned(number) for number in range(1000)]
+    minutes = Counter(int((when - now).total_seconds()) // 60 for when in planned if when)
+    assert max(minutes) <= 10
+    assert max(minutes.values()) <= 150
+
+
+@given(st.timedeltas(timedelta(days=-3), timedelta(days=3)), shares)
+def test_an_outage_is_probed_in_time_whatever_the_clock_did(jump: timedelta, share: float) -> None:
+    schedule: RefreshSchedule[int] = RefreshSchedule(between(share))
+    for number in range(3):
+        schedule.add(number, start=NOW, end=NOW + LIFE, now=NOW)
+    begin = NOW + LIFE * 0.6
+    for number in schedule.due(begin):
+        schedule.failed(number, begin, unreachable=True)
+    now = begin + jump
+    schedule.plan_again(now)
+    assert schedule.outage_since is not None
+    assert schedule.outage_since <= now
+    unfit = not is_fit_to_give(NOW, NOW + LIFE, now)
+    when = schedule.next_time()
+    assert when is not None
+    if unfit:
+        assert when <= now + timedelta(minutes=5)
+        probe = schedule.due(max(now, when))
+        assert len(probe) == 1
+
+
+@given(st.timedeltas(timedelta(days=-3), timedelta()))
+def test_a_refusal_is_tried_again_in_time_after_the_clock_was_set_back(jump: timedelta) -> None:
+    schedule: RefreshSchedule[str] = RefreshSchedule(between(1.0))
+    schedule.add("a", start=NOW - timedelta(days=4), end=NOW + timedelta(days=4), now=NOW)
+    for _ in range(20):
+        schedule.failed("a", NOW, unreachable=False)
+    schedule.plan_again(NOW + jump)
+    planned = schedule.planned("a")
+    assert planned is not None
+    assert planned <= NOW + jump + timedelta(minutes=30)
+
+
+def test_tickets_that_are_never_good_are_not_asked_for_without_pause() -> None:
+    """By a clock that is ahead by more than half of the tickets' life."""
+    schedule: RefreshSchedule[str] = RefreshSchedule(between(0.0))
+    life, now = timedelta(minutes=4), NOW + timedelta(minutes=4.5)
+    schedule.add("a", start=NOW, end=NOW + life, now=now)
+    schedule.succeeded("a", start=NOW, end=NOW + life, now=now)
+    planned = schedule.planned("a")
+    assert planned is not None
+    assert planned >= now + timedelta(seconds=4)
+
+
+@given(st.lists(st.sampled_from(["down", "refused", "got", "set", "due"]), max_size=40))
+def test_no_plan_is_counted_twice(steps: list[str]) -> None:
+    """Else minutes would seem to be taken that are free, for as long as the agent runs."""
+    schedule: RefreshSchedule[int] = RefreshSchedule(between(0.5))
+    now = NOW
+    for number in range(3):
+        schedule.add(number, start=NOW, end=NOW + LIFE, now=NOW)
+    for turn, step in enumerate(steps):
+        number = turn % 3
+        now += timedelta(minutes=7)
+        if step == "due":
+            schedule.due(now)
+        elif step == "set":
+            now += timedelta(hours=5) * (-1) ** turn
+            schedule.plan_again(now)
+        elif step == "got":
+            schedule.succeeded(number, start=now, end=now + LIFE, now=now)
+        else:
+            schedule.failed(number, now, unreachable=step == "down")
+    planned = sum(entry.due is not None for entry in schedule._entries.values())
+    assert sum(schedule._slots.values()) == planned

@@ -7,13 +7,20 @@ import uuid
 from collections.abc import Callable
 from typing import Any, cast
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from credspec.directory.accounts import find_account, read_key_version, read_managed_password
 from credspec.directory.connection import Connection, Entry
-from credspec.directory.domain import DomainFacts, read_domain_facts, read_trusted_domain
-from credspec.errors import CredspecError
+from credspec.directory.domain import (
+    DomainFacts,
+    check_netbios_name,
+    read_domain_facts,
+    read_trusted_domain,
+)
+from credspec.directory.domain_names import is_netbios_name, naming_context_to_dns
+from credspec.errors import CredspecError, NotPermittedError
 
 NAMES = (
     "defaultnamingcontext", "configurationnamingcontext", "rootdomainnamingcontext", "objectsid",
@@ -82,8 +89,10 @@ answers = st.lists(entries(), min_size=1, max_size=4)
 
 @given(answers)
 def test_domain_facts(given_answers: list[list[Entry]]) -> None:
-    facts = asked(read_domain_facts, given_answers)
+    facts = asked(lambda c: read_domain_facts(c, "x.test"), given_answers)
     if facts is not None:
+        assert facts.dns_name == naming_context_to_dns(facts.naming_context) == "x.test"
+        assert is_netbios_name(facts.netbios_name)
         # They get into files, paths and filters.
         for name in (facts.dns_name, facts.forest):
             assert re.fullmatch(r"[a-z0-9_.-]{1,253}", name)
@@ -110,3 +119,112 @@ def test_managed_passwords(given_answers: list[list[Entry]]) -> None:
 def test_trusts(given_answers: list[list[Entry]]) -> None:
     name = asked(lambda c: read_trusted_domain(c, FACTS, "OTHER"), given_answers)
     assert name is None or re.fullmatch(r"[a-z0-9_.-]{1,253}", name)
+
+
+ROOT = {name: [GOOD[name]] for name in NAMES[:3]}
+HEAD = {"objectsid": [SID], "objectguid": [bytes(16)]}
+domains = st.sampled_from(["x.test", "home.test", "x.home.test", "test", "X.TEST.", "xx.test"])
+netbios_names = st.sampled_from(["X", "HOME", "x.test", "home.test", "", "X" * 16])
+
+
+def dn(domain: str) -> bytes:
+    return b",".join(b"DC=" + part.encode() for part in domain.removesuffix(".").split("."))
+
+
+@st.composite
+def directories(draw: st.DrawFn) -> list[list[Entry]]:
+    """Return what a controller says of itself that calls domains as it likes, perhaps twice."""
+    own, forest = draw(domains), draw(domains)
+    root = {
+        "defaultnamingcontext": [dn(own)],
+        "rootdomainnamingcontext": [dn(forest)],
+        "configurationnamingcontext": [b"CN=Configuration," + dn(forest)],
+    }
+    references: list[Entry] = [
+        {
+            "ncname": [dn(draw(st.sampled_from([own, forest])))],
+            "dnsroot": [draw(domains).encode() for _ in range(draw(st.sampled_from((1, 1, 1, 2))))],
+            "netbiosname": [draw(netbios_names).encode()],
+        }
+        for _ in range(draw(st.integers(0, 3)))
+    ]
+    honest: list[Entry] = [
+        {"ncname": [dn(each)], "dnsroot": [each.encode()], "netbiosname": [b"X"]}
+        for each in sorted({own, forest})
+    ]
+    asked_first = draw(st.booleans())
+    references = draw(st.sampled_from([honest, references, [*references, *honest]]))
+    return [[root], references, [HEAD]] if asked_first else [[root], [HEAD], references]
+
+
+@given(directories(), domains)
+def test_a_domain_is_never_called_by_another_ones_name(
+    given_answers: list[list[Entry]], wanted: str
+) -> None:
+    """The facts are of the domain that was asked, or there are none."""
+    facts = asked(lambda c: read_domain_facts(c, wanted), given_answers)
+    if facts is not None:
+        assert facts.dns_name == wanted.lower().removesuffix(".")
+        assert facts.realm == facts.dns_name.upper()
+        assert naming_context_to_dns(facts.naming_context) == facts.dns_name
+        assert is_netbios_name(facts.netbios_name)
+
+
+def reference(context: str, root: str, netbios: str = "X") -> Entry:
+    return {"ncname": [dn(context)], "dnsroot": [root.encode()], "netbiosname": [netbios.encode()]}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "references", "code"),
+    [
+        ("x.test", [reference("x.test", "x.test")], None),
+        (None, [reference("x.test", "x.test")], None),
+        ("X.TEST.", [reference("x.test", "X.Test")], None),
+        ("home.test", [reference("x.test", "x.test")], "domain-facts-other-domain"),
+        ("x.test", [reference("x.test", "home.test")], "domain-facts-other-domain"),
+        ("home.test", [reference("x.test", "home.test")], "domain-facts-other-domain"),
+        (None, [reference("x.test", "home.test")], "domain-facts-other-domain"),
+        (
+            "x.test",
+            [reference("x.test", "x.test"), reference("x.test", "home.test")],
+            "domain-facts-malformed",
+        ),
+        (
+            "x.test",
+            [reference("x.test", "x.test"), reference("X.Test", "x.test")],
+            "domain-facts-malformed",
+        ),
+        ("x.test", [reference("home.test", "x.test")], "domain-facts-missing"),
+        ("x.test", [reference("x.test", "x.test", "home.test")], "domain-facts-malformed"),
+    ],
+)
+def test_who_may_say_what_a_domain_is_called(
+    wanted: str | None, references: list[Entry], code: str | None
+) -> None:
+    # Answers are waited for in this order: the domain's head, then the references.
+    connection = cast("Connection", PlayedConnection([[ROOT], [HEAD], references]))
+    if code is None:
+        assert read_domain_facts(connection, wanted).dns_name == "x.test"
+        return
+    with pytest.raises(CredspecError, match=rf"\[{code}\]"):
+        read_domain_facts(connection, wanted)
+
+
+@given(st.lists(domains, min_size=2, max_size=4))
+def test_one_netbios_name_of_several_domains_is_nobodys(names: list[str]) -> None:
+    found: list[Entry] = [{"trustpartner": [each.encode()]} for each in names]
+    name = asked(lambda c: read_trusted_domain(c, FACTS, "OTHER"), [found])
+    distinct = {each.lower().removesuffix(".") for each in names}
+    assert name == (distinct.pop() if len(distinct) == 1 else None)
+
+
+@given(netbios_names, netbios_names)
+def test_a_domain_confirms_its_netbios_name(own: str, said: str) -> None:
+    """Whatever another domain says, a name stands for a domain that calls itself so."""
+    facts = DomainFacts("home.test", own, "home.test", FACTS.sid, FACTS.guid, "DC=home,DC=test",
+                        FACTS.configuration_naming_context)  # fmt: skip
+    if own.lower() == said.lower():
+        check_netbios_name(facts, said, "x.test")
+    else:
+        with pytest.raises(NotPermittedError, match="domain-netbios-name-differs"):
+            check_netbios_name(facts, said, "x.test")
