@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,7 +35,8 @@ class AgentClient:
         connection = _UnixConnection(self._socket, self._seconds)
         payload = None if body is None else json.dumps(body)
         try:
-            connection.request(method, path, payload, {"Content-Type": "application/json"})
+            with suppress(BrokenPipeError):  # it has answered already, without reading
+                connection.request(method, path, payload, {"Content-Type": "application/json"})
             response = connection.getresponse()
             content = response.read()
         except (OSError, http.client.HTTPException) as error:

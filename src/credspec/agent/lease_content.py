@@ -19,6 +19,9 @@ from credspec.kerberos.krb5_conf import container_krb5_conf
 from credspec.providers.host_account import HostSource
 from credspec.spec.document import CredentialSpec
 
+MAX_ACCOUNTS: Final = 100
+"""Entries of a spec that a container may have; each has a ticket, and its directory has room."""
+
 _NETBIOS_NAME: Final = re.compile(r"[^\x00-\x1f\x7f\\/:*?\"<>|.@\s]{1,15}")  # MS-NBTE 2.2.1
 
 
@@ -27,11 +30,19 @@ def accounts_of(spec: CredentialSpec) -> tuple[str, ...]:
 
     Raises:
         InvalidSpecError: `account-other-domain` if the default account is of another domain alone,
-            `account-scope-invalid` for each scope that names no domain.
+            `account-scope-invalid` for each scope that names no domain, `accounts-too-many`.
         UsageError: `account-name-invalid`.
     """
     config = spec.domain_join_config
     entries = spec.active_directory_config.group_managed_service_accounts
+    if len(entries) > MAX_ACCOUNTS:
+        raise InvalidSpecError.of(
+            "accounts-too-many",
+            f"{len(entries)} entries",
+            where="/ActiveDirectoryConfig/GroupManagedServiceAccounts",
+            expected=f"at most {MAX_ACCOUNTS} for a container",
+            remedy="divide them among several credential specs",
+        )
     problems = [
         Problem(
             code="account-scope-invalid",
