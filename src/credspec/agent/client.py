@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,7 +37,8 @@ class AgentClient:
         connection = _UnixConnection(self._socket, self._seconds)
         payload = None if body is None else json.dumps(body)
         try:
-            connection.request(method, path, payload, {"Content-Type": "application/json"})
+            with suppress(BrokenPipeError):  # it has answered already, without reading
+                connection.request(method, path, payload, {"Content-Type": "application/json"})
             response = connection.getresponse()
             content = response.read()
         except PermissionError:

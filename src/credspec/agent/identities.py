@@ -22,6 +22,7 @@ from credspec.errors import (
     NotFoundError,
     NotPermittedError,
     Problem,
+    TooManyRequestsError,
     UnreachableError,
     forget_frames,
     internal_error,
@@ -34,6 +35,7 @@ _T = TypeVar("_T")
 _DEADLINE_SECONDS: Final = 30.0
 _THREADS_PER_DOMAIN: Final = 8
 _LINGER_SECONDS: Final = 60.0
+_MOST_DOMAINS: Final = 128
 # The time of day is looked at again this often, whatever is planned.
 _LONGEST_SLEEP_SECONDS: Final = 60.0
 # One may have begun without the keytab, another before the clock was set.
@@ -464,15 +466,39 @@ class Identities:
 
     def _close_unused(self, key: SessionKey) -> None:
         """Close the session of a provided host account that nobody needs any more."""
+        if key[1] is not None:
+            self._close_if_unused(key, self._used())
+
+    def _used(self) -> set[SessionKey]:
+        return {name.session for name in (*self._held, *self._acquiring)}
+
+    def _close_if_unused(self, key: SessionKey, used: set[SessionKey]) -> None:
         domain = self._domains.get(key)
-        if key[1] is None or domain is None or domain.calls:
-            return
-        if any(name.session == key for name in (*self._held, *self._acquiring)):
+        if domain is None or domain.calls or key in used:
             return
         del self._domains[key]
         for task in domain.tasks():
             task.cancel()
         domain.close()
+
+    def _make_room(self) -> None:
+        """Let the sessions of many domains, which specs can name at will, not take all threads.
+
+        Raises:
+            TooManyRequestsError: `domains-too-many`.
+        """
+        if len(self._domains) < _MOST_DOMAINS:
+            return
+        used = self._used()
+        for key in list(self._domains):
+            self._close_if_unused(key, used)
+        if len(self._domains) >= _MOST_DOMAINS:
+            raise TooManyRequestsError.of(
+                "domains-too-many",
+                f"{_MOST_DOMAINS} domains are in use",
+                where="agent",
+                remedy="try again when fewer are asked",
+            )
 
     async def close(self) -> None:
         """Stop all refreshing and close all connections."""
@@ -488,6 +514,7 @@ class Identities:
     def _domain(self, key: SessionKey) -> _Domain:
         name, source = valid_domain(key[0]), key[1]
         if (name, source) not in self._domains:
+            self._make_room()
             made = _Domain(self._open_session(name, source), self._spread)
             self._domains[name, source] = made
             made.keeper = asyncio.create_task(self._keep_fresh(made))
@@ -553,16 +580,24 @@ class Identities:
 
     async def _keep_fresh(self, domain: _Domain) -> None:
         while True:
-            for name in domain.schedule.due(self._now()):
-                task = asyncio.create_task(self._refresh(domain, name))
-                domain.refreshing[name] = task
-                task.add_done_callback(partial(domain.refreshed, name))
-            domain.changed.clear()
-            when = domain.schedule.next_time()
-            seconds = _LONGEST_SLEEP_SECONDS
-            if when is not None:
-                seconds = min(max(0.0, (when - self._now()).total_seconds()), seconds)
+            try:
+                seconds = self._start_due(domain)
+            except Exception as error:  # noqa: BLE001 - its identities must be refreshed all the same
+                emit(Event.INTERNAL_ERROR, domain=domain.session.domain, error=type(error).__name__)
+                seconds = _LONGEST_SLEEP_SECONDS
             await self._first_of(domain.changed, seconds)
+
+    def _start_due(self, domain: _Domain) -> float:
+        """Start what is due now; return in how many seconds to look again."""
+        for name in domain.schedule.due(self._now()):
+            task = asyncio.create_task(self._refresh(domain, name))
+            domain.refreshing[name] = task
+            task.add_done_callback(partial(domain.refreshed, name))
+        domain.changed.clear()
+        when = domain.schedule.next_time()
+        if when is None:
+            return _LONGEST_SLEEP_SECONDS
+        return min(max(0.0, (when - self._now()).total_seconds()), _LONGEST_SLEEP_SECONDS)
 
     async def _first_of(self, changed: asyncio.Event, seconds: float) -> None:
         waits = [
@@ -591,6 +626,10 @@ class Identities:
             await self._replace(domain, identity, acquired, addresses)
         except CredspecError as error:
             emit(Event.REFRESH_FAILED, identity=str(name), error=str(error))
+        except Exception as error:  # noqa: BLE001 - nobody waits for it; it is tried again
+            identity.last_error = internal_error(error, f"identity {name}")
+            emit(Event.REFRESH_FAILED, identity=str(name), error=str(identity.last_error))
+            domain.schedule.failed(name, self._now(), unreachable=False)
         finally:
             domain.changed.set()
 

@@ -6,15 +6,27 @@ from typing import Any, Final
 
 from credspec import __version__
 from credspec.agent.journal import LEASE_ID
+from credspec.agent.lease_fields import (
+    ABSOLUTE_PATH,
+    MAX_CONTAINER,
+    MAX_ID,
+    MAX_NAME_BYTES,
+    MAX_PATH_BYTES,
+    MAX_RAW_CHARACTERS,
+    MODE_BITS,
+    OWNER_READS,
+    PLAIN_TEXT,
+)
 from credspec.agent.policy import GRPC_SOURCE, SPEC_SOURCES
 
 _TIME: Final = {"type": "string", "format": "date-time"}
 _TIME_OR_NULL: Final = {"type": ["string", "null"], "format": "date-time"}
 _TEXT_OR_NULL: Final = {"type": ["string", "null"]}
-_HOST_ID: Final = {"type": "integer", "minimum": 0, "maximum": 2**32 - 2}
+_HOST_ID: Final = {"type": "integer", "minimum": 0, "maximum": MAX_ID}
+_PATH: Final = {"type": "string", "pattern": ABSOLUTE_PATH, "maxLength": MAX_PATH_BYTES}
 _MODE: Final = {
     "type": "integer",
-    "enum": [m for m in range(0o400, 0o667) if m & 0o400 and not m & ~0o666],
+    "enum": [m for m in range(MODE_BITS + 1) if m & OWNER_READS and not m & ~MODE_BITS],
     "description": "the permission bits of the files",
 }
 _ID: Final = {
@@ -39,13 +51,20 @@ _SCHEMAS: Final[dict[str, Any]] = {
         spec={
             "type": "string",
             "pattern": "^(file|raw|registry)://.",
+            "maxLength": MAX_RAW_CHARACTERS,
             "description": "file://NAME in the host's spec directory, or raw://DOCUMENT",
         },
-        container={"type": "string", "description": "the runtime's id of the container"},
-        runtime_state={
+        container={
             "type": "string",
-            "pattern": "^/[^\\x00]*$",
-            "description": "the directory that exists as long as the container does",
+            "pattern": PLAIN_TEXT,
+            "maxLength": MAX_CONTAINER,
+            "description": "the runtime's id of the container",
+        },
+        runtime_state=_PATH
+        | {
+            "description": "The directory that exists as long as the container does; less than "
+            f"{MAX_PATH_BYTES} bytes, each part at most {MAX_NAME_BYTES}. That of an "
+            "unprivileged user is below /run/user/UID or the user's home.",
         },
         uid=_HOST_ID | {"description": "the host's number of the container's user"},
         gid=_HOST_ID | {"description": "the host's number of the container's group"},
@@ -147,8 +166,9 @@ def _operation(
         "description": "refused or failed; the problems say why",
         "content": {"application/problem+json": {"schema": _ref("Problem")}},
     }
-    # What every request may get: 400 if it is malformed, 403 for a user who may not ask.
-    statuses = {str(status): refused for status in (400, 403, *problems)}
+    # What every request may get: 400 if it is malformed, 403 for a user who may not ask, 429 for
+    # one who asks too often.
+    statuses = {str(status): refused for status in (400, 403, 429, *problems)}
     return {"operationId": name, "summary": text, "responses": answers | statuses} | more
 
 
@@ -172,7 +192,7 @@ def openapi_document() -> dict[str, Any]:
             "/v1/leases": {
                 "get": _operation(
                     "listLeases",
-                    "All leases, oldest first",
+                    "The leases that the caller may see, oldest first",
                     {"200": _answer("the leases", _list("leases", "Lease"))},
                 )
             },
@@ -197,7 +217,7 @@ def openapi_document() -> dict[str, Any]:
             "/v1/identities": {
                 "get": _operation(
                     "listIdentities",
-                    "The identities held",
+                    "The identities held that the caller may see",
                     {
                         "200": _answer(
                             "the identities",

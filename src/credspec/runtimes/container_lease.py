@@ -214,13 +214,10 @@ def _ask_agent(
         f"Content-Length: {len(payload)}\r\n\r\n"
     )
     connection = _socket.socket(_socket.AF_UNIX)
-    answer = bytearray()
     try:
         connection.settimeout(_AGENT_SECONDS)
         connection.connect(agent_socket)
-        connection.sendall(head.encode() + payload)
-        while chunk := connection.recv(65536):
-            answer += chunk
+        answer = _exchange(connection, head.encode() + payload)
     except TimeoutError:
         raise ShimError(
             f"credspec agent: no answer within {_AGENT_SECONDS:.0f} s at {agent_socket}; "
@@ -233,7 +230,7 @@ def _ask_agent(
         ) from None
     finally:
         connection.close()
-    header, _, content = bytes(answer).partition(b"\r\n\r\n")
+    header, _, content = answer.partition(b"\r\n\r\n")
     status = header[9:12]
     if status == b"204":
         return {}
@@ -249,6 +246,21 @@ def _ask_agent(
             or f"credspec agent: answered {status.decode('ascii', 'replace')} [agent-answer]"
         )
     return document
+
+
+def _exchange(connection: _socket.socket, request: bytes) -> bytes:
+    answer = bytearray()
+    try:
+        connection.sendall(request)
+    except BrokenPipeError:
+        pass  # a refusal may come, and the end with it, before the request was read
+    try:
+        while chunk := connection.recv(65536):
+            answer += chunk
+    except ConnectionResetError:
+        if not answer:
+            raise
+    return bytes(answer)
 
 
 def _make_users_directory(leases: str, directory: str, mode: int) -> None:

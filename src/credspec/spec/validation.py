@@ -106,7 +106,7 @@ def problems_of(document: Any) -> tuple[Problem, ...]:
     Codes: ``spec-wrong-type``, ``spec-field-missing``, ``spec-plugin-missing``,
     ``spec-accounts-empty``, ``spec-sid-invalid``, ``spec-guid-invalid``,
     ``spec-dns-name-invalid``, ``spec-name-invalid``, ``account-scope-invalid``,
-    ``account-other-domain`` and those of `credspec.spec.strict_json.unsound_values`;
+    ``account-other-domain``, ``accounts-too-many`` and those of `credspec.spec.strict_json.unsound_values`;
     ``spec-too-many-values`` stands by itself, since looking for more would take seconds.
     """
     if has_more_values(document, MAX_VALUES):
@@ -213,6 +213,14 @@ def _problem(error: jsonschema_rs.ValidationError, where: str) -> Problem:
                 where=where,
                 found="no account",
                 expected="at least one account with Name and Scope",
+            )
+        case "maxItems":
+            return Problem(
+                code="accounts-too-many",
+                where=where,
+                found=f"{len(error.instance)} entries",
+                expected=f"at most {details['limit']}",
+                remedy="divide them among several credential specs",
             )
         case "pattern":
             field = where.rpartition("/")[2]

@@ -170,7 +170,7 @@ async def test_a_restart_adopts_living_leases_and_ends_the_others(bench: Bench) 
     subprocess.run(["umount", "-l", str(bench.mounted.pop())], check=True)
     before = (bench.directory / "leases" / f"{1:032x}" / "krb5cc").read_bytes()
     identities, leases = bench.agent()
-    leases.adopt()
+    await leases.adopt()
     assert [record.container for record in leases.all()] == ["container1"]
     # The container keeps what it has: the domain is not asked for it.
     assert identities.acquisitions == 0
@@ -192,7 +192,7 @@ async def test_a_restart_restores_tickets_that_are_gone(bench: Bench) -> None:
     await identities.close()
     (bench.directory / "leases" / f"{1:032x}" / "krb5cc_webapp02").unlink()
     identities, leases = bench.agent()
-    leases.adopt()
+    await leases.adopt()
     while "krb5cc_webapp02" not in files(bench, 1):
         await asyncio.sleep(0.01)
     await identities.close()
@@ -355,7 +355,7 @@ async def test_a_keytab_survives_a_restart_and_is_made_again_when_it_is_due(benc
     path.unlink()
     path.write_bytes(b"\x05\x02")
     identities, leases = bench.agent()
-    leases.adopt()
+    await leases.adopt()
     while path.read_bytes() == b"\x05\x02":
         await asyncio.sleep(0.01)
     assert keytab_keys(path) == before

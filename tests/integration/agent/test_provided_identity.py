@@ -268,7 +268,7 @@ async def test_a_restart_keeps_the_ticket_but_not_the_password(
     await leases.make(bench.request(1, "plain.json", reader.account))
     await identities.close()
     identities, leases = bench.agent()
-    leases.adopt()
+    await leases.adopt()
     assert bench.ticket_of(1).startswith("ForReader$")
     (held,) = identities.held()
     with pytest.raises(NotPermittedError, match="host-account-forgotten"):
@@ -394,7 +394,7 @@ async def test_accounts_from_files_keytabs_credentials_and_programs(
     await identities.close()
     # Whose input is a name is asked again after a restart, whose may be a secret is not.
     identities, leases = bench.agent()
-    leases.adopt()
+    await leases.adopt()
     results = await asyncio.gather(
         *(identities.hold(each.name, "another") for each in identities.held()),
         return_exceptions=True,

@@ -61,7 +61,7 @@ def ask(agent: AgentProcess) -> Iterator[Ask]:
     """Ask as a user; what the user made is gone afterwards."""
 
     def call(method: str, user: pwd.struct_passwd = USER, lease: str = LEASE, **body: Any) -> Any:
-        state = str(agent.state(1))
+        state = f"/run/user/{user.pw_uid}/state"
         wanted = {"spec": "file://one.json", "container": "c", "runtime_state": state}
         wanted |= {"uid": user.pw_uid, "gid": user.pw_gid} | body
         arguments = [str(agent.run_directory / "agent.sock"), method, f"/v1/leases/{lease}"]
@@ -74,7 +74,7 @@ def ask(agent: AgentProcess) -> Iterator[Ask]:
         assert shown.returncode == 0, shown.stderr
         return json.loads(shown.stdout)
 
-    agent.state(1).mkdir(parents=True, exist_ok=True)
+    (HOME / "state").mkdir()
     yield call
     agent.client.request("DELETE", f"/v1/leases/{LEASE}")
     subprocess.run(["rm", "-rf", *HOME.iterdir()], check=True)

@@ -267,6 +267,13 @@ def test_never_shows_plugin_input(document: Any) -> None:
     assert "hunter2" not in "".join(problem.text() for problem in problems)
 
 
+def test_more_accounts_than_a_container_can_have() -> None:
+    entries = [{"Name": f"webapp{i}", "Scope": "contoso.com"} for i in range(200)]
+    assert problems_of(spec_with(ACCOUNTS, entries)) == ()
+    entries.append(entries[0])
+    assert found(spec_with(ACCOUNTS, entries)) == [("accounts-too-many", ACCOUNTS)]
+
+
 def test_number_in_place_of_plugin_input_is_redacted() -> None:
     (problem,) = problems_of(spec_with(f"{HOST}/PluginInput", 4711))
     assert problem.found == "a number"

@@ -1,0 +1,143 @@
+"""Real leases, identities, journal and audit log over a simulated domain; no network, no mounts.
+
+The leases are of a tree in /dev/shm, which is memory on every Linux, so that files are written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from credspec.agent.audit import NOBODY, AuditLog, Caller
+from credspec.agent.domain_session import Acquisition
+from credspec.agent.identities import Identities, Identity
+from credspec.agent.journal import Journal
+from credspec.agent.leases import LeaseRequest, Leases
+from credspec.agent.policy import Policy
+from credspec.directory.domain import DomainFacts
+from credspec.kerberos.tickets import Ticket
+
+FACTS = DomainFacts(
+    dns_name="example.test",
+    netbios_name="EXAMPLE",
+    forest="example.test",
+    sid="S-1-5-21-1-2-3",
+    guid="244818ae-87ca-4fcd-92ec-e79e5252348a",
+    naming_context="DC=example,DC=test",
+    configuration_naming_context="CN=Configuration,DC=example,DC=test",
+)
+
+
+def raw_spec(*accounts: str) -> str:
+    """Return a reference to a spec of some accounts."""
+    document = {
+        "CmsPlugins": ["ActiveDirectory"],
+        "DomainJoinConfig": {
+            "DnsName": FACTS.dns_name,
+            "NetBiosName": FACTS.netbios_name,
+            "MachineAccountName": accounts[0],
+        },
+        "ActiveDirectoryConfig": {
+            "GroupManagedServiceAccounts": [
+                {"Name": name, "Scope": FACTS.dns_name} for name in accounts
+            ]
+        },
+    }
+    return f"raw://{json.dumps(document)}"
+
+
+class SimulatedSession:
+    """A domain that answers at once, or after `seconds`."""
+
+    domain = FACTS.dns_name
+    controllers = ()
+    controller = None
+    latency = None
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.known_facts: DomainFacts | None = FACTS
+
+    def facts(self) -> DomainFacts:
+        return FACTS
+
+    def acquire(self, account: str) -> Acquisition:
+        time.sleep(self.seconds)
+        now = datetime.now(UTC)
+        name = f"{account}$@EXAMPLE.TEST"
+        ticket = Ticket(name, now, now + timedelta(hours=10), 18, secrets.token_bytes(16))
+        return Acquisition(f"{account}$", ticket, now + timedelta(days=30))
+
+    acquire_with_keytab = acquire
+
+    def close(self) -> None:
+        pass
+
+
+class ScriptedLeases:
+    """An agent's inner part; to be made in a running event loop."""
+
+    def __init__(self, directory: Path, policy: Policy | None = None) -> None:
+        self.directory = directory
+        self.session = SimulatedSession()
+        for name in ("journal", "leases", "tree"):
+            (directory / name).mkdir(exist_ok=True)
+        self.audit_log = directory / "audit.jsonl"
+
+        async def renewed(identity: Identity) -> None:
+            await self.leases.renew(identity)
+
+        self.identities = Identities(lambda _domain, _source: self.session, renewed)  # type: ignore[arg-type,return-value]
+        self.leases = Leases(
+            self.identities,
+            Journal(directory / "journal"),
+            leases_directory=directory / "leases",
+            spec_directory=directory,
+            audit=AuditLog(self.audit_log),
+            policy=policy or Policy(spec_sources=("file", "raw")),
+        )
+
+    def request(
+        self, number: int, *accounts: str, uid: int | None = None, **more: Any
+    ) -> LeaseRequest:
+        """Return a request for a lease in the tree, whose directory is made."""
+        place = self.directory / "tree" / f"lease{number}" / "account"
+        place.mkdir(parents=True, exist_ok=True)
+        values = {
+            "lease_id": f"{number:032x}",
+            "spec": raw_spec(*(accounts or ("WebApp01",))),
+            "container": f"container{number}",
+            "runtime_state": str(place),
+            "uid": 0,
+            "gid": 0,
+            "place": str(place),
+            "caller": NOBODY if uid is None else Caller(uid, 1),
+        }
+        return LeaseRequest(**(values | more))
+
+    def audited(self) -> list[dict[str, Any]]:
+        if not self.audit_log.exists():
+            return []
+        return [json.loads(line) for line in self.audit_log.read_text().splitlines()]
+
+    async def close(self) -> None:
+        await self.identities.close()
+        await asyncio.gather(*self.leases._tasks)
+
+
+@contextmanager
+def directory_in_memory() -> Iterator[Path]:
+    directory = Path(tempfile.mkdtemp(prefix="credspec-test-", dir="/dev/shm"))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory)
