@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from credspec.directory.connection import LIBLDAP_ENVIRONMENT
 from credspec.lab import provisioning
 from credspec.lab.domain import Lab
 from credspec.lab.namespaces import bind
@@ -54,7 +53,7 @@ def lab(host_mounts: int) -> Iterator[Lab]:
     try:
         for name in ("resolv.conf", "hosts"):
             bind(found.directory / name, Path("/etc", name).resolve())
-        variables = {**LIBLDAP_ENVIRONMENT, **found.environment}
+        variables = dict(found.environment)
         variables["KRB5CCNAME"] = "MEMORY:credspec-host"
         before = dict(os.environ)
         os.environ.update(variables)

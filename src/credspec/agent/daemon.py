@@ -34,7 +34,7 @@ from credspec.agent.process_safety import (
 )
 from credspec.agent.provided_identity import ProvidedIdentity, account_of_configuration
 from credspec.agent.service_notification import keep_watchdog_quiet, notify
-from credspec.directory.connection import LIBLDAP_ENVIRONMENT
+from credspec.directory.libldap import libldap
 from credspec.directory.locator import DnsResolver, Locator
 from credspec.errors import NotPermittedError, UsageError
 from credspec.kerberos.keys import Enctype, derive_key
@@ -61,7 +61,7 @@ def prepare_process(config: Config) -> bool:
     is_locked = lock_memory()
     drop_capabilities(CAPABILITIES)
     system = os.environ.get("KRB5_CONFIG") or "/etc/krb5.conf"
-    os.environ |= LIBLDAP_ENVIRONMENT | {
+    os.environ |= {
         "KRB5CCNAME": HOST_CACHE,
         "KRB5_CONFIG": f"{_krb5_conf_path(config)}:{system}",
     }
@@ -188,7 +188,7 @@ def _open_session(
     return DomainSession(
         domain,
         host_identity=host_identity,
-        locator=Locator(DnsResolver()),
+        locator=Locator(DnsResolver(), preferences=config.domains),
         transport=config.transport,
         ca_file=config.ca_file,
         krb5_conf=krb5_conf,
@@ -208,8 +208,9 @@ async def _until_told(leases: Leases) -> None:
 
 def _load_libraries() -> None:
     """Load what is slow to load now, not while the first container waits."""
-    for name in ("bonsai", "dns.resolver", "krb5"):
+    for name in ("dns.resolver", "krb5"):
         importlib.import_module(name)
+    libldap()
     derive_key(b"", Enctype.AES256_CTS_HMAC_SHA1_96, "")
 
 

@@ -17,9 +17,6 @@ from credspec import __version__
 from credspec.cli.help_text import examples
 from credspec.errors import CredspecError, ExitStatus
 
-# libldap reads these once, at its own start: they must stand before anything imports bonsai.
-_LIBLDAP_ENVIRONMENT: Final = {"LDAPSASL_NOCANON": "on", "LDAPSASL_CBINDING": "tls-endpoint"}
-
 # name: (module, attribute, one-line help)
 _COMMANDS: Final = {
     "account-provider": (
@@ -92,14 +89,8 @@ def main() -> None:
     run_command(credspec, prog_name="credspec")
 
 
-def set_libldap_environment() -> None:
-    """Set what libldap reads at its start; call it before anything loads bonsai."""
-    os.environ.update(_LIBLDAP_ENVIRONMENT)
-
-
 def run_command(command: click.Command, *, prog_name: str, args: list[str] | None = None) -> None:
     """Run a click command and exit; errors are lines on standard error, without traceback."""
-    set_libldap_environment()
     try:
         status = command.main(args=args, prog_name=prog_name, standalone_mode=False)
     except CredspecError as error:

@@ -66,10 +66,6 @@ def _run(
     parameters: Sequence[Parameter],
     command: Callable[[Arguments], list[Path]],
 ) -> NoReturn:
-    # What libldap reads at its start stands before anything loads it.
-    from credspec.cli.main import set_libldap_environment
-
-    set_libldap_environment()
     arguments = sys.argv[1:]
     if {a.lower() for a in arguments} & {"-?", "-h", "-help", "--help"}:
         sys.stdout.write(help_text)
