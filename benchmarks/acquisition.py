@@ -17,7 +17,6 @@ from credspec.agent.config import Config, load_config
 from credspec.agent.domain_session import DomainSession
 from credspec.agent.host_identity import HOST_CACHE, MachineKeytab
 from credspec.agent.process_safety import overwrite_freed_memory
-from credspec.directory.connection import LIBLDAP_ENVIRONMENT
 from credspec.directory.locator import DnsResolver, Locator
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from floor import Floor, plain_environment
@@ -91,7 +90,7 @@ def main(floor_program: str, account_keytab: str) -> None:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         own = directory / "krb5.conf"
-        os.environ |= LIBLDAP_ENVIRONMENT | {"KRB5CCNAME": HOST_CACHE}
+        os.environ["KRB5CCNAME"] = HOST_CACHE
         os.environ["KRB5_CONFIG"] = f"{own}:{os.environ['KRB5_CONFIG']}"
         config = load_config()
         krb5_conf = AgentKrb5Conf(own)

@@ -17,7 +17,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 from machine_state import changed, propagation
 
-from credspec.directory.connection import LIBLDAP_ENVIRONMENT
 from credspec.lab import provisioning
 from credspec.lab.domain import Lab
 from credspec.lab.namespaces import bind
@@ -79,7 +78,7 @@ def lab(host_mounts: int, lab_name: str) -> Iterator[Lab]:
     try:
         for name in ("resolv.conf", "hosts"):
             bind(found.directory / name, Path("/etc", name).resolve())
-        variables = {**LIBLDAP_ENVIRONMENT, **found.environment}
+        variables = dict(found.environment)
         variables["KRB5CCNAME"] = "MEMORY:credspec-host"
         before = dict(os.environ)
         os.environ.update(variables)

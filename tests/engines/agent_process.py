@@ -15,6 +15,7 @@ from credspec.agent.client import AgentClient
 from credspec.cli.new import NewSpecRequest, make_credential_spec
 from credspec.errors import AgentUnreachableError
 from credspec.lab.domain import Lab
+from credspec.lab.namespaces import Plan, command_in
 
 BIN = Path(sys.executable).parent
 
@@ -66,8 +67,11 @@ def as_user(name: str, command: list[str]) -> list[str]:
 class AgentProcess:
     """An agent with its own sockets, journal, leases, specs and audit log below `directory`."""
 
-    def __init__(self, lab: Lab, directory: Path, *, extra: str = "") -> None:
+    def __init__(
+        self, lab: Lab, directory: Path, *, extra: str = "", plan: Plan | None = None
+    ) -> None:
         self.lab = lab
+        self.plan = plan
         self.directory = directory
         self.run_directory = directory / "run"
         self.audit_log = directory / "audit.jsonl"
@@ -94,6 +98,8 @@ class AgentProcess:
         if crash_at is not None:
             paths = [str(self.config), str(crash_at), str(self.run_directory), str(self.audit_log)]
             command = [sys.executable, "-c", CRASHING, *paths]
+        if self.plan is not None:
+            command = command_in(self.plan, command)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, env={**os.environ, **environment}

@@ -28,7 +28,6 @@ from controllers import Controllers
 
 from conftest import own_mount_namespace
 from credspec.cli.new import NewSpecRequest, make_credential_spec
-from credspec.directory.connection import LIBLDAP_ENVIRONMENT
 from credspec.errors import CredspecError
 from credspec.lab import provisioning
 from credspec.lab.domain import Lab
@@ -195,7 +194,7 @@ def run(seconds: float, seed: int) -> bool:
             bind(lab.directory / name, Path("/etc", name).resolve())
         short = directory / "krb5.conf"
         short.write_text(f"[libdefaults]\n ticket_lifetime = {TICKET_SECONDS}s\n")
-        os.environ |= {**LIBLDAP_ENVIRONMENT, **lab.environment}
+        os.environ |= lab.environment
         os.environ |= {"KRB5CCNAME": "MEMORY:soak", "KRB5_CONFIG": f"{short}:{lab.krb5_conf}"}
         second = up_second_controller(lab)
         second.replicate()

@@ -14,6 +14,10 @@
     transport = "ldap"                         # "ldap" (sealed, port 389) or "ldaps" (port 636)
     ca_file = "/etc/ssl/certs/contoso.pem"     # with ldaps; default: the system's authorities
 
+    [domains."contoso.com"]                    # one table for each domain that needs one
+    controllers = ["dc1.contoso.com"]          # asked first, in this order; default: DNS decides
+    site = "Berlin"                            # default: the site that the domain finds
+
     [policy]
     accounts = ["WebApp*@contoso.com"]         # default: every account that the host may read
     keytabs = ["WebApp01@contoso.com"]         # whose keys containers may have; default: nobody's
@@ -47,9 +51,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from credspec.agent.domain_config import domain_preferences
 from credspec.agent.host_users import user_named
 from credspec.agent.policy import SPEC_SOURCES, Policy
 from credspec.directory.connection import Transport
+from credspec.directory.locator import ControllerPreference
 from credspec.errors import Problem, UsageError
 from credspec.providers.settings import ProviderSettings, provider_settings
 
@@ -62,7 +68,7 @@ _KNOWN: Final[dict[str, frozenset[str]]] = {
         {
             *("run_directory", "spec_directory", "audit_log", "log_format"),
             *("host_identity", "ldap", "policy", "providers"),
-            *("account_provider", "credentials_fetcher"),
+            *("account_provider", "credentials_fetcher", "domains"),
         }
     ),
     "host_identity": frozenset({"keytab", "principal", "account"}),
@@ -71,7 +77,7 @@ _KNOWN: Final[dict[str, frozenset[str]]] = {
     "credentials_fetcher": frozenset({"lease_tree", "owner", "mode", "users"}),
 }
 _TABLES: Final = ("policy", "credentials_fetcher")  # those with readers of their own
-_READ_ELSEWHERE: Final = frozenset({"providers", "account_provider"})
+_READ_ELSEWHERE: Final = frozenset({"providers", "account_provider", "domains"})
 _LOG_FORMATS: Final = ("text", "json")
 _MOST_LEASES: Final = 100_000
 _OWNER: Final = re.compile(r"(\d{1,9}):(\d{1,9})")
@@ -110,6 +116,7 @@ class Config:
     policy: Policy = field(default_factory=Policy)
     fetcher: FetcherConfig = field(default_factory=FetcherConfig)
     providers: ProviderSettings = field(default_factory=ProviderSettings)
+    domains: Mapping[str, ControllerPreference] = field(default_factory=dict)
     account_provider: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -213,6 +220,8 @@ def _config(document: dict[str, Any], source: Path) -> Config:
         if isinstance(given, dict)
         else [_problem(source, "providers", given, "a table")]
     )
+    values["domains"], wrong = domain_preferences(document.get("domains", {}), str(source))
+    problems += wrong
     table = document.get("account_provider", {})
     if isinstance(table, dict):
         values["account_provider"] = table

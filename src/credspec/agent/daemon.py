@@ -41,7 +41,7 @@ from credspec.agent.report_limit import ReportLimit
 from credspec.agent.service_notification import keep_watchdog_quiet, notify
 from credspec.agent.service_sockets import inherited_listener
 from credspec.agent.signals import handle_signals, survive_signals
-from credspec.directory.connection import LIBLDAP_ENVIRONMENT
+from credspec.directory.libldap import libldap
 from credspec.directory.locator import DnsResolver, Locator
 from credspec.errors import CredspecError, NotPermittedError, UsageError
 from credspec.kerberos.keys import Enctype, derive_key
@@ -77,7 +77,7 @@ def prepare_process(config: Config) -> bool:
     is_locked = lock_memory()
     drop_capabilities(CAPABILITIES)
     system = os.environ.get("KRB5_CONFIG") or "/etc/krb5.conf"
-    os.environ |= LIBLDAP_ENVIRONMENT | {
+    os.environ |= {
         "KRB5CCNAME": HOST_CACHE,
         "KRB5_CONFIG": f"{_krb5_conf_path(config)}:{system}",
     }
@@ -305,7 +305,7 @@ def _open_session(
     return DomainSession(
         domain,
         host_identity=host_identity,
-        locator=Locator(DnsResolver()),
+        locator=Locator(DnsResolver(), preferences=config.domains),
         transport=config.transport,
         ca_file=config.ca_file,
         krb5_conf=krb5_conf,
@@ -314,8 +314,9 @@ def _open_session(
 
 def _load_libraries() -> None:
     """Load what is slow to load now, not while the first container waits."""
-    for name in ("bonsai", "dns.resolver", "krb5"):
+    for name in ("dns.resolver", "krb5"):
         importlib.import_module(name)
+    libldap()
     derive_key(b"", Enctype.AES256_CTS_HMAC_SHA1_96, "")
 
 

@@ -107,7 +107,7 @@ def open_session(
     return DomainSession(
         domain,
         host_identity=identity,
-        locator=Locator(DnsResolver()),
+        locator=Locator(DnsResolver(), preferences=config.domains),
         transport=config.transport,
         ca_file=config.ca_file,
         krb5_conf=krb5_conf,
@@ -125,7 +125,9 @@ def _with_password(config: Config, logon: Logon, krb5_conf: AgentKrb5Conf) -> Ho
         )
     domain = valid_domain(realm)
     # libkrb5's own search for KDCs may fail where ours, with TCP and deadlines, does not.
-    controllers = Locator(DnsResolver()).locate(domain, port=config.transport.port)
+    controllers = Locator(DnsResolver(), preferences=config.domains).locate(
+        domain, port=config.transport.port
+    )
     krb5_conf.set_kdcs(domain.upper(), [a for dc in controllers for a in dc.addresses])
     principal = f"{name}@{domain.upper()}"
     if logon.ask_password is None:

@@ -18,9 +18,6 @@ from credspec import __version__
 from credspec.cli.help_text import examples
 from credspec.errors import CredspecError, ExitStatus
 
-# libldap reads these once, at its own start: they must stand before anything imports bonsai.
-_LIBLDAP_ENVIRONMENT: Final = {"LDAPSASL_NOCANON": "on", "LDAPSASL_CBINDING": "tls-endpoint"}
-
 # name: (module, attribute, one-line help)
 _COMMANDS: Final = {
     "account-provider": (
@@ -102,11 +99,6 @@ def main() -> None:
     run_command(credspec, prog_name="credspec")
 
 
-def set_libldap_environment() -> None:
-    """Set what libldap reads at its start; call it before anything loads bonsai."""
-    os.environ.update(_LIBLDAP_ENVIRONMENT)
-
-
 def replace_what_cannot_be_shown() -> None:
     """Write what a terminal's encoding does not have as ``?`` instead of ending in a traceback."""
     for stream in (sys.stdout, sys.stderr):
@@ -137,7 +129,6 @@ def _colour() -> bool | None:
 
 def run_command(command: click.Command, *, prog_name: str, args: list[str] | None = None) -> None:
     """Run a click command and exit; errors are lines on standard error, without traceback."""
-    set_libldap_environment()
     replace_what_cannot_be_shown()
     try:
         status = command.main(

@@ -66,14 +66,8 @@ def _run(
     parameters: Sequence[Parameter],
     command: Callable[[Arguments], list[Path]],
 ) -> NoReturn:
-    # What libldap reads at its start stands before anything loads it.
-    from credspec.cli.main import (
-        missing_package,
-        replace_what_cannot_be_shown,
-        set_libldap_environment,
-    )
+    from credspec.cli.main import missing_package, replace_what_cannot_be_shown
 
-    set_libldap_environment()
     replace_what_cannot_be_shown()
     arguments = sys.argv[1:]
     if {a.lower() for a in arguments} & {"-?", "-h", "-help", "--help"}:

@@ -1,45 +1,41 @@
 """LDAP connections to a domain controller, encrypted or not at all (MS-ADTS 5.1.2).
 
 Two modes exist: port 389 with a sealing SASL layer, and port 636 with TLS and a channel binding.
-Both log on by Kerberos with the tickets of a credential cache, the process's default one unless
-told. It must have ``LDAPSASL_NOCANON`` and ``LDAPSASL_CBINDING`` set before libldap is loaded.
+Both log on by Kerberos with the tickets of a credential cache, by default the process's. The
+controller is reached by the addresses that it was located at; its name is used only for the
+service ``ldap/HOST`` and the certificate, and is never looked up.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from typing import Final, Self, TypeVar
 
+from credspec.directory import libldap as api
+from credspec.directory.certificate_authorities import system_ca_file
+from credspec.directory.ldap_session import Entry, LdapError, LdapSession, connect
 from credspec.directory.locator import LDAP_PORT, LDAPS_PORT, DomainController
 from credspec.directory.logon_cache import logon_cache
 from credspec.errors import CredspecError, NotPermittedError, UnreachableError
 
-if TYPE_CHECKING:
-    import bonsai
-
-    from credspec.directory.polled_connection import PolledConnection
-
-LIBLDAP_ENVIRONMENT: Final = {"LDAPSASL_NOCANON": "on", "LDAPSASL_CBINDING": "tls-endpoint"}
-"""What libldap must find in the environment when it is loaded."""
+__all__ = ["Connection", "Entry", "Transport", "escape"]
 
 _CONNECT_SECONDS: Final = 10.0
 _SEARCH_SECONDS: Final = 5.0
+_MAX_ENTRIES: Final = 100
 _SEAL_STRENGTH: Final = 128  # bits; anything less is not AES
 _CONFIDENTIALITY_REQUIRED: Final = "0000202D"  # WERR_DS_CONFIDENTIALITY_REQUIRED
 # RFC 4511 A.1: busy; unavailable, with which a controller also ends the connection of a logon that
 # has expired (notice of disconnection, MS-ADTS 5.1.1.6).
-_SERVER_CANNOT: Final = frozenset({51, 52})
+_SERVER_CANNOT: Final = frozenset({api.BUSY, api.UNAVAILABLE})
+_LOST: Final = frozenset({api.SERVER_DOWN, api.CONNECT_ERROR})
 
 _T = TypeVar("_T")
-
-Entry = Mapping[str, Sequence[bytes]]
-"""Attribute names in lower case, with their raw values; the DN under ``dn``."""
 
 
 class Transport(StrEnum):
@@ -60,9 +56,8 @@ class Connection:
     Opening blocks for at most ten seconds, a search for at most five, unless told.
     """
 
-    def __init__(self, connection: PolledConnection, client: bonsai.LDAPClient) -> None:
-        self._connection = connection
-        self._client = client
+    def __init__(self, session: LdapSession) -> None:
+        self._session = session
 
     @classmethod
     def open(
@@ -75,7 +70,7 @@ class Connection:
         anonymous: bool = False,
         ccache: str | None = None,
     ) -> Self:
-        """Connect and bind; `anonymous` is good for the rootDSE alone.
+        """Connect and bind; an `anonymous` connection may read only the rootDSE.
 
         `ca_file` holds the certificate authorities to trust, in PEM; only with LDAPS, default the
         system's. `ccache` names the credential cache to log on with, default the process's.
@@ -84,35 +79,26 @@ class Connection:
             UnreachableError: `ldap-unreachable`, `ldap-timeout`.
             NotPermittedError: `ldap-bind-refused`.
         """
-        missing = [k for k, v in LIBLDAP_ENVIRONMENT.items() if os.environ.get(k) != v]
-        if missing:
-            raise CredspecError.of(
-                "ldap-environment",
-                f"{', '.join(missing)} not set before libldap was loaded",
-                where="LDAP",
-                remedy="set credspec.directory.connection.LIBLDAP_ENVIRONMENT in os.environ first",
-            )
-        import bonsai
-
-        from credspec.directory.polled_connection import PolledConnection
-
-        client = bonsai.LDAPClient(f"{transport}://{controller.host}:{transport.port}")
-        if not anonymous:
-            client.set_credentials("GSSAPI")
-        client.set_ignore_referrals(True)
-        client.set_server_chase_referrals(False)
-        if transport is Transport.LDAP and not anonymous:
-            client.set_sasl_security_properties(min_ssf=_SEAL_STRENGTH)
-        elif transport is Transport.LDAPS:
-            client.set_cert_policy("demand")
-            if ca_file is not None:
-                client.set_ca_cert(str(ca_file))
-            # A SASL layer on top of TLS is forbidden; the channel binding ties the two together.
-            client.set_sasl_security_properties(max_ssf=0)
         where = f"LDAP {controller.host}:{transport.port}"
+        end = time.monotonic() + seconds
+
+        def opened() -> LdapSession:
+            connected = connect(controller.addresses, transport.port, seconds)
+            session = LdapSession(connected, controller.host, transport, transport.port)
+            try:
+                if transport is Transport.LDAPS:
+                    session.start_tls(ca_file or system_ca_file(), end - time.monotonic())
+                elif not anonymous:
+                    session.require_sealing(_SEAL_STRENGTH)
+                if not anonymous:
+                    session.bind(end - time.monotonic())
+            except BaseException:
+                session.close()
+                raise
+            return session
+
         with logon_cache(ccache):
-            connection = _guarded(where, lambda: PolledConnection(client).open(seconds))
-        return cls(connection, client)
+            return cls(_guarded(where, opened))
 
     def search(
         self,
@@ -145,30 +131,22 @@ class Connection:
 
         Other searches may be sent and waited for meanwhile. Both raise as `search`.
         """
-        import bonsai
-
         if "\0" in base or "\0" in filter_text:
             # A name that the controller itself gave; libldap would end it there.
             raise CredspecError.of("ldap-name-invalid", "a name with a NUL", where="LDAP search")
-        scope = bonsai.LDAPSearchScope.SUBTREE if subtree else bonsai.LDAPSearchScope.BASE
         where = f"LDAP search below {base or 'the root'}"
         number = _guarded(
             where,
-            lambda: self._connection.send_search(
-                base, scope, filter_text, list(attributes), timeout=seconds, sizelimit=100
+            lambda: self._session.send_search(
+                base,
+                filter_text,
+                attributes,
+                subtree=subtree,
+                seconds=seconds,
+                size_limit=_MAX_ENTRIES,
             ),
         )
-
-        def answer() -> list[Entry]:
-            self._client.set_raw_attributes(list(attributes))
-            found = _guarded(where, lambda: self._connection.finish(number, seconds))
-            return [
-                {"dn": [str(entry.dn).encode()]}
-                | {name.lower(): list(values) for name, values in entry.items() if name != "dn"}
-                for entry in found
-            ]
-
-        return answer
+        return lambda: _guarded(where, lambda: self._session.entries(number, seconds))
 
     def overwrite_last_answer(self) -> Callable[[], None]:
         """Ask for a longer answer, which takes the place of the last one in libraries' buffers.
@@ -186,7 +164,7 @@ class Connection:
     def close(self) -> None:
         """Close the connection; never fails."""
         with suppress(Exception):  # a broken connection is closed already
-            self._connection.close()
+            self._session.close()
 
 
 def escape(value: str) -> str:
@@ -200,35 +178,34 @@ def _escape_character(match: re.Match[str]) -> str:
 
 def _guarded(where: str, call: Callable[[], _T]) -> _T:
     """Run an LDAP call and translate its errors."""
-    import bonsai
-
     started = time.monotonic()
     try:
         return call()
-    except bonsai.TimeoutError:
-        raise UnreachableError.of(
-            "ldap-timeout",
-            f"no answer within {time.monotonic() - started:.1f} s",
-            where=where,
-            remedy="the domain controller is overloaded, paused or cut off; another is tried next",
-        ) from None
-    except (bonsai.ConnectionError, bonsai.ClosedConnection) as error:
-        raise UnreachableError.of(
-            "ldap-unreachable",
-            f"the connection failed: {_text(error)}",
-            where=where,
-            remedy="check the route and firewalls to the domain controller, and that it runs "
-            "(Windows: error 1311, no logon servers)",
-        ) from None
-    except bonsai.AuthenticationError as error:
-        raise NotPermittedError.of(
-            "ldap-bind-refused",
-            f"the domain controller refused the logon: {_text(error)}",
-            where=where,
-            remedy="check the host identity (keytab, clock) and the controller's SPN ldap/HOST",
-        ) from None
-    except bonsai.LDAPError as error:
-        text = _text(error)
+    except LdapError as error:
+        text = str(error)
+        if error.code == api.TIMEOUT:
+            raise UnreachableError.of(
+                "ldap-timeout",
+                f"no answer within {time.monotonic() - started:.1f} s",
+                where=where,
+                remedy="the domain controller is overloaded, paused or cut off; another is tried "
+                "next",
+            ) from None
+        if error.code in _LOST:
+            raise UnreachableError.of(
+                "ldap-unreachable",
+                f"the connection failed: {text}",
+                where=where,
+                remedy="check the route and firewalls to the domain controller, and that it runs "
+                "(Windows: error 1311, no logon servers)",
+            ) from None
+        if error.code == api.INVALID_CREDENTIALS:
+            raise NotPermittedError.of(
+                "ldap-bind-refused",
+                f"the domain controller refused the logon: {text}",
+                where=where,
+                remedy="check the host identity (keytab, clock) and the controller's SPN ldap/HOST",
+            ) from None
         if "No worthy mechs" in text:
             raise NotPermittedError.of(
                 "ldap-no-mechanism",
@@ -250,7 +227,3 @@ def _guarded(where: str, call: Callable[[], _T]) -> _T:
                 "ldap-not-encrypted", "the connection is not sealed", where=where
             ) from None
         raise CredspecError.of("ldap", text, where=where) from None
-
-
-def _text(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol
+from typing import Final
 
 from credspec.directory.controller_probe import (
     Ping,
@@ -23,30 +24,35 @@ from credspec.directory.controller_probe import (
     exchange_datagrams,
     look,
 )
+from credspec.directory.dns_resolver import DnsResolver, Resolver, SrvRecord
 from credspec.errors import UnreachableError, UsageError
+
+__all__ = [
+    "LDAPS_PORT",
+    "LDAP_PORT",
+    "ControllerPreference",
+    "DnsResolver",
+    "DomainController",
+    "Locator",
+    "Resolver",
+    "SrvRecord",
+    "order_by_preference",
+    "valid_domain",
+]
 
 LDAP_PORT: Final = 389
 LDAPS_PORT: Final = 636
 
-_DNS_SECONDS: Final = 5.0
-_NAMESERVER_SECONDS: Final = 1.0
-_MAX_CONTROLLERS: Final = 16
+_BATCH: Final = 16
+# Less than the agent's deadline for all that a request needs of a domain.
+_LOCATE_SECONDS: Final = 20.0
+_SHOWN: Final = 8
 _MAX_ADDRESSES: Final = 4
 _DNS_NAME: Final = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
     r"(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*",
     re.IGNORECASE,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class SrvRecord:
-    """One SRV answer: `target` is a host name without trailing dot."""
-
-    priority: int
-    weight: int
-    port: int
-    target: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,97 +69,6 @@ class DomainController:
     site: str | None = field(default=None, compare=False)
     latency_seconds: float | None = field(default=None, compare=False)
     is_closest: bool = field(default=False, compare=False)
-
-
-class Resolver(Protocol):
-    """What the locator needs of DNS; both methods raise `UnreachableError`."""
-
-    def srv(self, name: str) -> Sequence[SrvRecord]:
-        """Return the SRV records of a name; empty if there are none."""
-
-    def addresses(self, host: str) -> Sequence[str]:
-        """Return the addresses of a host; empty if there are none."""
-
-
-class DnsResolver:
-    """DNS by the system's resolver configuration, with TCP after a truncated answer."""
-
-    def __init__(
-        self, seconds: float = _DNS_SECONDS, *, tcp: bool = False, nameserver: str | None = None
-    ) -> None:
-        """Ask by UDP first, or by `tcp` alone; the system's name servers, or `nameserver`."""
-        self._seconds = seconds
-        self._tcp = tcp
-        self._nameserver = nameserver
-        self._answered: str | None = None
-
-    def nameservers(self) -> Sequence[str]:
-        """Return the addresses of the name servers that are asked; empty if there are none."""
-        import dns.resolver
-
-        if self._nameserver is not None:
-            return [self._nameserver]
-        try:
-            return [str(server) for server in dns.resolver.Resolver().nameservers]
-        except dns.resolver.NoResolverConfiguration:
-            return []
-
-    def srv(self, name: str) -> Sequence[SrvRecord]:
-        """Return the SRV records of `name`.
-
-        Raises:
-            UnreachableError: `dns-unreachable` if no name server answers in time.
-        """
-        return [
-            SrvRecord(r.priority, r.weight, r.port, r.target.to_text(omit_final_dot=True))
-            for r in self._ask(name, "SRV")
-        ]
-
-    def addresses(self, host: str) -> Sequence[str]:
-        """Return the A and AAAA records of `host`; raises as `srv`."""
-        return [r.address for kind in ("A", "AAAA") for r in self._ask(host, kind)]
-
-    def _ask(self, name: str, kind: str) -> Iterable[_AnyRecord]:
-        import dns.exception
-        import dns.resolver
-
-        try:
-            resolver = dns.resolver.Resolver()
-            if self._nameserver is not None:
-                resolver.nameservers = [self._nameserver]
-            # One that is silent costs this once, not with every question.
-            resolver.timeout = _NAMESERVER_SECONDS
-            resolver.nameservers = sorted(
-                map(str, resolver.nameservers), key=lambda server: server != self._answered
-            )
-            # The trailing dot keeps search domains out of it.
-            answer = resolver.resolve(f"{name}.", kind, tcp=self._tcp, lifetime=self._seconds)
-            self._answered = answer.nameserver
-        except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
-            return ()
-        except dns.exception.DNSException as error:
-            raise UnreachableError.of(
-                "dns-unreachable",
-                f"no name server answers for {name} ({type(error).__name__})",
-                where="DNS",
-                remedy="check /etc/resolv.conf: it must name the domain's DNS servers, or servers "
-                "that forward to them",
-            ) from None
-        return list(answer)
-
-
-class _AnyRecord(Protocol):
-    priority: int
-    weight: int
-    port: int
-    address: str
-
-    @property
-    def target(self) -> _AnyName: ...
-
-
-class _AnyName(Protocol):
-    def to_text(self, *, omit_final_dot: bool) -> str: ...
 
 
 def order_by_preference(
@@ -183,16 +98,38 @@ def order_by_preference(
 
 
 @dataclass(frozen=True, slots=True)
+class ControllerPreference:
+    """What an administrator says of a domain's controllers, for networks that DNS does not know.
+
+    `controllers` are DNS names, asked before all others in this order. `site` is the Active
+    Directory site whose controllers are asked next, whatever site the domain finds for this host.
+    """
+
+    controllers: tuple[str, ...] = ()
+    site: str | None = None
+
+
+_NO_PREFERENCE: Final = ControllerPreference()
+
+
+@dataclass(frozen=True, slots=True)
 class Locator:
-    """Finds the domain controllers of a domain; DNS, chance, probe and ping can be replaced."""
+    """Finds the domain controllers of a domain; DNS, chance, probe and ping can be replaced.
+
+    `preferences` are by DNS name of the domain, in lower case.
+    """
 
     resolver: Resolver
     choose: Callable[[int, int], int] = random.SystemRandom().randint
     probe: Probe = answers
     ping: Ping = exchange_datagrams
+    preferences: Mapping[str, ControllerPreference] = field(default_factory=dict)
+    now: Callable[[], float] = time.monotonic
 
     def candidates(self, domain: str) -> list[DomainController]:
-        """Return the controllers that DNS names, by priority and weight, asking none of them.
+        """Return the preferred controllers and those that DNS names, asking none of them.
+
+        They are by priority and weight.
 
         Raises:
             UsageError: `domain-name-invalid`.
@@ -200,14 +137,27 @@ class Locator:
                 `dc-unreachable` if none of them has an address.
         """
         domain = valid_domain(domain)
-        addresses = self._addresses(self._of_domain(domain))
+        wanted = self.preferences.get(domain, _NO_PREFERENCE)
+        records = _records_of(wanted.controllers)
+        try:
+            records += [*self._of_site(domain, wanted.site), *self._of_domain(domain)]
+        except UnreachableError:
+            if not records:
+                raise
+        hosts = list(dict.fromkeys(record.target for record in records))
+        addresses = self._addresses(hosts)
         found = [DomainController(host, known) for host, known in addresses.items() if known]
         if not found:
             raise _unreachable(domain, "no domain controller has an address", addresses)
         return found
 
     def locate(
-        self, domain: str, *, port: int = LDAP_PORT, site: str | None = None
+        self,
+        domain: str,
+        *,
+        port: int = LDAP_PORT,
+        site: str | None = None,
+        seconds: float = _LOCATE_SECONDS,
     ) -> list[DomainController]:
         """Return the domain controllers of `domain` that take TCP on `port`, best first.
 
@@ -216,8 +166,9 @@ class Locator:
         that they are paused, read-only or of another domain are left out; those that say nothing,
         where UDP is filtered, are not.
 
-        Blocks for the deadlines of DNS and for at most 3 seconds: all controllers are asked at
-        once, and those of the host's site once more if DNS names others there.
+        Controllers are asked in batches, 16 at a time, until one of them can serve, all have been
+        asked, or so many `seconds` are over. A batch takes the deadlines of DNS and at most 1.5
+        seconds; the controllers of the host's site are asked once more if DNS names others there.
 
         Raises:
             UsageError: `domain-name-invalid`.
@@ -226,21 +177,60 @@ class Locator:
                 that they cannot serve.
         """
         domain = valid_domain(domain)
-        everywhere = self._of_domain(domain)
-        near = self._of_site(domain, site)
+        wanted = self.preferences.get(domain, _NO_PREFERENCE)
+        end = self.now() + seconds
         view = _View(domain, port, self.ping, self.probe)
-        view.look_at(self._addresses([*near, *everywhere]))
-        actual = view.client_site()
-        if actual and actual != (site or "").lower() and not view.is_of_closest():
-            near = self._of_site(domain, actual)
-            view.look_at(self._addresses(near, known=view.hosts))
+        preferred = _records_of(wanted.controllers)
+        self._look(view, preferred, end)
+        near: list[SrvRecord] = []
+        everywhere: list[SrvRecord] = []
+        if not view.controllers():
+            try:
+                near, everywhere = self._look_where_dns_says(view, domain, wanted, site, end)
+            except UnreachableError:
+                if view.hosts:
+                    raise view.failure() from None
+                raise
         found = view.controllers()
         if not found:
             raise view.failure()
         # Each SRV name is a candidate list of its own: the site's goes first, priorities order
         # within a list, and closeness only within a priority (MS-ADTS 6.3.6, RFC 2782).
-        ranks = _ranks(near, everywhere)
+        ranks = _ranks(preferred, near, everywhere)
         return sorted(found, key=lambda dc: ranks.get(dc.host, _LAST).preference(dc))
+
+    def _look_where_dns_says(
+        self, view: _View, domain: str, wanted: ControllerPreference, site: str | None, end: float
+    ) -> tuple[list[SrvRecord], list[SrvRecord]]:
+        """Ask the controllers of the site and of the domain; return what DNS says of both."""
+        if wanted.site is not None:
+            near = self._of_site(domain, wanted.site)
+            self._look(view, near, end)
+            if view.controllers():
+                return near, []
+            everywhere = self._of_domain(domain)
+            self._look(view, everywhere, end)
+            return near, everywhere
+        everywhere = self._of_domain(domain)
+        near = self._of_site(domain, site)
+        self._look(view, [*near, *everywhere], end)
+        actual = view.client_site()
+        if actual and actual != (site or "").lower() and not view.is_of_closest():
+            near = self._of_site(domain, actual)
+            self._look(view, near, end)
+        return near, everywhere
+
+    def _look(self, view: _View, records: Iterable[SrvRecord], end: float) -> None:
+        """Ask the hosts of `records` in batches, until one of them can serve."""
+        hosts = [h for h in dict.fromkeys(r.target for r in records) if h not in view.hosts]
+        for first in range(0, len(hosts), _BATCH):
+            batch = hosts[first : first + _BATCH]
+            if first and self.now() >= end:
+                view.not_asked += hosts[first:]
+                return
+            view.look_at(self._addresses(batch, may_all_fail=bool(view.hosts)))
+            if any(controller.host in batch for controller in view.controllers()):
+                return
 
     def _of_domain(self, domain: str) -> list[SrvRecord]:
         name = f"_ldap._tcp.dc._msdcs.{domain}"
@@ -274,18 +264,20 @@ class Locator:
         return order_by_preference(usable, self.choose)
 
     def _addresses(
-        self, records: Iterable[SrvRecord], known: Container[str] = ()
+        self, hosts: Sequence[str], *, may_all_fail: bool = False
     ) -> dict[str, tuple[str, ...]]:
-        """Resolve the first hosts of `records` that are not `known`, all at once."""
-        hosts = [h for h in dict.fromkeys(r.target for r in records) if h not in known]
-        hosts = hosts[:_MAX_CONTROLLERS]
+        """Resolve hosts, all at once; those that DNS does not answer for have no address.
+
+        Raises:
+            UnreachableError: `dns-unreachable` if DNS answers for none, unless that may be.
+        """
         if len(hosts) == 1:
             found = [self._addresses_or_error(hosts[0])]
         else:
-            with ThreadPoolExecutor(max_workers=_MAX_CONTROLLERS) as pool:
+            with ThreadPoolExecutor(max_workers=_BATCH) as pool:
                 found = list(pool.map(self._addresses_or_error, hosts))
         failures = [f for f in found if isinstance(f, UnreachableError)]
-        if failures and len(failures) == len(found):
+        if failures and len(failures) == len(found) and not may_all_fail:
             raise failures[0]
         return {
             host: () if isinstance(each, UnreachableError) else each
@@ -311,7 +303,12 @@ class _Rank:
         return self.tier, self.priority, not controller.is_closest, self.position
 
 
-_LAST: Final = _Rank(2, 0, 0)
+_LAST: Final = _Rank(3, 0, 0)
+
+
+def _records_of(hosts: Iterable[str]) -> list[SrvRecord]:
+    """Return records in the order of these hosts."""
+    return [SrvRecord(number, 0, 0, host.lower()) for number, host in enumerate(hosts)]
 
 
 def _ranks(*lists: Sequence[SrvRecord]) -> dict[str, _Rank]:
@@ -327,6 +324,7 @@ class _View:
 
     def __init__(self, domain: str, port: int, ping: Ping, probe: Probe) -> None:
         self.hosts: dict[str, tuple[str, ...]] = {}
+        self.not_asked: list[str] = []
         self._domain = domain
         self._port = port
         self._ping = ping
@@ -374,6 +372,7 @@ class _View:
                 self._domain,
                 f"no domain controller takes a connection on port {self._port}",
                 self.hosts,
+                len(self.not_asked),
             )
         found = ", ".join(f"{host} {refusal}" for host, refusal in refusals.items())
         return UnreachableError.of(
@@ -406,14 +405,22 @@ class _View:
         )
 
 
-def _unreachable(domain: str, found: str, hosts: Mapping[str, tuple[str, ...]]) -> UnreachableError:
-    tried = ", ".join(f"{host} ({a})" for host, addresses in hosts.items() for a in addresses)
+def _unreachable(
+    domain: str, found: str, hosts: Mapping[str, tuple[str, ...]], not_asked: int = 0
+) -> UnreachableError:
+    names = [
+        f"{host} ({', '.join(addresses) or 'no address'})" for host, addresses in hosts.items()
+    ]
+    shown = ", ".join(names[:_SHOWN])
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    left = f"; the time was over before {not_asked} more were asked" if not_asked else ""
     return UnreachableError.of(
         "dc-unreachable",
-        f"{found}: {tried or 'hosts without an address'}",
+        f"{found}: {shown}{more}{left}",
         where=f"domain {domain}",
-        remedy="check routes and firewalls, or start a domain controller "
-        "(Windows: error 1311, no logon servers)",
+        remedy="check routes and firewalls, or start a domain controller (Windows: error 1311, no "
+        f'logon servers); where only some are reachable, name them or their site under [domains."'
+        f'{domain}"] in the configuration',
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -26,12 +26,14 @@ _KERBEROS: Final = 88
 _OPTIONAL_PORTS: Final = {389: "LDAP", 464: "password change", 636: "LDAPS", 445: "SMB"}
 _DOUBTFUL_SKEW: Final = timedelta(seconds=60)
 _MAX_CONTROLLERS: Final = 10
+_MAX_PROBLEMS: Final = 10
 
 
 def _dns(examination: Examination) -> Finding:
     """Ask as the agent does: UDP, TCP after a truncated answer."""
-    controllers = Locator(DnsResolver()).candidates(_domain_of(examination))
-    examination.controllers = controllers[:_MAX_CONTROLLERS]
+    locator = Locator(DnsResolver(), preferences=examination.config.domains)
+    controllers = locator.candidates(_domain_of(examination))
+    examination.controllers = controllers
     shown = ", ".join(f"{dc.host} ({', '.join(dc.addresses)})" for dc in controllers[:4])
     more = f" and {len(controllers) - 4} more" if len(controllers) > 4 else ""  # noqa: PLR2004
     return Finding(f"{len(controllers)} domain controller(s): {shown}{more}")
@@ -67,16 +69,8 @@ def _answers_by_tcp(server: str, name: str) -> bool:
 def _ports(examination: Examination) -> Finding:
     required = {_KERBEROS: "Kerberos", examination.config.transport.port: "LDAP"}
     optional = {port: what for port, what in _OPTIONAL_PORTS.items() if port not in required}
-    pairs = [
-        (controller, address, port)
-        for controller in examination.controllers
-        for address in controller.addresses
-        for port in (*required, *optional)
-    ]
-    with ThreadPoolExecutor(max_workers=min(64, max(1, len(pairs)))) as pool:
-        opened = list(pool.map(lambda pair: answers(pair[1], pair[2]), pairs))
-    closed = [pair for pair, is_open in zip(pairs, opened, strict=True) if not is_open]
-    blocked = {(host.host, address) for host, address, port in closed if port in required}
+    closed = _closed(examination.controllers, required)
+    blocked = {(host.host, address) for host, address, _ in closed}
     examination.controllers = [
         DomainController(controller.host, reachable)
         for controller in examination.controllers
@@ -85,7 +79,7 @@ def _ports(examination: Examination) -> Finding:
                 a for a in controller.addresses if (controller.host, a) not in blocked
             )
         )
-    ]
+    ][:_MAX_CONTROLLERS]
     problems = tuple(
         Problem(
             code="dc-port-closed",
@@ -94,16 +88,37 @@ def _ports(examination: Examination) -> Finding:
             remedy="start the domain controller, or open the port in firewalls (Windows: error "
             "1311, no logon servers; nltest /sc_verify says 1311 or 1722)",
         )
-        for controller, address, port in closed
-        if port in required
+        for controller, address, port in closed[:_MAX_PROBLEMS]
     )
+    if len(closed) > _MAX_PROBLEMS:
+        problems += (_more_closed(len(closed) - _MAX_PROBLEMS, _domain_of(examination)),)
     if not examination.controllers:
         raise UnreachableError(*problems)
-    unused = sorted({port for _, _, port in closed if port in optional})
+    unused = sorted({port for _, _, port in _closed(examination.controllers, optional)})
     text = f"{', '.join(str(port) for port in required)} open"
     if unused:
         text += f"; closed, and not needed: {', '.join(f'{p} ({optional[p]})' for p in unused)}"
     return Finding(text, problems)
+
+
+def _closed(
+    controllers: Sequence[DomainController], ports: Iterable[int]
+) -> list[tuple[DomainController, str, int]]:
+    """Return which ports take no connection, at which address of which controller."""
+    pairs = [(c, address, port) for c in controllers for address in c.addresses for port in ports]
+    with ThreadPoolExecutor(max_workers=min(64, max(1, len(pairs)))) as pool:
+        opened = list(pool.map(lambda pair: answers(pair[1], pair[2]), pairs))
+    return [pair for pair, is_open in zip(pairs, opened, strict=True) if not is_open]
+
+
+def _more_closed(number: int, domain: str) -> Problem:
+    return Problem(
+        code="dc-port-closed",
+        where=f"domain {domain}",
+        found=f"{number} more ports of domain controllers take no connection",
+        remedy="where this host cannot reach most of them, name those that it can reach, or their "
+        f'site, under [domains."{domain}"] in the configuration',
+    )
 
 
 def _clock(examination: Examination) -> Finding:

@@ -36,7 +36,7 @@ def process_lease(
     """Hold a lease while the block runs; yields the variables for the program, and a lock.
 
     The lock, a file descriptor, tells the agent who lives: the program should inherit it.
-    `program` is what is shown of it. `waiting` surrounds the time for which the agent is waited for.
+    `program` is what is shown of it. `waiting` surrounds the time for which the agent is awaited.
 
     Raises:
         CredspecError: as the agent answers; `agent-unreachable`, `mount`, `user-directory`.

@@ -106,7 +106,8 @@ def problems_of(document: Any) -> tuple[Problem, ...]:
     Codes: ``spec-wrong-type``, ``spec-field-missing``, ``spec-plugin-missing``,
     ``spec-accounts-empty``, ``spec-sid-invalid``, ``spec-guid-invalid``,
     ``spec-dns-name-invalid``, ``spec-name-invalid``, ``account-scope-invalid``,
-    ``account-other-domain``, ``accounts-too-many`` and those of `credspec.spec.strict_json.unsound_values`;
+    ``account-other-domain``, ``accounts-too-many`` and those of
+    `credspec.spec.strict_json.unsound_values`;
     ``spec-too-many-values`` stands by itself, since looking for more would take seconds.
     """
     if has_more_values(document, MAX_VALUES):
@@ -207,26 +208,30 @@ def _problem(error: jsonschema_rs.ValidationError, where: str) -> Problem:
                 found="ActiveDirectory is not in the list",
                 expected='["ActiveDirectory"]',
             )
-        case "minItems":
-            return Problem(
-                code="spec-accounts-empty",
-                where=where,
-                found="no account",
-                expected="at least one account with Name and Scope",
-            )
-        case "maxItems":
-            return Problem(
-                code="accounts-too-many",
-                where=where,
-                found=f"{len(error.instance)} entries",
-                expected=f"at most {details['limit']}",
-                remedy="divide them among several credential specs",
-            )
+        case "minItems" | "maxItems":
+            return _number_of_accounts(where, error.instance, details["limit"])
         case "pattern":
             field = where.rpartition("/")[2]
             code, expected = (_PATTERNS | _PATTERNS_OF_NAMES).get(field, _NAME_PATTERN)
             return Problem(code=code, where=where, found=_quoted(error.instance), expected=expected)
     return Problem(code="spec-invalid", where=where, found=f"breaks the rule {error.kind.name!r}")
+
+
+def _number_of_accounts(where: str, entries: Any, limit: int) -> Problem:
+    if not entries:
+        return Problem(
+            code="spec-accounts-empty",
+            where=where,
+            found="no account",
+            expected="at least one account with Name and Scope",
+        )
+    return Problem(
+        code="accounts-too-many",
+        where=where,
+        found=f"{len(entries)} entries",
+        expected=f"at most {limit}",
+        remedy="divide them among several credential specs",
+    )
 
 
 def _missing(parent: str, field: str, instance: Any) -> Problem:

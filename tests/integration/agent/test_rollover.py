@@ -28,8 +28,7 @@ FAKETIME = f"/usr/lib/{os.uname().machine}-linux-gnu/faketime/libfaketimeMT.so.1
 # Runs on the lab's host with the controller's clock, and prints what it saw.
 ACQUIRE = f"""
 import json, os, sys, time
-from credspec.directory.connection import LIBLDAP_ENVIRONMENT
-os.environ |= LIBLDAP_ENVIRONMENT | {{"KRB5CCNAME": "MEMORY:credspec-host"}}
+os.environ["KRB5CCNAME"] = "MEMORY:credspec-host"
 from credspec.agent.config import load_config
 from credspec.agent.domain_session import DomainSession
 from credspec.agent.host_identity import MachineKeytab

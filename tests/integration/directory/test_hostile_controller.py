@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from credspec.agent.host_identity import HOST_CACHE, MachineKeytab
-from credspec.directory.connection import Connection
+from credspec.directory.connection import Connection, Transport
 from credspec.directory.domain import read_domain_facts
 from credspec.directory.locator import DomainController
 from credspec.errors import CredspecError, UnreachableError
@@ -91,6 +91,10 @@ def values_of_other_types(taken: socket.socket, message_id: bytes) -> None:
     taken.sendall(entry(message_id, *((n, b"\xff\0(x)*") for n in names)) + done(message_id))
 
 
+def half_an_answer(taken: socket.socket, message_id: bytes) -> None:
+    taken.sendall(entry(message_id, (b"objectSid", b"z" * 1000))[:500])
+
+
 def hang_up(taken: socket.socket, message_id: bytes) -> None:
     del message_id
     taken.shutdown(socket.SHUT_RDWR)
@@ -100,12 +104,11 @@ Answer = Callable[[socket.socket, bytes], None]
 
 
 class PlayedController:
-    """Takes any bind, and answers searches as told."""
+    """Answers searches as its function says, without a bind, and never a bind."""
 
-    def __init__(self, answer: Answer, *, binds: bool = True) -> None:
+    def __init__(self, answer: Answer, *, port: int = 389) -> None:
         self._answer = answer
-        self._binds = binds
-        self._listener = socket.create_server((ADDRESS, 389))
+        self._listener = socket.create_server((ADDRESS, port))
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -120,10 +123,8 @@ class PlayedController:
                 at = request.index(2)
                 message_id = request[at : at + 2 + request[at + 1]]
                 operation = request[at + len(message_id)]
-                if operation == 0x60 and self._binds:
-                    result = b"\x0a\x01\x00\x04\x00\x04\x00"
-                    taken.sendall(element(0x30, message_id, element(0x61, result)))
-                elif operation == 0x63:
+                # It answers no bind, and in TLS the start of the handshake is none either.
+                if operation == 0x63:
                     self._answer(taken, message_id)
 
     def close(self) -> None:
@@ -142,7 +143,7 @@ def play(lab: Lab) -> Iterator[Callable[..., None]]:
 @pytest.mark.parametrize(
     "answer",
     [referral_to_itself, many_referrals, entries_without_end, giant_length, garbage, nothing,
-     values_of_other_types, hang_up, silence],
+     values_of_other_types, hang_up, silence, half_an_answer],
 )  # fmt: skip
 def test_an_answer_that_is_none_is_our_error_in_time(
     play: Callable[..., None], answer: Answer
@@ -171,17 +172,25 @@ class OtherWork:
         return self.done
 
 
-def test_waiting_for_a_bind_stops_no_other_thread(play: Callable[..., None]) -> None:
-    play(silence, binds=False)
+@pytest.mark.parametrize("transport", Transport)
+def test_waiting_for_a_logon_stops_no_other_thread(
+    play: Callable[..., None], lab: Lab, host_identity: MachineKeytab, transport: Transport
+) -> None:
+    host_identity.get_service_ticket(f"ldap/{lab.dc_host}")
+    play(silence, port=transport.port)
     work = OtherWork()
+    silent = DomainController(lab.dc_host, (ADDRESS,))
     with pytest.raises(UnreachableError, match="ldap-timeout"):
-        Connection.open(CONTROLLER, anonymous=True, seconds=2)
-    # One that held Python's lock for the two seconds would have left room for a handful.
+        Connection.open(silent, transport, ca_file=lab.directory / "ca.pem", seconds=2)
+    # One that held the GIL for the two seconds would have left time for a handful.
     assert work.end() > 50
 
 
-def test_waiting_for_a_search_stops_no_other_thread(play: Callable[..., None]) -> None:
-    play(silence)
+@pytest.mark.parametrize("answer", [silence, half_an_answer])
+def test_waiting_for_a_search_stops_no_other_thread(
+    play: Callable[..., None], answer: Answer
+) -> None:
+    play(answer)
     connection = Connection.open(CONTROLLER, anonymous=True)
     work = OtherWork()
     with pytest.raises(UnreachableError, match="ldap-timeout"):
@@ -254,8 +263,7 @@ def test_a_giant_result_is_bounded_by_the_agents_limit_on_memory(tmp_path: Path)
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import os
-from credspec.directory.connection import LIBLDAP_ENVIRONMENT, Connection
-os.environ |= LIBLDAP_ENVIRONMENT
+from credspec.directory.connection import Connection
 from credspec.agent.process_safety import limit_memory
 limit_memory()
 import test_hostile_controller as played

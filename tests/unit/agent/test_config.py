@@ -6,6 +6,7 @@ import pytest
 
 from credspec.agent.config import Config, load_config
 from credspec.directory.connection import Transport
+from credspec.directory.locator import ControllerPreference
 from credspec.errors import UsageError
 
 
@@ -135,3 +136,49 @@ def test_providers_and_the_account_provider_have_tables_of_their_own(tmp_path: P
     with pytest.raises(UsageError) as caught:
         load_config(path)
     assert len(caught.value.problems) == 3
+
+
+def test_preferred_controllers_of_domains(tmp_path: Path) -> None:
+    text = """
+        [domains."Contoso.com"]
+        controllers = ["DC1.contoso.com", "dc2.contoso.com."]
+        site = "Berlin"
+        [domains."fabrikam.com"]
+        """
+    assert load_config(written(tmp_path, text)).domains == {
+        "contoso.com": ControllerPreference(("dc1.contoso.com", "dc2.contoso.com"), "Berlin"),
+        "fabrikam.com": ControllerPreference(),
+    }
+
+
+def test_every_problem_of_the_domains_is_told_at_once(tmp_path: Path) -> None:
+    text = """
+        [domains.contoso]
+        [domains."a.test"]
+        controllers = ["dc1", 5, "ok.a.test", "../x.y"]
+        site = "a.b"
+        sites = ["Berlin"]
+        [domains."A.test"]
+        [domains."b.test"]
+        controllers = "dc1.b.test"
+        site = ""
+        [domains."c.test"]
+        controllers = []
+        """
+    with pytest.raises(UsageError) as caught:
+        load_config(written(tmp_path, text))
+    found = sorted((p.where.rpartition(": ")[2], p.found) for p in caught.value.problems)
+    assert found == [
+        ("domains", "'A.test'"),
+        ("domains", "'contoso'"),
+        ('domains."a.test".controllers', "'../x.y'"),
+        ('domains."a.test".controllers', "'dc1'"),
+        ('domains."a.test".controllers', "5"),
+        ('domains."a.test".site', "'a.b'"),
+        ('domains."a.test".sites', "unknown key"),
+        ('domains."b.test".controllers', "'dc1.b.test'"),
+        ('domains."b.test".site', "''"),
+        ('domains."c.test".controllers', "[]"),
+    ]
+    with pytest.raises(UsageError, match="a table"):
+        load_config(written(tmp_path, "domains = 5"))

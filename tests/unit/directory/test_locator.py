@@ -13,6 +13,7 @@ from netlogon_datagrams import WRITABLE, answer, datagram_of, done, message_id_o
 
 from credspec.directory.controller_probe import Ping
 from credspec.directory.locator import (
+    ControllerPreference,
     DomainController,
     Locator,
     SrvRecord,
@@ -150,7 +151,9 @@ def test_no_record() -> None:
 
 def test_no_controller_answers() -> None:
     dns = FixedDns([SrvRecord(0, 1, 389, "dc1.a.test")], {"dc1.a.test": ["192.0.2.1", "192.0.2.2"]})
-    with pytest.raises(UnreachableError, match=r"dc1\.a\.test \(192\.0\.2\.1\).*dc-unreachable"):
+    with pytest.raises(
+        UnreachableError, match=r"dc1\.a\.test \(192\.0\.2\.1, 192\.0\.2\.2\).*dc-unreachable"
+    ):
         Locator(dns, probe=takes(), ping=silence).locate("a.test")
 
 
@@ -431,3 +434,86 @@ def test_a_controller_that_stands_in_for_a_site_without_one_is_closest() -> None
     stand_in = answer(flags=WRITABLE | ControllerFlag.CLOSEST)
     ping = says({"192.0.2.1": FAR_AWAY, "192.0.2.2": stand_in})
     assert hosts(Locator(controllers(0, 0), first, everybody, ping).locate("a.test"))[0] == "dc2"
+
+
+def crowd(size: int) -> FixedDns:
+    """DNS with so many controllers of one priority, dc1.a.test at 192.0.0.1 and so on."""
+    numbers = range(1, size + 1)
+    addresses = {f"dc{n}.a.test": [f"192.0.{n >> 8}.{n & 255}"] for n in numbers}
+    return FixedDns([record(n) for n in numbers], addresses)
+
+
+@settings(max_examples=30, deadline=None)
+@given(size=st.integers(1, 60), data=st.data())
+def test_the_only_controller_that_answers_is_found_among_any_number(
+    size: int, data: st.DataObject
+) -> None:
+    reachable = data.draw(st.integers(1, size))
+    address = f"192.0.{reachable >> 8}.{reachable & 255}"
+    [found] = Locator(crowd(size), probe=takes(address), ping=silence).locate("a.test")
+    assert found == DomainController(f"dc{reachable}.a.test", (address,))
+
+
+def test_no_batch_is_asked_after_the_one_that_has_a_controller() -> None:
+    asked: list[str] = []
+
+    def probe(address: str, _: int) -> bool:
+        asked.append(address)
+        return address == "192.0.0.20"
+
+    Locator(crowd(60), first, probe, silence).locate("a.test")
+    assert len(asked) == 32
+
+
+def test_when_the_time_is_over_it_says_how_many_were_not_asked() -> None:
+    clock = iter(range(0, 1000, 10))
+    locator = Locator(crowd(60), probe=takes(), ping=silence, now=lambda: next(clock))
+    with pytest.raises(UnreachableError) as caught:
+        locator.locate("a.test", seconds=15)
+    text = str(caught.value)
+    assert "and 24 more; the time was over before 28 more were asked" in text
+    assert '[domains."a.test"]' in text
+
+
+def prefer(*hosts_first: str, site: str | None = None) -> dict[str, ControllerPreference]:
+    return {"a.test": ControllerPreference(tuple(f"{h}.a.test" for h in hosts_first), site)}
+
+
+def test_preferred_controllers_are_asked_first_and_dns_not_at_all() -> None:
+    dns = controllers(0, 0, 0, 0)
+    locator = Locator(dns, first, everybody, silence, prefer("dc4", "dc2"))
+    assert hosts(locator.locate("A.TEST.")) == ["dc4", "dc2"]
+    assert dns.asked == []
+
+
+def test_where_no_preferred_controller_serves_the_others_are_asked() -> None:
+    locator = Locator(
+        controllers(0, 0), first, takes("192.0.2.1", "192.0.2.2"), silence, prefer("dc4", "dc9")
+    )
+    assert hosts(locator.locate("a.test")) == ["dc1", "dc2"]
+
+
+def test_preferred_controllers_need_no_record_of_the_domain() -> None:
+    dns = FixedDns([], {"dc4.a.test": ["192.0.2.4"]})
+    locator = Locator(dns, probe=everybody, ping=silence, preferences=prefer("dc4"))
+    assert hosts(locator.locate("a.test")) == hosts(locator.candidates("a.test")) == ["dc4"]
+    dead = Locator(dns, probe=takes(), ping=silence, preferences=prefer("dc4"))
+    with pytest.raises(UnreachableError, match=r"dc4\.a\.test.*dc-unreachable"):
+        dead.locate("a.test")
+
+
+def test_a_configured_site_counts_whatever_site_the_domain_finds() -> None:
+    dns = controllers(0, 0, sites={NEAR: [record(3)]})
+    ping = says({f"192.0.2.{n}": FAR_AWAY for n in range(1, 4)})
+    near = Locator(dns, first, everybody, ping, prefer(site="Near"))
+    assert hosts(near.locate("a.test", site="Elsewhere")) == ["dc3"]
+    assert dns.asked == [NEAR]
+    away = Locator(dns, first, takes("192.0.2.1"), ping, prefer(site="Near"))
+    assert hosts(away.locate("a.test")) == ["dc1"]
+
+
+def test_the_preference_for_one_domain_is_none_for_another() -> None:
+    locator = Locator(
+        controllers(0), first, everybody, silence, {"b.test": ControllerPreference(("x.b.test",))}
+    )
+    assert hosts(locator.locate("a.test")) == ["dc1"]

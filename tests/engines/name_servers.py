@@ -1,0 +1,104 @@
+"""Name servers of the test's own, in front of the lab's, and the /etc files that name them.
+
+They are on loopback addresses, so a program finds them through a resolv.conf bound into its own
+mount namespace only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import dns.message
+import dns.name
+
+from credspec.lab.namespaces import Plan
+
+Answer = Callable[[dns.message.Message], dns.message.Message | None]
+"""What a name server answers to a query; None for silence."""
+
+_numbers = itertools.count(1)
+
+
+class NameServer:
+    """Answers by UDP and TCP as its function says; `questions` are the names it was asked for."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.address = f"127.98.0.{next(_numbers)}"
+        self.questions: list[str] = []
+        self._answer = answer
+        self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._udp.bind((self.address, 53))
+        self._tcp = socket.create_server((self.address, 53))
+        for serve in (self._serve_udp, self._serve_tcp):
+            threading.Thread(target=serve, daemon=True).start()
+
+    def close(self) -> None:
+        for listener in (self._udp, self._tcp):
+            # A thread that waits in it is woken.
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
+
+    def _answered(self, wire: bytes) -> bytes | None:
+        query = dns.message.from_wire(wire)
+        self.questions.append(query.question[0].name.to_text(omit_final_dot=True).lower())
+        answer = self._answer(query)
+        return None if answer is None else answer.to_wire()
+
+    def _serve_udp(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                wire, peer = self._udp.recvfrom(4096)
+                if not wire:
+                    return
+                threading.Thread(target=self._answer_udp, args=(wire, peer), daemon=True).start()
+
+    def _answer_udp(self, wire: bytes, peer: tuple[str, int]) -> None:
+        answer = self._answered(wire)
+        if answer is not None:
+            with contextlib.suppress(OSError):
+                self._udp.sendto(answer, peer)
+
+    def _serve_tcp(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                taken, _ = self._tcp.accept()
+                threading.Thread(target=self._answer_tcp, args=(taken,), daemon=True).start()
+
+    def _answer_tcp(self, taken: socket.socket) -> None:
+        with taken, contextlib.suppress(OSError, ValueError):
+            while size := taken.recv(2):
+                answer = self._answered(taken.recv(int.from_bytes(size, "big")))
+                if answer is None:
+                    # Held open until the client gives up.
+                    taken.recv(1)
+                    return
+                taken.sendall(len(answer).to_bytes(2, "big") + answer)
+
+
+@contextlib.contextmanager
+def name_server(answer: Answer) -> Iterator[NameServer]:
+    """Serve until the end of the block."""
+    server = NameServer(answer)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def silence(query: dns.message.Message) -> None:
+    """Never answer."""
+    del query
+
+
+def host_of_localhost_alone(directory: Path, name_servers: Sequence[str]) -> Plan:
+    """Return the surroundings of a host that has these name servers, and no name in its files."""
+    resolv_conf, hosts = directory / "resolv.conf", directory / "hosts"
+    resolv_conf.write_text("".join(f"nameserver {address}\n" for address in name_servers))
+    hosts.write_text("127.0.0.1 localhost\n")
+    return Plan(binds={"/etc/resolv.conf": str(resolv_conf), "/etc/hosts": str(hosts)})

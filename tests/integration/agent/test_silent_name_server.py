@@ -1,0 +1,54 @@
+"""A host whose first name server is silent, and whose hosts file names nobody but localhost.
+
+That is the usual host while one of two domain controllers is down. What must not wait is shown by
+what is answered meanwhile, since a clock says little on a busy machine.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from agent_process import AgentProcess
+from name_servers import NameServer, host_of_localhost_alone, name_server, silence
+
+from credspec.lab.domain import Lab
+
+TRANSPORTS = ("ldap", "ldaps")
+
+
+@pytest.fixture
+def silent() -> Iterator[NameServer]:
+    with name_server(silence) as found:
+        yield found
+
+
+@pytest.fixture(params=TRANSPORTS)
+def agent(
+    request: pytest.FixtureRequest, lab: Lab, tmp_path: Path, silent: NameServer
+) -> Iterator[AgentProcess]:
+    transport = f'[ldap]\ntransport = "{request.param}"\nca_file = "{lab.directory}/ca.pem"\n'
+    plan = host_of_localhost_alone(tmp_path, [silent.address, lab.dc_address])
+    found = AgentProcess(lab, tmp_path, extra=transport, plan=plan)
+    found.start()
+    yield found
+    found.close()
+
+
+def test_leases_are_granted_and_nothing_else_waits(agent: AgentProcess, silent: NameServer) -> None:
+    granted: list[object] = []
+    agent.mount(1)
+    leasing = threading.Thread(target=lambda: granted.append(agent.put(1)))
+    leasing.start()
+    rounds = 0
+    while leasing.is_alive():
+        agent.client.get("/healthz")
+        rounds += 1
+    assert granted
+    # Each look-up by libc would have taken five seconds for two such rounds.
+    assert rounds > 100
+    # Nobody asked the silent server who this host is: libraries do, with the GIL held.
+    assert socket.gethostname().lower() not in silent.questions
