@@ -61,7 +61,7 @@ install: ## what the tests need
 # The package and what a host needs of it. Native parts are compiled once; pip keeps what it built.
 .venv/.done: requirements/host.lock requirements/build.lock pyproject.toml
 	@$(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
-	@CFLAGS="-O1 -g0" $(LOGGED)/venv.log "Making .venv; the bindings of Kerberos and LDAP are compiled (1 to 2 minutes)" \
+	@CFLAGS="-O1 -g0" DIST_EXTRA_CONFIG=$(CURDIR)/packaging/parallel-build.cfg $(LOGGED)/venv.log "Making .venv; the bindings of Kerberos and LDAP are compiled (1 to 2 minutes)" \
 	  $(PIP) install --progress-bar=off --require-hashes -r requirements/host.lock -r requirements/build.lock
 	@$(LOGGED)/venv.log "Installing credspec into .venv" $(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
