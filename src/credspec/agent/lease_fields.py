@@ -14,6 +14,8 @@ from credspec.spec.encoding import MAX_SPEC_BYTES
 MAX_BODY_BYTES: Final = 256 * 1024
 """The body: a ``raw://`` document of 64 KiB, escaped."""
 
+_MAX_OUTSIDE_BYTES: Final = 2048
+
 MAX_RAW_CHARACTERS: Final = len("raw://") + MAX_SPEC_BYTES
 MAX_PATH_BYTES: Final = 4096  # PATH_MAX of Linux
 MAX_NAME_BYTES: Final = 255  # NAME_MAX of Linux
@@ -35,8 +37,15 @@ def parse_body(body: bytes) -> object:
     """Return the JSON value of a body in UTF-8.
 
     Raises:
-        UsageError: `request-not-json`.
+        UsageError: `request-not-json`, `request-too-long` if it holds many values.
     """
+    if _outside_texts(body) > _MAX_OUTSIDE_BYTES:
+        raise UsageError.of(
+            "request-too-long",
+            "too many values",
+            where="request",
+            expected="the fields of a lease",
+        )
     try:
         return json.loads(
             body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant
@@ -80,6 +89,12 @@ def lease_request(lease_id: str, body: object, caller: Caller) -> LeaseRequest:
         mode=mode,
         keytab=keytab,
     )
+
+
+def _outside_texts(body: bytes) -> int:
+    """Return how many bytes of JSON are not in texts: what parsing them costs grows with these."""
+    parts = body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"', _MAX_OUTSIDE_BYTES)
+    return len(parts) + sum(map(len, parts[::2]))
 
 
 def _spec(body: dict[str, Any]) -> str:

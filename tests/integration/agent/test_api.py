@@ -146,7 +146,7 @@ HEAD = f"PUT /v1/leases/{LEASE} HTTP/1.1\r\nHost: x\r\n".encode()
         (HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", {0, 400}),
         (HEAD + b"X: " + b"y" * 100_000 + b"\r\n\r\n", {400}),
         (HEAD + b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd", {415}),
-        (HEAD + b"Content-Type: text/plain; charset=no\r\nContent-Length: 2\r\n\r\n{}", {400}),
+        (HEAD + b"Content-Type: text/plain; charset=no\r\nContent-Length: 2\r\n\r\n{}", {415}),
         (b"\0\1\2\3\r\n\r\n", {400}),
         (b"GET / HTTP/9.9\r\n\r\n", {400, 404, 505}),
     ],
