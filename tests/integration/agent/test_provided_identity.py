@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import secrets
 import subprocess
 import threading
@@ -12,10 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import krb5
 import pytest
 from agent_process import AgentProcess
+from simulated_kdc import Listener, SimulatedKdc
 
 from credspec.agent.audit import AuditLog
 from credspec.agent.config import Config
@@ -32,7 +35,9 @@ from credspec.doctor.examination import Examination
 from credspec.doctor.step import State, StepResult
 from credspec.errors import CredspecError, NotPermittedError
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
-from credspec.lab.domain import Lab
+from credspec.kerberos.md4 import md4
+from credspec.lab.domain import Lab, run_tool
+from credspec.providers.account_domains import AccountDomains
 from credspec.providers.host_account import GivenAccount, HostAccount, HostSource
 from credspec.providers.selection import Providers
 from credspec.providers.settings import ProviderSettings
@@ -158,6 +163,11 @@ class Bench:
         return "".join(path.read_text() for path in paths)
 
 
+def domains_of(lab: Lab) -> AccountDomains:
+    """What a host's administrator says of the domain's NetBIOS name."""
+    return AccountDomains(MappingProxyType({lab.netbios.lower(): lab.dns_domain}))
+
+
 @pytest.fixture
 def bench(lab: Lab, krb5_conf: AgentKrb5Conf, tmp_path: Path) -> Iterator[Bench]:
     for name in ("journal", "leases", "specs"):
@@ -165,7 +175,7 @@ def bench(lab: Lab, krb5_conf: AgentKrb5Conf, tmp_path: Path) -> Iterator[Bench]
     make_credential_spec(
         NewSpecRequest(account_name="WebApp01", path=str(tmp_path / "specs/machine.json"))
     )
-    settings = ProviderSettings(enabled=("inline",))
+    settings = ProviderSettings(enabled=("inline",), domains=domains_of(lab))
     found = Bench(tmp_path, MachineKeytab(lab.host_keytab), krb5_conf, Providers(settings))
     found.write_spec("plain.json", UNKNOWN, "x")
     document = json.loads((tmp_path / "specs/plain.json").read_text())
@@ -217,7 +227,7 @@ async def test_it_logs_on_without_the_processs_own_cache(bench: Bench, reader: R
 def test_a_bind_with_its_ticket_waits_on_no_kdc(bench: Bench, reader: Reader) -> None:
     """All that the bind needs is in the cache before; the KDC is not asked by libsasl."""
     identity = ProvidedIdentity(
-        GivenAccount(reader.account, reader.lab.netbios), reader.lab.dns_domain, bench.providers
+        GivenAccount(reader.account), reader.lab.dns_domain, bench.providers
     )
     identity.get_service_ticket(f"ldap/{reader.lab.dc_host}")
     context = krb5.init_context()
@@ -274,7 +284,7 @@ async def test_a_restart_keeps_the_ticket_but_not_the_password(
     with pytest.raises(NotPermittedError, match="host-account-forgotten"):
         await identities.hold(held.name, "another")
     await leases.replace_host_account(f"{1:032x}", reader.account)
-    assert leases.get(f"{1:032x}").host_source == {"netbios": reader.lab.netbios}
+    assert leases.get(f"{1:032x}").host_source == {}
     await identities.close()
 
 
@@ -310,6 +320,123 @@ async def test_an_expired_password(bench: Bench, lab: Lab) -> None:
     await identities.close()
 
 
+@pytest.fixture
+def trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What libkrb5 tells of its exchanges."""
+    monkeypatch.setenv("KRB5_TRACE", str(tmp_path / "trace"))
+    return tmp_path / "trace"
+
+
+@pytest.mark.parametrize("kind", ["password", "keytab"])
+def test_only_aes_is_made_of_a_password(
+    bench: Bench, reader: Reader, trace: Path, tmp_path: Path, kind: str
+) -> None:
+    account = reader.account
+    if kind == "keytab":
+        keytab = tmp_path / "reader.keytab"
+        reader.lab.samba_tool("domain", "exportkeytab", str(keytab), f"--principal={reader.name}")
+        account = HostAccount("", "", keytab=keytab)
+    identity = ProvidedIdentity(GivenAccount(account), reader.lab.dns_domain, bench.providers)
+    identity.log_on()
+    identity.get_service_ticket(f"ldap/{reader.lab.dc_host}")
+    identity.close()
+    used = re.findall(r"AS key obtained for encrypted timestamp: ([\w-]+)/", trace.read_text())
+    assert len(used) >= 2
+    assert set(used) == {"aes256-cts"}
+
+
+def test_an_account_that_has_rc4_alone_is_refused(
+    bench: Bench, lab: Lab, trace: Path, tmp_path: Path
+) -> None:
+    """An account whose password was set before there was AES in the domain."""
+    old = Reader(lab, "old-reader")
+    lab.samba_tool("user", "create", old.name, "--random-password")
+    digest = md4(old.password.encode("utf-16-le")).hex()
+    database = [f"--configfile={lab.smb_conf}", f"--user={old.name}"]
+    run_tool(["pdbedit", *database, "--modify", f"--set-nt-hash={digest}"])
+    keytab = tmp_path / "old.keytab"
+    lab.samba_tool("domain", "exportkeytab", str(keytab), f"--principal={old.name}")
+    for account, codes in (
+        (old.account, {"kdc-enctype-weak"}),
+        (HostAccount("", "", keytab=keytab), {"keytab-no-key", "kdc-enctype-unsupported"}),
+    ):
+        identity = ProvidedIdentity(GivenAccount(account), lab.dns_domain, bench.providers)
+        with pytest.raises(NotPermittedError) as caught:
+            identity.log_on()
+        assert caught.value.code in codes
+        identity.close()
+    assert "Encrypted timestamp" not in trace.read_text()
+
+
+@pytest.mark.parametrize("domains", ["mapped", "not mapped"])
+@pytest.mark.parametrize("secret", ["netbios", "dns"])
+async def test_a_document_does_not_say_where_a_password_goes(
+    bench: Bench, reader: Reader, tmp_path: Path, domains: str, secret: str
+) -> None:
+    """A simulated domain, as the document's author could run one, gets nothing of a password."""
+    lab, address, zone = reader.lab, "127.0.66.1", "evil.test"
+    accounts = tmp_path / "accounts"
+    accounts.mkdir(mode=0o700)
+    content = {"username": reader.name, "password": reader.password}
+    content["domainName"] = lab.netbios if secret == "netbios" else lab.dns_domain
+    (accounts / "reader").write_text(json.dumps(content))
+    (accounts / "reader").chmod(0o600)
+    bench.providers = Providers(
+        ProviderSettings(
+            enabled=("file", "inline"),
+            domains=domains_of(lab) if domains == "mapped" else AccountDomains(),
+            tables={"file": {"directory": str(accounts)}},
+        )
+    )
+    bench.write_spec("evil.json", CREDSPEC_PLUGIN_GUID, "file:reader")
+    document = json.loads((bench.directory / "specs/evil.json").read_text())
+    document["DomainJoinConfig"] = {"DnsName": zone, "NetBiosName": lab.netbios}
+    for entry in document["ActiveDirectoryConfig"]["GroupManagedServiceAccounts"]:
+        entry["Scope"] = zone
+    (bench.directory / "specs/evil.json").write_text(json.dumps(document))
+    del document["ActiveDirectoryConfig"]["HostAccountConfig"]
+    (bench.directory / "specs/bare.json").write_text(json.dumps(document))
+    with (
+        evil_zone(lab, zone, address),
+        SimulatedKdc(zone.upper(), [(23, "", None)], address=address, port=88) as kdc,
+        Listener(address, 389) as directory,
+    ):
+        identities, leases = bench.agent()
+        for number, (spec, account) in enumerate(
+            [("evil.json", None), ("bare.json", reader.account)], start=1
+        ):
+            with pytest.raises(NotPermittedError, match="host-account-other-domain"):
+                await leases.make(bench.request(number, spec, account))
+        assert kdc.asked == []
+        assert directory.received == [b""] * len(directory.received)  # probed, and nothing said
+        assert leases.all() == []
+        # So the above could fail: what is really of that domain gets there.
+        own = HostAccount(zone, "reader", "Passw0rd-of-evil!")
+        bench.providers.settings = ProviderSettings()
+        with pytest.raises(CredspecError):
+            await leases.make(bench.request(3, "bare.json", own))
+        assert kdc.asked
+        assert kdc.timestamps == []  # not even so with RC4
+        await identities.close()
+
+
+@contextmanager
+def evil_zone(lab: Lab, zone: str, address: str) -> Iterator[None]:
+    """Names of another domain, whose controller is at `address`, in the lab's DNS."""
+
+    def tool(*arguments: str) -> None:
+        run_tool(["samba-tool", "dns", *arguments, "-P", "-s", str(lab.smb_conf)])
+
+    tool("zonecreate", lab.dc_address, zone)
+    try:
+        tool("add", lab.dc_address, zone, "dc1", "A", address)
+        for service, port in (("_ldap._tcp.dc._msdcs", 389), ("_kerberos._tcp.dc._msdcs", 88)):
+            tool("add", lab.dc_address, zone, service, "SRV", f"dc1.{zone} {port} 0 100")
+        yield
+    finally:
+        tool("zonedelete", lab.dc_address, zone)
+
+
 class Changing(Providers):
     """A provider's answers, one after the other; the last one stays."""
 
@@ -326,7 +453,7 @@ class Changing(Providers):
 def test_a_kept_password_that_is_refused_is_asked_for_once_more(
     bench: Bench, reader: Reader
 ) -> None:
-    source = GivenAccount(reader.account, reader.lab.netbios)
+    source = GivenAccount(reader.account)
     old = reader.account
     providers = Changing([old], 300)
     identity = ProvidedIdentity(source, reader.lab.dns_domain, providers)
@@ -347,7 +474,7 @@ def test_a_kept_password_that_is_refused_is_asked_for_once_more(
 
 
 def test_a_password_is_forgotten_in_time(bench: Bench, reader: Reader) -> None:
-    source = GivenAccount(reader.account, reader.lab.netbios)
+    source = GivenAccount(reader.account)
     identity = ProvidedIdentity(source, reader.lab.dns_domain, Changing([reader.account], 0.05))
     identity.log_on()
     for thread in threading.enumerate():
@@ -377,6 +504,7 @@ async def test_accounts_from_files_keytabs_credentials_and_programs(
     bench.providers = Providers(
         ProviderSettings(
             enabled=("file", "keytab", "systemd", "corp"),
+            domains=domains_of(reader.lab),
             tables={
                 "file": directory,
                 "keytab": directory,
@@ -458,7 +586,8 @@ def test_the_doctor_looks_at_the_provider(bench: Bench, reader: Reader) -> None:
 def test_an_agent_without_keytab(lab: Lab, reader: Reader, bench: Bench, tmp_path: Path) -> None:
     directory = tmp_path / "agent"
     directory.mkdir()
-    agent = AgentProcess(lab, directory, extra='[providers]\nenabled = ["inline"]\n')
+    domains = f'domains = {{ {lab.netbios} = "{lab.dns_domain}" }}\n'
+    agent = AgentProcess(lab, directory, extra='[providers]\nenabled = ["inline"]\n' + domains)
     text = agent.config.read_text().replace(str(lab.host_keytab), "/nonexistent")
     agent.config.write_text(text)
     bench.write_spec("inline.json", UNKNOWN, reader.inline)

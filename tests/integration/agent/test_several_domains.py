@@ -173,7 +173,8 @@ def test_a_host_without_keytab_reaches_both_with_its_providers_account(
     membership = ("service-account", "group-msa-membership")
     lab.samba_tool(*membership, "add", "--name=WebApp01", "--principal=both-reader")
     other.samba_tool(*membership, "add", f"--name={TRUSTED_ACCOUNT}", f"--principal={sid}")
-    agent = AgentProcess(lab, tmp_path, extra='[providers]\nenabled = ["inline"]\n')
+    domains = f'domains = {{ {lab.netbios} = "{lab.dns_domain}" }}\n'
+    agent = AgentProcess(lab, tmp_path, extra=f'[providers]\nenabled = ["inline"]\n{domains}')
     text = agent.config.read_text().replace(str(lab.host_keytab), "/nonexistent")
     agent.config.write_text(text)
     account = f"{lab.netbios}:both-reader:{password}"
