@@ -37,7 +37,7 @@ from credspec.agent.service_notification import keep_watchdog_quiet, notify
 from credspec.agent.service_sockets import inherited_listener
 from credspec.directory.connection import LIBLDAP_ENVIRONMENT
 from credspec.directory.locator import DnsResolver, Locator
-from credspec.errors import NotPermittedError, UsageError
+from credspec.errors import CredspecError, NotPermittedError, UsageError
 from credspec.kerberos.keys import Enctype, derive_key
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.providers.host_account import HostSource
@@ -224,8 +224,18 @@ def listen(path: Path, *, others: bool) -> socket.socket:
 
     Raises:
         UsageError: `agent-running`.
+        CredspecError: `agent-socket-missing` if this process may make no Unix socket.
     """
-    with socket.socket(socket.AF_UNIX) as other:
+    try:
+        other = socket.socket(socket.AF_UNIX)
+    except OSError as error:
+        raise CredspecError.of(
+            "agent-socket-missing",
+            f"cannot make a Unix socket ({error.strerror}), and systemd passed none",
+            where=str(path),
+            remedy="run `systemctl start credspec-agent.socket`",
+        ) from None
+    with other:
         try:
             other.connect(str(path))
         except OSError:
