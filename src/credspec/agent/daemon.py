@@ -325,8 +325,18 @@ def listen(path: Path, *, others: bool) -> socket.socket:
 
     Raises:
         UsageError: `agent-running`.
+        CredspecError: `agent-socket-missing` if this process may make no Unix socket.
     """
-    with socket.socket(socket.AF_UNIX) as other:
+    try:
+        other = socket.socket(socket.AF_UNIX)
+    except OSError as error:
+        raise CredspecError.of(
+            "agent-socket-missing",
+            f"cannot make a Unix socket ({error.strerror}), and systemd passed none",
+            where=str(path),
+            remedy="run `systemctl start credspec-agent.socket`",
+        ) from None
+    with other:
         try:
             other.connect(str(path))
         except OSError:

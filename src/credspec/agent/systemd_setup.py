@@ -76,7 +76,7 @@ class SystemdSetup:
         lines = "".join(f"BindReadOnlyPaths={path}\n" for path in sorted({*self._bound(unit)}))
         if unit == FETCHER_UNITS[1]:
             if self.has_users:
-                lines += f"BindPaths={_USERS}\nReadOnlyPaths={_USERS}/0\n"
+                lines += f"BindPaths=-{_USERS}\nReadOnlyPaths=-{_USERS}/0\n"
             return text + lines
         return text.replace("PrivateTmp=yes\n", f"PrivateTmp=yes\n{lines}")
 
@@ -117,7 +117,7 @@ class SystemdSetup:
         if changed and not dry_run:
             if units := list(filter(_is_unit, changed)):
                 _systemctl("enable", *units)
-            _systemctl("restart", *_whose(changed))
+            _restart(_whose(changed))
         return lines + [f"enabled and started {unit}" for unit in _whose(changed)]
 
     def undo(self, *, dry_run: bool = False) -> list[str]:
@@ -174,6 +174,17 @@ def _is_unit(name: str) -> bool:
 def _whose(names: Iterable[str]) -> list[str]:
     """Return the units that these are or belong to, each once."""
     return list(dict.fromkeys(name.partition(".d/")[0] for name in names))
+
+
+def _restart(units: list[str]) -> None:
+    """Restart units; a socket while its service is stopped, since systemd refuses it otherwise."""
+    sockets = [unit for unit in units if unit.endswith(".socket")]
+    services = {socket: socket.replace(".socket", ".service") for socket in sockets}
+    for socket, service in services.items():
+        _systemctl("stop", service, socket)
+        _systemctl("start", socket)
+    others = [unit for unit in units if unit not in services]
+    _systemctl("restart", *dict.fromkeys([*services.values(), *others]))
 
 
 def _require_systemd() -> None:

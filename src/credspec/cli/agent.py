@@ -92,6 +92,7 @@ def _prepare(config_path: Path | None) -> None:
     """Do what the agent's unit forbids the agent itself; the unit calls it outside the sandbox."""
     from credspec.agent.config import users_in_configuration
     from credspec.agent.host_users import USERS_VARIABLE, write_users
+    from credspec.agent.process_safety import enter_mounts_of_host
 
     target = os.environ.get(USERS_VARIABLE)
     if not target:
@@ -101,6 +102,8 @@ def _prepare(config_path: Path | None) -> None:
             where="--prepare",
             expected="the path of the file to write, as in credspec-agent.service",
         )
+    # systemd hides from this call, too, what the unit replaces.
+    enter_mounts_of_host()
     # The unit names both. Without logind nobody has made them before the first logon.
     for path, mode in ((_USERS, 0o755), (_USERS / "0", 0o700)):
         if not path.exists():
