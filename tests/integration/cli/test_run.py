@@ -101,6 +101,34 @@ def test_another_user_and_a_keytab(agent: AgentProcess) -> None:
     assert shown.stdout.strip().endswith(f"440 {USER.pw_uid}")
 
 
+INHERITED = """
+import os, sys
+for name in sorted(os.listdir('/proc/self/fd'), key=int):
+    fd = int(name)
+    try:
+        target = os.readlink(f'/proc/self/fd/{fd}')
+    except OSError:
+        continue  # that of the listing
+    if fd > 2 and not target.startswith('/proc/'):
+        flags = [l.split()[1] for l in open(f'/proc/self/fdinfo/{fd}') if l.startswith('flags')][0]
+        writable = int(flags, 8) & os.O_ACCMODE != os.O_RDONLY
+        try:
+            os.close(os.open(f'/proc/self/fd/{fd}', os.O_WRONLY))
+            writable = True
+        except PermissionError:
+            pass
+        print(os.path.basename(target).endswith('.lock'), writable)
+"""
+
+
+def test_a_program_inherits_nothing_of_the_host_that_it_could_write(agent: AgentProcess) -> None:
+    """The lock is a file in the host's memory: a program that could write it could fill that."""
+    shown = run(
+        agent, "--spec", "one", "--user", "nobody", "--", "/usr/bin/python3", "-c", INHERITED
+    )
+    assert shown.stdout == "True False\n", shown.stderr
+
+
 def test_an_unprivileged_user_by_itself(agent: AgentProcess) -> None:
     shown = run(agent, "--spec", "one", "--", "sh", "-c", "klist; echo $KRB5CCNAME", user="nobody")
     assert "Default principal: WebApp01$@EXAMPLE.TEST" in shown.stdout, shown.stderr
