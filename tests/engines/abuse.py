@@ -264,7 +264,7 @@ class HttpAbuser:
         state.parent.mkdir(exist_ok=True)
         odd = [
             lambda: os.mkfifo(directory / "krb5cc"),
-            lambda: (directory / "krb5cc").mkdir(),
+            (directory / "krb5cc").mkdir,
             lambda: (directory / "krb5cc").symlink_to("/etc/passwd"),
             lambda: directory.chmod(0),
             lambda: (directory.rmdir(), os.mkfifo(directory)),

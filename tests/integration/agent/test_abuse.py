@@ -123,9 +123,10 @@ def until(condition: object, seconds: float, message: str) -> None:
 
 @pytest.mark.timeout(SECONDS + 600)
 def test_users_who_abuse_the_agent_stop_nobody_but_themselves(
-    agent: AgentProcess, users_directory: Path
+    agent: AgentProcess, users_directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    print(f"seed {SEED}, {SECONDS:.0f} s")
+    with capsys.disabled():
+        print(f"\nseed {SEED}, {SECONDS:.0f} s")  # noqa: T201 - what it takes to repeat it
     root = Root(agent)
     assert agent.process is not None
     pid = agent.process.pid
@@ -149,13 +150,15 @@ def test_users_who_abuse_the_agent_stop_nobody_but_themselves(
     seconds = time.monotonic() - begin
     hold = root.metric("credspec_event_loop_longest_processor_seconds")
     latencies = sorted(root.latencies)
-    print(
+    shown = (
         f"{seconds:.0f} s, {abusers.killed} abusers killed, {root.made} leases of root's, "
         f"{len(root.tickets)} tickets; /healthz {statistics.median(latencies) * 1000:.1f} ms, "
         f"worst {latencies[-1] * 1000:.0f} ms; event loop held {hold * 1000:.0f} ms of processor, "
         f"log {agent.log.stat().st_size >> 10} KiB, audit {agent.audit_log.stat().st_size >> 10} "
         f"KiB, run directory {size_of(agent.run_directory) >> 10} KiB"
     )
+    with capsys.disabled():
+        print(shown, end=" ")  # noqa: T201 - it is to be seen
     assert (agent.process.pid, agent.process.poll()) == (pid, None)
     assert hold < MOST_HOLD_SECONDS
     if seconds > TICKET_SECONDS:

@@ -137,6 +137,22 @@ def test_it_comes_back_with_its_leases(installed: BootedSystemd, number: signal.
     assert leases(installed) == ["c1"]
 
 
+def test_stray_signals_end_no_service(installed: BootedSystemd) -> None:
+    """For systemd an end by SIGHUP is a clean one, after which it starts nothing again."""
+    before = installed.pid_outside(AGENT_UNIT)
+    restarts = installed.show(AGENT_UNIT, "NRestarts")
+    names = ("HUP", "QUIT", "USR1", "USR2", "PIPE", "ALRM", "PROF", "IO", "RTMIN")
+    for name in names:
+        number = signal.Signals[f"SIG{name}"]
+        assert (
+            installed.run("systemctl", "kill", "-s", str(int(number)), AGENT_UNIT).returncode == 0
+        )
+    assert leases(installed) == ["c1"]
+    assert installed.pid_outside(AGENT_UNIT) == before
+    assert installed.show(AGENT_UNIT, "ActiveState") == "active"
+    assert installed.show(AGENT_UNIT, "NRestarts") == restarts
+
+
 def test_a_service_with_the_identity(installed: BootedSystemd) -> None:
     path = "/etc/systemd/system/app.service"
     assert installed.run("tee", path, given=SERVICE).returncode == 0
