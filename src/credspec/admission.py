@@ -26,7 +26,7 @@ import resource
 import socket
 import struct
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -110,13 +110,15 @@ class ConnectionLimits:
     """How many connections may be open, and how many may come.
 
     `total` may be open at a time, of which `reserved` are for root and this process's own user;
-    each other user may have `per_peer` (default: a quarter of what is not reserved). Each may make
-    `burst` at once and `rate` a second from then on; those on top wait, and count as open.
+    each other user may have `per_peer` (default: a quarter of what is not reserved), of which
+    `active` are served at a time (default: all). Each may make `burst` at once and `rate` a second
+    from then on. Those on top of `active` and of the rate wait, unread, and count as open.
     """
 
     total: int
     reserved: int = -1
     per_peer: int = -1
+    active: int = -1
     rate: float = 100.0
     burst: int = 200
 
@@ -130,6 +132,11 @@ class ConnectionLimits:
     def each(self) -> int:
         """How many may be open of one user without a reservation."""
         return max(1, self.shared // 4 if self.per_peer < 0 else min(self.per_peer, self.shared))
+
+    @property
+    def served(self) -> int:
+        """How many may be served at a time of one user without a reservation."""
+        return self.each if self.active < 0 else max(1, min(self.active, self.each))
 
 
 def is_privileged(peer: Peer) -> bool:
@@ -184,6 +191,10 @@ class Admission:
         self._shared += 1
         return self._rates.borrow(peer.key)
 
+    def most_served(self, peer: Peer) -> int:
+        """Return how many connections of a peer may be served at a time."""
+        return self.limits.total if self._privileged(peer) else self.limits.served
+
     def release(self, peer: Peer) -> None:
         """Count a connection that was admitted as closed."""
         self._open[peer.key] -= 1
@@ -205,11 +216,12 @@ class Admission:
 class Slot:
     """An admitted connection's share of the limits."""
 
-    __slots__ = ("_admission", "_is_released", "peer")
+    __slots__ = ("_admission", "_is_released", "ended", "peer")
 
     def __init__(self, admission: Admission, peer: Peer) -> None:
         self._admission = admission
         self._is_released = False
+        self.ended: Callable[[Peer], None] | None = None
         self.peer: Final = peer
 
     def release(self) -> None:
@@ -217,6 +229,8 @@ class Slot:
         if not self._is_released:
             self._is_released = True
             self._admission.release(self.peer)
+            if self.ended is not None:
+                self.ended(self.peer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +293,9 @@ class ConnectionListener:
         self._report = report
         self._throttle: Throttle[_Reported] = Throttle(clock=clock)
         self._waiting: dict[socket.socket, tuple[Slot, asyncio.TimerHandle]] = {}
+        self._served: Counter[int | str] = Counter()
+        self._queues: dict[int | str, deque[tuple[socket.socket, Slot]]] = {}
+        self._is_closed = False
         self._pause: asyncio.TimerHandle | None = None
         self._summary: asyncio.TimerHandle | None = None
 
@@ -288,6 +305,7 @@ class ConnectionListener:
 
     def close(self) -> None:
         """Accept no more, and close what was not handed over yet; the listening socket stays."""
+        self._is_closed = True
         if self._listener.fileno() >= 0:
             asyncio.get_running_loop().remove_reader(self._listener.fileno())
         for handle in (self._pause, self._summary):
@@ -299,6 +317,11 @@ class ConnectionListener:
             connection.close()
             slot.release()
         self._waiting.clear()
+        queued = [pair for queue in self._queues.values() for pair in queue]
+        self._queues.clear()
+        for connection, slot in queued:
+            connection.close()
+            slot.release()
 
     def _accept_some(self) -> None:
         for _ in range(_ACCEPTS_AT_A_TIME):
@@ -338,12 +361,35 @@ class ConnectionListener:
         self._hand_over(connection, slot)
 
     def _hand_over(self, connection: socket.socket, slot: Slot) -> None:
+        """Let a connection be served, or queue it while its peer has enough that are."""
+        key = slot.peer.key
+        if self._is_closed:
+            connection.close()
+            slot.release()
+            return
+        if self._served[key] >= self._admission.most_served(slot.peer):
+            self._queues.setdefault(key, deque()).append((connection, slot))
+            return
+        self._served[key] += 1
+        slot.ended = self._ended
         try:
             self._connected(connection, slot)
         except BaseException:
             connection.close()
             slot.release()
             raise
+
+    def _ended(self, peer: Peer) -> None:
+        self._served[peer.key] -= 1
+        if not self._served[peer.key]:
+            del self._served[peer.key]
+        queue = self._queues.get(peer.key)
+        if queue:
+            connection, slot = queue.popleft()
+            if not queue:
+                del self._queues[peer.key]
+            # In a turn of its own: one that ends at once must not call for the next from here.
+            asyncio.get_running_loop().call_soon(self._hand_over, connection, slot)
 
     def _pause_for(self, error: OSError) -> None:
         """Wait for others to give something back; what is reported of it is one line a minute."""

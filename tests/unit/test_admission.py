@@ -217,6 +217,76 @@ async def test_closing_it_closes_what_still_waits(tmp_path: Path) -> None:
         client.close()
 
 
+async def test_few_of_a_peer_are_served_at_a_time_and_the_others_in_order(tmp_path: Path) -> None:
+    limits = ConnectionLimits(total=100, reserved=0, per_peer=50, active=3)
+    admission = Admission(limits, privileged=lambda _: False)
+    served = Served(tmp_path, admission)
+    served.listener.start()
+    clients = [served.connect() for _ in range(10)]
+    for number, client in enumerate(clients):
+        client.sendall(bytes([number]))
+    await turns(10)
+    order: list[int] = []
+    for _ in clients:
+        assert len(served.taken) <= 3
+        connection, slot = served.taken.pop(0)
+        order.append(connection.recv(1)[0])
+        connection.close()
+        slot.release()
+        slot.release()
+        await turns(3)
+    assert order == list(range(10))
+    assert admission.open_connections == 0
+    assert not served.listener._served
+    assert not served.listener._queues
+    for client in clients:
+        client.close()
+    served.close()
+
+
+async def test_those_that_end_at_once_let_all_others_through(tmp_path: Path) -> None:
+    """However many wait, none is handed over from within the end of another."""
+    limits = ConnectionLimits(total=1000, reserved=0, per_peer=1000, active=1, burst=1000)
+    admission = Admission(limits, privileged=lambda _: False)
+    served = Served(tmp_path, admission)
+    count = 0
+
+    def ends(connection: socket.socket, slot: Slot) -> None:
+        nonlocal count
+        count += 1
+        connection.close()
+        slot.release()
+
+    first: list[Slot] = []
+    served.listener._connected = lambda connection, slot: (connection.close(), first.append(slot))
+    served.listener.start()
+    for _ in range(400):
+        served.connect().close()
+        await turns(1)
+    await turns(50)
+    served.listener._connected = ends
+    first[0].release()
+    await turns(1000)
+    assert count == 399
+    assert admission.open_connections == 0
+    served.close()
+
+
+async def test_closing_it_closes_what_is_queued(tmp_path: Path) -> None:
+    limits = ConnectionLimits(total=100, reserved=0, per_peer=50, active=1)
+    admission = Admission(limits, privileged=lambda _: False)
+    served = Served(tmp_path, admission)
+    served.listener.start()
+    clients = [served.connect() for _ in range(4)]
+    await turns(10)
+    served.close()
+    await turns(3)
+    assert admission.open_connections == 0
+    assert [client.recv(1) for client in clients] == [b""] * 4
+    for client in clients:
+        client.close()
+
+
 def open_files_limit(most: int) -> Iterator[None]:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, before[1]))

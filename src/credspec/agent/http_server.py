@@ -34,6 +34,8 @@ from credspec.errors import CredspecError, TooManyRequestsError
 MAX_CONNECTIONS: Final = 2048
 """How many connections there are at a time, if the limit of open files allows it."""
 
+# More would be handled in one turn of the event loop if all had their requests ready.
+_SERVED_OF_A_USER: Final = 32
 _HEAD_SECONDS: Final = 5.0
 _UNREAD_BODY_SECONDS: Final = 2.0
 _SHUTDOWN_SECONDS: Final = 2.0
@@ -74,7 +76,8 @@ async def serving_http(
 
     limit = affordable_connections(MAX_CONNECTIONS)
     admission = Admission(
-        ConnectionLimits(total=limit), lambda peer: policy.allows_user(peer.uid, os.geteuid())
+        ConnectionLimits(total=limit, active=_SERVED_OF_A_USER),
+        lambda peer: policy.allows_user(peer.uid, os.geteuid()),
     )
     accepting = ConnectionListener(
         listener, connected, admission, report=report_admission, answer=refusal_response

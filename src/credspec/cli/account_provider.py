@@ -69,10 +69,10 @@ async def _serve(service: AccountService, settings: AccountServiceSettings) -> N
     from credspec.agent.events import Event, emit
     from credspec.agent.signals import handle_signals
 
+    stop = asyncio.Event()
+    handle_signals(stop.set)
     server = await service.start()
     port = server.sockets[0].getsockname()[1]
     emit(Event.ACCOUNT_PROVIDER_READY, address=f"{settings.host}:{port}")
-    stop = asyncio.Event()
-    handle_signals(stop.set)
     await stop.wait()
     server.close()

@@ -231,6 +231,20 @@ def test_a_users_lease_in_its_runtime_directory(with_users: BootedSystemd) -> No
     assert f"FILE:{directory}/credspec/leases/" in shown.stdout
     with_users.run("umount", directory)
     assert leases(with_users) == ["c1"]
+def test_stray_signals_end_no_service(installed: BootedSystemd) -> None:
+    """For systemd an end by SIGHUP is a clean one, after which it starts nothing again."""
+    before = installed.pid_outside(AGENT_UNIT)
+    restarts = installed.show(AGENT_UNIT, "NRestarts")
+    names = ("HUP", "QUIT", "USR1", "USR2", "PIPE", "ALRM", "PROF", "IO", "RTMIN")
+    for name in names:
+        number = signal.Signals[f"SIG{name}"]
+        assert (
+            installed.run("systemctl", "kill", "-s", str(int(number)), AGENT_UNIT).returncode == 0
+        )
+    assert leases(installed) == ["c1"]
+    assert installed.pid_outside(AGENT_UNIT) == before
+    assert installed.show(AGENT_UNIT, "ActiveState") == "active"
+    assert installed.show(AGENT_UNIT, "NRestarts") == restarts
 
 
 def test_a_service_with_the_identity(installed: BootedSystemd) -> None:

@@ -60,11 +60,18 @@ def agent(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentP
 def ask(agent: AgentProcess) -> Iterator[Ask]:
     """Ask as a user; what the user made is gone afterwards."""
 
-    def call(method: str, user: pwd.struct_passwd = USER, lease: str = LEASE, **body: Any) -> Any:
+    def call(
+        method: str,
+        user: pwd.struct_passwd = USER,
+        lease: str = LEASE,
+        path: str | None = None,
+        **body: Any,
+    ) -> Any:
         state = f"/run/user/{user.pw_uid}/state"
         wanted = {"spec": "file://one.json", "container": "c", "runtime_state": state}
         wanted |= {"uid": user.pw_uid, "gid": user.pw_gid} | body
-        arguments = [str(agent.run_directory / "agent.sock"), method, f"/v1/leases/{lease}"]
+        socket, asked = str(agent.run_directory / "agent.sock"), path or f"/v1/leases/{lease}"
+        arguments = [socket, method, asked]
         shown = subprocess.run(
             as_user(user.pw_name, [sys.executable, "-c", ASK, *arguments, json.dumps(wanted)]),
             capture_output=True,
@@ -122,6 +129,44 @@ def test_owners_whom_the_user_cannot_be(ask: Ask) -> None:
     assert ask("PUT", uid=0) == ["owner-not-permitted"]
     assert ask("PUT", gid=0) == ["owner-not-permitted"]
     assert ask("PUT", uid=ANOTHER.pw_uid) == ["owner-not-permitted"]
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        "/",
+        "/root",
+        "/root/secret",
+        f"/run/user/{ANOTHER.pw_uid}/state",
+        f"/run/user/{USER.pw_uid}",
+        f"/run/user/{USER.pw_uid}/../{ANOTHER.pw_uid}/state",
+        "/usr/sbin/state",
+        "/proc/1/root",
+    ],
+)
+def test_runtime_states_that_are_not_the_users(agent: AgentProcess, ask: Ask, state: str) -> None:
+    make_directory()
+    assert ask("PUT", runtime_state=state) == ["runtime-state-not-permitted"]
+    assert agent.lease_containers() == []
+
+
+def test_a_user_sees_its_own_leases_only(agent: AgentProcess, ask: Ask) -> None:
+    make_directory()
+    ask("PUT")
+    agent.mount(2)
+    agent.put(2)
+    asked = [
+        ask("GET", path="/v1/leases")["leases"],
+        ask("GET", ANOTHER, path="/v1/leases")["leases"],
+        ask("GET", lease=f"{2:032x}"),
+        ask("GET", ANOTHER),
+        ask("GET", ANOTHER, path="/v1/identities")["identities"],
+        ask("GET", ANOTHER, path="/v1/domains")["domains"],
+    ]
+    agent.delete(2)
+    agent.unmount(2)
+    assert [lease["user"] for lease in asked[0]] == [USER.pw_uid]
+    assert asked[1:] == [[], ["lease-not-found"], ["lease-not-found"], [], []]
 
 
 def link_above() -> None:

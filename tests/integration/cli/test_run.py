@@ -147,6 +147,32 @@ def test_a_program_of_an_earlier_version_keeps_its_tickets(agent: AgentProcess) 
     assert leases.stat().st_mode & 0o777 == 0o700
     agent.unmount(1)
     lock.unlink()
+INHERITED = """
+import os, sys
+for name in sorted(os.listdir('/proc/self/fd'), key=int):
+    fd = int(name)
+    try:
+        target = os.readlink(f'/proc/self/fd/{fd}')
+    except OSError:
+        continue  # that of the listing
+    if fd > 2 and not target.startswith('/proc/'):
+        flags = [l.split()[1] for l in open(f'/proc/self/fdinfo/{fd}') if l.startswith('flags')][0]
+        writable = int(flags, 8) & os.O_ACCMODE != os.O_RDONLY
+        try:
+            os.close(os.open(f'/proc/self/fd/{fd}', os.O_WRONLY))
+            writable = True
+        except PermissionError:
+            pass
+        print(os.path.basename(target).endswith('.lock'), writable)
+"""
+
+
+def test_a_program_inherits_nothing_of_the_host_that_it_could_write(agent: AgentProcess) -> None:
+    """The lock is a file in the host's memory: a program that could write it could fill that."""
+    shown = run(
+        agent, "--spec", "one", "--user", "nobody", "--", "/usr/bin/python3", "-c", INHERITED
+    )
+    assert shown.stdout == "True False\n", shown.stderr
 
 
 def test_an_unprivileged_user_by_itself(agent: AgentProcess) -> None:

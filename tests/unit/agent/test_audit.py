@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import stat
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from credspec.agent import audit
 from credspec.agent.audit import AuditLog, Caller, shown
 from credspec.agent.events import Event
 from credspec.errors import CredspecError
@@ -40,6 +45,54 @@ def test_of_a_document_only_the_hash_is_shown() -> None:
     assert shown("file://www.json") == "file://www.json"
     assert shown('raw://{"PluginInput": "secret"}').startswith("raw:sha256:")
     assert "secret" not in shown('RAW://{"PluginInput": "secret"}')
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        'raw:/{"PluginInput": "secret"}',
+        '{"PluginInput": "secret"}',
+        ' raw://{"PluginInput": "secret"}',
+        'raw:{"PluginInput": "secret"}',
+        'file://{"PluginInput": "secret"}',
+        'File://{"PluginInput": "secret"}',
+        'file:// {"PluginInput": "secret"}',
+        "file://secret:x@host",
+        "registry://secret",
+        "secret",
+        "",
+    ],
+)
+def test_of_whatever_may_be_a_document_only_the_hash_is_shown(reference: str) -> None:
+    assert "secret" not in shown(reference)
+    assert re.fullmatch(r"(raw:)?sha256:[0-9a-f]{64}", shown(reference))
+
+
+@given(st.text(max_size=400))
+def test_what_is_shown_is_a_hash_or_a_plain_name(text: str) -> None:
+    for reference in (text, f"file://{text}", f"raw://{text}"):
+        found = shown(reference)
+        assert len(found) <= 300
+        assert re.fullmatch(r"(raw:)?sha256:[0-9a-f]{64}", found) or found == reference
+        assert not set(found) & {"{", "}", '"', "\n"}
+
+
+def test_plain_names_are_shown_as_they_are() -> None:
+    for name in ("www.json", "sub/www-1.json", "WebApp 01.json", "größe.json"):
+        assert shown(f"file://{name}") == f"file://{name}"
+
+
+async def test_a_log_that_never_answers_is_an_error_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    log = AuditLog(path)
+    monkeypatch.setattr(audit, "_SECONDS", 0.05)
+    with pytest.raises(CredspecError) as caught:
+        await log.record(Event.LEASE_GRANTED, Caller(0, 1))
+    assert caught.value.code == "audit-unwritable"
+    os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
 
 
 def test_event_numbers_are_stable_and_distinct() -> None:

@@ -90,6 +90,17 @@ def test_no_file_means_defaults_but_a_named_one_must_exist(
         load_config()
 
 
+def test_how_many_leases_a_user_may_have(tmp_path: Path) -> None:
+    path = written(tmp_path, "[policy]\nleases_per_user = 12")
+    assert load_config(path).policy.leases_per_user == 12
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "true", "1.5", '"12"', "[]", "1000000000"])
+def test_numbers_of_leases_that_are_none(tmp_path: Path, value: str) -> None:
+    with pytest.raises(UsageError, match=r"policy\.leases_per_user"):
+        load_config(written(tmp_path, f"[policy]\nleases_per_user = {value}"))
+
+
 def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
     path = written(
         tmp_path,

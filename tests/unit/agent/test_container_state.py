@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from pathlib import Path
@@ -127,3 +128,38 @@ def test_a_container_that_was_started_anew(
     assert states.is_there(str(tmp_path)), "as long as the process that is known lives"
     states.keep(())
     assert not states.is_there(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["state.json", "status", "pidfile"])
+def test_a_pipe_in_place_of_a_file_holds_nobody_up(
+    tmp_path: Path, first_namespace: Path, name: str
+) -> None:
+    os.mkfifo(tmp_path / name)
+    assert is_there(tmp_path, first_namespace)
+
+
+@pytest.mark.parametrize(
+    ("state", "there"),
+    [
+        ("/" + "a" * 300, False),
+        ("/" + "a/" * 3000, False),
+        ("/etc/passwd/x", False),
+        ("/\0", False),
+    ],
+)
+def test_paths_that_name_nothing(state: str, there: bool, first_namespace: Path) -> None:
+    assert ContainerStates(first_namespace).is_there(state) is there
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.EMFILE])
+def test_what_cannot_be_looked_at_counts_simulated(
+    number: int, first_namespace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> os.stat_result:
+        raise OSError(number, os.strerror(number))
+
+    states = ContainerStates(first_namespace)
+    monkeypatch.setattr(os, "stat", fails)
+    found = states.is_there("/nowhere")
+    monkeypatch.undo()
+    assert found

@@ -12,7 +12,8 @@ import pytest
 
 from credspec.agent.domain_session import Acquisition
 from credspec.agent.identities import Identities, Identity, IdentityName
-from credspec.errors import CredspecError, UnreachableError
+from credspec.directory.domain import DomainFacts
+from credspec.errors import CredspecError, TooManyRequestsError, UnreachableError
 from credspec.kerberos.tickets import Ticket
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -230,4 +231,94 @@ async def test_the_last_release_drops_the_ticket_after_a_while(
     identities.release(NAME, "three")
     await asyncio.sleep(0.05)
     assert identities.held() == []
+    await identities.close()
+
+
+async def test_specs_that_name_many_domains_take_few_threads() -> None:
+    identities, session, _, _ = make(moves=0)
+    await identities.hold(NAME, "lease")
+    closed: list[str] = []
+
+    class Unused(ScriptedSession):
+        known_facts = None
+
+        def __init__(self, domain: str) -> None:
+            super().__init__(VirtualClock(0), {})
+            self.domain = domain
+
+        def facts(self) -> DomainFacts:
+            raise down()
+
+        def close(self) -> None:
+            closed.append(self.domain)
+
+    identities._open_session = lambda domain, _: Unused(domain)  # type: ignore[assignment]
+    for number in range(300):
+        with pytest.raises(UnreachableError):
+            await identities.facts(f"d{number}.test")
+        assert len(identities.domains()) <= 128
+    assert len(closed) >= 300 - 128
+    # The one that is in use is not among them.
+    assert NAME.domain in {status.domain for status in identities.domains()}
+    assert (await identities.hold(NAME, "another")).ticket is not None
+    assert session.calls == 1
+    await identities.close()
+
+
+async def test_domains_that_are_all_being_asked_are_refused_beyond_a_number() -> None:
+    release = threading.Event()
+
+    class Waiting(ScriptedSession):
+        known_facts = None
+
+        def facts(self) -> DomainFacts:
+            release.wait(60)
+            raise down()
+
+    identities, _, clock, _ = make(moves=0)
+    identities._open_session = lambda _domain, _source: Waiting(clock, {})  # type: ignore[assignment]
+    tasks = [asyncio.create_task(identities.facts(f"d{number}.test")) for number in range(128)]
+    await asyncio.sleep(0.01)
+    with pytest.raises(TooManyRequestsError, match="domains-too-many"):
+        await identities.facts("one-more.test")
+    release.set()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await identities.close()
+
+
+async def test_a_defect_of_the_schedule_does_not_end_the_refreshing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    identities, session, _, renewed = make(moves=50)
+    monkeypatch.setattr("credspec.agent.identities._LONGEST_SLEEP_SECONDS", 3600.0)
+    await identities.hold(NAME, "lease")
+    (domain,) = identities._domains.values()
+    real, calls = domain.schedule.due, 0
+
+    def fails_once(now: datetime) -> list[IdentityName]:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise ZeroDivisionError
+        return real(now)
+
+    monkeypatch.setattr(type(domain.schedule), "due", lambda _, now: fails_once(now))
+    while not renewed:
+        await asyncio.sleep(0.001)
+    assert session.calls >= 2
+    await identities.close()
+
+
+async def test_a_defect_in_renewing_leases_does_not_end_the_refreshing() -> None:
+    identities, session, _, renewed = make(moves=2000)
+
+    async def fails(_: Identity) -> None:
+        if session.calls < 3:
+            raise ZeroDivisionError
+        renewed.append(b"")
+
+    identities._renewed = fails
+    await identities.hold(NAME, "lease")
+    while not renewed:
+        await asyncio.sleep(0.001)
     await identities.close()

@@ -1,0 +1,142 @@
+"""Whether containers live, found out without waiting for files that never answer."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from credspec.agent import users_state
+from credspec.agent.blocking_calls import BlockingCalls
+from credspec.agent.journal import LeaseRecord
+from credspec.agent.lease_directory import LeaseDirectory
+from credspec.agent.liveness import Liveness
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+RECORD = LeaseRecord(
+    lease_id="0" * 32,
+    container="c1",
+    runtime_state="/run/runc/c1",
+    uid=1000,
+    gid=1000,
+    domain="example.test",
+    default_account="WebApp01",
+    accounts=("WebApp01",),
+    created=NOW - timedelta(hours=1),
+)
+
+
+def of_user(user: int) -> LeaseRecord:
+    return replace(
+        RECORD, lease_id=f"{user:032x}", user=user, runtime_state=f"/run/user/{user}/state"
+    )
+
+
+@pytest.fixture
+def release() -> Iterator[threading.Event]:
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+@pytest.fixture
+def liveness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: threading.Event) -> Liveness:
+    """Users' directories are there, user 1's state never answers, user 2's is gone (simulated)."""
+
+    def state(user: int, _: str) -> bool:
+        if user == 1:
+            release.wait(60)
+        return user != 2
+
+    monkeypatch.setattr(LeaseDirectory, "is_there", lambda _: True)
+    monkeypatch.setattr(users_state, "is_there", state)
+    return Liveness(tmp_path, BlockingCalls())
+
+
+async def test_files_that_never_answer_cost_their_own_user(liveness: Liveness) -> None:
+    records = [of_user(user) for user in (1, 2, 3)]
+    gone = await liveness.gone(records, NOW, seconds=0.2)
+    assert [record.user for record in gone] == [2]
+    # Also the next time, when its thread still waits.
+    gone = await liveness.gone(records, NOW, seconds=0.2)
+    assert [record.user for record in gone] == [2]
+
+
+async def test_the_loop_goes_on_meanwhile(liveness: Liveness) -> None:
+    looking = asyncio.create_task(liveness.gone([of_user(1)], NOW, seconds=0.3))
+    turns = 0
+    while not looking.done():
+        await asyncio.sleep(0.001)
+        turns += 1
+    assert turns > 10
+
+
+@pytest.mark.parametrize("number", [5, 13, 24, 116])
+async def test_what_cannot_be_looked_at_is_not_gone_simulated(
+    liveness: Liveness, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fails(_: object) -> bool:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(LeaseDirectory, "is_there", fails)
+    assert await liveness.gone([of_user(2), of_user(3)], NOW) == []
+
+
+async def test_without_a_list_of_mounts_no_lease_of_the_host_is_gone_simulated(
+    liveness: Liveness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await liveness.gone([RECORD], NOW) == [RECORD]
+
+    def fails(_: object) -> frozenset[str]:
+        raise OSError(24, os.strerror(24))
+
+    monkeypatch.setattr("credspec.agent.liveness.mounted_below", fails)
+    assert await liveness.gone([RECORD], NOW) == []
+
+
+@pytest.mark.parametrize(
+    ("age", "is_gone"), [(-3600, True), (-60, False), (60, False), (3600, True)]
+)
+async def test_only_a_lease_that_was_made_just_now_may_lack_its_container(
+    liveness: Liveness, age: int, is_gone: bool
+) -> None:
+    """Also if the clock was set back: the lease of a dead container does not live on for hours."""
+    record = replace(of_user(2), created=NOW - timedelta(seconds=age))
+    assert bool(await liveness.gone([record], NOW)) is is_gone
+
+
+async def test_a_defect_costs_one_lease(
+    liveness: Liveness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(user: int, _: str) -> bool:
+        if user == 3:
+            raise ZeroDivisionError
+        return True
+
+    monkeypatch.setattr(users_state, "is_there", fails)
+    gone = await liveness.gone([of_user(user) for user in (2, 3, 4)], NOW)
+    assert [record.user for record in gone] == [3]
+
+
+Make = Callable[[Path], object]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, Path.touch, lambda _: None])
+async def test_a_lock_that_is_none_ends_the_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Make
+) -> None:
+    own = LeaseDirectory(tmp_path / "lease")
+    own.path.mkdir()
+    make(own.lock)
+    monkeypatch.setattr(LeaseDirectory, "of", lambda *_: own)
+    monkeypatch.setattr(LeaseDirectory, "is_there", lambda _: True)
+    record = replace(of_user(5), runtime_state=str(own.lock))
+    async with asyncio.timeout(30):
+        gone = await Liveness(tmp_path, BlockingCalls()).gone([record], NOW)
+    assert gone == [record]
