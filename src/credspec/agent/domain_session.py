@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from credspec.agent.host_identity import HostIdentity
+from credspec.agent.keytab_principal import with_guess
 from credspec.directory.accounts import (
     GroupManagedServiceAccount,
     find_account,
@@ -22,6 +24,7 @@ from credspec.directory.accounts import (
     read_managed_password,
 )
 from credspec.directory.connection import Connection, Transport
+from credspec.directory.controller_probe import answers
 from credspec.directory.domain import DomainFacts, read_domain_facts, read_trusted_domain
 from credspec.directory.locator import DomainController, Locator, valid_domain
 from credspec.directory.managed_password import ManagedPassword
@@ -32,6 +35,7 @@ from credspec.kerberos.tickets import Ticket, ticket_from_managed_password
 
 _T = TypeVar("_T")
 _TICKET_IS_NEW: Final = timedelta(minutes=1)
+_KERBEROS_PORT: Final = 88
 _KEY_VERSION_ATTEMPTS: Final = 3
 _SOONEST_KEYTAB: Final = timedelta(minutes=1)
 
@@ -109,6 +113,28 @@ class DomainSession:
     def find(self, account: str) -> GroupManagedServiceAccount:
         """Find an account of this domain; raises as `find_account`."""
         return self._with_connection(lambda c, facts: find_account(c, facts, account))
+
+    def follow_controllers(self) -> tuple[str, ...]:
+        """Return the addresses of controllers for clients to get tickets from.
+
+        Those known stay while each takes connections; else controllers are located again, also for
+        this process's own krb5.conf. Raises as `Locator.locate`.
+        """
+        known = tuple(a for dc in self.controllers for a in dc.addresses)
+        if known and _answering(known) == known:
+            return known
+        site = next((dc.site for dc in self.controllers if dc.is_closest), None)
+        located = self._locator.locate(self.domain, port=self._transport.port, site=site)
+        addresses = tuple(a for dc in located for a in dc.addresses)
+        alive = _answering(addresses)
+        # With none of them, the port may be one that only this host cannot reach.
+        self.controllers = [
+            replace(dc, addresses=kept)
+            for dc in located
+            if (kept := tuple(a for a in dc.addresses if not alive or a in alive))
+        ]
+        self._tell_kdcs(self.domain, self.controllers)
+        return tuple(a for dc in self.controllers for a in dc.addresses)
 
     def domain_named(self, name: str) -> str:
         """Return the DNS name in lower case of a domain that a spec of this one names.
@@ -253,12 +279,20 @@ class DomainSession:
             found = self._with_connection(read)
         except NotPermittedError as error:
             if error.code != "password-not-permitted" or not self._logged_on_long_ago():
-                raise
+                raise with_guess(error, self._guess) from None
             # A group membership made after the host's logon counts only with a new ticket.
             self._log_on_again()
-            found = self._with_connection(read)
+            try:
+                found = self._with_connection(read)
+            except NotPermittedError as again:
+                raise with_guess(again, self._guess) from None
         self.reads += 1
         return found
+
+    @property
+    def _guess(self) -> str:
+        """Which principal was guessed to be the host, empty if that was no guess."""
+        return str(getattr(self._host_identity, "guess", ""))
 
     def _logged_on_long_ago(self) -> bool:
         return self._logged_on is None or self._now() - self._logged_on > _TICKET_IS_NEW
@@ -326,7 +360,7 @@ class DomainSession:
         assert failure is not None  # noqa: S101 - narrows for the type checker
         # Group memberships or keys may have changed since the host's ticket was made.
         self._host_identity.forget()
-        raise failure
+        raise with_guess(failure, self._guess)
 
     def _tell_kdcs(self, domain: str, controllers: Sequence[DomainController]) -> None:
         if self._krb5_conf is not None:
@@ -337,3 +371,10 @@ class DomainSession:
         if self._connection is not None:
             self._connection.close()
         self._connection = self.controller = self.latency = self._overwriting = None
+
+
+def _answering(addresses: Sequence[str]) -> tuple[str, ...]:
+    """Return those of the addresses that take connections for Kerberos."""
+    with ThreadPoolExecutor(max_workers=max(1, min(16, len(addresses)))) as pool:
+        taken = list(pool.map(lambda address: answers(address, _KERBEROS_PORT), addresses))
+    return tuple(a for a, is_taken in zip(addresses, taken, strict=True) if is_taken)

@@ -24,7 +24,11 @@ def _identity(examination: Examination) -> Finding:
     if isinstance(identity, CallersTicket):
         text = f"your ticket of {identity.log_on().principal}, not the machine keytab"
     elif isinstance(identity, MachineKeytab):
+        if examination.domain is not None:
+            identity.prefer_domain(examination.domain)
         text = f"{identity.name} in {identity.keytab}"
+        if identity.guess:
+            text += f"; {identity.guess}"
     else:
         text = f"an account of {identity.domain}"
     if examination.domain is None:

@@ -345,8 +345,8 @@ def test_a_directory_that_is_not_trusted(examine: Examine, lab: Lab, tmp_path: P
     config = load_config(lab.config_path)
     wrong = Config(keytab=config.keytab, transport=Transport.LDAPS, ca_file=authority)
     found = examine(config=wrong)
-    assert found.first.step.name == "clock"
-    assert found.first.exit_status is ExitStatus.UNREACHABLE
+    cause = ("certificates", "ldap-certificate-authority", ExitStatus.UNREACHABLE)
+    assert found.cause() == cause
     right = Config(keytab=config.keytab, transport=Transport.LDAPS, ca_file=config.ca_file)
     assert examine(config=right).states() == {State.OK}
 
