@@ -5,6 +5,7 @@ Everything here blocks and is called from the domain's own worker threads.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, TypeVar
 
-from credspec.agent.host_identity import HostIdentity
+from credspec.agent.host_identity import HOST_CACHE, HostIdentity
 from credspec.agent.keytab_principal import with_guess
 from credspec.directory.accounts import (
     GroupManagedServiceAccount,
@@ -93,6 +94,7 @@ class DomainSession:
         self._overwriting: Callable[[], None] | None = None
         self._logged_on: datetime | None = None
         self._facts: DomainFacts | None = None
+        self._needs_armor = False
         # What a domain is called does not change.
         self._domains_named: dict[str, str] = {}
 
@@ -173,7 +175,7 @@ class DomainSession:
         with self._password_at_hand():
             name, realm, password = self._read_password(account)
             due = self._now() + password.query_interval
-            return Acquisition(name, ticket_from_managed_password(name, realm, password), due)
+            return Acquisition(name, self._ticket(name, realm, password), due)
 
     def acquire_with_keytab(self, account: str) -> Acquisition:
         """Acquire an account, and make a keytab of the same password.
@@ -189,7 +191,7 @@ class DomainSession:
             name = entry.account_name
             acquired = Acquisition(
                 name,
-                ticket_from_managed_password(name, realm, password),
+                self._ticket(name, realm, password),
                 now + password.query_interval,
             )
             return replace(
@@ -197,6 +199,27 @@ class DomainSession:
                 keytab=account_keytab(entry, realm, password, version, made=now),
                 keytab_due=now + max(password.unchanged_interval, _SOONEST_KEYTAB),
             )
+
+    def _ticket(self, name: str, realm: str, password: ManagedPassword) -> Ticket:
+        """Get an account's ticket, armoured with the host's TGT where there is one or must be."""
+        identity = self._host_identity
+        # The agent's process has its default cache by this variable, and so has a caller of kinit.
+        cache = identity.cache or os.environ.get("KRB5CCNAME", HOST_CACHE)
+        if self._needs_armor:
+            identity.log_on()
+        is_armored = self._needs_armor or bool(getattr(identity, "has_tgt", False))
+        try:
+            return ticket_from_managed_password(
+                name, realm, password, armor=cache if is_armored else None
+            )
+        except NotPermittedError as error:
+            if error.code != "kdc-policy" or is_armored:
+                raise
+        # Policies may ask from which host a logon comes, which only armour shows.
+        identity.log_on()
+        ticket = ticket_from_managed_password(name, realm, password, armor=cache)
+        self._needs_armor = True
+        return ticket
 
     def _read_with_version(
         self, connection: Connection, facts: DomainFacts, account: str

@@ -157,6 +157,11 @@ class MachineKeytab:
                 self._service_tickets[service] = ticket
             return ticket
 
+    @property
+    def has_tgt(self) -> bool:
+        """Whether the cache holds a TGT that lasts."""
+        return self._ticket is not None and self._lasts(self._ticket)
+
     def forget(self) -> None:
         """Drop the tickets."""
         with self._lock:

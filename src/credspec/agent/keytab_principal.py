@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from credspec.errors import CredspecError, NotPermittedError, Problem
-from credspec.kerberos.tickets import kerberos_error
+from credspec.kerberos.kdc_errors import kerberos_error
 
 
 @dataclass(frozen=True, slots=True)
