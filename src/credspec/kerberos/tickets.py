@@ -315,13 +315,25 @@ def keytab_versions(keytab: Path, principal: str) -> frozenset[int]:
     Raises:
         CredspecError: see `kerberos_error`.
     """
+    return frozenset(version for version, _ in _keys_of(keytab, principal))
+
+
+def keytab_enctypes(keytab: Path, principal: str) -> frozenset[int]:
+    """Return the types of a principal's keys in a keytab; raises as `keytab_versions`."""
+    return frozenset(enctype for _, enctype in _keys_of(keytab, principal))
+
+
+def _keys_of(keytab: Path, principal: str) -> list[tuple[int, int]]:
+    """Return key version number and encryption type of each key of a principal."""
     import krb5
 
     context = krb5.init_context()
     try:
         table = krb5.kt_resolve(context, f"FILE:{keytab}".encode())
-        return frozenset(
-            entry.kvno for entry in table if entry.principal.name == principal.encode()
-        )
+        return [
+            (entry.kvno, entry.key.enctype)
+            for entry in table
+            if entry.principal.name == principal.encode()
+        ]
     except krb5.Krb5Error as error:
         raise kerberos_error(error, principal) from None
