@@ -19,6 +19,7 @@ from credspec.agent.audit import AuditLog
 from credspec.agent.blocking_calls import BlockingCalls
 from credspec.agent.clock_watch import ClockChange, watch_clock
 from credspec.agent.config import Config
+from credspec.agent.controller_watch import watch_controllers
 from credspec.agent.domain_session import DomainSession
 from credspec.agent.events import Event, emit
 from credspec.agent.host_identity import HOST_CACHE, HostIdentity, MachineKeytab
@@ -124,7 +125,7 @@ async def serve(
             return host_identity
         # What happens on the way to another domain must not take this one's tickets along.
         cache = f"MEMORY:credspec-host-{domain}"
-        return MachineKeytab(config.keytab, config.principal, cache=cache)
+        return MachineKeytab(config.keytab, config.principal, cache=cache, domain=domain)
 
     identities = Identities(
         lambda domain, source: _open_session(
@@ -175,6 +176,7 @@ async def serve(
                     _for_ever("sweep", leases.sweep, _SWEEP_SECONDS),
                     _for_ever("reload", reload.run, None),
                     _for_ever("clock", partial(watch_clock, clock_changed), None),
+                    _for_ever("controllers", partial(watch_controllers, identities), None),
                 ),
             ):
                 notify("READY=1", f"STATUS={leases.count} leases adopted")

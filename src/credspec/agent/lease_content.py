@@ -86,11 +86,12 @@ def files_of(
     own = record.domain.lower()
     # The default account's realm stands first.
     for identity in sorted(held, key=lambda identity: identity.name.domain != own):
+        name = identity.name
+        if identity.kdc_addresses or identity.ticket is not None:
+            kdcs.setdefault(name.domain.upper(), identity.kdc_addresses)
         if identity.ticket is None or not (now is None or identity.is_fit(now)):
             continue
-        name = identity.name
         files[_cache_name(record, name)] = identity.ticket.ccache
-        kdcs.setdefault(name.domain.upper(), identity.kdc_addresses)
         if name.domain == own and name.account == record.default_account.lower():
             files["krb5cc"] = identity.ticket.ccache
     if len(kdcs) == len({identity.name.domain for identity in held}):

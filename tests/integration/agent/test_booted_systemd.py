@@ -231,6 +231,8 @@ def test_a_users_lease_in_its_runtime_directory(with_users: BootedSystemd) -> No
     assert f"FILE:{directory}/credspec/leases/" in shown.stdout
     with_users.run("umount", directory)
     assert leases(with_users) == ["c1"]
+
+
 def test_stray_signals_end_no_service(installed: BootedSystemd) -> None:
     """For systemd an end by SIGHUP is a clean one, after which it starts nothing again."""
     before = installed.pid_outside(AGENT_UNIT)

@@ -147,6 +147,8 @@ def test_a_program_of_an_earlier_version_keeps_its_tickets(agent: AgentProcess) 
     assert leases.stat().st_mode & 0o777 == 0o700
     agent.unmount(1)
     lock.unlink()
+
+
 INHERITED = """
 import os, sys
 for name in sorted(os.listdir('/proc/self/fd'), key=int):
