@@ -80,6 +80,7 @@ class AgentProcess:
         self.client = AgentClient(self.run_directory / "agent.sock")
         self.process: subprocess.Popen[bytes] | None = None
         self.options: tuple[str, ...] = ()
+        self.prelude = ""  # Python that runs in the agent's process first
         self._mounted: list[Path] = []
         (directory / "specs").mkdir()
         self.config.write_text(
@@ -95,6 +96,9 @@ class AgentProcess:
     def start(self, *, crash_at: int | None = None, **environment: str) -> None:
         """Start it and wait until it answers; with `crash_at` it will kill itself when armed."""
         command = [str(BIN / "credspec"), "agent", "--config", str(self.config), *self.options]
+        if self.prelude:
+            program = f"{self.prelude}\nfrom credspec.cli.start import main; main()"
+            command[:1] = [sys.executable, "-c", program]
         if crash_at is not None:
             paths = [str(self.config), str(crash_at), str(self.run_directory), str(self.audit_log)]
             command = [sys.executable, "-c", CRASHING, *paths]

@@ -25,6 +25,7 @@ class AwsEndpoints:
     secrets: dict[str, str] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     hang: bool = False
+    session_token: str = SESSION_TOKEN
 
     def __post_init__(self) -> None:
         endpoints = self
@@ -59,7 +60,7 @@ class AwsEndpoints:
                 return (
                     f"Credential={ACCESS_KEY}/" in signed
                     and f"/eu-west-1/{service}/aws4_request" in signed
-                    and self.headers.get("X-Amz-Security-Token") == SESSION_TOKEN
+                    and self.headers.get("X-Amz-Security-Token") == endpoints.session_token
                 )
 
             def _say(self, status: int, body: bytes, kind: str) -> None:

@@ -92,10 +92,12 @@ class PeerClient:
 
     def call(self, name: str, *, seconds: float = 60, **fields: Any) -> Any:
         """Call, and return the answer; raises grpc.RpcError."""
-        asked, answered = (self._types[kind] for kind in CALLS[name])
-        return self.raw(name, answered.FromString)(
-            asked(**fields).SerializeToString(), timeout=seconds
-        )
+        answered = self._types[CALLS[name][1]]
+        return self.raw(name, answered.FromString)(self.message(name, **fields), timeout=seconds)
+
+    def message(self, name: str, **fields: Any) -> bytes:
+        """The bytes of a call's request."""
+        return bytes(self._types[CALLS[name][0]](**fields).SerializeToString())
 
     def raw(self, name: str, answered: Any = bytes) -> grpc.UnaryUnaryMultiCallable:
         """The call by its path, which takes any bytes."""

@@ -45,8 +45,14 @@ def overwrite_freed_memory() -> None:
 
 
 def forbid_core_dumps() -> None:
-    """Leave no core file, and let nobody but root trace this process."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    """Leave no core file, and let nobody but root trace this process.
+
+    Programs that it starts leave none either.
+    """
+    # A unit that sets the limit may forbid to set limits.
+    if resource.getrlimit(resource.RLIMIT_CORE) != (0, 0):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Of a core that goes to a program (core(5)), the limit says nothing.
     _prctl(_PR_SET_DUMPABLE, 0)
 
 

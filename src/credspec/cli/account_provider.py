@@ -12,6 +12,7 @@ import click
 from credspec.cli.help_text import examples
 
 if TYPE_CHECKING:
+    from credspec.admission import AdmissionReport
     from credspec.providers.account_service import AccountService, AccountServiceSettings
 
 
@@ -51,7 +52,7 @@ def account_provider(config_path: Path | None, *, check: bool) -> None:
         forbid_core_dumps()
         lock_memory()
     configure_logging(config.log_format)
-    service = AccountService(settings, _tell)
+    service = AccountService(settings, _tell, _report)
     if check:
         click.echo(f"{len(settings.clients)} clients can be served.")
         return
@@ -65,6 +66,12 @@ def _tell(client: str, secret: str, given: bool) -> None:
     emit(event, client=client, secret=secret)
 
 
+def _report(report: AdmissionReport) -> None:
+    from credspec.agent.events import Event, emit
+
+    emit(Event.REQUEST_FAILED, path="connections", error=str(report))
+
+
 async def _serve(service: AccountService, settings: AccountServiceSettings) -> None:
     from credspec.agent.events import Event, emit
     from credspec.agent.signals import handle_signals
@@ -76,3 +83,4 @@ async def _serve(service: AccountService, settings: AccountServiceSettings) -> N
     emit(Event.ACCOUNT_PROVIDER_READY, address=f"{settings.host}:{port}")
     await stop.wait()
     server.close()
+    await server.wait_closed()

@@ -59,6 +59,12 @@ def docker_gateway(
     DOCKER_HOST.
     """
     from credspec.agent.config import load_config
+    from credspec.agent.process_safety import forbid_core_dumps, lock_memory, overwrite_freed_memory
+
+    # Specs with host accounts in them pass through.
+    overwrite_freed_memory()
+    forbid_core_dumps()
+    lock_memory()
     from credspec.runtimes.docker_gateway.server import run, say_on_standard_error
 
     config = load_config()

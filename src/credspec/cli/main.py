@@ -45,6 +45,12 @@ _COMMANDS: Final = {
     "setup": ("credspec.cli.setup", "setup", "Register credspec with container engines."),
 }
 
+# They read documents in which passwords may be, or are given passwords. `run` is not one of them:
+# its program may leave core files.
+_WITH_SECRETS: Final = frozenset(
+    {"check", "convert", "docker-gateway", "import", "lint", "list", "new", "show"}
+)
+
 
 class _LazyGroup(click.Group):
     """A command group that imports a sub-command when it is first needed."""
@@ -57,6 +63,10 @@ class _LazyGroup(click.Group):
         del ctx
         if cmd_name not in _COMMANDS:
             return None
+        if cmd_name in _WITH_SECRETS:
+            from credspec.agent.process_safety import forbid_core_dumps
+
+            forbid_core_dumps()
         module, attribute, _ = _COMMANDS[cmd_name]
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)  # noqa: S101

@@ -10,21 +10,29 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from credspec.admission import AdmissionReport, Slot, affordable_connections
 from credspec.errors import CredspecError, NotPermittedError, UsageError
 from credspec.providers.answers import account_from_json
 from credspec.providers.private_file import FILE_NAME, read_private_file
 from credspec.providers.provider_table import ProviderTable
+from credspec.providers.tls_admission import HandshakeLimits, TlsAdmission
 
 _MAX_HEAD_BYTES: Final = 8 * 1024
 _SECONDS: Final = 5.0
 _MAX_CLIENTS: Final = 64
+_MAX_OF_CLIENT: Final = 16
+# A client, and the file that its account is in.
+_DESCRIPTORS_EACH: Final = 2
+_BACKLOG: Final = 4096
 _REQUEST: Final = re.compile(rb"([A-Z]{1,16}) ([!-~]{1,1024}) HTTP/1\.[01]")
 _HEADER: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}):[ \t]*([ -~\t]*?)[ \t]*")
 _SECRET: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
@@ -95,56 +103,119 @@ def _is_client(name: str, secret: object) -> bool:
     return is_name and isinstance(secret, str) and _SECRET.fullmatch(secret) is not None
 
 
-class AccountService:
-    """The service; it keeps no secret and reads each file for each question."""
+class RunningService:
+    """The service while it listens on `sockets`."""
 
-    def __init__(self, settings: AccountServiceSettings, tell: Tell) -> None:
+    def __init__(self, sockets: Sequence[socket.socket], admission: TlsAdmission) -> None:
+        self.sockets = tuple(sockets)
+        self.tasks: set[asyncio.Task[None]] = set()
+        self._admission = admission
+        admission.start()
+
+    def close(self) -> None:
+        """Stop listening, and close all connections."""
+        self._admission.close()
+        for task in self.tasks:
+            task.cancel()
+        for each in self.sockets:
+            each.close()
+
+    async def wait_closed(self) -> None:
+        """Wait until all connections are closed."""
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+class AccountService:
+    """The service; it keeps no secret and reads each file for each question.
+
+    `report` is called for what should be logged of connections that are not served.
+    """
+
+    def __init__(
+        self,
+        settings: AccountServiceSettings,
+        tell: Tell,
+        report: Callable[[AdmissionReport], None] = lambda _: None,
+    ) -> None:
         self._settings = settings
         self._tell = tell
-        self._clients = 0
+        self._report = report
+        self._clients: Counter[str] = Counter()
         self._context = _context(settings)
 
-    async def start(self) -> asyncio.Server:
-        """Listen; the server's sockets tell the port.
+    async def start(self) -> RunningService:
+        """Listen; the sockets tell the port.
 
         Raises:
             UsageError: `account-provider-address`.
         """
+        host, port = self._settings.host, self._settings.port
         try:
-            return await asyncio.start_server(
-                self._serve,
-                self._settings.host,
-                self._settings.port,
-                ssl=self._context,
-                ssl_handshake_timeout=_SECONDS,
-                ssl_shutdown_timeout=1.0,
-                limit=_MAX_HEAD_BYTES,
-                backlog=_MAX_CLIENTS,
-            )
+            listeners = await asyncio.to_thread(_listeners, host, port)
         except OSError as error:
             raise UsageError.of(
                 "account-provider-address",
                 error.strerror or str(error),
-                where=f"{self._settings.host}:{self._settings.port}",
+                where=f"{host}:{port}",
             ) from None
+        limits = HandshakeLimits(seconds=_SECONDS)
+        most = limits.total * 2 + _MAX_CLIENTS * _DESCRIPTORS_EACH
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._clients += 1
+        def begin(connection: socket.socket, slot: Slot) -> asyncio.Task[None]:
+            task = asyncio.create_task(self._serve(connection, lambda: admission.finished(slot)))
+            running.tasks.add(task)
+            task.add_done_callback(running.tasks.discard)
+            return task
+
+        admission = TlsAdmission(
+            listeners,
+            begin,
+            connections=affordable_connections(most),
+            report=self._report,
+            limits=limits,
+        )
+        running = RunningService(listeners, admission)
+        return running
+
+    async def _serve(self, connection: socket.socket, is_known: Callable[[], None]) -> None:
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=_MAX_HEAD_BYTES)
+        protocol = asyncio.StreamReaderProtocol(reader)
         try:
-            if self._clients <= _MAX_CLIENTS:
+            transport, _ = await loop.connect_accepted_socket(
+                lambda: protocol,
+                connection,
+                ssl=self._context,
+                ssl_handshake_timeout=_SECONDS,
+                ssl_shutdown_timeout=1.0,
+            )
+        except OSError:
+            connection.close()
+            return
+        except BaseException:
+            connection.close()
+            raise
+        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        name = _client_name(writer.get_extra_info("ssl_object"))
+        self._clients[name] += 1
+        try:
+            is_known()
+            if self._clients.total() <= _MAX_CLIENTS and self._clients[name] <= _MAX_OF_CLIENT:
                 async with asyncio.timeout(_SECONDS):
-                    writer.write(await self._answer(reader, writer))
+                    writer.write(await self._answer(reader, name))
                     await writer.drain()
         except (TimeoutError, OSError, asyncio.IncompleteReadError):
             pass  # the client's own loss
         finally:
-            self._clients -= 1
+            self._clients[name] -= 1
+            if not self._clients[name]:
+                del self._clients[name]
             writer.close()
             with suppress(OSError, TimeoutError):
                 async with asyncio.timeout(_SECONDS):
                     await writer.wait_closed()
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    async def _answer(self, reader: asyncio.StreamReader, client: str) -> bytes:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError:
@@ -160,7 +231,6 @@ class AccountService:
         wanted = headers.get(b"object", b"").decode("ascii", "replace")
         if not wanted:
             return _response(400)
-        client = _client_name(writer.get_extra_info("ssl_object"))
         content = await asyncio.to_thread(self._content, client, wanted)
         self._tell(
             client, wanted if _SECRET.fullmatch(wanted) else "(no name)", content is not None
@@ -182,6 +252,26 @@ class AccountService:
             "domainName": account.domain,
         }
         return json.dumps(answer).encode()
+
+
+def _listeners(host: str, port: int) -> list[socket.socket]:
+    """Listen on all addresses of a name; it may ask a name server."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    listeners: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            listener = socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
+            listeners.append(listener)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind(address)
+            listener.listen(_BACKLOG)
+    except OSError:
+        for listener in listeners:
+            listener.close()
+        raise
+    return listeners
 
 
 def _parsed(head: bytes) -> tuple[bytes, bytes, dict[bytes, bytes]] | None:
@@ -238,6 +328,9 @@ def _context(settings: AccountServiceSettings) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_mode = ssl.CERT_REQUIRED
+    # Nobody needs a second handshake on a connection, or a shorter one on another.
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
+    context.num_tickets = 0
     try:
         context.load_verify_locations(cadata=authorities.decode("ascii", "replace"))
         context.load_cert_chain(settings.certificate, settings.key, password=_no_password)

@@ -5,8 +5,11 @@ The credentials for that come with each request and are kept nowhere. Everything
 
 from __future__ import annotations
 
+import gc
 import json
 import re
+import threading
+from functools import cache
 from typing import Any, Final
 
 from credspec.errors import (
@@ -42,6 +45,8 @@ _NAMES: Final = {
     "password": ("password", "passwordOfStandardUserAccount"),
     "domain": ("domainName",),
 }
+
+_loading: Final = threading.Lock()
 
 
 def require_boto3() -> None:
@@ -166,9 +171,9 @@ def _asked(access: AwsAccess, service: str, operation: str, what: str, **names: 
         UnreachableError: `aws-unreachable`.
         UsageError: `boto3-missing`.
     """
-    require_boto3()
-    import boto3
+    descriptions = _descriptions()
     import botocore.config
+    import botocore.session
 
     configuration = botocore.config.Config(
         connect_timeout=_CONNECT_SECONDS,
@@ -176,16 +181,38 @@ def _asked(access: AwsAccess, service: str, operation: str, what: str, **names: 
         retries={"total_max_attempts": _ATTEMPTS, "mode": "standard"},
     )
     try:
-        session = boto3.session.Session(
+        session = botocore.session.Session()
+        # What it reads of the services' descriptions is the same for all, and much.
+        session.register_component("data_loader", descriptions)
+        client = session.create_client(
+            service,
+            region_name=access.region,
             aws_access_key_id=access.access_key_id,
             aws_secret_access_key=access.secret_access_key,
             aws_session_token=access.session_token,
-            region_name=access.region,
+            config=configuration,
         )
-        client = session.client(service, config=configuration)
         return getattr(client, operation)(**names)
     except Exception as error:  # noqa: BLE001 - there are many, and their texts may hold anything
         raise _failed(error, what) from None
+
+
+def _descriptions() -> Any:
+    """Load botocore, once; return what reads the descriptions of services."""
+    require_boto3()
+    with _loading:
+        return _loaded()
+
+
+@cache
+def _loaded() -> Any:
+    import botocore.loaders
+    import botocore.session
+
+    # All that is there stays; collections after each call need not look at it.
+    gc.collect()
+    gc.freeze()
+    return botocore.loaders.create_loader()
 
 
 def _failed(error: Exception, what: str) -> CredspecError:

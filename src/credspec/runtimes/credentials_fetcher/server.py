@@ -19,7 +19,7 @@ from credspec.runtimes.credentials_fetcher.connections import CallerConnections
 from credspec.runtimes.credentials_fetcher.lease_tree import LeaseTree
 
 if TYPE_CHECKING:
-    from credspec.runtimes.credentials_fetcher.service import Service
+    from credspec.runtimes.credentials_fetcher.call_handlers import CallHandlers
 
 MOST_BYTES: Final = 4 << 20
 """The longest message taken, in bytes; gRPC's own default."""
@@ -57,18 +57,14 @@ async def serving(path: Path, config: Config, leases: Leases) -> AsyncIterator[N
         UsageError: `agent-running` if somebody listens there.
         CredspecError: `grpc-socket`.
     """
+    from credspec.runtimes.credentials_fetcher.call_handlers import CallHandlers
     from credspec.runtimes.credentials_fetcher.service import Service
 
+    service = Service(leases, LeaseTree(config.fetcher.lease_tree), config.fetcher)
+    await service.take_over()
     inner = _inner_socket(config)
     connections = CallerConnections(inner)
-    service = Service(
-        leases,
-        LeaseTree(config.fetcher.lease_tree),
-        config.fetcher,
-        served=connections.served,
-    )
-    await service.take_over()
-    server = _server(service)
+    server = _server(CallHandlers(service, connections.served))
     try:
         server.add_insecure_port(f"unix:{inner}")
     except RuntimeError:
@@ -106,7 +102,7 @@ def _listening(path: Path, *, others: bool) -> Iterator[socket.socket]:
             path.unlink(missing_ok=True)
 
 
-def _server(service: Service) -> grpc.aio.Server:
+def _server(calls: CallHandlers) -> grpc.aio.Server:
     import grpc.aio
 
     server = grpc.aio.server(
@@ -117,7 +113,7 @@ def _server(service: Service) -> grpc.aio.Server:
             ("grpc.so_reuseport", 0),
         )
     )
-    server.add_generic_rpc_handlers((service.handlers(),))
+    server.add_generic_rpc_handlers((calls.handlers(),))
     return server
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -25,17 +25,21 @@ from credspec.agent.keyed_lock import KeyedLock
 from credspec.agent.leases import LeaseRequest, Leases
 from credspec.errors import (
     CredspecError,
-    InvalidSpecError,
     NotFoundError,
     NotPermittedError,
     UnreachableError,
     UsageError,
-    internal_error,
 )
 from credspec.providers.host_account import HostAccount
 from credspec.runtimes.credentials_fetcher import aws
 from credspec.runtimes.credentials_fetcher import credentialsfetcher_pb2 as wire
-from credspec.runtimes.credentials_fetcher.connections import caller_of
+from credspec.runtimes.credentials_fetcher.caller_threads import CallerThreads
+from credspec.runtimes.credentials_fetcher.lease_entries import (
+    CACHE,
+    LeaseEntries,
+    directory_of,
+    name_of,
+)
 from credspec.runtimes.credentials_fetcher.lease_tree import LeaseTree
 from credspec.runtimes.credentials_fetcher.metadata import (
     TicketEntry,
@@ -43,6 +47,7 @@ from credspec.runtimes.credentials_fetcher.metadata import (
     read_metadata,
 )
 from credspec.runtimes.credentials_fetcher.requests import (
+    MOST_SPECS,
     AwsAccess,
     Refusal,
     RefusedCallError,
@@ -58,22 +63,17 @@ from credspec.runtimes.credentials_fetcher.requests import (
     valid_lease_id,
     why_no_ticket,
 )
+from credspec.runtimes.credentials_fetcher.soon_collected import SoonCollected
 from credspec.spec.document import CredentialSpec
 
 if TYPE_CHECKING:
-    import grpc
-    import grpc.aio
     from google.protobuf.message import Message
 
-NAME: Final = "credentialsfetcher.CredentialsFetcherService"
-CACHE: Final = "krb5cc"
 _LEASE_ID_BYTES: Final = 10
 _BLOCKING_SECONDS: Final = 60.0
-_THREADS: Final = 16
-_DEADLINE_SECONDS: Final = 120.0
-# Answered later than this before its own deadline, a caller might never learn of its lease.
-_ANSWER_SECONDS: Final = 0.1
-
+_TREE_SECONDS: Final = 10.0
+_TREE_THREADS: Final = 4
+_ROOT: Final = 0
 
 _T = TypeVar("_T")
 _Q = TypeVar("_Q")
@@ -81,27 +81,18 @@ _Wanted: TypeAlias = tuple[WantedTicket, UserPassword | None, str]  # and the AR
 
 
 class Service:
-    """The calls, for those whom the configuration lets call.
+    """What the calls do, for those whom the configuration lets call."""
 
-    `served` is called with the peer's address at the start of each call, and whether its request
-    may hold a secret.
-    """
-
-    def __init__(
-        self,
-        leases: Leases,
-        tree: LeaseTree,
-        config: FetcherConfig,
-        *,
-        served: Callable[[str, bool], None] = lambda *_: None,
-    ) -> None:
+    def __init__(self, leases: Leases, tree: LeaseTree, config: FetcherConfig) -> None:
         self._leases = leases
-        self._served = served
         self._tree = tree
         self._config = config
-        self._tickets: dict[str, list[TicketEntry]] = {}
+        self._tickets = LeaseEntries()
         self._locks: KeyedLock[str] = KeyedLock()
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="fetcher")
+        self._threads = CallerThreads()
+        # The tree has threads of its own: what was begun is undone even if AWS does not answer.
+        self._tree_threads = CallerThreads(_TREE_THREADS)
+        self._collecting = SoonCollected()
 
     def may_call(self, uid: int) -> bool:
         """Return whether a user may call at all."""
@@ -109,7 +100,7 @@ class Service:
 
     def leases(self) -> list[str]:
         """Return the ids of the leases that there are."""
-        return sorted(self._tickets)
+        return self._tickets.leases()
 
     async def take_over(self) -> None:
         """Take over the leases of an earlier run that were adopted, and remove what else is there.
@@ -120,138 +111,66 @@ class Service:
             NotPermittedError, UsageError: as `LeaseTree.check`.
         """
         self._tree.check()
-        adopted = {r.place: r.lease_id for r in self._leases.all() if r.place is not None}
+        adopted = {r.place: r for r in self._leases.all() if r.place is not None}
         for lease in self._tree.leases():
             entries = self._written(lease)
-            if entries and all(_directory(entry) in adopted for entry in entries):
-                self._tickets[lease] = entries
-        kept = {_directory(entry) for entries in self._tickets.values() for entry in entries}
-        for place, own in adopted.items():
-            if place not in kept:
-                await self._leases.release(own)
+            records = [adopted.get(directory_of(entry)) for entry in entries]
+            users = {record.user for record in records if record is not None}
+            if entries and None not in records:
+                self._tickets.put(lease, entries, users)
+        for place, record in adopted.items():
+            if place not in self._tickets.directories():
+                await self._ended(record.lease_id)
         for lease in self._tree.leases():
-            self._tree.remove(lease, frozenset(map(_name, self._tickets.get(lease, ()))))
+            self._tree.remove(lease, frozenset(map(name_of, self._tickets.of(lease))))
 
     def _written(self, lease: str) -> list[TicketEntry]:
-        data = self._tree.read_metadata(lease)
+        """Return what a lease's metadata says, nothing if it is damaged in whatever way."""
         try:
+            data = self._tree.read_metadata(lease)
             return [] if data is None else read_metadata(data)
-        except InvalidSpecError as error:
-            emit(Event.JOURNAL_RECORD_UNREADABLE, lease=lease, error=str(error))
+        except Exception as error:  # noqa: BLE001 - it costs this lease, and no other
+            known = isinstance(error, CredspecError)
+            text = str(error) if known else type(error).__name__
+            emit(Event.JOURNAL_RECORD_UNREADABLE, lease=lease, error=text)
             return []
 
-    def handlers(self) -> grpc.GenericRpcHandler:
-        """Return the calls as gRPC takes them."""
-        import grpc
-
-        calls: tuple[tuple[str, type[Message], Any], ...] = (
-            ("AddKerberosLease", wire.CreateKerberosLeaseRequest, self._add),
-            (
-                "AddNonDomainJoinedKerberosLease",
-                wire.CreateNonDomainJoinedKerberosLeaseRequest,
-                self._add_with_user,
-            ),
-            (
-                "RenewNonDomainJoinedKerberosLease",
-                wire.RenewNonDomainJoinedKerberosLeaseRequest,
-                self._renew_with_user,
-            ),
-            ("AddKerberosArnLease", wire.KerberosArnLeaseRequest, self._add_by_arn),
-            ("RenewKerberosArnLease", wire.RenewKerberosArnLeaseRequest, self._renew_by_arn),
-            ("DeleteKerberosLease", wire.DeleteKerberosLeaseRequest, self._delete),
-            ("HealthCheck", wire.HealthCheckRequest, self._health),
-        )
-        return grpc.method_handlers_generic_handler(
-            NAME,
-            {
-                # Without a deserializer the bytes come as they are.
-                name: grpc.unary_unary_rpc_method_handler(
-                    self._answered(name, kind, call),
-                    response_serializer=lambda answer: answer.SerializeToString(),
-                )
-                for name, kind, call in calls
-            },
-        )
-
-    def _answered(
-        self, name: str, kind: type[Message], call: Callable[[Any, Caller], Awaitable[Message]]
-    ) -> Callable[[bytes, Any], Awaitable[Message]]:
-        """Return a call that says in credentials-fetcher's words what went wrong."""
-
-        async def answer(request: bytes, context: Any) -> Message:
-            self._served(context.peer(), _may_hold_secret(name, request))
-            outcome = await self._outcome(name, kind, call, request, context)
-            # What ends the call leads in a circle to this frame, which may hold no password then.
-            del request
-            if not isinstance(outcome, tuple):
-                return outcome
-            await context.abort(*outcome)
-            raise AssertionError("unreachable")
-
-        return answer
-
-    async def _outcome(
-        self,
-        name: str,
-        kind: type[Message],
-        call: Callable[[Any, Caller], Awaitable[Message]],
-        request: bytes,
-        context: Any,
-    ) -> Message | tuple[grpc.StatusCode, str]:
-        """Return a call's answer, or the status and text of its refusal."""
-        import grpc
-
-        code = grpc.StatusCode.INTERNAL
+    async def _ended(self, own: str) -> None:
         try:
-            caller = caller_of(context.peer())
-            if caller is None or not self.may_call(caller.uid):
-                return grpc.StatusCode.PERMISSION_DENIED, "caller unknown"
-            message = _read(kind, request)
-            left = context.time_remaining()
-            patience = _DEADLINE_SECONDS if left is None else left - _ANSWER_SECONDS
-            async with asyncio.timeout(min(patience, _DEADLINE_SECONDS)):
-                return await call(message, caller)
-        except RefusedCallError as refused:
-            emit(Event.REQUEST_FAILED, method="gRPC", path=name, error=str(refused.error))
-            text = str(refused)
-        except TimeoutError:
-            emit(Event.REQUEST_FAILED, method="gRPC", path=name, error="deadline")
-            code = grpc.StatusCode.DEADLINE_EXCEEDED
-            text = f"{Refusal.ACCOUNT_TICKET}: no answer in time"
-        except CredspecError as error:
-            emit(Event.REQUEST_FAILED, method="gRPC", path=name, error=str(error))
-            text = str(error)
-        except Exception as error:  # noqa: BLE001 - the caller is told, and others are served
-            emit(Event.INTERNAL_ERROR, path=name, error=type(error).__name__)
-            text = str(internal_error(error, name))
-        return code, text
+            await self._leases.release(own)
+        except Exception as error:  # noqa: BLE001 - the others are taken over nevertheless
+            emit(Event.INTERNAL_ERROR, path=own, error=type(error).__name__)
 
-    async def _health(self, request: wire.HealthCheckRequest, caller: Caller) -> Message:
+    async def health(self, request: wire.HealthCheckRequest, caller: Caller) -> Message:
+        """Say that it lives."""
         del request, caller
         return wire.HealthCheckResponse(status="OK")
 
-    async def _add(self, request: wire.CreateKerberosLeaseRequest, caller: Caller) -> Message:
-        wanted = read_specs(request.credspec_contents)
+    async def add(self, request: wire.CreateKerberosLeaseRequest, caller: Caller) -> Message:
+        """Make a lease, with what the specs or the host log on with."""
+        wanted = await self._read_specs(request.credspec_contents, caller)
         lease = secrets.token_hex(_LEASE_ID_BYTES)
         entries = await self._make(lease, [(ticket, None, "") for ticket in wanted], caller)
         return wire.CreateKerberosLeaseResponse(
-            lease_id=lease, created_kerberos_file_paths=map(_directory, entries)
+            lease_id=lease, created_kerberos_file_paths=map(directory_of, entries)
         )
 
-    async def _add_with_user(
+    async def add_with_user(
         self, request: wire.CreateNonDomainJoinedKerberosLeaseRequest, caller: Caller
     ) -> Message:
+        """Make a lease with a user's password."""
         user = given_user(request.username, request.password, request.domain)
-        wanted = read_specs(request.credspec_contents)
+        wanted = await self._read_specs(request.credspec_contents, caller)
         lease = secrets.token_hex(_LEASE_ID_BYTES)
         entries = await self._make(lease, [(ticket, user, "") for ticket in wanted], caller)
         return wire.CreateNonDomainJoinedKerberosLeaseResponse(
-            lease_id=lease, created_kerberos_file_paths=map(_directory, entries)
+            lease_id=lease, created_kerberos_file_paths=map(directory_of, entries)
         )
 
-    async def _renew_with_user(
+    async def renew_with_user(
         self, request: wire.RenewNonDomainJoinedKerberosLeaseRequest, caller: Caller
     ) -> Message:
+        """Renew the leases of a user, with the password given."""
         old, user = renewed_user(request.username, request.password, request.domain)
         entries = self._entries_of({old, user.name}, user.domain, caller)
         if not entries:
@@ -263,7 +182,8 @@ class Service:
             renewed_kerberos_file_paths=[entry.file for _, entry in entries]
         )
 
-    async def _add_by_arn(self, request: wire.KerberosArnLeaseRequest, caller: Caller) -> Message:
+    async def add_by_arn(self, request: wire.KerberosArnLeaseRequest, caller: Caller) -> Message:
+        """Make a lease of specs in S3, with users in Secrets Manager."""
         access = aws_access(
             request.access_key_id,
             request.secret_access_key,
@@ -274,22 +194,25 @@ class Service:
             if not request.credspec_arns:
                 raise UsageError.of("arns-number", "no ARN", where="/credspec_arns")
         locations = spec_locations(request.credspec_arns)
-        wanted = await self._in_thread(lambda: _in_time(partial(_fetched, access), locations))
+        wanted = await self._from_aws(
+            lambda: _in_time(partial(_fetched, access), locations), caller
+        )
         lease = locations[0].task
         entries = await self._make(lease, wanted, caller)
         return wire.CreateKerberosArnLeaseResponse(
             lease_id=lease,
             krb_ticket_response_map=[
                 wire.KerberosTicketArnResponse(
-                    credspec_arns=entry.spec_arn, created_kerberos_file_paths=_directory(entry)
+                    credspec_arns=entry.spec_arn, created_kerberos_file_paths=directory_of(entry)
                 )
                 for entry in entries
             ],
         )
 
-    async def _renew_by_arn(
+    async def renew_by_arn(
         self, request: wire.RenewKerberosArnLeaseRequest, caller: Caller
     ) -> Message:
+        """Renew the leases whose users are in Secrets Manager."""
         access = aws_access(
             request.access_key_id,
             request.secret_access_key,
@@ -298,8 +221,10 @@ class Service:
         )
         entries = [pair for pair in self._all_entries(caller) if pair[1].secret_arn]
         asked = list({entry.secret_arn for _, entry in entries})
-        fetched = await self._in_thread(lambda: _in_time(partial(_secret_or_why, access), asked))
-        failures = [found.error for found in fetched if isinstance(found, RefusedCallError)]
+        fetched = await self._from_aws(
+            lambda: _in_time(partial(_secret_or_why, access), asked), caller
+        )
+        failures = [found for found in fetched if isinstance(found, CredspecError)]
         answers = dict(zip(asked, fetched, strict=True))
         failures += await self._renew(
             [
@@ -313,39 +238,46 @@ class Service:
             raise RefusedCallError(why_no_ticket(failures[0], has_user=True), _joined(failures))
         return wire.RenewKerberosArnLeaseResponse(status="successful")
 
-    async def _in_thread(self, call: Callable[[], _T]) -> _T:
-        """Run what blocks, in threads of our own; at its deadline it is given up."""
+    async def _read_specs(self, documents: Sequence[str], caller: Caller) -> list[WantedTicket]:
+        """Read the specs of a request in a thread: a hundred of them take a while."""
+        return await self._threads.run(
+            caller.uid, partial(read_specs, list(documents[: MOST_SPECS + 1])), _BLOCKING_SECONDS
+        )
+
+    async def _from_aws(self, call: Callable[[], _T], caller: Caller) -> _T:
         try:
-            async with asyncio.timeout(_BLOCKING_SECONDS):
-                return await asyncio.get_running_loop().run_in_executor(self._threads, call)
-        except TimeoutError:
-            raise _too_late() from None
+            return await self._threads.run(caller.uid, call, _BLOCKING_SECONDS)
+        finally:
+            # botocore's objects hold one another, and with them what they were given and got.
+            self._collecting.collect()
+
+    async def _in_tree(self, call: Callable[[], _T]) -> _T:
+        return await self._tree_threads.run(_ROOT, call, _TREE_SECONDS)
 
     def _all_entries(self, caller: Caller) -> list[tuple[str, TicketEntry]]:
         """Return all tickets that a caller may change, with their leases."""
-        pairs = [(lease, entry) for lease, entries in self._tickets.items() for entry in entries]
-        if caller.uid == 0:
-            return pairs
+        if caller.uid == _ROOT:
+            return self._tickets.pairs()
+        pairs = self._tickets.pairs(caller.uid)
         return [(lease, entry) for lease, entry in pairs if self._is_of(caller, lease, entry)]
 
     def _is_of(self, caller: Caller, lease: str, entry: TicketEntry) -> bool:
         try:
-            return self._leases.get(_own_id(lease, _name(entry))).user == caller.uid
+            return self._leases.get(_own_id(lease, name_of(entry))).user == caller.uid
         except NotFoundError:
             return False
 
     def _is_there(self, lease: str, entry: TicketEntry) -> bool:
         try:
-            self._leases.get(_own_id(lease, _name(entry)))
+            self._leases.get(_own_id(lease, name_of(entry)))
         except NotFoundError:
             return False
         return True
 
     def _check_owner(self, lease: str, caller: Caller) -> None:
-        entries = self._tickets.get(lease, ())
         # One whose lease the policy has ended is nobody's, and must not keep the others alive.
-        left = [entry for entry in entries if self._is_there(lease, entry)]
-        if caller.uid != 0 and not all(self._is_of(caller, lease, entry) for entry in left):
+        left = [entry for entry in self._tickets.of(lease) if self._is_there(lease, entry)]
+        if caller.uid != _ROOT and not all(self._is_of(caller, lease, entry) for entry in left):
             raise NotPermittedError.of(
                 "lease-not-yours", "another user has this lease", where=lease
             )
@@ -368,10 +300,9 @@ class Service:
         unchanged: list[str] = []
         for lease, entry, user in entries:
             async with self._locks.hold(lease):
-                present = self._tickets.get(lease, [])
-                if entry not in present:
+                if entry not in self._tickets.of(lease):
                     continue  # it has ended meanwhile
-                own = _own_id(lease, _name(entry))
+                own = _own_id(lease, name_of(entry))
                 try:
                     before = self._leases.get(own)
                     account = _account(user)
@@ -380,19 +311,19 @@ class Service:
                         unchanged.append(own)
                         continue
                     after = replace(entry, user=user.name, user_domain=user.domain)
-                    self._tickets[lease] = [after if e == entry else e for e in present]
-                    text = metadata_text(self._tickets[lease])
-                    self._tree.write_metadata(lease, text.encode())
+                    self._tickets.replace(lease, entry, after)
+                    await self._write_metadata(lease, self._tickets.of(lease))
                 except CredspecError as error:
-                    failures.append(error)
+                    failures.append(error.detached())
         return failures + await self._leases.refresh(unchanged)
 
-    async def _delete(self, request: wire.DeleteKerberosLeaseRequest, caller: Caller) -> Message:
+    async def delete(self, request: wire.DeleteKerberosLeaseRequest, caller: Caller) -> Message:
+        """End a lease; one that does not exist is fine."""
         lease = valid_lease_id(request.lease_id)
         async with self._locks.hold(lease):
             self._check_owner(lease, caller)
-            entries = self._tickets.get(lease, [])
-            await asyncio.shield(self._release(lease, entries, caller))
+            entries = self._tickets.of(lease)
+            await _to_its_end(self._release(lease, entries, caller))
         return wire.DeleteKerberosLeaseResponse(
             lease_id=lease, deleted_kerberos_file_paths=[entry.file for entry in entries]
         )
@@ -405,15 +336,21 @@ class Service:
             self._check_owner(lease, caller)
             made = [self._entry(lease, *each) for each in wanted]
             try:
+                await self._in_tree(lambda: [self._tree.make(lease, name_of(e)) for e in made])
                 await self._make_each(lease, wanted, caller)
-                present = [e for e in self._tickets.get(lease, []) if e.file not in _files(made)]
-                self._tree.write_metadata(lease, metadata_text([*present, *made]).encode())
+                files = {entry.file for entry in made}
+                entries = [e for e in self._tickets.of(lease) if e.file not in files] + made
+                await self._write_metadata(lease, entries)
             except BaseException:
-                # The caller may have gone, but what was begun is taken back.
-                await asyncio.shield(self._release(lease, made, caller))
+                # The caller may have gone, but what was begun is undone.
+                await _to_its_end(self._release(lease, made, caller))
                 raise
-            self._tickets[lease] = [*present, *made]
+            self._tickets.put(lease, entries, {_user(caller)})
             return made
+
+    async def _write_metadata(self, lease: str, entries: Sequence[TicketEntry]) -> None:
+        text = metadata_text(list(entries))
+        await self._in_tree(lambda: self._tree.write_metadata(lease, text.encode()))
 
     async def _make_each(self, lease: str, wanted: Sequence[_Wanted], caller: Caller) -> None:
         requests = [self._request(lease, ticket, user, caller) for ticket, user, _ in wanted]
@@ -433,7 +370,7 @@ class Service:
     def _request(
         self, lease: str, ticket: WantedTicket, user: UserPassword | None, caller: Caller
     ) -> LeaseRequest:
-        place = str(self._tree.make(lease, ticket.name))
+        place = str(self._tree.path(lease, ticket.name))
         spec = ticket.spec if user is None else _without_host_account(ticket.spec)
         return LeaseRequest(
             lease_id=_own_id(lease, ticket.name),
@@ -463,47 +400,27 @@ class Service:
 
     async def _release(self, lease: str, entries: Sequence[TicketEntry], caller: Caller) -> None:
         for entry in entries:
-            await self._leases.release(_own_id(lease, _name(entry)), caller)
-        gone = _files(entries)
-        left = [entry for entry in self._tickets.get(lease, []) if entry.file not in gone]
-        if left:
-            self._tickets[lease] = left
-        else:
-            self._tickets.pop(lease, None)
-        self._tree.remove(lease, frozenset(map(_name, left)))
+            await self._leases.release(_own_id(lease, name_of(entry)), caller)
+        self._tickets.remove(lease, entries)
+        keep = frozenset(map(name_of, self._tickets.of(lease)))
+        await self._in_tree(lambda: self._tree.remove(lease, keep))
 
 
-def _may_hold_secret(name: str, request: bytes) -> bool:
-    """Return whether a call's request may hold a password, in a field or in a spec."""
-    if name in {"HealthCheck", "DeleteKerberosLease"}:
-        return False
-    # A key may be written with escapes.
-    return name != "AddKerberosLease" or b"\\u" in request or b"plugin" in request.lower()
-
-
-def _read(kind: type[Message], data: bytes) -> Message:
-    """Read a message.
-
-    Raises:
-        RefusedCallError: with `Refusal.SPEC_MALFORMED`.
-    """
-    from google.protobuf.message import DecodeError
-
-    with suppress(DecodeError):
-        return kind.FromString(data)
-    raise _unreadable()
-
-
-def _unreadable() -> RefusedCallError:
-    return RefusedCallError(
-        Refusal.SPEC_MALFORMED,
-        InvalidSpecError.of(
-            "message-invalid",
-            "the message is not of the interface",
-            where="request",
-            expected="fields of the published types, with text in UTF-8",
-        ),
-    )
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await something that goes on to its end even if the caller goes meanwhile."""
+    task = asyncio.ensure_future(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise
+            cancelled = True
+    if cancelled:
+        with suppress(CredspecError):
+            task.result()
+        raise asyncio.CancelledError
 
 
 def _account(user: UserPassword) -> HostAccount:
@@ -522,11 +439,11 @@ def _fetched(access: AwsAccess, location: SpecLocation) -> tuple[WantedTicket, U
     return ticket, user, arn
 
 
-def _secret_or_why(access: AwsAccess, arn: str) -> UserPassword | RefusedCallError:
+def _secret_or_why(access: AwsAccess, arn: str) -> UserPassword | CredspecError:
     try:
         return aws.fetch_secret(access, arn)
     except RefusedCallError as refused:
-        return refused
+        return refused.error.detached()
 
 
 def _in_time(fetch: Callable[[_Q], _T], questions: Sequence[_Q]) -> list[_T]:
@@ -562,13 +479,6 @@ def _own_id(lease: str, name: str) -> str:
     return hashlib.sha256(f"credentials-fetcher/{lease}/{name}".encode()).hexdigest()[:32]
 
 
-def _files(entries: Sequence[TicketEntry]) -> set[str]:
-    return {entry.file for entry in entries}
-
-
-def _directory(entry: TicketEntry) -> str:
-    return entry.file.removesuffix(f"/{CACHE}")
-
-
-def _name(entry: TicketEntry) -> str:
-    return _directory(entry).rpartition("/")[2]
+def _user(caller: Caller) -> int | None:
+    """Return the unprivileged user who calls, None for the host's own, as leases have it."""
+    return caller.uid if caller.uid not in {_ROOT, os.geteuid()} else None

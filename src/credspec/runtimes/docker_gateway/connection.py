@@ -48,11 +48,11 @@ class Connection:
     def __exit__(self, *_: object) -> None:
         self.socket.close()
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes | bytearray) -> None:
         """Send everything."""
         await asyncio.get_running_loop().sock_sendall(self.socket, data)
 
-    async def read_until(self, separator: bytes, limit: int) -> bytes:
+    async def read_until(self, separator: bytes, limit: int) -> bytearray:
         """Return what comes up to and including `separator`.
 
         Raises:
@@ -70,7 +70,7 @@ class Connection:
                 raise asyncio.LimitOverrunError("separator not found", searched)
             await self._receive()
 
-    async def read_exactly(self, length: int) -> bytes:
+    async def read_exactly(self, length: int) -> bytearray:
         """Return the next `length` bytes.
 
         Raises:
@@ -80,12 +80,16 @@ class Connection:
             await self._receive()
         return self._take(length)
 
-    def take_rest(self) -> bytes:
+    def take_rest(self) -> bytearray:
         """Return what came in and was not yet read."""
         return self._take(len(self._received))
 
-    def _take(self, length: int) -> bytes:
-        taken = bytes(self._received[:length])
+    def _take(self, length: int) -> bytearray:
+        if length == len(self._received):
+            # Nothing of it stays here, and nothing is copied.
+            taken, self._received = self._received, bytearray()
+            return taken
+        taken = self._received[:length]
         del self._received[:length]
         return taken
 
@@ -94,3 +98,6 @@ class Connection:
         if not data:
             raise EOFError
         self._received += data
+        # It does not wait while the other side is quick, and others want their turn.
+        del data
+        await asyncio.sleep(0)

@@ -69,7 +69,7 @@ class CreateBody:
     other_options: tuple[str, ...]
 
     @classmethod
-    def unpack(cls, data: bytes, runtime: str = RUNTIME) -> Self | None:
+    def unpack(cls, data: bytes | bytearray, runtime: str = RUNTIME) -> Self | None:
         """Read a body; None if the daemon is to have it as it is.
 
         That is one without a credential spec, and one that is no create request at all: the daemon

@@ -6,17 +6,30 @@ import asyncio
 import contextlib
 import json
 import re
-import resource
 import socket
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
+from credspec.admission import (
+    Admission,
+    AdmissionReport,
+    ConnectionLimits,
+    ConnectionListener,
+    Peer,
+    Slot,
+    affordable_connections,
+)
+from credspec.admission import Refusal as AdmissionRefusal
+from credspec.agent.keyed_lock import KeyedLock
 from credspec.agent.service_notification import keep_watchdog_quiet, notify
 from credspec.agent.signals import handle_signals
-from credspec.errors import CredspecError
+from credspec.errors import CredspecError, forget_frames
+from credspec.runtimes.docker_gateway.body_memory import BodyMemory, NoMemoryLeftError, Share
 from credspec.runtimes.docker_gateway.connection import Connection
+from credspec.runtimes.docker_gateway.connection_turns import ConnectionTurns
 from credspec.runtimes.docker_gateway.create_request import (
     RUNTIME,
     ApiVersion,
@@ -32,13 +45,19 @@ from credspec.runtimes.docker_gateway.http_head import (
     RequestHead,
 )
 from credspec.runtimes.docker_gateway.listening_socket import listening
-from credspec.runtimes.docker_gateway.tunnel import end_politely, tunnel
-from credspec.spec.reference import SpecReference
+from credspec.runtimes.docker_gateway.option_search import may_hold_option
+from credspec.runtimes.docker_gateway.tunnel import end_politely, tunnel, wipe
 from credspec.spec.spec_directory import SpecDirectory, load
 
+_T = TypeVar("_T")
+
 _MAX_BODY_BYTES: Final = 16 * 1024 * 1024
+# Of one with a credential spec, which is read: bytes, and values in its JSON.
+_MAX_SPEC_BODY_BYTES: Final = 1024 * 1024
+_MAX_VALUES: Final = 16 * 1024
 MAX_CONNECTIONS: Final = 1024
 """More clients than this at a time wait until another one ends."""
+_MOST_WAITING: Final = 4096
 _HEAD_SECONDS: Final = 60.0
 _BODY_SECONDS: Final = 60.0
 _MAX_LINE_BYTES: Final = 8 * 1024
@@ -46,10 +65,10 @@ _CHUNK_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,8}")
 _PING_SECONDS: Final = 10.0
 _ANSWER_SECONDS: Final = 10.0
 _PING: Final = b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n"
-_SPARE_DESCRIPTORS: Final = 64
-# A client, the daemon, and now and then a question to the daemon or a file.
-_DESCRIPTORS_EACH: Final = 3
-_PAUSE_SECONDS: Final = 0.1
+# A client, the daemon, a pipe each way, and now and then a question to the daemon or a file.
+_DESCRIPTORS_EACH: Final = 8
+_READING_SECONDS: Final = 30.0
+_READING_THREADS: Final = 4
 _SERVER_ERROR: Final = 500
 
 
@@ -69,6 +88,7 @@ class DockerGateway:
         *,
         say: Callable[[str], None] = lambda _: None,
         limit: int = MAX_CONNECTIONS,
+        waiting: int = _MOST_WAITING,
         runtime: str = RUNTIME,
     ) -> None:
         self._upstream = upstream
@@ -77,97 +97,144 @@ class DockerGateway:
         self._runtime = runtime
         self._connections: set[asyncio.Task[None]] = set()
         self._limit = limit
-        self._places = asyncio.Semaphore(limit)
+        self._waiting = waiting
+        self._turns = ConnectionTurns(limit)
+        self._bodies = BodyMemory()
+        self._reading: KeyedLock[int] = KeyedLock()
+        self._threads = ThreadPoolExecutor(_READING_THREADS, thread_name_prefix="create-request")
 
     async def serve(self, listener: socket.socket) -> None:
         """Serve until cancelled; open connections are then closed."""
-        loop = asyncio.get_running_loop()
+        admission = Admission(ConnectionLimits(total=self._limit + self._waiting))
+        accepting = ConnectionListener(
+            listener, self._accepted, admission, report=_report, answer=_answer_to_refused
+        )
+        accepting.start()
         try:
-            while True:
-                if self._places.locked():
-                    self._say(f"{self._limit} connections are open; new clients wait")
-                await self._places.acquire()
-                client = await self._accept(listener)
-                task = loop.create_task(self._connected(Connection(client)))
-                self._connections.add(task)
-                task.add_done_callback(self._ended)
+            await asyncio.get_running_loop().create_future()
         finally:
+            accepting.close()
             running = list(self._connections)
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
-    async def _accept(self, listener: socket.socket) -> socket.socket:
-        while True:
-            try:
-                client, _ = await asyncio.get_running_loop().sock_accept(listener)
-            except OSError as error:
-                # Such as no more open files in the whole system: others may close some.
-                say_on_standard_error(f"cannot accept connections: {error.strerror}")
-                await asyncio.sleep(_PAUSE_SECONDS)
-            else:
-                return client
+    def _accepted(self, connection: socket.socket, slot: Slot) -> None:
+        task = asyncio.get_running_loop().create_task(self._connected(Connection(connection), slot))
+        self._connections.add(task)
+        task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._connections.discard(task)
-        self._places.release()
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            say_on_standard_error(f"internal error: {error!r} [internal]")
+            say_on_standard_error(f"internal error: {type(error).__name__} [internal]")
 
-    async def _connected(self, client: Connection) -> None:
-        with client:
-            method = ""
-            try:
-                head = await _read_head(client)
-                method = head.method
-                await self._forward(head, client)
-            except _Refusal as refusal:
-                say = self._say if refusal.status < _SERVER_ERROR else say_on_standard_error
-                say(f"refused: {' '.join(refusal.message.splitlines())}")
-                await _answer(client, refusal, to_head=method == "HEAD")
-            except (OSError, EOFError):
-                pass  # one side has gone; the other learns it by the close
+    async def _connected(self, client: Connection, slot: Slot) -> None:
+        try:
+            with client:
+                async with self._turns.turn(slot.peer):
+                    await self._served(client, slot.peer)
+        finally:
+            slot.release()
 
-    async def _forward(self, head: RequestHead, client: Connection) -> None:
+    async def _served(self, client: Connection, peer: Peer) -> None:
+        method = ""
+        try:
+            head = await _read_head(client)
+            method = head.method
+            await self._forward(head, client, peer)
+        except _Refusal as refusal:
+            say = self._say if refusal.status < _SERVER_ERROR else say_on_standard_error
+            say(f"refused: {' '.join(refusal.message.splitlines())}")
+            await _answer(client, refusal, to_head=method == "HEAD")
+        except (OSError, EOFError):
+            pass  # one side has gone; the other learns it by the close
+
+    async def _forward(self, head: RequestHead, client: Connection, peer: Peer) -> None:
         target = parse_target(head.method, head.target)
-        body = b""
-        if target is not None:
-            head, body = await self._rewritten(head, target, client)
-            client.take_rest()  # another request; it comes again on a new connection
-        # One request a connection: then nothing of what follows needs to be understood. Also with
-        # an upgrade, which the daemon may refuse and then wait for the next request.
-        head = head.with_fields(Connection=_closing(head))
-        with await self._dial() as daemon:
-            await tunnel(client.socket, daemon.socket, head.pack() + body + client.take_rest())
+        first: list[bytearray] = []
+        with self._bodies.share(peer) as share:
+            if target is not None:
+                head, body = await self._rewritten(head, target, client, peer, share)
+                first.append(body)
+                del body
+                client.take_rest()  # another request; it comes again on a new connection
+            # One request a connection: then nothing of what follows needs to be understood. Also
+            # with an upgrade, which the daemon may refuse and then wait for the next request.
+            head = head.with_fields(Connection=_closing(head))
+            first[:0] = [bytearray(head.pack())]
+            first.append(client.take_rest())
+            with await self._dial() as daemon:
+                await tunnel(client.socket, daemon.socket, first, sent=share.give_back)
 
     async def _rewritten(
-        self, head: RequestHead, target: CreateTarget, client: Connection
-    ) -> tuple[RequestHead, bytes]:
+        self,
+        head: RequestHead,
+        target: CreateTarget,
+        client: Connection,
+        peer: Peer,
+        share: Share,
+    ) -> tuple[RequestHead, bytearray]:
         """Return a create request as the daemon takes it; without a spec, byte for byte."""
-        original = await _read_body(head, client)
+        body = await _read_body(head, client, share)
+        if await may_hold_option(body):
+            _check_size(body)
+            # What was read is overwritten there as soon as it is not needed.
+            body = await self._with_spec(body, target, peer)
         forwarded = head.with_fields(
-            Content_Length=str(len(original)), Transfer_Encoding=None, Expect=None
+            Content_Length=str(len(body)), Transfer_Encoding=None, Expect=None
         )
-        try:
-            create = CreateBody.unpack(original, self._runtime)
-            if create is None:
-                return forwarded, original
-            await asyncio.to_thread(self._check, create.reference)
-            body = create.pack(target.version or await self._daemon_version())
-        except CredspecError as error:
-            raise _Refusal(400, "Bad Request", str(error)) from None
-        return forwarded.with_fields(Content_Length=str(len(body))), body
+        return forwarded, body
 
-    def _check(self, reference: SpecReference) -> None:
-        load(reference, self._specs)
+    async def _with_spec(self, body: bytearray, target: CreateTarget, peer: Peer) -> bytearray:
+        """Return a body as the daemon takes it, if there is a spec in it; else as it is."""
+        create = await self._in_thread(peer, lambda: self._read(body))
+        if create is None:
+            return body
+        version = target.version or await self._daemon_version()
+        packed = await self._in_thread(peer, lambda: create.pack(version))
+        wipe(body)
+        return bytearray(packed)
+
+    def _read(self, body: bytearray) -> CreateBody | None:
+        create = CreateBody.unpack(body, self._runtime)
+        if create is not None:
+            load(create.reference, self._specs)
+        return create
+
+    async def _in_thread(self, peer: Peer, call: Callable[[], _T]) -> _T:
+        """Do what takes long in a thread, one thing at a time for each user."""
+
+        def work() -> _T | CredspecError:
+            try:
+                return call()
+            except CredspecError as error:
+                # The frames on the way here hold the body.
+                forget_frames(error)
+                return error.detached()
+
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(_READING_SECONDS), self._reading.hold(peer.uid):
+                found = await loop.run_in_executor(self._threads, work)
+        except TimeoutError:
+            raise _Refusal(
+                503,
+                "Service Unavailable",
+                f"credspec: the credential spec could not be read within {_READING_SECONDS:.0f} s; "
+                "see whether the spec directory answers [spec-read-timeout]",
+            ) from None
+        if isinstance(found, CredspecError):
+            raise _Refusal(400, "Bad Request", str(found))
+        return found
 
     async def _daemon_version(self) -> ApiVersion:
         with await self._dial() as daemon:
             try:
                 async with asyncio.timeout(_PING_SECONDS):
                     await daemon.send(_PING)
-                    answer = await daemon.read_until(END, MAX_HEAD_BYTES)
+                    answer = bytes(await daemon.read_until(END, MAX_HEAD_BYTES))
             except (OSError, EOFError, asyncio.LimitOverrunError):
                 answer = b""
         for line in answer.split(b"\r\n"):
@@ -206,8 +273,10 @@ async def run(
         CredspecError: as `credspec.runtimes.docker_gateway.listening_socket.listening`.
     """
     with listening(listen, group, upstream) as listener:
-        limit = affordable_connections(MAX_CONNECTIONS)
-        gateway = DockerGateway(upstream, spec_directory, say=say, limit=limit, runtime=runtime)
+        limit, waiting = _affordable(MAX_CONNECTIONS, _MOST_WAITING)
+        gateway = DockerGateway(
+            upstream, spec_directory, say=say, limit=limit, waiting=waiting, runtime=runtime
+        )
         serving = asyncio.create_task(gateway.serve(listener))
         handle_signals(serving.cancel)
         say(f"listening on {listen}, forwarding to {upstream}")
@@ -219,14 +288,12 @@ async def run(
         watchdog.cancel()
 
 
-def affordable_connections(wanted: int) -> int:
-    """Raise the limit of open files as far as `wanted` needs; return how many that allows."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted * _DESCRIPTORS_EACH + _SPARE_DESCRIPTORS
-    if soft < needed:
-        soft = min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return max(1, min(wanted, (soft - _SPARE_DESCRIPTORS) // _DESCRIPTORS_EACH))
+def _affordable(served: int, waiting: int) -> tuple[int, int]:
+    """Raise the limit of open files; return how many clients may be served, and how many wait."""
+    wanted = served * _DESCRIPTORS_EACH + waiting
+    descriptors = affordable_connections(wanted)
+    served = max(1, served * descriptors // wanted)
+    return served, max(0, descriptors - served * _DESCRIPTORS_EACH)
 
 
 def _closing(head: RequestHead) -> str:
@@ -238,7 +305,7 @@ def _closing(head: RequestHead) -> str:
 async def _read_head(client: Connection) -> RequestHead:
     try:
         async with asyncio.timeout(_HEAD_SECONDS):
-            return RequestHead.unpack(await client.read_until(END, MAX_HEAD_BYTES))
+            return RequestHead.unpack(bytes(await client.read_until(END, MAX_HEAD_BYTES)))
     except asyncio.LimitOverrunError:
         raise _Refusal(431, "Request Header Fields Too Large", "request head too large") from None
     except MalformedHeadError:
@@ -247,17 +314,25 @@ async def _read_head(client: Connection) -> RequestHead:
         raise _Refusal(408, "Request Timeout", "no request in time") from None
 
 
-async def _read_body(head: RequestHead, client: Connection) -> bytes:
+async def _read_body(head: RequestHead, client: Connection, share: Share) -> bytearray:
     try:
+        length = _body_length(head)
+        # Before it is asked for.
+        await share.grow_to(length or 0)
         async with asyncio.timeout(_BODY_SECONDS):
-            length = _body_length(head)
             if head.values("Expect"):
                 await client.send(b"HTTP/1.1 100 Continue\r\n\r\n")
             if length is None:
-                return await _read_chunks(client)
+                return await _read_chunks(client, share)
             return await client.read_exactly(length)
     except (ValueError, asyncio.LimitOverrunError):
         raise _Refusal(400, "Bad Request", "malformed request body") from None
+    except NoMemoryLeftError:
+        raise _Refusal(
+            503,
+            "Service Unavailable",
+            "credspec: too many large requests at a time; try again [bodies-too-large]",
+        ) from None
     except TimeoutError:
         raise _Refusal(408, "Request Timeout", "no request body in time") from None
 
@@ -278,7 +353,7 @@ def _body_length(head: RequestHead) -> int | None:
     return int(length)
 
 
-async def _read_chunks(client: Connection) -> bytes:
+async def _read_chunks(client: Connection, share: Share) -> bytearray:
     body = bytearray()
     while True:
         line = await client.read_until(b"\r\n", _MAX_LINE_BYTES)
@@ -291,7 +366,8 @@ async def _read_chunks(client: Connection) -> bytes:
         if size == 0:
             while await client.read_until(b"\r\n", _MAX_LINE_BYTES) != b"\r\n":
                 pass  # trailers mean nothing here
-            return bytes(body)
+            return body
+        await share.grow_to(len(body) + size)
         body += await client.read_exactly(size)
         if await client.read_exactly(2) != b"\r\n":
             raise ValueError
@@ -301,16 +377,42 @@ def _too_large() -> _Refusal:
     return _Refusal(413, "Content Too Large", "request body too large")
 
 
+def _check_size(body: bytearray) -> None:
+    """Refuse a body that would take long to read, since it may hold the option."""
+    values = sum(map(body.count, (b",", b":", b"[", b"{")))
+    if len(body) > _MAX_SPEC_BODY_BYTES or values > _MAX_VALUES:
+        raise _Refusal(
+            413,
+            "Content Too Large",
+            "request body too large for one with a credential spec: at most "
+            f"{_MAX_SPEC_BODY_BYTES} bytes and {_MAX_VALUES} values [create-too-large]",
+        )
+
+
 async def _answer(client: Connection, refusal: _Refusal, *, to_head: bool) -> None:
+    with contextlib.suppress(OSError, TimeoutError):
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            await client.send(_packed(refusal, to_head=to_head))
+        await end_politely(client.socket)
+
+
+def _packed(refusal: _Refusal, *, to_head: bool = False) -> bytes:
     body = json.dumps({"message": refusal.message}).encode() + b"\n"
     head = (
         f"HTTP/1.1 {refusal.status} {refusal.reason}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )
-    with contextlib.suppress(OSError):
-        async with asyncio.timeout(_ANSWER_SECONDS):
-            await client.send(head.encode() + (b"" if to_head else body))
-        await end_politely(client.socket)
+    return head.encode() + (b"" if to_head else body)
+
+
+def _report(report: AdmissionReport) -> None:
+    say_on_standard_error(f"connections: {report}")
+
+
+def _answer_to_refused(peer: Peer, refusal: AdmissionRefusal) -> bytes:
+    del peer
+    text = f"credspec: the client {refusal.value}; try again later [connections-number]"
+    return _packed(_Refusal(503, "Service Unavailable", text))
 
 
 def say_on_standard_error(line: str) -> None:

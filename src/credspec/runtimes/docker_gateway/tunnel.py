@@ -8,13 +8,15 @@ import fcntl
 import os
 import select
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum, auto
 from typing import Final
 
 CHUNK: Final = 64 * 1024
 # The most that a pipe may have unless the system's settings say otherwise (pipe(7)).
 _PIPE_BYTES: Final = 1024 * 1024
+# Those on top have what pipes have anyway, 64 KiB.
+_MOST_LARGE_PIPES: Final = 64
 _SPLICE_FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 # After the last byte for it a client has this long to stop sending.
 _LAST_WORDS_SECONDS: Final = 1.0
@@ -29,14 +31,22 @@ class _End(Enum):
     TARGET_LOST = auto()
 
 
-async def tunnel(client: socket.socket, daemon: socket.socket, first: bytes = b"") -> None:
-    """Send `first` to the daemon, then copy until both sides have ended or one is gone.
+async def tunnel(
+    client: socket.socket,
+    daemon: socket.socket,
+    first: list[bytearray] | None = None,
+    *,
+    sent: Callable[[], None] = lambda: None,
+) -> None:
+    """Send what is `first` to the daemon, then copy until both sides have ended or one is gone.
+
+    It is overwritten then, since it may be secret, and `sent` is called.
 
     The end of one side alone is passed on as such, however long the other goes on: attached
     containers need that. Both sockets are non-blocking Unix sockets; they stay open.
     """
     # Not asyncio's streams: after a failed write they drop what the daemon has answered.
-    upwards = asyncio.create_task(_copy(client, daemon, first))
+    upwards = asyncio.create_task(_copy(client, daemon, first or [], sent))
     downwards = asyncio.create_task(_copy(daemon, client))
     running = {upwards, downwards}
     try:
@@ -69,19 +79,24 @@ async def end_politely(client: socket.socket) -> None:
                 rest = await loop.sock_recv(client, CHUNK)
 
 
-async def _copy(source: socket.socket, target: socket.socket, first: bytes = b"") -> _End:
+async def _copy(
+    source: socket.socket,
+    target: socket.socket,
+    first: Sequence[bytearray] = (),
+    sent: Callable[[], None] = lambda: None,
+) -> _End:
     loop = asyncio.get_running_loop()
-    chunk = first
+    parts = list(first)
+    try:
+        for part in parts:
+            await loop.sock_sendall(target, part)
+    except OSError:
+        return _End.TARGET_LOST
+    finally:
+        for part in parts:
+            wipe(part)
+        sent()
     while True:
-        try:
-            await loop.sock_sendall(target, chunk)
-        except OSError:
-            return _End.TARGET_LOST
-        if len(chunk) == CHUNK and (pipe := _pipe()) is not None:
-            # Much data. The idle have no pipe.
-            return await _move(source, target, pipe)
-        # It may be secret, and the next may come tomorrow.
-        del chunk
         # Neither call waits while both sides are quick, and others want their turn.
         await asyncio.sleep(0)
         try:
@@ -90,6 +105,27 @@ async def _copy(source: socket.socket, target: socket.socket, first: bytes = b""
             return _End.SOURCE_LOST
         if not chunk:
             return _ended(target)
+        try:
+            await loop.sock_sendall(target, chunk)
+        except OSError:
+            return _End.TARGET_LOST
+        is_much = len(chunk) == CHUNK
+        # It may be secret, and the next may come tomorrow.
+        del chunk
+        if is_much and (pipe := _pipe()) is not None:
+            # The idle have no pipe.
+            return await _move(source, target, pipe)
+
+
+def wipe(data: bytearray) -> None:
+    """Overwrite what may be secret, and give its memory back."""
+    with memoryview(data) as view:
+        for start in range(0, len(data), CHUNK):
+            part = view[start : start + CHUNK]
+            part[:] = bytes(len(part))
+            part.release()
+    with contextlib.suppress(BufferError):  # a sending that was cancelled still refers to it
+        data.clear()
 
 
 def _ended(target: socket.socket) -> _End:
@@ -104,14 +140,29 @@ def _pipe() -> tuple[int, int] | None:
         ends = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return None
-    with contextlib.suppress(OSError):  # a user's pipes may have less; each round moves less then
-        fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    if _large_pipes.has_room():
+        with contextlib.suppress(OSError):  # a user's pipes may have less; each round moves less
+            fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     return ends
+
+
+class _LargePipes:
+    """Counts pipes: what is in those of clients that do not read is memory of this process's."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def has_room(self) -> bool:
+        return self.count < _MOST_LARGE_PIPES
+
+
+_large_pipes: Final = _LargePipes()
 
 
 async def _move(source: socket.socket, target: socket.socket, pipe: tuple[int, int]) -> _End:
     """Copy as `_copy` does, by splice(2) through a pipe: the kernel hands memory on as it is."""
     outlet, inlet = pipe
+    _large_pipes.count += 1
     try:
         while True:
             try:
@@ -128,6 +179,7 @@ async def _move(source: socket.socket, target: socket.socket, pipe: tuple[int, i
             # Neither waits while both sides are quick, and others want their turn.
             await asyncio.sleep(0)
     finally:
+        _large_pipes.count -= 1
         os.close(outlet)
         os.close(inlet)
 
