@@ -28,9 +28,12 @@ _MAX_SHEBANG_BYTES: Final = 255  # BINPRM_BUF_SIZE of Linux
 _STEPS: Final = ("run", "checkpoint", "restore")
 
 
+_BETWEEN: Final = '[^a-z0-9"=]*'
+
+
 def _spelt(word: str) -> str:
     """Return a pattern of a word, whatever stands between its letters."""
-    return '[^a-z0-9"=]*'.join(word)
+    return _BETWEEN.join(word)
 
 
 # Names of members or variables that may be ours in any spelling, for grep in lower and upper case:
@@ -39,10 +42,10 @@ _NAME_END: Final = '[^"=]*(=|"[[:space:]]*(:|$))'
 _OPTION_NAMES: Final = "|".join(_spelt(short_name(annotation)) for annotation, _ in OPTIONS)
 _MARKS: Final = "|".join(
     (
-        f'"[^"=]*{_spelt("credspecdev")}{_NAME_END}',
-        f'"[^a-z0-9"=]*{_spelt("credspec")}([^a-z0-9"=]*({_OPTION_NAMES}))?[^a-z0-9"=]*=',
-        f'"[^a-z0-9"=]*{_spelt("credentialspec")}{_NAME_END}',
-        f'"[^"=]*([^ -~]|\\\\|%[0-9a-f][0-9a-f]){_NAME_END}',
+        f"{_spelt('credspecdev')}{_NAME_END}",
+        f'"{_BETWEEN}{_spelt("credspec")}({_BETWEEN}({_OPTION_NAMES}))?{_BETWEEN}=',
+        f'"{_BETWEEN}{_spelt("credentialspec")}{_NAME_END}',
+        f"([^ -~]|\\\\|%[0-9a-f][0-9a-f]){_NAME_END}",
     )
 )
 
