@@ -35,6 +35,8 @@
     enabled = ["vault"]                        # default: none
     secret_seconds = 300                       # how long a password is kept, 0 for one logon only
     deadline_seconds = 10                      # how long a provider may take
+    domains = { CONTOSO = "contoso.com" }      # where passwords may go, by NetBIOS name; default:
+                                               # the domain that a secret names by its DNS name
 
     [account_provider]                         # for credspec account-provider: docs/providers.md
 

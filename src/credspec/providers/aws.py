@@ -93,7 +93,7 @@ class AwsProvider:
         config = import_extra("botocore.config", "aws").Config(
             connect_timeout=deadline.seconds,
             read_timeout=deadline.seconds,
-            retries={"total_max_attempts": 2, "mode": "standard"},
+            retries={"total_max_attempts": 1, "mode": "standard"},
             ignore_configured_endpoint_urls=True,
             proxies={},
         )

@@ -75,7 +75,7 @@ class AzureKeyVaultProvider:
             f"https://{host}",
             _TokenOfVaults(credential, host),
             transport=transport(session=requests_session(asked)),
-            retry_total=1,
+            retry_total=0,  # a server may say after how long
             permit_redirects=False,
         )
         try:

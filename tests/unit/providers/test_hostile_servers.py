@@ -227,6 +227,18 @@ def test_no_redirect_is_followed(bench: Bench, kind: str, status: int) -> None:
     assert other.asked == []
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_no_server_says_how_long_to_wait(bench: Bench, kind: str, status: int) -> None:
+    later = {"Retry-After": "3600", "retry-after-ms": "3600000", "x-ms-retry-after-ms": "3600000"}
+    later["x-amz-retry-after"] = "3600000"
+    service = bench.start(kind, lambda *_: (status, later, b"{}"))
+    with pytest.raises(CredspecError) as caught:
+        bench.ask(kind, service.port)
+    assert caught.value.code != "host-account-timeout"
+    assert len(service.asked) == 1
+
+
 BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE")
 AUTHORITIES = {
     "empty": b"",
