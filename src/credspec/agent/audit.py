@@ -2,8 +2,8 @@
 
 One JSON object a line, appended and never rewritten:
 
-    {"time", "event", "event_id", "decision": "granted" | "denied" | "released", "uid", "pid",
-     "lease", "container", "spec", "domain", "accounts", "host_account", "errors"}
+    {"time", "event", "event_id", "decision": "granted" | "denied" | "released" | "revoked",
+     "uid", "pid", "lease", "container", "spec", "domain", "accounts", "host_account", "errors"}
 
 `host_account` is what the host logs on with, if not as itself. `spec` is the reference;
 of a ``raw://`` document only its SHA-256. Fail closed: what cannot be written here is not granted.
