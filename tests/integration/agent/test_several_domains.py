@@ -14,8 +14,13 @@ import krb5
 import pytest
 from agent_process import BIN, AgentProcess
 
+from credspec.agent.domain_session import DomainSession
+from credspec.agent.host_identity import MachineKeytab
 from credspec.cli.new import NewSpecRequest, make_credential_spec
+from credspec.directory.connection import Transport
+from credspec.directory.locator import DnsResolver, DomainController, Locator
 from credspec.errors import CredspecError, NotPermittedError, UnreachableError
+from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.lab.domain import Lab, open_lab
 from credspec.lab.trust import TRUSTED_ACCOUNT, down_trusted, trusted_name
 
@@ -374,6 +379,39 @@ def test_a_trusted_domain_cannot_call_itself_the_hosts_own(
     assert agent.client.get("/v1/identities") == {"acquisitions": 0, "identities": []}
     asked = {each["domain"] for each in agent.client.get("/v1/domains")["domains"]}
     assert asked == {other.dns_domain}, "the host's own domain is not even asked"
+
+
+def test_a_controller_of_a_trusted_domain_cannot_impersonate_the_hosts_own(
+    lab: Lab, other: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DNS names it, and its directory's lies are consistent (simulated): the KDCs know better."""
+    monkeypatch.setenv("KRB5_CONFIG", f"{tmp_path}/krb5.conf:{lab.krb5_conf}")
+    krb5_conf = AgentKrb5Conf(tmp_path / "krb5.conf")
+
+    def session_of(domain: str, controller: Lab) -> DomainSession:
+        # Their KDCs stay as they are: they pass on what the real ones say.
+        located = [DomainController(controller.dc_host, (controller.dc_address,))]
+        monkeypatch.setattr(Locator, "locate", lambda *_, **__: located)
+        for each in (lab, other):
+            krb5_conf.set_kdcs(each.realm, [each.dc_address])
+        return DomainSession(
+            domain,
+            host_identity=MachineKeytab(
+                lab.host_keytab, cache=f"MEMORY:{domain}-{located[0].host}"
+            ),
+            locator=Locator(DnsResolver()),
+            transport=Transport.LDAP,
+            ca_file=None,
+            krb5_conf=None,
+        )
+
+    honest = session_of(lab.dns_domain, lab)
+    facts = honest.facts()
+    honest.close()
+    assert session_of(other.dns_domain, other).facts().dns_name == other.dns_domain
+    monkeypatch.setattr("credspec.agent.domain_session.read_domain_facts", lambda *_: facts)
+    with pytest.raises(NotPermittedError, match="domain-controller-other-realm"):
+        session_of(lab.dns_domain, other).acquire("WebApp01")
 
 
 def test_a_trusted_domain_cannot_give_another_name_to_the_hosts_own(
