@@ -2,8 +2,9 @@
 
 One JSON object a line, appended and never rewritten:
 
-    {"time", "event", "event_id", "decision": "granted" | "denied" | "released", "uid", "pid",
-     "lease", "container", "spec", "domain", "accounts", "host_account", "errors", "suppressed"}
+    {"time", "event", "event_id", "decision": "granted" | "denied" | "released" | "revoked",
+     "uid", "pid", "lease", "container", "spec", "domain", "accounts", "host_account", "errors",
+     "suppressed"}
 
 `host_account` is what the host logs on with, if not as itself. `spec` is the reference if that is
 ``file://`` and a plain name; of anything else, which may be a document that holds a password, only

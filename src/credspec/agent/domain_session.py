@@ -32,6 +32,7 @@ from credspec.directory.managed_password import ManagedPassword
 from credspec.errors import CredspecError, NotFoundError, NotPermittedError, UnreachableError
 from credspec.kerberos.keytab import account_keytab
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
+from credspec.kerberos.service_ticket import realms_of_service
 from credspec.kerberos.ticket_life import lasts
 from credspec.kerberos.tickets import Ticket, ticket_from_managed_password
 
@@ -453,16 +454,31 @@ class DomainSession:
                 with_held_ticket |= is_held and not isinstance(error, UnreachableError)
                 continue
             try:
-                self._facts = read_domain_facts(connection, self.domain)
+                facts = read_domain_facts(connection, self.domain)
+                self._check_realm(service)
             except CredspecError as error:
                 connection.close()
                 failure = failure or error
                 continue
+            self._facts = facts
             self._connection, self.controller, self._logon = connection, controller, ticket
             self._logons += 1
             return connection, self._facts
         assert failure is not None  # noqa: S101 - narrows for the type checker
         raise _LogonError(failure, with_held_ticket=with_held_ticket)
+
+    def _check_realm(self, service: str) -> None:
+        """Refuse a controller that the KDCs know as a member of another domain."""
+        realms = realms_of_service(self._host_identity.cache, service)
+        if realms and self.domain.upper() not in realms:
+            raise NotPermittedError.of(
+                "domain-controller-other-realm",
+                f"the ticket of {service} is of the realm {' and '.join(sorted(realms))}",
+                where=f"domain {self.domain}",
+                expected=self.domain.upper(),
+                remedy=f"check the DNS records _ldap._tcp.dc._msdcs.{self.domain}: they name a "
+                "host of another domain",
+            )
 
     def _tell_kdcs(self, domain: str, controllers: Sequence[DomainController]) -> None:
         if self._krb5_conf is not None:

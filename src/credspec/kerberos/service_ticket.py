@@ -6,6 +6,7 @@ KDC, or for several, where trusts lead through realms. The binding of libkrb5 ha
 
 from __future__ import annotations
 
+import contextlib
 from ctypes import byref, c_void_p
 
 from credspec.errors import CredspecError, UnreachableError
@@ -54,3 +55,27 @@ def get_service_ticket_by_tgt(cache_name: str, service: str) -> None:
         if ccache.value:
             library.krb5_cc_close(context, ccache)
         library.krb5_free_context(context)
+
+
+def realms_of_service(cache_name: str | None, service: str) -> frozenset[str]:
+    """Return the realms whose KDCs gave the tickets of a service that are in a credential cache.
+
+    The name of a ticket's realm comes sealed from the KDC that gave it (RFC 4120 5.4.2), so it
+    tells what the service's host is a member of, whatever DNS says. `cache_name` is None for the
+    process's default cache. Empty if there is no such ticket, or the cache cannot be read.
+    """
+    import krb5
+
+    realms: set[str] = set()
+    context = krb5.init_context()
+    # Callers' caches may be of kinds that cannot be listed.
+    with contextlib.suppress(krb5.Krb5Error):
+        if cache_name is None:
+            cache = krb5.cc_default(context)
+        else:
+            cache = krb5.cc_resolve(context, cache_name.encode())
+        for credentials in cache:
+            name, _, realm = (credentials.server.name or b"").decode().rpartition("@")
+            if name.lower() == service.lower() and realm:
+                realms.add(realm)
+    return frozenset(realms)

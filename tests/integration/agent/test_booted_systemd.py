@@ -247,6 +247,33 @@ def test_stray_signals_end_no_service(installed: BootedSystemd) -> None:
     assert installed.pid_outside(AGENT_UNIT) == before
     assert installed.show(AGENT_UNIT, "ActiveState") == "active"
     assert installed.show(AGENT_UNIT, "NRestarts") == restarts
+def test_a_reload_revokes_what_is_allowed_no_longer(installed: BootedSystemd) -> None:
+    """As root does it: edit the file, systemctl reload; the service stays up meanwhile."""
+    before = installed.run("cat", "/run/test/config.toml").stdout
+    agent = installed.pid_outside(AGENT_UNIT)
+
+    def reload(policy: str) -> None:
+        text = before + policy
+        assert installed.run("tee", "/run/test/config.toml", given=text).returncode == 0
+        done = installed.run("systemctl", "reload", AGENT_UNIT)
+        assert done.returncode == 0, done.stderr
+
+    lease = "0" * 31 + "2"
+    ask = PUT.replace(LEASE, lease).replace('"c1"', '"c2", "keytab": True')
+    directory = f"/run/credspec/leases/{lease}"
+    assert installed.run("mkdir", "-p", directory).returncode == 0
+    assert installed.run("mount", "-t", "tmpfs", "lease", directory).returncode == 0
+    reload('[policy]\nkeytabs = ["WebApp01"]\n')
+    wait_for(lambda: installed.run(sys.executable, "-c", ask).returncode == 0)
+    assert leases(installed) == ["c1", "c2"]
+    reload("[policy")
+    reload("")
+    wait_for(lambda: leases(installed) == ["c1"])
+    assert installed.run("ls", directory).stdout == ""
+    assert installed.pid_outside(AGENT_UNIT) == agent
+    assert installed.show(AGENT_UNIT, "ActiveState") == "active"
+    assert installed.run("umount", directory).returncode == 0
+    assert installed.run("rmdir", directory).returncode == 0
 
 
 def test_a_service_with_the_identity(installed: BootedSystemd) -> None:

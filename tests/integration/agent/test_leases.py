@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import krb5
@@ -22,8 +22,8 @@ from credspec.agent.leases import LeaseRequest, Leases
 from credspec.agent.policy import Policy
 from credspec.cli.new import NewSpecRequest, make_credential_spec
 from credspec.directory.connection import Transport
-from credspec.directory.locator import DnsResolver, Locator
-from credspec.errors import CredspecError, NotPermittedError
+from credspec.directory.locator import DnsResolver, Locator, SrvRecord
+from credspec.errors import CredspecError, NotFoundError, NotPermittedError
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.lab.domain import Lab
 
@@ -37,6 +37,7 @@ class Bench:
     krb5_conf: AgentKrb5Conf
     mounted: list[Path] = field(default_factory=list)
     policy: Policy = field(default_factory=Policy)
+    locator: Locator = field(default_factory=lambda: Locator(DnsResolver()))
 
     def agent(self) -> tuple[Identities, Leases]:
         async def renewed(identity: Identity) -> None:
@@ -57,7 +58,7 @@ class Bench:
         return DomainSession(
             name,
             host_identity=self.identity,
-            locator=Locator(DnsResolver()),
+            locator=self.locator,
             transport=Transport.LDAP,
             ca_file=None,
             krb5_conf=self.krb5_conf,
@@ -360,4 +361,154 @@ async def test_a_keytab_survives_a_restart_and_is_made_again_when_it_is_due(benc
         await asyncio.sleep(0.01)
     assert keytab_keys(path) == before
     await leases.release(f"{1:032x}")
+    await identities.close()
+
+
+class OtherDomainsDns:
+    """Real DNS, but a domain of which it knows nothing has the lab's controller."""
+
+    def __init__(self, lab: Lab, domain: str) -> None:
+        self._real, self._lab, self._domain = DnsResolver(), lab, domain
+
+    def srv(self, name: str) -> Sequence[SrvRecord]:
+        if name.endswith(f".{self._domain}"):
+            return [SrvRecord(0, 100, 389, self._lab.dc_host)]
+        return self._real.srv(name)
+
+    def addresses(self, host: str) -> Sequence[str]:
+        return self._real.addresses(host)
+
+
+def silent(*_: object, **__: object) -> Iterator[bytes]:
+    """Stand for a network that lets no LDAP ping through."""
+    return iter(())
+
+
+async def test_a_domain_that_dns_says_is_another_one_gets_nothing(bench: Bench, lab: Lab) -> None:
+    """The policy allows its accounts; whose controller answers is another matter."""
+    bench.policy = Policy(accounts=("*@dev.test",), keytabs=("*@dev.test",))
+    bench.locator = Locator(OtherDomainsDns(lab, "dev.test"), ping=silent)
+    identities, leases = bench.agent()
+    document = json.loads((bench.directory / "specs/one.json").read_text())
+    document["DomainJoinConfig"] = {
+        "DnsName": "dev.test",
+        "MachineAccountName": "WebApp01",
+        "NetBiosName": lab.netbios,
+    }
+    for scope in ("dev.test", lab.netbios):
+        accounts = [{"Name": "WebApp01", "Scope": "dev.test"}, {"Name": "WebApp02", "Scope": scope}]
+        document["ActiveDirectoryConfig"]["GroupManagedServiceAccounts"] = accounts
+        (bench.directory / "specs/dev.json").write_text(json.dumps(document))
+        for keytab in (False, True):
+            request = replace(bench.request(1, "dev.json"), keytab=keytab)
+            with pytest.raises(NotPermittedError, match="domain-facts-other-domain") as caught:
+                await leases.make(request)
+            assert lab.dns_domain in str(caught.value)
+    assert identities.acquisitions == 0
+    assert files(bench, 1) == set()
+    await identities.close()
+
+
+async def test_an_account_of_a_domain_that_dns_says_is_another_one(bench: Bench, lab: Lab) -> None:
+    """As an additional account of a spec whose own domain is well."""
+    bench.locator = Locator(OtherDomainsDns(lab, "dev.test"), ping=silent)
+    identities, leases = bench.agent()
+    document = json.loads((bench.directory / "specs/one.json").read_text())
+    document["ActiveDirectoryConfig"]["GroupManagedServiceAccounts"].append(
+        {"Name": "WebApp02", "Scope": "dev.test"}
+    )
+    (bench.directory / "specs/dev.json").write_text(json.dumps(document))
+    with pytest.raises(NotPermittedError, match="domain-facts-other-domain"):
+        await leases.make(bench.request(1, "dev.json"))
+    assert files(bench, 1) == set()
+    await identities.close()
+
+
+def membership(lab: Lab, what: str, account: str) -> None:
+    tool = ("service-account", "group-msa-membership", what)
+    lab.samba_tool(*tool, f"--name={account}", "--principal=LABHOST$")
+
+
+def removed(lab: Lab, account: str) -> None:
+    membership(lab, "remove", account)
+
+
+def disabled(lab: Lab, account: str) -> None:
+    lab.samba_tool("user", "disable", f"{account}$")
+
+
+def deleted(lab: Lab, account: str) -> None:
+    lab.samba_tool("service-account", "delete", f"--name={account}")
+
+
+@pytest.mark.parametrize(
+    ("revoke", "code", "restore"),
+    [
+        (removed, "password-not-permitted", lambda lab, name: membership(lab, "add", name)),
+        (
+            disabled,
+            "kdc-account-disabled",
+            lambda lab, n: lab.samba_tool("user", "enable", f"{n}$"),
+        ),
+        (deleted, "account-not-found", None),
+    ],
+)
+async def test_what_the_directory_takes_back_is_given_to_nobody_else(
+    bench: Bench,
+    lab: Lab,
+    revoke: Callable[[Lab, str], None],
+    code: str,
+    restore: Callable[[Lab, str], None] | None,
+) -> None:
+    """The host is allowed no more, or the account is disabled or deleted, while it is held."""
+    name = "Revoked01"
+    tool = lab.samba_tool
+    create = ("service-account", "create", f"--name={name}")
+    tool(*create, f"--dns-host-name={name.lower()}.{lab.dns_domain}")
+    tool("user", "enable", f"{name}$")
+    membership(lab, "add", name)
+    path = bench.directory / "specs/revoked.json"
+    make_credential_spec(NewSpecRequest(account_name=name, path=str(path)))
+    identities, leases = bench.agent()
+    try:
+        await leases.make(bench.request(1, "revoked.json"))
+        (identity,) = identities.held()
+        given = (bench.directory / "leases" / f"{1:032x}" / "krb5cc").read_bytes()
+        revoke(lab, name)
+        # Until it is asked again the ticket that is held is given: the domain takes it, too.
+        await leases.make(bench.request(2, "revoked.json"))
+        with pytest.raises(CredspecError, match=code):
+            await identities.refresh(identity.name)
+        # What runs keeps its ticket until that ends, new containers get none.
+        assert (bench.directory / "leases" / f"{1:032x}" / "krb5cc").read_bytes() == given
+        assert {record.container for record in leases.all()} == {"container1", "container2"}
+        with pytest.raises((NotPermittedError, NotFoundError), match=code):
+            await leases.make(bench.request(3, "revoked.json"))
+        assert files(bench, 3) == set()
+        when = identities.refresh_at(identity.name)
+        assert when is not None
+        assert when - datetime.now(UTC) <= timedelta(minutes=30)
+        if restore is not None:
+            restore(lab, name)
+            await leases.make(bench.request(3, "revoked.json"))
+            assert (bench.directory / "leases" / f"{1:032x}" / "krb5cc").read_bytes() != given
+    finally:
+        await identities.close()
+        if restore is not None:
+            deleted(lab, name)
+
+
+async def test_facts_that_are_held_and_wrong_are_asked_for_again(bench: Bench) -> None:
+    """As if the domain had been made again, with another SID, since it was asked."""
+    identities, leases = bench.agent()
+    facts = await identities.facts("example.test")
+    session = identities._domains["example.test", None].session
+    session._facts = replace(facts, sid="S-1-5-21-1-2-3")
+    await leases.make(bench.request(1, "one.json"))
+    assert session.known_facts == facts
+    # A spec that is wrong is still told so.
+    path = bench.directory / "specs/one.json"
+    path.write_text(path.read_text().replace(facts.sid, "S-1-5-21-1-2-3"))
+    with pytest.raises(CredspecError, match="spec-domain-sid-differs"):
+        await leases.make(bench.request(2, "one.json"))
     await identities.close()
