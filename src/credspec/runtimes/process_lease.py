@@ -44,7 +44,7 @@ def process_lease(
     lease = Lease(secrets.token_hex(16), str(config.agent_socket), str(config.run_directory))
     lock_path = f"{lease.directory}.lock"
     name = f"{Path(program).name[:_SHOWN_NAME]}[{os.getpid()}]"
-    _in_host_mounts(lambda: lease.make_directory(wish))
+    in_host_mounts(lambda: lease.make_directory(wish))
     try:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         lock = os.open(lock_path, flags, 0o600)
@@ -63,7 +63,7 @@ def process_lease(
     finally:
         lease.release()
         with suppress(CredspecError):
-            _in_host_mounts(lease.remove_directory)
+            in_host_mounts(lease.remove_directory)
 
 
 def run_process(
@@ -89,10 +89,13 @@ def run_process(
         return run_program(command, environment | variables, held, pass_fds=(lock,), user=user)
 
 
-def _in_host_mounts(call: Callable[[], None]) -> None:
+def in_host_mounts(call: Callable[[], None]) -> None:
     """Call in the host's mount namespace, from which mounts reach the agent and this process.
 
     A service may have a namespace of its own, out of which no mount comes.
+
+    Raises:
+        CredspecError: with the code of what the call raised, `lease-directory` for an `OSError`.
     """
     hosts = Path("/proc/1/ns/mnt")
     if os.geteuid() != 0 or not _is_another(hosts):
