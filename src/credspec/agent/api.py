@@ -5,6 +5,7 @@
     GET    /v1/leases        the leases that the caller may see
     GET    /v1/leases/{id}   one lease
     DELETE /v1/leases/{id}   release a lease; 204 also if there was none
+    GET    /v1/lease-directories/{id}   whether a lease's directory is mounted here; for root alone
     GET    /v1/identities    the identities held, their tickets and when they are next acquired
     GET    /v1/domains       the domains asked so far, the controllers in use, outages
     GET    /healthz          200 while the agent lives
@@ -92,6 +93,7 @@ def make_api(
     application.router.add_get("/v1/leases", _list_leases)
     application.router.add_get("/v1/leases/{id}", _show_lease)
     application.router.add_delete("/v1/leases/{id}", _release_lease)
+    application.router.add_get("/v1/lease-directories/{id}", _show_lease_directory)
     application.router.add_get("/v1/identities", _list_identities)
     application.router.add_get("/v1/domains", _list_domains)
     application.router.add_get("/v1/openapi.json", _openapi)
@@ -210,6 +212,14 @@ def _sees(request: web.Request) -> int | None:
     """Return the user whose leases the caller may see, None for all."""
     caller = request[_caller]
     return None if _is_privileged(caller) else caller.uid
+
+
+async def _show_lease_directory(request: web.Request) -> web.Response:
+    if request[_caller].uid not in {0, os.geteuid()}:
+        raise NotPermittedError.of("caller-not-permitted", "only root may ask this")
+    lease_id = request.match_info["id"]
+    is_mounted = request.app[_leases].sees_directory(lease_id)
+    return web.json_response({"lease_id": lease_id, "mounted": is_mounted})
 
 
 async def _release_lease(request: web.Request) -> web.Response:

@@ -50,7 +50,7 @@ def process_lease(
     lock_path = f"{lease.directory}.lock"
     shown = "".join(c if c.isprintable() else "?" for c in Path(program).name[:_SHOWN_NAME])
     name = f"{shown}[{os.getpid()}]"
-    _in_host_mounts(lambda: lease.make_directory(wish))
+    in_host_mounts(lambda: lease.make_directory(wish))
     try:
         # For reading only: the program has it, and a file to fill the host's memory with otherwise.
         flags = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -70,7 +70,7 @@ def process_lease(
     finally:
         lease.release()
         with suppress(CredspecError):
-            _in_host_mounts(lease.remove_directory)
+            in_host_mounts(lease.remove_directory)
 
 
 def run_process(
@@ -96,10 +96,13 @@ def run_process(
         return run_program(command, environment | variables, held, pass_fds=(lock,), user=user)
 
 
-def _in_host_mounts(call: Callable[[], None]) -> None:
+def in_host_mounts(call: Callable[[], None]) -> None:
     """Call in the host's mount namespace, from which mounts reach the agent and this process.
 
     A service may have a namespace of its own, out of which no mount comes.
+
+    Raises:
+        CredspecError: with the code of what the call raised, `lease-directory` for an `OSError`.
     """
     hosts = Path("/proc/1/ns/mnt")
     if os.geteuid() != 0 or not _is_another(hosts):

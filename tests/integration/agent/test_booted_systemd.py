@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import re
 import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from booted_systemd import BootedSystemd
@@ -155,6 +157,47 @@ def test_it_comes_back_with_its_leases(installed: BootedSystemd, number: signal.
     wait_for(lambda: installed.pid_outside(AGENT_UNIT) not in {0, before})
     wait_for(lambda: installed.show(AGENT_UNIT, "ActiveState") == "active")
     assert leases(installed) == ["c1"]
+
+
+def check(booted: BootedSystemd) -> dict[str, Any]:
+    """Let the doctor look at this host, and return its step on mounts."""
+    shown = booted.run(
+        *("env", "CREDSPEC_CONFIG=/run/test/config.toml", CREDSPEC, "check"),
+        *("--docker-socket", "/run/test/none", "--output", "json"),
+    )
+    return next(step for step in json.loads(shown.stdout)["steps"] if step["step"] == "lease-mount")
+
+
+def test_the_doctor_mounts_what_the_agent_sees(installed: BootedSystemd) -> None:
+    assert check(installed)["state"] == "ok"
+    listed = installed.run("ls", "/run/credspec/leases").stdout.split()
+    assert listed == [LEASE]
+
+
+@pytest.mark.parametrize("tree", ["/", "/run"])
+def test_the_doctor_on_a_host_whose_mounts_are_private(
+    installed: BootedSystemd, tree: str
+) -> None:
+    """A program did that to the host, and the agent was started again since, which does not help."""
+    assert installed.run("mount", "--make-rprivate", tree).returncode == 0
+    try:
+        for command in ("true", f"systemctl restart {AGENT_UNIT}"):
+            assert installed.run(*command.split()).returncode == 0
+            found = check(installed)
+            assert (found["state"], found["problems"][0]["code"]) == (
+                "failed",
+                "mounts-not-propagated",
+            ), found
+            remedy = found["problems"][0]["remedy"]
+        # The remedy is right, and all of it is needed.
+        first, second = re.findall(r"`([^`]+)`", remedy)[:2]
+        assert installed.run(*first.split()).returncode == 0
+        assert check(installed)["state"] == "failed"
+        assert installed.run(*second.split()).returncode == 0
+        assert check(installed)["state"] == "ok"
+    finally:
+        installed.run("mount", "--make-rshared", "/")
+        installed.run("systemctl", "restart", AGENT_UNIT)
 
 
 def test_callers_wait_while_it_starts(installed: BootedSystemd) -> None:
