@@ -35,7 +35,9 @@ from typing import Final
 
 from credspec.rate_limit import Clock, RateLimits, Throttle
 
-_ACCEPTS_AT_A_TIME: Final = 16
+# In one turn of the event loop: those that are refused cost little, and must not fill the queue.
+_ADMITTED_AT_A_TIME: Final = 16
+_ACCEPTS_AT_A_TIME: Final = 128
 _PAUSE_SECONDS: Final = 0.1
 _CREDENTIALS: Final = struct.Struct("iII")  # ucred of unix(7)
 # More would be of no use, and programs that are started may walk through all of them.
@@ -324,7 +326,10 @@ class ConnectionListener:
             slot.release()
 
     def _accept_some(self) -> None:
+        admitted = 0
         for _ in range(_ACCEPTS_AT_A_TIME):
+            if admitted == _ADMITTED_AT_A_TIME:
+                return
             try:
                 connection, _ = self._listener.accept()
             except (BlockingIOError, InterruptedError):
@@ -335,11 +340,12 @@ class ConnectionListener:
                 self._pause_for(error)
                 return
             try:
-                self._accepted(connection)
+                admitted += self._accepted(connection)
             except OSError:
                 connection.close()  # it has gone again
 
-    def _accepted(self, connection: socket.socket) -> None:
+    def _accepted(self, connection: socket.socket) -> bool:
+        """Take an accepted connection in, or refuse it; return whether it was taken in."""
         connection.setblocking(False)
         peer = peer_of(connection)
         verdict = self._admission.admit(peer)
@@ -347,14 +353,15 @@ class ConnectionListener:
             with connection, suppress(OSError):
                 self._tell(peer, verdict)
                 connection.send(self._answer(peer, verdict), socket.MSG_NOSIGNAL)
-            return
+            return False
         slot = Slot(self._admission, peer)
         if verdict <= 0:
             self._hand_over(connection, slot)
-            return
-        loop = asyncio.get_running_loop()
-        handle = loop.call_later(verdict, self._waited, connection)
-        self._waiting[connection] = slot, handle
+        else:
+            loop = asyncio.get_running_loop()
+            handle = loop.call_later(verdict, self._waited, connection)
+            self._waiting[connection] = slot, handle
+        return True
 
     def _waited(self, connection: socket.socket) -> None:
         slot, _ = self._waiting.pop(connection)

@@ -31,11 +31,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-SECONDS = float(os.environ.get("CREDSPEC_ABUSE_SECONDS", "60"))
-"""How long an abuse test runs."""
+_TOGETHER_SECONDS = 120.0
 
 SEED = int(os.environ.get("CREDSPEC_ABUSE_SEED", "0")) or random.SystemRandom().randrange(10**6)
 """What is chosen by chance; printed by the tests."""
+
+
+def seconds_of(share: float) -> float:
+    """Return how long a test runs that has a share of the time of all abuse tests."""
+    told = os.environ.get("CREDSPEC_ABUSE_SECONDS")
+    return float(told) if told else share * _TOGETHER_SECONDS
 
 
 class Abuser(Protocol):

@@ -2,7 +2,8 @@
 
 Run by ``make soak``. Two real controllers of a domain of its own; tickets live ten minutes, so
 that each is replaced many times. Each second all tickets of all leases are read as a program in
-the container would; each minute a line is printed. Ends with 1 if anything was lost.
+the container would; each minute a line is printed. Two unprivileged users, of whom the policy names
+one, abuse the agent's socket meanwhile. Ends with 1 if anything was lost.
 """
 
 from __future__ import annotations
@@ -10,20 +11,24 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import pwd
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import krb5
-from agent_process import AgentProcess
+from abuse import Abuse, Abusers
+from agent_process import AgentProcess, as_user
 from controllers import Controllers
 
 from conftest import own_mount_namespace
@@ -39,6 +44,7 @@ TICKET_SECONDS = 600
 MOST_LEASES = 40
 # No controller at all for at most so long: less than from the last refresh to a quarter left.
 LONGEST_OUTAGE_SECONDS = 60
+ABUSERS = ("nobody", "games")  # the policy names the first one
 
 
 @dataclass(slots=True)
@@ -164,7 +170,9 @@ class Soak:
     def compare(self) -> None:
         """Compare the agent's leases with those that were made and not released."""
         wanted = sorted(f"container{number}" for number in self.held)
-        self._total.lost += wanted != sorted(self.agent.lease_containers())
+        leases = self.agent.client.get("/v1/leases")["leases"]
+        hosts = sorted(lease["container"] for lease in leases if lease["user"] is None)
+        self._total.lost += wanted != hosts
         directories = {path.name for path in (self.agent.run_directory / "leases").iterdir()}
         self._total.lost += directories != {f"{number:032x}" for number in self.held}
 
@@ -178,6 +186,25 @@ class Soak:
             len(list((proc / "fd").iterdir())),
             len(list((proc / "task").iterdir())),
         )
+
+
+@contextlib.contextmanager
+def abused(agent: AgentProcess, seed: int) -> Iterator[Abusers]:
+    """Let users abuse the agent's socket while the block runs."""
+    listed = pwd.getpwnam(ABUSERS[0])
+    runtime_directory = Path("/run/user", str(listed.pw_uid))
+    runtime_directory.mkdir(parents=True, exist_ok=True)
+    owner = f"uid={listed.pw_uid},gid={listed.pw_gid},mode=0700,size=64m"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", owner, "run", runtime_directory], check=True)
+    socket = str(agent.run_directory / "agent.sock")
+    abuses = [Abuse(name, "abuse:HttpAbuser", socket, runtime_directory) for name in ABUSERS]
+    abusers = Abusers(abuses, as_user, agent.directory / "abusers.log", seed)
+    try:
+        with abusers.running():
+            yield abusers
+    finally:
+        subprocess.run(["umount", "-l", runtime_directory], check=True)
+        runtime_directory.rmdir()
 
 
 def run(seconds: float, seed: int) -> bool:
@@ -198,7 +225,8 @@ def run(seconds: float, seed: int) -> bool:
         os.environ |= {"KRB5CCNAME": "MEMORY:soak", "KRB5_CONFIG": f"{short}:{lab.krb5_conf}"}
         second = up_second_controller(lab)
         second.replicate()
-        agent = AgentProcess(lab, directory)
+        directory.chmod(0o755)  # users must reach the socket
+        agent = AgentProcess(lab, directory, extra=f'[policy]\nusers = ["{ABUSERS[0]}"]\n')
         for account in READABLE:
             path = directory / "specs" / f"{account}.json"
             make_credential_spec(NewSpecRequest(account_name=account, path=str(path)))
@@ -206,7 +234,9 @@ def run(seconds: float, seed: int) -> bool:
         soak = Soak(agent, chance, total)
         failures = Failures(lab, second, random.Random(seed + 1), total)
         failures.start()
-        _go_on(soak, chance, total, seconds)
+        with abused(agent, seed + 2) as abusers:
+            _go_on(soak, chance, total, seconds)
+        total.events["abuser killed"] = abusers.killed
         failures.ended.set()
         failures.join(120)
         soak.compare()

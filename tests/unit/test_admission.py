@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import resource
+import select
 import socket
 import subprocess
 import sys
@@ -181,6 +182,18 @@ async def test_few_are_accepted_in_one_turn_of_the_loop(tmp_path: Path) -> None:
     served.listener.start()
     await turns(20)
     assert len(served.taken) == 100
+    for client in clients:
+        client.close()
+    served.close()
+
+
+async def test_many_that_are_refused_are_dealt_with_in_one_turn(tmp_path: Path) -> None:
+    """Otherwise they would fill the queue, and others could not even connect."""
+    served = Served(tmp_path, Admission(LIMITS, lambda _: False))
+    clients = [served.connect() for _ in range(300)]
+    served.listener._accept_some()
+    answered = sum(bool(select.select([client], [], [], 0)[0]) for client in clients)
+    assert 100 <= answered < 300
     for client in clients:
         client.close()
     served.close()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import os
 import socket
+import struct
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -68,8 +70,12 @@ class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: Path, seconds: float) -> None:
         super().__init__("credspec", timeout=seconds)
         self._path = path
+        self._seconds = seconds
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
+        # Not by settimeout, with which a queue that is full would be an error at once.
+        seconds = math.ceil(self._seconds)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", seconds, 0))
         self.sock.connect(str(self._path))
+        self.sock.settimeout(self._seconds)

@@ -26,6 +26,8 @@ _TMPFS_OPTIONS = "size=1m,nr_inodes=256"
 _NO_SWAP = "noswap"  # tmpfs(5), Linux 6.4 and newer; not in a user namespace
 _AGENT_SECONDS = 60.0  # longer than the agent's own deadline, so that its reason arrives
 _EINVAL = 22
+_ECONNRESET = 104
+_LONG_BYTES = 8 if sys.maxsize > 2**32 else 4
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MNT_DETACH = 2, 4, 8, 2
 _START_AGENT = "start it with `systemctl start credspec-agent` or `credspec agent`"
 
@@ -215,10 +217,12 @@ def _ask_agent(
     )
     connection = _socket.socket(_socket.AF_UNIX)
     try:
-        connection.settimeout(_AGENT_SECONDS)
+        # Not by settimeout yet, with which a queue that is full would be an error at once.
+        connection.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, _timeval(_AGENT_SECONDS))
         connection.connect(agent_socket)
+        connection.settimeout(_AGENT_SECONDS)
         answer = _exchange(connection, head.encode() + payload)
-    except TimeoutError:
+    except (BlockingIOError, TimeoutError):
         raise ShimError(
             f"credspec agent: no answer within {_AGENT_SECONDS:.0f} s at {agent_socket}; "
             "look at its log [agent-timeout]"
@@ -242,10 +246,16 @@ def _ask_agent(
         document = {}
     if not status.startswith(b"2") or not isinstance(document, dict):
         raise ShimError(
-            str(document.get("detail") if isinstance(document, dict) else "")
+            str((document.get("detail") if isinstance(document, dict) else "") or "")
             or f"credspec agent: answered {status.decode('ascii', 'replace')} [agent-answer]"
         )
     return document
+
+
+def _timeval(seconds: float) -> bytes:
+    """Return a timeval of socket(7): two longs."""
+    size = _LONG_BYTES
+    return int(seconds).to_bytes(size, sys.byteorder) + (0).to_bytes(size, sys.byteorder)
 
 
 def _exchange(connection: _socket.socket, request: bytes) -> bytes:
@@ -258,8 +268,9 @@ def _exchange(connection: _socket.socket, request: bytes) -> bytes:
         while chunk := connection.recv(65536):
             answer += chunk
     except ConnectionResetError:
-        if not answer:
-            raise
+        pass  # it did not read all of the request, and told why
+    if not answer:
+        raise ConnectionResetError(_ECONNRESET, "it closed the connection")
     return bytes(answer)
 
 

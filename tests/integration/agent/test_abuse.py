@@ -18,7 +18,7 @@ from pathlib import Path
 
 import krb5
 import pytest
-from abuse import SECONDS, SEED, Abuse, Abusers
+from abuse import SEED, Abuse, Abusers, seconds_of
 from agent_process import AgentProcess, as_user
 
 from credspec.agent.journal import MAX_RECORD_BYTES
@@ -29,6 +29,7 @@ LISTED, UNLISTED = pwd.getpwnam("nobody"), pwd.getpwnam("games")
 RUNTIME_DIRECTORY = Path("/run/user") / str(LISTED.pw_uid)
 TICKET_SECONDS = 60
 FIRST, OTHER = 1, 2
+SECONDS = seconds_of(0.5)
 # docs/reliability.md: what one user can have written, at once and for long.
 LOG_BYTES_A_CHANGE = 1024
 LOG_BYTES_A_MINUTE = 256 * 1024
