@@ -30,9 +30,11 @@ def agent(lab: Lab, tmp_path: Path, zone: Zone) -> Iterator[AgentProcess]:
     with name_server(zone) as server:
         plan = host_of_localhost_alone(tmp_path, [server.address])
         found = AgentProcess(lab, tmp_path, plan=plan)
-        found.start()
-        yield found
-        found.close()
+        try:
+            found.start()
+            yield found
+        finally:
+            found.close()
 
 
 def lease(agent: AgentProcess, number: int) -> str:

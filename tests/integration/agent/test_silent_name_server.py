@@ -35,9 +35,11 @@ def agent(
     transport = f'[ldap]\ntransport = "{request.param}"\nca_file = "{lab.directory}/ca.pem"\n'
     plan = host_of_localhost_alone(tmp_path, [silent.address, lab.dc_address])
     found = AgentProcess(lab, tmp_path, extra=transport, plan=plan)
-    found.start()
-    yield found
-    found.close()
+    try:
+        found.start()
+        yield found
+    finally:
+        found.close()
 
 
 def test_leases_are_granted_and_nothing_else_waits(agent: AgentProcess, silent: NameServer) -> None:
