@@ -17,6 +17,8 @@ from typing import Final
 from credspec.kerberos.libkrb5 import CREDENTIALS_BYTES, libkrb5
 
 _PA_ENC_TIMESTAMP: Final = 2  # RFC 4120 7.5.2
+_PA_ENCRYPTED_CHALLENGE: Final = 138  # RFC 6113 5.4.6: what takes its place in armour
+_FAST_REQUIRED: Final = 1  # KRB5_FAST_REQUIRED of krb5.h
 
 _numbers: Final = itertools.count()
 
@@ -30,13 +32,20 @@ class ExchangeError(Exception):
 
 
 def exchange_at_once(
-    principal: str, keytab: str, *, enctypes: Iterable[int], service: str | None
+    principal: str,
+    keytab: str,
+    *,
+    enctypes: Iterable[int],
+    service: str | None,
+    armor: str | None = None,
 ) -> str:
     """Get a TGT, or the ticket of a `service` of the same realm, with the keys of a keytab.
 
     `keytab` is the keytab's name with its type, `enctypes` are the encryption types to ask for,
-    none for all that it has keys of. Returns the name of a new credential cache in memory, which
-    holds nothing else and is the caller's to destroy. Blocks on KDCs while other threads run.
+    none for all that it has keys of. `armor` names a credential cache with a TGT that armours the
+    exchange (FAST, RFC 6113), which then takes one round trip as well. Returns the name of a new
+    credential cache in memory, which holds nothing else and is the caller's to destroy. Blocks on
+    KDCs while other threads run.
 
     Raises:
         ExchangeError: of any kind; a KDC that wants something else first is one.
@@ -47,7 +56,10 @@ def exchange_at_once(
     credentials = ctypes.create_string_buffer(CREDENTIALS_BYTES)
     # The options point to these lists, and do not copy them.
     numbers = tuple(enctypes)
-    types, first = (c_int32 * len(numbers))(*numbers), (c_int32 * 1)(_PA_ENC_TIMESTAMP)
+    types, first = (
+        (c_int32 * len(numbers))(*numbers),
+        (c_int32 * 1)(_PA_ENC_TIMESTAMP if armor is None else _PA_ENCRYPTED_CHALLENGE),
+    )
     cache = f"MEMORY:credspec-as-{next(_numbers)}"
 
     def check(code: int) -> None:
@@ -67,6 +79,14 @@ def exchange_at_once(
         library.krb5_get_init_creds_opt_set_preauth_list(options, first, len(first))
         if len(types):
             library.krb5_get_init_creds_opt_set_etype_list(options, types, len(types))
+        if armor is not None:
+            check(
+                library.krb5_get_init_creds_opt_set_fast_ccache_name(
+                    context, options, armor.encode()
+                )
+            )
+            # Else libkrb5 leaves it out unless the cache says that the KDC offers it.
+            check(library.krb5_get_init_creds_opt_set_fast_flags(context, options, _FAST_REQUIRED))
         check(
             library.krb5_get_init_creds_keytab(
                 *(context, credentials, client, keys),

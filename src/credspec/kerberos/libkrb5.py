@@ -42,6 +42,8 @@ def libkrb5() -> ctypes.CDLL:
         "krb5_get_init_creds_opt_set_canonicalize": (opaque, c_int),
         "krb5_get_init_creds_opt_set_etype_list": (opaque, opaque, c_int),
         "krb5_get_init_creds_opt_set_preauth_list": (opaque, opaque, c_int),
+        "krb5_get_init_creds_opt_set_fast_ccache_name": (opaque, opaque, c_char_p),
+        "krb5_get_init_creds_opt_set_fast_flags": (opaque, opaque, c_int32),
         "krb5_get_init_creds_keytab": (
             *(opaque, opaque, opaque, opaque),
             *(c_int32, c_char_p, opaque),
@@ -56,5 +58,7 @@ def libkrb5() -> ctypes.CDLL:
     for name, types in prototypes.items():
         call = getattr(library, name)
         call.argtypes = types
-        call.restype = None if "_free" in name or "_opt_set_" in name else c_int32
+        # Setters of FAST have a context, and may fail.
+        is_void = "_free" in name or ("_opt_set_" in name and "_fast_" not in name)
+        call.restype = None if is_void else c_int32
     return library

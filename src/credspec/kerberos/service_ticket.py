@@ -9,8 +9,8 @@ from __future__ import annotations
 from ctypes import byref, c_void_p
 
 from credspec.errors import CredspecError, UnreachableError
+from credspec.kerberos.kdc_errors import UNREACHABLE
 from credspec.kerberos.libkrb5 import Data, libkrb5
-from credspec.kerberos.tickets import UNREACHABLE
 
 
 def get_service_ticket_by_tgt(cache_name: str, service: str) -> None:

@@ -15,15 +15,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from credspec.directory.managed_password import ManagedPassword
-from credspec.errors import CredspecError, NotPermittedError, UnreachableError
+from credspec.errors import CredspecError, NotPermittedError
 from credspec.kerberos.as_exchange import ExchangeError, exchange_at_once
 from credspec.kerberos.ccache import ccache_bytes
+from credspec.kerberos.kdc_errors import (
+    CLOCK_SKEW,
+    KEY_REFUSED,
+    KRB5_BASE,
+    POLICY,
+    REFUSALS,
+    UNREACHABLE,
+    error_of,
+    kerberos_error,
+)
 from credspec.kerberos.keys import Enctype, Key, computer_salt, derive_key, derive_keys
 
 if TYPE_CHECKING:
     import krb5
-
-_KRB5_BASE: Final = -1765328384  # ERROR_TABLE_BASE_krb5: KDC error n is base + n
 
 _SKEW_SECONDS: Final = 300  # RFC 4120 8.2: what services accept
 
@@ -117,8 +125,12 @@ def ticket_from_password(
         ) from None
 
 
-def ticket_from_keys(principal: str, keys: Iterable[Key]) -> Ticket:
+def ticket_from_keys(principal: str, keys: Iterable[Key], *, armor: str | None = None) -> Ticket:
     """Get a TGT with keys in memory.
+
+    `armor` names a credential cache with a TGT of the host, which armours the exchange (FAST, RFC
+    6113): policies of the domain may ask for it, and for the host that it shows. A KDC or TGT with
+    which that does not work is asked without.
 
     Raises:
         NotPermittedError: the KDC refused, see `kerberos_error`.
@@ -136,18 +148,20 @@ def ticket_from_keys(principal: str, keys: Iterable[Key]) -> Ticket:
             enctypes.append(key.enctype)
             block = krb5.init_keyblock(context, key.enctype, key.value)
             krb5.kt_add_entry(context, keytab, name, 1, 0, block)
-        return _as_exchange(context, principal, keytab, enctypes=enctypes)
+        return _as_exchange(context, principal, keytab, enctypes=enctypes, armor=armor)
     except krb5.Krb5Error as error:
         raise kerberos_error(error, principal) from None
 
 
-def ticket_from_managed_password(account: str, realm: str, password: ManagedPassword) -> Ticket:
+def ticket_from_managed_password(
+    account: str, realm: str, password: ManagedPassword, *, armor: str | None = None
+) -> Ticket:
     """Get a TGT of a gMSA, with the password that is in force.
 
     `account` is the sAMAccountName with its ``$``. Within five minutes of a rollover that password
     is the previous one (MS-ADTS 2.2.19); if the KDC refuses it, the other is tried once, since
     clocks and rollovers are never exactly together. The salt is computed; if no key fits, the KDC
-    is asked for its salt.
+    is asked for its salt. `armor` is as with `ticket_from_keys`.
 
     Raises:
         NotPermittedError: the KDC refused, see `kerberos_error`.
@@ -163,7 +177,7 @@ def ticket_from_managed_password(account: str, realm: str, password: ManagedPass
         try:
             # The AES256 key alone is what nearly every domain takes, and a derivation saved.
             key = derive_key(value, Enctype.AES256_CTS_HMAC_SHA1_96, salt)
-            return ticket_from_keys(principal, [key])
+            return ticket_from_keys(principal, [key], armor=armor)
         except NotPermittedError as error:
             if error.code not in {"kdc-key-refused", "kdc-enctype-unsupported"}:
                 raise
@@ -171,7 +185,7 @@ def ticket_from_managed_password(account: str, realm: str, password: ManagedPass
     salt = _salt_of_kdc(principal) or salt
     for value in attempts:
         try:
-            return ticket_from_keys(principal, derive_keys(value, salt))
+            return ticket_from_keys(principal, derive_keys(value, salt), armor=armor)
         except NotPermittedError as error:
             refusal = refusal or error
     assert refusal is not None  # noqa: S101 - narrows for the type checker
@@ -198,11 +212,16 @@ def _as_exchange(
     into_cache: str | None = None,
     add: bool = False,
     service: str | None = None,
+    armor: str | None = None,
 ) -> Ticket:
     import krb5
 
     name = krb5.parse_name_flags(context, principal.encode())
-    credentials = _credentials_at_once(context, principal, keytab, enctypes, service)
+    credentials = None
+    for armored_by in (armor, None) if armor is not None else (None,):
+        credentials = credentials or _credentials_at_once(
+            context, principal, keytab, enctypes=enctypes, service=service, armor=armored_by
+        )
     if credentials is None:
         options = krb5.get_init_creds_opt_alloc(context)
         krb5.get_init_creds_opt_set_canonicalize(options, False)
@@ -217,17 +236,23 @@ def _credentials_at_once(
     context: krb5.Context,
     principal: str,
     keytab: krb5.KeyTab,
+    *,
     enctypes: Iterable[int],
     service: str | None,
+    armor: str | None,
 ) -> krb5.Creds | None:
     """Return what one round trip brings, None if the KDC wants more of them."""
     import krb5
 
     try:
-        cache_name = exchange_at_once(principal, str(keytab), enctypes=enctypes, service=service)
+        cache_name = exchange_at_once(
+            principal, str(keytab), enctypes=enctypes, service=service, armor=armor
+        )
     except ExchangeError as error:
-        if error.number in UNREACHABLE or error.number in _KEY_REFUSED:
-            raise _error_of(error.number, str(error), principal) from None
+        is_final = error.number in UNREACHABLE or error.number in KEY_REFUSED
+        # With armour the policy was looked at with all that it may ask for.
+        if is_final or (armor is not None and error.number == KRB5_BASE + POLICY):
+            raise error_of(error.number, str(error), principal) from None
         return None
     cache = krb5.cc_resolve(context, cache_name.encode())
     [credentials] = cache
@@ -270,81 +295,10 @@ def _check_clock(principal: str, issued: int) -> None:
     ahead = issued - time.time()
     if abs(ahead) <= _SKEW_SECONDS:
         return
-    code, found, remedy = _REFUSALS[37]
+    code, found, remedy = REFUSALS[CLOCK_SKEW]
     direction = "behind" if ahead > 0 else "ahead of"
     found = f"{found}: it is {abs(ahead):.0f} s {direction} it"
     raise NotPermittedError.of(code, found, where=f"ticket of {principal}", remedy=remedy)
-
-
-# code of RFC 4120 7.5.9 or of MIT's table, relative to the base:
-# (our code, found, remedy)
-_REFUSALS: Final[dict[int, tuple[str, str, str]]] = {
-    6: (
-        "kdc-principal-unknown",
-        "the domain does not know this principal",
-        "check the account name and the realm",
-    ),
-    14: (
-        "kdc-enctype-unsupported",
-        "the domain offers no encryption type that this account has keys for",
-        "check msDS-SupportedEncryptionTypes of the account",
-    ),
-    18: (
-        "kdc-account-disabled",
-        "the account is disabled or expired",
-        "enable it, e.g. Enable-ADAccount or samba-tool user enable",
-    ),
-    23: (
-        "kdc-key-expired",
-        "the account's password has expired",
-        "let the account change its password (host: adcli update)",
-    ),
-    24: (
-        "kdc-key-refused",
-        "the domain refused the account's key",
-        "a keytab may be stale: renew it (e.g. adcli update, net ads keytab create)",
-    ),
-    37: (
-        "kdc-clock-skew",
-        "this host's clock differs from the domain controller's by more than five minutes",
-        "synchronise the clock with the domain (chrony, systemd-timesyncd)",
-    ),
-}
-_REFUSALS[210] = _REFUSALS[24]  # KRB5_PREAUTH_FAILED: what the library makes of a refusal
-_NO_KEY: Final = {_KRB5_BASE + 181, 2, 13}  # KRB5_KT_NOTFOUND; ENOENT and EACCES of the file
-_KEY_REFUSED: Final = {_KRB5_BASE + 24, _KRB5_BASE + 210}
-UNREACHABLE: Final = {
-    _KRB5_BASE + 154,  # KRB5_REALM_UNKNOWN
-    _KRB5_BASE + 156,  # KRB5_KDC_UNREACH
-    _KRB5_BASE + 220,  # KRB5_REALM_CANT_RESOLVE
-}
-
-
-def kerberos_error(error: krb5.Krb5Error, principal: str) -> CredspecError:
-    """Translate an error of libkrb5 into ours, by its number and never by its localised text."""
-    return _error_of(error.err_code, str(error).strip(), principal)
-
-
-def _error_of(number: int, text: str, principal: str) -> CredspecError:
-    where = f"ticket of {principal}"
-    if number - _KRB5_BASE in _REFUSALS:
-        code, found, remedy = _REFUSALS[number - _KRB5_BASE]
-        return NotPermittedError.of(code, found, where=where, remedy=remedy)
-    if number in UNREACHABLE:
-        return UnreachableError.of(
-            "kdc-unreachable",
-            "no domain controller of the realm answers on port 88",
-            where=where,
-            remedy="check DNS and the network path to the domain controllers (TCP 88)",
-        )
-    if number in _NO_KEY:
-        return NotPermittedError.of(
-            "keytab-no-key",
-            "the keytab holds no key of this principal",
-            where=where,
-            remedy="list it with klist -kt and name the principal in the configuration",
-        )
-    return CredspecError.of("kerberos", f"Kerberos error {number}: {text}", where=where)
 
 
 def enctype_name(enctype: int) -> str:
@@ -361,13 +315,25 @@ def keytab_versions(keytab: Path, principal: str) -> frozenset[int]:
     Raises:
         CredspecError: see `kerberos_error`.
     """
+    return frozenset(version for version, _ in _keys_of(keytab, principal))
+
+
+def keytab_enctypes(keytab: Path, principal: str) -> frozenset[int]:
+    """Return the types of a principal's keys in a keytab; raises as `keytab_versions`."""
+    return frozenset(enctype for _, enctype in _keys_of(keytab, principal))
+
+
+def _keys_of(keytab: Path, principal: str) -> list[tuple[int, int]]:
+    """Return key version number and encryption type of each key of a principal."""
     import krb5
 
     context = krb5.init_context()
     try:
         table = krb5.kt_resolve(context, f"FILE:{keytab}".encode())
-        return frozenset(
-            entry.kvno for entry in table if entry.principal.name == principal.encode()
-        )
+        return [
+            (entry.kvno, entry.key.enctype)
+            for entry in table
+            if entry.principal.name == principal.encode()
+        ]
     except krb5.Krb5Error as error:
         raise kerberos_error(error, principal) from None
