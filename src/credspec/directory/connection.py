@@ -21,6 +21,7 @@ from credspec.directory.certificate_authorities import system_ca_file
 from credspec.directory.ldap_session import Entry, LdapError, LdapSession, connect
 from credspec.directory.locator import LDAP_PORT, LDAPS_PORT, DomainController
 from credspec.directory.logon_cache import logon_cache
+from credspec.directory.tls_certificates import certificate_problem
 from credspec.errors import CredspecError, NotPermittedError, UnreachableError
 
 __all__ = ["Connection", "Entry", "Transport", "escape"]
@@ -73,7 +74,7 @@ class Connection:
         system's. `ccache` names the credential cache to log on with, default the process's.
 
         Raises:
-            UnreachableError: `ldap-unreachable`, `ldap-timeout`.
+            UnreachableError: `ldap-unreachable`, `ldap-timeout`; as `certificate_problem` returns.
             NotPermittedError: `ldap-bind-refused`.
         """
         where = f"LDAP {controller.host}:{transport.port}"
@@ -84,7 +85,7 @@ class Connection:
             session = LdapSession(connected, controller.host, transport, transport.port)
             try:
                 if transport is Transport.LDAPS:
-                    session.start_tls(ca_file or system_ca_file(), end - time.monotonic())
+                    _start_tls(session, controller, ca_file, end)
                 elif not anonymous:
                     session.require_sealing(_SEAL_STRENGTH)
                 if not anonymous:
@@ -162,6 +163,21 @@ class Connection:
         """Close the connection; never fails."""
         with suppress(Exception):  # a broken connection is closed already
             self._session.close()
+
+
+def _start_tls(
+    session: LdapSession, controller: DomainController, ca_file: Path | None, end: float
+) -> None:
+    """Make the TLS handshake; a failure says what is wrong with which certificate."""
+    try:
+        session.start_tls(ca_file or system_ca_file(), end - time.monotonic())
+    except LdapError as error:
+        if error.code == api.TIMEOUT:
+            raise
+        problem = certificate_problem(controller, ca_file)
+        if problem is None:
+            raise
+        raise problem from None
 
 
 def escape(value: str) -> str:
