@@ -8,18 +8,31 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import ClassVar, Final, Protocol
 
-from credspec.errors import CredspecError, NotPermittedError, Problem, UnreachableError
+from credspec.agent.keytab_principal import (
+    HostNames,
+    KeytabPrincipal,
+    computer_principals,
+    guess_text,
+    read_keytab,
+    with_guess,
+)
+from credspec.errors import CredspecError, NotPermittedError, UnreachableError
 from credspec.kerberos.service_ticket import get_service_ticket_by_tgt
-from credspec.kerberos.tickets import Ticket, kerberos_error, ticket_from_keytab
+from credspec.kerberos.tickets import Ticket, ticket_from_keytab
 
 HOST_CACHE: Final = "MEMORY:credspec-host"
 """The credential cache of the host identity, and the default one of the agent's process."""
 
 _RENEW_BEFORE_END: Final = timedelta(minutes=30)
+# What a domain says to a principal that is not, or no longer, the host's.
+_WRONG_GUESS: Final = frozenset(
+    {"host-keytab-stale", "kdc-principal-unknown", "kdc-account-disabled", "kdc-wrong-realm"}
+)
 
 
 class HostIdentity(Protocol):
@@ -54,8 +67,10 @@ class HostIdentity(Protocol):
 class MachineKeytab:
     """The host identity of a joined host: the machine keytab that adcli, net or SSSD keep.
 
-    `principal` may be given without realm, or be None for the keytab's first computer account.
-    `cache` names the credential cache to use, None for the process's default one.
+    `principal` may be given without realm, or be None to choose among the keytab's computer
+    accounts, see `computer_principals`; `domain` is the one whose account is wanted then, None for
+    what this host is said to be in. `cache` names the credential cache to use, None for the
+    process's default one.
     """
 
     _any_account: ClassVar[bool] = False
@@ -66,8 +81,10 @@ class MachineKeytab:
         principal: str | None = None,
         *,
         cache: str | None = None,
+        domain: str | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        self.guess = ""
         self.keytab = keytab
         self.principal = principal
         self.cache = cache
@@ -76,6 +93,12 @@ class MachineKeytab:
         self._ticket: Ticket | None = None
         self._service_tickets: dict[str, Ticket] = {}
         self._name: str | None = None
+        self._wanted_domain = domain
+        self._others: list[KeytabPrincipal] = []
+
+    def prefer_domain(self, domain: str) -> None:
+        """Choose an account of this domain, if the keytab has one and none was chosen yet."""
+        self._wanted_domain = domain
 
     @property
     def name(self) -> str:
@@ -134,6 +157,11 @@ class MachineKeytab:
                 self._service_tickets[service] = ticket
             return ticket
 
+    @property
+    def has_tgt(self) -> bool:
+        """Whether the cache holds a TGT that lasts."""
+        return self._ticket is not None and self._lasts(self._ticket)
+
     def forget(self) -> None:
         """Drop the tickets."""
         with self._lock:
@@ -166,46 +194,65 @@ class MachineKeytab:
     def _get_tgt(self) -> Ticket:
         # They go with the cache's former content.
         self._service_tickets.clear()
+        first = self.name
         try:
-            return ticket_from_keytab(self.name, self.keytab, into_cache=self._cache)
+            return self._tgt_of(first)
+        except CredspecError as error:
+            failure = error
+        # What was guessed may be left over from another name or domain: the next likely one.
+        for other in self._others:
+            is_elsewhere = other.realm != first.rpartition("@")[2].lower()
+            if failure.code not in _WRONG_GUESS and not (
+                is_elsewhere and isinstance(failure, UnreachableError)
+            ):
+                break
+            with suppress(CredspecError):
+                ticket = self._tgt_of(other.name)
+                self._choose(other.name)
+                return ticket
+        raise with_guess(failure, self.guess)
+
+    def _tgt_of(self, name: str) -> Ticket:
+        try:
+            return ticket_from_keytab(name, self.keytab, into_cache=self._cache)
         except NotPermittedError as error:
             if error.code != "kdc-key-refused":
                 raise
             raise NotPermittedError.of(
                 "host-keytab-stale",
-                f"the domain refuses the key of {self.name}",
+                f"the domain refuses the key of {name}",
                 where=f"host keytab {self.keytab}",
                 expected="the key of the computer account's current password",
                 remedy="renew the keytab (adcli update, net ads keytab create) or join again",
             ) from None
 
-    def _find_principal(self) -> str:
-        import krb5
+    def _choose(self, name: str) -> None:
+        """Take a principal of the candidates, and remember that it was a choice."""
+        candidates = [KeytabPrincipal(self._name)] if self._name else []
+        candidates += self._others
+        self.guess = guess_text(name, candidates, self.keytab)
+        self._others = [entry for entry in candidates if entry.name != name]
+        self._name = name
 
+    def _find_principal(self) -> str:
         self._check_readable()
-        context = krb5.init_context()
-        try:
-            table = krb5.kt_resolve(context, f"FILE:{self.keytab}".encode())
-            names = [
-                entry.principal.name.decode("utf-8", "replace")
-                for entry in table
-                if entry.principal.name is not None
-            ]
-        except krb5.Krb5Error as error:
-            raise _as_unreadable(kerberos_error(error, "keytab"), self.keytab) from None
+        entries = read_keytab(self.keytab)
         wanted = self.principal
-        for name in names:
-            is_computer = name.partition("@")[0].endswith("$")
-            if wanted is None and (is_computer or self._any_account):
-                return name
-            if wanted is not None and wanted.lower() in {
-                name.lower(),
-                name.partition("@")[0].lower(),
-            }:
-                return name
+        if wanted is not None:
+            names = {wanted.lower()}
+            found = [e for e in entries if {e.name.lower(), e.account.lower()} & names]
+        elif self._any_account:
+            found = entries[:1]
+        else:
+            found = computer_principals(entries, HostNames.of_system(self._wanted_domain))
+        if found:
+            if wanted is None:
+                self._others = found
+                self._choose(found[0].name)
+            return found[0].name
         raise NotPermittedError.of(
             "host-principal-missing",
-            f"the keytab holds {', '.join(dict.fromkeys(names)) or 'no key'}",
+            f"the keytab holds {', '.join(e.name for e in entries) or 'no key'}",
             where=f"host keytab {self.keytab}",
             expected=wanted or "a computer account, NAME$@REALM",
             remedy="name it under [host_identity] in the configuration, or join the host",
@@ -237,15 +284,6 @@ class KeytabIdentity(MachineKeytab):
     """Whoever a keytab holds keys of; without `principal` its first entry."""
 
     _any_account = True
-
-
-def _as_unreadable(error: CredspecError, keytab: Path) -> NotPermittedError:
-    return NotPermittedError(
-        *(
-            Problem(code="host-keytab-unreadable", found=p.found, where=f"host keytab {keytab}")
-            for p in error.problems
-        )
-    )
 
 
 class CallersTicket:

@@ -8,6 +8,8 @@ import pytest
 
 from credspec.agent.host_identity import CallersTicket, MachineKeytab
 from credspec.errors import NotPermittedError
+from credspec.kerberos.keys import Enctype, Key
+from credspec.kerberos.keytab import KeytabEntry, joined_keytabs, keytab_bytes
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.lab.domain import Lab
 from credspec.lab.provisioning import HOST_ACCOUNT
@@ -88,3 +90,34 @@ def test_a_service_that_the_domain_does_not_know_is_left_to_the_logon(
     host_identity.get_service_ticket("ldap/nowhere.example.test")
     # The host is logged on as before.
     assert host_identity.log_on().principal == host_identity.name
+
+
+@pytest.mark.parametrize(
+    "leftover", ["OLDHOST$@EXAMPLE.TEST", "LABHOST$@CORP-OLD.TEST", "OLDHOST$@CORP-OLD.TEST"]
+)
+@pytest.mark.parametrize("timestamp", [0, 2**31 - 1])
+def test_entries_left_over_from_another_name_or_domain_do_no_harm(
+    lab: Lab, krb5_conf: AgentKrb5Conf, tmp_path: Path, leftover: str, timestamp: int
+) -> None:
+    del krb5_conf
+    key = Key(Enctype.AES256_CTS_HMAC_SHA1_96, bytes(32))
+    old = keytab_bytes([KeytabEntry(leftover, 9, key)], timestamp=timestamp)
+    keytab = tmp_path / "keytab"
+    keytab.write_bytes(joined_keytabs([old, lab.host_keytab.read_bytes()]))
+    identity = MachineKeytab(keytab)
+    assert identity.log_on().principal == f"{HOST_ACCOUNT}@{lab.realm}"
+    assert leftover in identity.guess
+
+
+def test_a_guess_is_named_in_the_refusal(
+    lab: Lab, krb5_conf: AgentKrb5Conf, tmp_path: Path
+) -> None:
+    del krb5_conf
+    key = Key(Enctype.AES256_CTS_HMAC_SHA1_96, bytes(32))
+    entries = [KeytabEntry(f"{name}$@{lab.realm}", 1, key) for name in ("GONE1", "GONE2")]
+    (tmp_path / "keytab").write_bytes(keytab_bytes(entries))
+    with pytest.raises(NotPermittedError) as caught:
+        MachineKeytab(tmp_path / "keytab").log_on()
+    assert caught.value.code == "kdc-principal-unknown"
+    for text in ("GONE1$@", "GONE2$@", "[host_identity]"):
+        assert text in str(caught.value)
