@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import dns.message
-import dns.name
+import dns.rcode
+import dns.rrset
 
 from credspec.lab.namespaces import Plan
 
@@ -102,3 +103,26 @@ def host_of_localhost_alone(directory: Path, name_servers: Sequence[str]) -> Pla
     resolv_conf.write_text("".join(f"nameserver {address}\n" for address in name_servers))
     hosts.write_text("127.0.0.1 localhost\n")
     return Plan(binds={"/etc/resolv.conf": str(resolv_conf), "/etc/hosts": str(hosts)})
+
+
+class Zone:
+    """Answers for one domain: which hosts are its controllers, and at which address each is."""
+
+    def __init__(self, domain: str, controllers: dict[str, str]) -> None:
+        self.controllers = controllers
+        self._locator = f"_ldap._tcp.dc._msdcs.{domain}."
+
+    def __call__(self, query: dns.message.Message) -> dns.message.Message:
+        question = query.question[0]
+        name, kind = question.name.to_text().lower(), question.rdtype.name
+        answer = dns.message.make_response(query)
+        records: list[str] = []
+        if name == self._locator:
+            records = [f"0 100 389 {host}." for host in self.controllers] if kind == "SRV" else []
+        elif name.removesuffix(".") in self.controllers:
+            records = [self.controllers[name.removesuffix(".")]] if kind == "A" else []
+        else:
+            answer.set_rcode(dns.rcode.NXDOMAIN)
+        if records:
+            answer.answer.append(dns.rrset.from_text(question.name, 60, "IN", kind, *records))
+        return answer

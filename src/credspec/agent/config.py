@@ -7,7 +7,7 @@
 
     [host_identity]
     keytab = "/etc/krb5.keytab"                # the machine keytab
-    principal = "HOST1$@CONTOSO.COM"           # default: the keytab's first computer account
+    principal = "HOST1$@CONTOSO.COM"           # default: the computer account that is this host
     account = "file:reader"                    # PROVIDER:INPUT, in place of a keytab not there
 
     [ldap]

@@ -18,6 +18,7 @@ from aiohttp import web
 from credspec.agent.api import make_api
 from credspec.agent.audit import AuditLog
 from credspec.agent.config import Config
+from credspec.agent.controller_watch import watch_controllers
 from credspec.agent.domain_session import DomainSession
 from credspec.agent.events import Event, emit
 from credspec.agent.host_identity import HOST_CACHE, HostIdentity, MachineKeytab
@@ -105,7 +106,7 @@ async def serve(
             return host_identity
         # What happens on the way to another domain must not take this one's tickets along.
         cache = f"MEMORY:credspec-host-{domain}"
-        return MachineKeytab(config.keytab, config.principal, cache=cache)
+        return MachineKeytab(config.keytab, config.principal, cache=cache, domain=domain)
 
     identities = Identities(
         lambda domain, source: _open_session(
@@ -139,11 +140,13 @@ async def serve(
         leases.adopt()
         async with beside(leases):
             watchdog = asyncio.create_task(keep_watchdog_quiet())
+            watch = asyncio.create_task(watch_controllers(identities))
             notify("READY=1", f"STATUS={len(leases.all())} leases adopted")
             emit(Event.AGENT_READY, socket=str(config.agent_socket), leases=len(leases.all()))
             await _until_told(leases)
             notify("STOPPING=1")
             watchdog.cancel()
+            watch.cancel()
     finally:
         config.agent_socket.unlink(missing_ok=True)
         await runner.cleanup()

@@ -5,16 +5,19 @@ Everything here blocks and is called from the domain's own worker threads.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, TypeVar
 
-from credspec.agent.host_identity import HostIdentity
+from credspec.agent.host_identity import HOST_CACHE, HostIdentity
+from credspec.agent.keytab_principal import with_guess
 from credspec.directory.accounts import (
     GroupManagedServiceAccount,
     find_account,
@@ -22,6 +25,7 @@ from credspec.directory.accounts import (
     read_managed_password,
 )
 from credspec.directory.connection import Connection, Transport
+from credspec.directory.controller_probe import answers
 from credspec.directory.domain import DomainFacts, read_domain_facts, read_trusted_domain
 from credspec.directory.locator import DomainController, Locator, valid_domain
 from credspec.directory.managed_password import ManagedPassword
@@ -32,6 +36,7 @@ from credspec.kerberos.tickets import Ticket, ticket_from_managed_password
 
 _T = TypeVar("_T")
 _TICKET_IS_NEW: Final = timedelta(minutes=1)
+_KERBEROS_PORT: Final = 88
 _KEY_VERSION_ATTEMPTS: Final = 3
 _SOONEST_KEYTAB: Final = timedelta(minutes=1)
 
@@ -89,6 +94,7 @@ class DomainSession:
         self._overwriting: Callable[[], None] | None = None
         self._logged_on: datetime | None = None
         self._facts: DomainFacts | None = None
+        self._needs_armor = False
         # What a domain is called does not change.
         self._domains_named: dict[str, str] = {}
 
@@ -109,6 +115,28 @@ class DomainSession:
     def find(self, account: str) -> GroupManagedServiceAccount:
         """Find an account of this domain; raises as `find_account`."""
         return self._with_connection(lambda c, facts: find_account(c, facts, account))
+
+    def follow_controllers(self) -> tuple[str, ...]:
+        """Return the addresses of controllers for clients to get tickets from.
+
+        Those known stay while each takes connections; else controllers are located again, also for
+        this process's own krb5.conf. Raises as `Locator.locate`.
+        """
+        known = tuple(a for dc in self.controllers for a in dc.addresses)
+        if known and _answering(known) == known:
+            return known
+        site = next((dc.site for dc in self.controllers if dc.is_closest), None)
+        located = self._locator.locate(self.domain, port=self._transport.port, site=site)
+        addresses = tuple(a for dc in located for a in dc.addresses)
+        alive = _answering(addresses)
+        # With none of them, the port may be one that only this host cannot reach.
+        self.controllers = [
+            replace(dc, addresses=kept)
+            for dc in located
+            if (kept := tuple(a for a in dc.addresses if not alive or a in alive))
+        ]
+        self._tell_kdcs(self.domain, self.controllers)
+        return tuple(a for dc in self.controllers for a in dc.addresses)
 
     def domain_named(self, name: str) -> str:
         """Return the DNS name in lower case of a domain that a spec of this one names.
@@ -147,7 +175,7 @@ class DomainSession:
         with self._password_at_hand():
             name, realm, password = self._read_password(account)
             due = self._now() + password.query_interval
-            return Acquisition(name, ticket_from_managed_password(name, realm, password), due)
+            return Acquisition(name, self._ticket(name, realm, password), due)
 
     def acquire_with_keytab(self, account: str) -> Acquisition:
         """Acquire an account, and make a keytab of the same password.
@@ -163,7 +191,7 @@ class DomainSession:
             name = entry.account_name
             acquired = Acquisition(
                 name,
-                ticket_from_managed_password(name, realm, password),
+                self._ticket(name, realm, password),
                 now + password.query_interval,
             )
             return replace(
@@ -171,6 +199,27 @@ class DomainSession:
                 keytab=account_keytab(entry, realm, password, version, made=now),
                 keytab_due=now + max(password.unchanged_interval, _SOONEST_KEYTAB),
             )
+
+    def _ticket(self, name: str, realm: str, password: ManagedPassword) -> Ticket:
+        """Get an account's ticket, armoured with the host's TGT where there is one or must be."""
+        identity = self._host_identity
+        # The agent's process has its default cache by this variable, and so has a caller of kinit.
+        cache = identity.cache or os.environ.get("KRB5CCNAME", HOST_CACHE)
+        if self._needs_armor:
+            identity.log_on()
+        is_armored = self._needs_armor or bool(getattr(identity, "has_tgt", False))
+        try:
+            return ticket_from_managed_password(
+                name, realm, password, armor=cache if is_armored else None
+            )
+        except NotPermittedError as error:
+            if error.code != "kdc-policy" or is_armored:
+                raise
+        # Policies may ask from which host a logon comes, which only armour shows.
+        identity.log_on()
+        ticket = ticket_from_managed_password(name, realm, password, armor=cache)
+        self._needs_armor = True
+        return ticket
 
     def _read_with_version(
         self, connection: Connection, facts: DomainFacts, account: str
@@ -253,12 +302,20 @@ class DomainSession:
             found = self._with_connection(read)
         except NotPermittedError as error:
             if error.code != "password-not-permitted" or not self._logged_on_long_ago():
-                raise
+                raise with_guess(error, self._guess) from None
             # A group membership made after the host's logon counts only with a new ticket.
             self._log_on_again()
-            found = self._with_connection(read)
+            try:
+                found = self._with_connection(read)
+            except NotPermittedError as again:
+                raise with_guess(again, self._guess) from None
         self.reads += 1
         return found
+
+    @property
+    def _guess(self) -> str:
+        """Which principal was guessed to be the host, empty if that was no guess."""
+        return str(getattr(self._host_identity, "guess", ""))
 
     def _logged_on_long_ago(self) -> bool:
         return self._logged_on is None or self._now() - self._logged_on > _TICKET_IS_NEW
@@ -326,7 +383,7 @@ class DomainSession:
         assert failure is not None  # noqa: S101 - narrows for the type checker
         # Group memberships or keys may have changed since the host's ticket was made.
         self._host_identity.forget()
-        raise failure
+        raise with_guess(failure, self._guess)
 
     def _tell_kdcs(self, domain: str, controllers: Sequence[DomainController]) -> None:
         if self._krb5_conf is not None:
@@ -337,3 +394,10 @@ class DomainSession:
         if self._connection is not None:
             self._connection.close()
         self._connection = self.controller = self.latency = self._overwriting = None
+
+
+def _answering(addresses: Sequence[str]) -> tuple[str, ...]:
+    """Return those of the addresses that take connections for Kerberos."""
+    with ThreadPoolExecutor(max_workers=max(1, min(16, len(addresses)))) as pool:
+        taken = list(pool.map(lambda address: answers(address, _KERBEROS_PORT), addresses))
+    return tuple(a for a, is_taken in zip(addresses, taken, strict=True) if is_taken)

@@ -24,6 +24,9 @@ _T = TypeVar("_T")
 _DEADLINE_SECONDS: Final = 30.0
 _THREADS_PER_DOMAIN: Final = 8
 _LINGER_SECONDS: Final = 60.0
+# A held identity is given out with controllers that were there so long ago at most.
+_CONTROLLERS_AGE_SECONDS: Final = 5.0
+_CHECK_WAIT_SECONDS: Final = 4.0
 # The clock on the wall is looked at again this often: it may be set, or the host may have slept.
 _LONGEST_SLEEP_SECONDS: Final = 60.0
 # After the next password is there, and before it is in force (five-minute rule).
@@ -99,6 +102,8 @@ class _Domain:
         self.keeper: asyncio.Task[None] | None = None
         self.refreshing: set[asyncio.Task[None]] = set()
         self.last_error: CredspecError | None = None
+        self.controllers_check: asyncio.Task[None] | None = None
+        self.controllers_checked_at = 0.0
         self.unreached_since: datetime | None = None
         self._threads = ThreadPoolExecutor(
             _THREADS_PER_DOMAIN, thread_name_prefix=f"domain-{session.domain}"
@@ -133,7 +138,8 @@ class _Domain:
         return self.schedule.outage_since or self.unreached_since
 
     def tasks(self) -> list[asyncio.Task[None]]:
-        return [*self.refreshing, *([self.keeper] if self.keeper else [])]
+        others = (self.keeper, self.controllers_check)
+        return [*self.refreshing, *(task for task in others if task is not None)]
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -258,7 +264,49 @@ class Identities:
             self._close_soon(name.session)
             raise
         identity.holders.add(holder)
+        await self._check_controllers_before_use(self._domain(name.session))
         return identity
+
+    def sessions_in_use(self) -> list[SessionKey]:
+        """Return the sessions whose identities are held."""
+        return list(dict.fromkeys(name.session for name in self._held))
+
+    async def follow_controllers(self, key: SessionKey) -> None:
+        """Make sure that what containers are told of domain controllers is true.
+
+        If one of those named to containers is gone, controllers are located again and all leases
+        of the session's identities are told. Does nothing while no controller can be located.
+        """
+        await asyncio.shield(self._controllers_check(self._domain(key)))
+
+    async def _check_controllers_before_use(self, domain: _Domain) -> None:
+        """Check the controllers unless that was done just now, but do not wait for it for long."""
+        age = asyncio.get_running_loop().time() - domain.controllers_checked_at
+        if domain.session.controllers and age > _CONTROLLERS_AGE_SECONDS:
+            await asyncio.wait([self._controllers_check(domain)], timeout=_CHECK_WAIT_SECONDS)
+
+    def _controllers_check(self, domain: _Domain) -> asyncio.Task[None]:
+        """Return the check under way, else start one."""
+        if domain.controllers_check is None or domain.controllers_check.done():
+            domain.controllers_check = asyncio.create_task(self._check_controllers(domain))
+        return domain.controllers_check
+
+    async def _check_controllers(self, domain: _Domain) -> None:
+        try:
+            addresses = await domain.run(domain.session.follow_controllers)
+        except CredspecError:
+            # What containers were told stays; the schedule reports the outage.
+            return
+        finally:
+            domain.controllers_checked_at = asyncio.get_running_loop().time()
+        told = [
+            identity
+            for name, identity in self._held.items()
+            if self._domains.get(name.session) is domain and identity.kdc_addresses != addresses
+        ]
+        for identity in told:
+            identity.kdc_addresses = addresses
+            await self._renewed(identity)
 
     async def _acquired(self, name: IdentityName, *, keytab: bool) -> Identity:
         identity = self._held.get(name)
@@ -439,6 +487,7 @@ class Identities:
                 emit(Event.DOMAIN_UNREACHABLE, domain=name.domain, error=str(error))
             raise
         self.acquisitions += 1
+        domain.controllers_checked_at = asyncio.get_running_loop().time()
         since = domain.schedule.outage_since
         if since is not None:
             emit(Event.DOMAIN_REACHED, domain=name.domain, since=since.isoformat())

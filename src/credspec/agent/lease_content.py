@@ -126,11 +126,12 @@ def files_of(record: LeaseRecord, held: Sequence[Identity]) -> dict[str, bytes]:
     own = record.domain.lower()
     # The default account's realm stands first.
     for identity in sorted(held, key=lambda identity: identity.name.domain != own):
+        name = identity.name
+        if identity.kdc_addresses or identity.ticket is not None:
+            kdcs.setdefault(name.domain.upper(), identity.kdc_addresses)
         if identity.ticket is None:
             continue
-        name = identity.name
         files[_cache_name(record, name)] = identity.ticket.ccache
-        kdcs.setdefault(name.domain.upper(), identity.kdc_addresses)
         if name.domain == own and name.account == record.default_account.lower():
             files["krb5cc"] = identity.ticket.ccache
     if len(kdcs) == len({identity.name.domain for identity in held}):
