@@ -14,7 +14,7 @@ _MAX_GROUPS: Final = 200
 
 def read_account_key_version(connection: Connection, facts: DomainFacts, name: str) -> int | None:
     """Return the kvno of an account of this domain, None if it has none that can be read."""
-    entry = _find(connection, facts, name, ("objectSid",))
+    entry = find_entry(connection, facts, name, ("objectSid",))
     if entry is None:
         return None
     found = connection.search(
@@ -29,7 +29,7 @@ def read_token_sids(connection: Connection, facts: DomainFacts, name: str) -> fr
 
     None if there is no such account in this domain. A ticket holds those of the time it was made.
     """
-    entry = _find(connection, facts, name, ("objectSid",))
+    entry = find_entry(connection, facts, name, ("objectSid",))
     if entry is None:
         return None
     found = connection.search(_dn(entry), "(objectClass=*)", ("tokenGroups",), subtree=False)
@@ -55,7 +55,7 @@ def membership_path(
     Empty if memberships that the directory shows do not lead there (the primary group does not
     show).
     """
-    start = _find(connection, facts, name, ("sAMAccountName", "memberOf", "objectSid"))
+    start = find_entry(connection, facts, name, ("sAMAccountName", "memberOf", "objectSid"))
     if start is None:
         return ()
     waiting: list[tuple[Entry, tuple[str, ...]]] = [(start, (_name(start),))]
@@ -74,9 +74,14 @@ def membership_path(
     return ()
 
 
-def _find(
+def find_entry(
     connection: Connection, facts: DomainFacts, name: str, attributes: tuple[str, ...]
 ) -> Entry | None:
+    """Return attributes of an account of this domain, by its sAMAccountName, None if there is none.
+
+    Raises:
+        UsageError: `account-name-invalid`.
+    """
     bare = valid_account_name(name)
     found = connection.search(
         facts.naming_context,

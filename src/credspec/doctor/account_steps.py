@@ -16,10 +16,12 @@ from credspec.directory.accounts import (
 )
 from credspec.directory.connection import Connection
 from credspec.directory.domain import DomainFacts
+from credspec.directory.encryption_types import encryption_type_problems, read_encryption_types
 from credspec.directory.host_account import membership_path, read_own_token, read_token_sids
 from credspec.directory.kds_root_keys import read_kds_root_keys
 from credspec.doctor.step import Finding, Step
 from credspec.errors import CredspecError, NotPermittedError, Problem
+from credspec.kerberos.keys import Enctype
 from credspec.kerberos.tickets import Ticket, enctype_name, ticket_from_managed_password
 
 if TYPE_CHECKING:
@@ -87,6 +89,9 @@ def _account(examination: Examination, name: str) -> Finding:
                 remedy="rename one of them: some programs mistake one for the other",
             )
         )
+    types = read_encryption_types(connection, facts, account.account_name)
+    # Its keytab is made with keys of every type that is supported here.
+    problems += encryption_type_problems(account.account_name, types, Enctype)
     return Finding(f"{account.distinguished_name}, enabled", tuple(problems))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from credspec.agent.config import Config
 from credspec.agent.host_identity import HostIdentity
+from credspec.agent.keytab_principal import with_guess
 from credspec.directory.accounts import GroupManagedServiceAccount
 from credspec.directory.connection import Connection
 from credspec.directory.domain import DomainFacts
@@ -18,10 +19,10 @@ from credspec.directory.managed_password import ManagedPassword
 from credspec.doctor.account_steps import account_steps
 from credspec.doctor.host_steps import HOST_STEPS
 from credspec.doctor.logon_steps import IDENTITY_STEP, LOGON_STEPS, PROVIDER_STEP
-from credspec.doctor.network_steps import NETWORK_STEPS
+from credspec.doctor.network_steps import network_steps
 from credspec.doctor.spec_steps import DOMAIN_STEP, SPEC_STEP
 from credspec.doctor.step import State, Step, StepResult
-from credspec.errors import CredspecError
+from credspec.errors import CredspecError, NotPermittedError
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.kerberos.tickets import Ticket
 from credspec.providers.selection import Providers, plugin_source
@@ -94,7 +95,7 @@ class Examination:
         else:
             yield IDENTITY_STEP
         if self.domain is not None:
-            yield from NETWORK_STEPS
+            yield from network_steps(self.config.transport)
             yield from LOGON_STEPS
             yield DOMAIN_STEP
             for account in self.accounts:
@@ -108,6 +109,8 @@ def _run(step: Step, examination: Examination) -> StepResult:
     try:
         finding = step.run(examination)
     except CredspecError as error:
+        if isinstance(error, NotPermittedError):
+            error = with_guess(error, str(getattr(examination.identity, "guess", "")))
         return StepResult.of_error(step, error, time.monotonic() - started)
     return StepResult(
         step=step,

@@ -8,10 +8,11 @@ from credspec.agent.host_identity import CallersTicket, MachineKeytab
 from credspec.agent.provided_identity import ProvidedIdentity
 from credspec.directory.connection import Connection
 from credspec.directory.domain import read_domain_facts
+from credspec.directory.encryption_types import encryption_type_problems, read_encryption_types
 from credspec.directory.host_account import read_account_key_version
 from credspec.doctor.step import Finding, Step
 from credspec.errors import CredspecError, Problem, UnreachableError
-from credspec.kerberos.tickets import enctype_name, keytab_versions
+from credspec.kerberos.tickets import enctype_name, keytab_enctypes, keytab_versions
 from credspec.providers.selection import plugin_source
 from credspec.spec.host_account import plugin_name
 
@@ -24,7 +25,11 @@ def _identity(examination: Examination) -> Finding:
     if isinstance(identity, CallersTicket):
         text = f"your ticket of {identity.log_on().principal}, not the machine keytab"
     elif isinstance(identity, MachineKeytab):
+        if examination.domain is not None:
+            identity.prefer_domain(examination.domain)
         text = f"{identity.name} in {identity.keytab}"
+        if identity.guess:
+            text += f"; {identity.guess}"
     else:
         text = f"an account of {identity.domain}"
     if examination.domain is None:
@@ -84,8 +89,10 @@ def _keytab_version(examination: Examination) -> Finding:
     in_keytab = keytab_versions(identity.keytab, identity.name)
     in_domain = read_account_key_version(connection, facts, name)
     text = f"kvno {max(in_keytab)} in keytab and directory"
+    types = read_encryption_types(connection, facts, name)
+    weak = encryption_type_problems(name, types, keytab_enctypes(identity.keytab, identity.name))
     if in_domain is None or in_domain in in_keytab:
-        return Finding(text)
+        return Finding(text, weak)
     problem = Problem(
         code="host-keytab-version",
         where=f"host keytab {identity.keytab}",
@@ -94,7 +101,8 @@ def _keytab_version(examination: Examination) -> Finding:
         remedy="the password is the same or the logon would have failed, but services that check "
         "the kvno refuse it: renew the keytab (adcli update, net ads keytab create)",
     )
-    return Finding(f"kvno {max(in_keytab)} in the keytab, {in_domain} in the directory", (problem,))
+    found = f"kvno {max(in_keytab)} in the keytab, {in_domain} in the directory"
+    return Finding(found, (problem, *weak))
 
 
 def _provider(examination: Examination) -> Finding:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from credspec.directory.clock import MAX_SKEW, read_controller_time
+from credspec.directory.connection import Transport
 from credspec.directory.controller_probe import answers
 from credspec.directory.locator import (
     DnsResolver,
@@ -16,6 +17,7 @@ from credspec.directory.locator import (
     SrvRecord,
     valid_domain,
 )
+from credspec.directory.tls_certificates import certificate_problem
 from credspec.doctor.step import Finding, Step
 from credspec.errors import CredspecError, NotPermittedError, Problem, UnreachableError
 
@@ -121,6 +123,21 @@ def _more_closed(number: int, domain: str) -> Problem:
     )
 
 
+def _certificates(examination: Examination) -> Finding:
+    """Make a TLS handshake with each controller; those whose certificate is bad are left out."""
+    config = examination.config
+    failures = [
+        (controller, certificate_problem(controller, config.ca_file))
+        for controller in examination.controllers
+    ]
+    problems = tuple(p for _, error in failures if error is not None for p in error.problems)
+    examination.controllers = [controller for controller, error in failures if error is None]
+    if not examination.controllers:
+        raise UnreachableError(*problems)
+    good = len(examination.controllers)
+    return Finding(f"{good} of {len(failures)} certificate(s) accepted", problems)
+
+
 def _clock(examination: Examination) -> Finding:
     """Compare with the first controller that tells: those of a domain keep one time."""
     failure: CredspecError | None = None
@@ -159,9 +176,25 @@ def _domain_of(examination: Examination) -> str:
     return valid_domain(examination.domain or "")
 
 
+def network_steps(transport: Transport) -> tuple[Step, ...]:
+    """Return the steps that concern a transport: certificates are only used with LDAPS."""
+    return tuple(
+        step
+        for step in NETWORK_STEPS
+        if transport is Transport.LDAPS or step.name != "certificates"
+    )
+
+
 NETWORK_STEPS: Final = (
     Step(name="dns", title="DNS knows the domain's controllers", run=_dns, needs=("spec",)),
     Step(name="dns-tcp", title="DNS answers by TCP", run=_dns_tcp, needs=("spec", "dns")),
     Step(name="dc-ports", title="Domain controllers take connections", run=_ports, needs=("dns",)),
-    Step(name="clock", title="Clocks agree", run=_clock, needs=("dc-ports",)),
+    Step(
+        name="certificates",
+        title="The controllers' certificates are accepted",
+        run=_certificates,
+        needs=("dc-ports",),
+    ),
+    # With LDAPS, the clock is read over it.
+    Step(name="clock", title="Clocks agree", run=_clock, needs=("dc-ports", "certificates")),
 )

@@ -120,10 +120,11 @@ class PlayedController:
     def _serve(self, taken: socket.socket) -> None:
         with suppress(OSError, ValueError), taken:
             while request := taken.recv(65536):
+                if request[0] != 0x30:
+                    continue  # TLS
                 at = request.index(2)
                 message_id = request[at : at + 2 + request[at + 1]]
                 operation = request[at + len(message_id)]
-                # It answers no bind, and in TLS the start of the handshake is none either.
                 if operation == 0x63:
                     self._answer(taken, message_id)
 

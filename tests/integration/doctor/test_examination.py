@@ -345,8 +345,8 @@ def test_a_directory_that_is_not_trusted(examine: Examine, lab: Lab, tmp_path: P
     config = load_config(lab.config_path)
     wrong = Config(keytab=config.keytab, transport=Transport.LDAPS, ca_file=authority)
     found = examine(config=wrong)
-    assert found.first.step.name == "clock"
-    assert found.first.exit_status is ExitStatus.UNREACHABLE
+    cause = ("certificates", "ldap-certificate-authority", ExitStatus.UNREACHABLE)
+    assert found.cause() == cause
     right = Config(keytab=config.keytab, transport=Transport.LDAPS, ca_file=config.ca_file)
     assert examine(config=right).states() == {State.OK}
 
@@ -508,3 +508,36 @@ def test_names_that_are_no_names_never_reach_the_directory(examine: Examine) -> 
         found = examine(accounts=(name,))
         assert found.first.problems[0].code in {"account-name-invalid", "account-not-found"}
         assert "\n" not in found.first.text
+
+
+@pytest.mark.parametrize(
+    ("types", "codes"),
+    [
+        ("4", ["account-rc4-only"]),
+        ("-2147483648", ["account-enctypes-unusable"]),
+        ("8", []),
+        ("16", []),
+        ("28", []),
+    ],
+)
+def test_encryption_types_of_an_account(
+    examine: Examine, lab: Lab, types: str, codes: list[str]
+) -> None:
+    dn = f"CN=WebApp01,CN=Managed Service Accounts,{lab.domain_dn}"
+
+    def change(value: str) -> None:
+        change = f"dn: {dn}\nchangetype: modify\nreplace: msDS-SupportedEncryptionTypes\n"
+        subprocess.run(
+            ["ldbmodify", "-H", str(lab.directory / "dc/private/sam.ldb")],
+            input=f"{change}msDS-SupportedEncryptionTypes: {value}\n",
+            text=True,
+            check=True,
+            capture_output=True,
+        )
+
+    change(types)
+    try:
+        found = examine(domain=lab.dns_domain, accounts=("WebApp01",))
+    finally:
+        change("28")
+    assert [problem.code for problem in found["account WebApp01"].problems] == codes
