@@ -22,6 +22,7 @@ from credspec.agent.keytab_principal import (
     with_guess,
 )
 from credspec.errors import CredspecError, NotPermittedError, UnreachableError
+from credspec.kerberos.kdc_errors import kerberos_error
 from credspec.kerberos.service_ticket import get_service_ticket_by_tgt
 from credspec.kerberos.tickets import Ticket, ticket_from_keytab
 
@@ -324,8 +325,18 @@ class CallersTicket:
         return self._ticket
 
     def get_service_ticket(self, service: str) -> Ticket:
-        """Return the caller's ticket: the bind gets the service's with it."""
-        del service
+        """Get a service's ticket with the caller's, into the caller's cache, and return the latter.
+
+        The bind would get it as well, but looks up no controllers of domains on the way.
+        """
+        import krb5
+
+        context = krb5.init_context()
+        try:
+            name = (krb5.cc_default_name(context) or b"").decode("utf-8", "surrogateescape")
+        except krb5.Krb5Error as error:
+            raise kerberos_error(error, self._ticket.principal) from None
+        get_service_ticket_by_tgt(name, service)
         return self._ticket
 
     def forget(self) -> None:
