@@ -175,7 +175,7 @@ class Leases:
         Raises:
             UsageError: `lease-id-invalid`.
         """
-        return LeaseDirectory.of(self._leases_directory, _valid_id(lease_id), None).is_there()
+        return LeaseDirectory.of(self._directories.containers, _valid_id(lease_id), None).is_there()
 
     async def make(self, request: LeaseRequest) -> LeaseRecord:
         """Make a lease: all accounts of the spec have their tickets in place, or nothing is left.

@@ -15,9 +15,9 @@ from credspec.doctor.step import Finding, Step
 from credspec.errors import AgentUnreachableError, CredspecError, Problem
 from credspec.runtimes.container_lease import Lease
 from credspec.runtimes.docker_gateway.create_request import RUNTIME
-from credspec.runtimes.oci_bundle import Wish
 from credspec.runtimes.process_lease import in_host_mounts
 from credspec.runtimes.shim_launcher import NAME
+from credspec.runtimes.ticket_options import Wish
 
 if TYPE_CHECKING:
     from credspec.doctor.examination import Examination
@@ -68,7 +68,7 @@ def _lease_mount(examination: Examination) -> Finding:
             "mounts-not-propagated",
             f"what is mounted below {config.leases_directory} does not reach the agent",
             where="mounts of this host",
-            expected="shared mounts, as systemd makes them at boot (findmnt -o TARGET,PROPAGATION /)",
+            expected="shared mounts, as systemd makes them (findmnt -o TARGET,PROPAGATION /)",
             remedy="run `mount --make-rshared /`, then `systemctl restart credspec-agent`; find "
             "out what ran `mount --make-rprivate /`, or set MountFlags= of the agent's unit right",
         )

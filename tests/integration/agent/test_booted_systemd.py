@@ -175,9 +175,7 @@ def test_the_doctor_mounts_what_the_agent_sees(installed: BootedSystemd) -> None
 
 
 @pytest.mark.parametrize("tree", ["/", "/run"])
-def test_the_doctor_on_a_host_whose_mounts_are_private(
-    installed: BootedSystemd, tree: str
-) -> None:
+def test_the_doctor_on_a_host_whose_mounts_are_private(installed: BootedSystemd, tree: str) -> None:
     """A program did that to the host, and the agent was started again since, which does not help."""
     assert installed.run("mount", "--make-rprivate", tree).returncode == 0
     try:
@@ -290,6 +288,8 @@ def test_stray_signals_end_no_service(installed: BootedSystemd) -> None:
     assert installed.pid_outside(AGENT_UNIT) == before
     assert installed.show(AGENT_UNIT, "ActiveState") == "active"
     assert installed.show(AGENT_UNIT, "NRestarts") == restarts
+
+
 def test_a_reload_revokes_what_is_allowed_no_longer(installed: BootedSystemd) -> None:
     """As root does it: edit the file, systemctl reload; the service stays up meanwhile."""
     before = installed.run("cat", "/run/test/config.toml").stdout

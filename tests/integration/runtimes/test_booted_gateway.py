@@ -38,6 +38,8 @@ SPEC = {
         "GroupManagedServiceAccounts": [{"Name": "WebApp01", "Scope": "contoso.com"}]
     },
 }
+
+
 @pytest.fixture(scope="module")
 def booted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BootedSystemd]:
     """A host with Docker, on which `credspec setup agent --docker-gateway` was run."""

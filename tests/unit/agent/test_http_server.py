@@ -19,7 +19,7 @@ from credspec.agent import http_server
 from credspec.agent.api import make_api
 from credspec.agent.daemon import listen
 from credspec.agent.http_server import refusal_response, report_admission, serving_http
-from credspec.agent.policy import Policy
+from credspec.agent.policy import Policy, PolicyInForce
 
 LEASE = "0" * 32
 
@@ -59,7 +59,9 @@ async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
     with directory_in_memory() as directory:
         bench = ScriptedLeases(directory)
         with listen(directory / "s", others=False) as listener:
-            async with serving_http(make_api(bench.leases, bench.identities), listener, Policy()):
+            async with serving_http(
+                make_api(bench.leases, bench.identities), listener, PolicyInForce()
+            ):
                 yield Server(directory / "s", bench)
         await bench.close()
 
@@ -170,7 +172,9 @@ def as_user(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def users_server(as_user: None) -> AsyncIterator[Server]:
-    policy = Policy(uids=frozenset({USER}), spec_sources=("raw",))
+    policy = PolicyInForce(
+        Policy(uids=frozenset({USER}), grpc_uids=frozenset({USER, USER + 1}), spec_sources=("raw",))
+    )
     with directory_in_memory() as directory:
         bench = ScriptedLeases(directory, policy)
         with listen(directory / "s", others=False) as listener:

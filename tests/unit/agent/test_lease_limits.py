@@ -44,7 +44,7 @@ def test_requests_come_back_with_time_and_for_each_user_apart() -> None:
 
 def test_leases_can_be_made_at_once_as_many_as_there_may_be_and_then_slowly() -> None:
     clock = Clock()
-    limits = LeaseLimits(10, clock=clock)
+    limits = LeaseLimits(lambda: 10, clock=clock)
     for _ in range(10):
         limits.check_rate(7)
     with pytest.raises(TooManyRequestsError, match="leases-too-often"):

@@ -254,8 +254,16 @@ def of_user(bench: ScriptedLeases, number: int, *accounts: str, **more: Any) -> 
     return bench.request(number, *accounts, uid=USER, **more)
 
 
+def policy_with(leases_per_user: int) -> Policy:
+    uids = frozenset({USER, USER + 1})
+    return Policy(grpc_uids=uids, spec_sources=("raw",), leases_per_user=leases_per_user)
+
+
 async def test_a_user_has_so_many_leases_and_root_as_many_as_it_likes(directory: Path) -> None:
-    bench = ScriptedLeases(directory, Policy(spec_sources=("raw",), leases_per_user=3))
+    bench = ScriptedLeases(
+        directory,
+        policy_with(3),
+    )
     for number in range(3):
         await bench.leases.make(of_user(bench, number))
     with pytest.raises(TooManyRequestsError) as caught:
@@ -270,8 +278,11 @@ async def test_a_user_has_so_many_leases_and_root_as_many_as_it_likes(directory:
 
 
 async def test_many_requests_at_once_do_not_get_past_the_number(directory: Path) -> None:
-    bench = ScriptedLeases(directory, Policy(spec_sources=("raw",), leases_per_user=5))
-    bench.leases._limits = leases_module.LeaseLimits(5)
+    bench = ScriptedLeases(
+        directory,
+        policy_with(5),
+    )
+    bench.leases._limits = leases_module.LeaseLimits(lambda: 5)
     bench.leases._limits._changes._rate = 1e6
     requests = [of_user(bench, number) for number in range(40)]
     found = await asyncio.gather(*map(bench.leases.make, requests), return_exceptions=True)
@@ -311,7 +322,7 @@ async def test_a_record_is_no_longer_than_the_next_run_reads(directory: Path) ->
 
 async def test_a_spec_of_too_many_accounts_asks_nobody(directory: Path) -> None:
     bench = ScriptedLeases(directory)
-    names = ["".join(random.Random(n).choices(string.ascii_letters, k=9)) for n in range(101)]
+    names = ["".join(random.Random(n).choices(string.ascii_letters, k=9)) for n in range(201)]
     with pytest.raises(CredspecError, match="accounts-too-many"):
         await bench.leases.make(bench.request(1, *names))
     assert bench.identities.domains() == []

@@ -15,10 +15,11 @@ import pytest
 from credspec.agent import users_state
 from credspec.agent.blocking_calls import BlockingCalls
 from credspec.agent.journal import LeaseRecord
-from credspec.agent.lease_directory import LeaseDirectory
+from credspec.agent.lease_directory import LeaseDirectories, LeaseDirectory
 from credspec.agent.liveness import Liveness
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+NOW_SECONDS = 10_000.0  # of the clock that is never set
 RECORD = LeaseRecord(
     lease_id="0" * 32,
     container="c1",
@@ -56,20 +57,22 @@ def liveness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: threading
 
     monkeypatch.setattr(LeaseDirectory, "is_there", lambda _: True)
     monkeypatch.setattr(users_state, "is_there", state)
-    return Liveness(tmp_path, BlockingCalls())
+    return Liveness(
+        LeaseDirectories(tmp_path, tmp_path), BlockingCalls(), monotonic=lambda: NOW_SECONDS
+    )
 
 
 async def test_files_that_never_answer_cost_their_own_user(liveness: Liveness) -> None:
     records = [of_user(user) for user in (1, 2, 3)]
-    gone = await liveness.gone(records, NOW, seconds=0.2)
+    gone = await liveness.gone(records, seconds=0.2)
     assert [record.user for record in gone] == [2]
     # Also the next time, when its thread still waits.
-    gone = await liveness.gone(records, NOW, seconds=0.2)
+    gone = await liveness.gone(records, seconds=0.2)
     assert [record.user for record in gone] == [2]
 
 
 async def test_the_loop_goes_on_meanwhile(liveness: Liveness) -> None:
-    looking = asyncio.create_task(liveness.gone([of_user(1)], NOW, seconds=0.3))
+    looking = asyncio.create_task(liveness.gone([of_user(1)], seconds=0.3))
     turns = 0
     while not looking.done():
         await asyncio.sleep(0.001)
@@ -85,30 +88,29 @@ async def test_what_cannot_be_looked_at_is_not_gone_simulated(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(LeaseDirectory, "is_there", fails)
-    assert await liveness.gone([of_user(2), of_user(3)], NOW) == []
+    assert await liveness.gone([of_user(2), of_user(3)]) == []
 
 
 async def test_without_a_list_of_mounts_no_lease_of_the_host_is_gone_simulated(
     liveness: Liveness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert await liveness.gone([RECORD], NOW) == [RECORD]
+    assert await liveness.gone([RECORD]) == [RECORD]
 
     def fails(_: object) -> frozenset[str]:
         raise OSError(24, os.strerror(24))
 
-    monkeypatch.setattr("credspec.agent.liveness.mounted_below", fails)
-    assert await liveness.gone([RECORD], NOW) == []
+    monkeypatch.setattr(LeaseDirectories, "mounted", fails)
+    assert await liveness.gone([RECORD]) == []
 
 
-@pytest.mark.parametrize(
-    ("age", "is_gone"), [(-3600, True), (-60, False), (60, False), (3600, True)]
-)
+@pytest.mark.parametrize(("age", "is_gone"), [(None, True), (-60, True), (60, False), (3600, True)])
 async def test_only_a_lease_that_was_made_just_now_may_lack_its_container(
-    liveness: Liveness, age: int, is_gone: bool
+    liveness: Liveness, age: int | None, is_gone: bool
 ) -> None:
-    """Also if the clock was set back: the lease of a dead container does not live on for hours."""
-    record = replace(of_user(2), created=NOW - timedelta(seconds=age))
-    assert bool(await liveness.gone([record], NOW)) is is_gone
+    """The time of day has no say: if it was set back, leases of dead containers would live on."""
+    made = None if age is None else NOW_SECONDS - age
+    record = replace(of_user(2), created=NOW, created_monotonic=made)
+    assert bool(await liveness.gone([record])) is is_gone
 
 
 async def test_a_defect_costs_one_lease(
@@ -120,7 +122,7 @@ async def test_a_defect_costs_one_lease(
         return True
 
     monkeypatch.setattr(users_state, "is_there", fails)
-    gone = await liveness.gone([of_user(user) for user in (2, 3, 4)], NOW)
+    gone = await liveness.gone([of_user(user) for user in (2, 3, 4)])
     assert [record.user for record in gone] == [3]
 
 
@@ -138,5 +140,5 @@ async def test_a_lock_that_is_none_ends_the_lease(
     monkeypatch.setattr(LeaseDirectory, "is_there", lambda _: True)
     record = replace(of_user(5), runtime_state=str(own.lock))
     async with asyncio.timeout(30):
-        gone = await Liveness(tmp_path, BlockingCalls()).gone([record], NOW)
+        gone = await Liveness(LeaseDirectories(tmp_path, tmp_path), BlockingCalls()).gone([record])
     assert gone == [record]

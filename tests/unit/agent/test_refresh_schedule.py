@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 from fleet_simulation import LIFE, START, simulate
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from credspec.agent.refresh_schedule import RefreshSchedule, retry_delay
@@ -175,6 +175,7 @@ offsets = st.timedeltas(timedelta(days=-3), timedelta(days=3))
 
 
 @given(st.lists(st.tuples(shares, lives), min_size=1, max_size=30), offsets, shares)
+@example([(0.0, timedelta(hours=96.5))], timedelta(hours=72), 0.5)
 def test_a_clock_that_is_set_leaves_no_ticket_behind(
     tickets: list[tuple[float, timedelta]], jump: timedelta, share: float
 ) -> None:

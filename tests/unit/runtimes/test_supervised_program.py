@@ -130,7 +130,9 @@ def test_signals_at_random_moments(seed: int, tmp_path: Path) -> None:
 
 def wait_until_it_holds(pid: int) -> None:
     while True:
-        found = re.search(r"^SigBlk:\t(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.M)
+        found = re.search(
+            r"^SigBlk:\t(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE
+        )
         assert found is not None
         if int(found[1], 16) & 1 << (signal.SIGUSR1 - 1):
             return
