@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from machine_state import changed, propagation
 
 from credspec.directory.connection import LIBLDAP_ENVIRONMENT
@@ -23,6 +24,10 @@ from credspec.lab.namespaces import bind
 
 # A shell that starts this in the background has it ignore Ctrl-C, and so all that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes tells nothing on a machine that does something else as well.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 CLONE_NEWNS, MS_REC, MS_SLAVE, MS_SHARED = 0x20000, 0x4000, 0x80000, 0x100000
 MNT_DETACH = 2
