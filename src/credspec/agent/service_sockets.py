@@ -36,7 +36,7 @@ def inherited_listener(path: Path) -> socket.socket | None:
         os.environ.pop(name, None)
     found = []
     for descriptor in descriptors:
-        os.set_inheritable(descriptor, False)  # noqa: FBT003 - there is no other way to call it
+        os.set_inheritable(descriptor, False)
         listener = socket.socket(fileno=descriptor)
         if listener.family == socket.AF_UNIX and listener.getsockname() == str(path):
             return listener
