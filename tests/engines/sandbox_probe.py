@@ -2,9 +2,9 @@
 
 Run in place of a service's own program, as root inside its sandbox, with nothing but the standard
 library. Each line is one thing that it could do and should not, ``KIND: what``; the last line is
-``done``. What the service needs is given as JSON on the command line: `writable` directories, `sockets` that it may
-reach, address `families`, `capabilities` as a number, and a path to `wait` for, so that things can
-be made on the host after the service has started. `tops` is what to walk.
+``done``. What the service needs is given as JSON on the command line: `writable` directories,
+`sockets` that it may reach, address `families`, `capabilities` as a number, and a path to `wait`
+for, so that things can be made on the host after the service has started. `tops` is what to walk.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from itertools import chain
 
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -40,6 +41,8 @@ NUMBERS = {
 }[os.uname().machine]  # fmt: skip
 REFUSED = {errno.EPERM, errno.EACCES, errno.ENOSYS}
 DEVICES = {"null", "zero", "full", "random", "urandom", "tty", "ptmx", "log"}
+# The kinds of namespaces, as clone(2) has them: mount, user, process, network, ...
+NAMESPACES = (0x20000, 0x10000000, 0x20000000, 0x40000000, 0x08000000, 0x04000000, 0x02000000)
 FAMILIES = range(1, 46)
 TYPES = (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW, socket.SOCK_SEQPACKET)
 FIRST_SET_UID = 0o4755
@@ -208,14 +211,17 @@ def look_at_calls(own: str) -> None:
         ("personality", lambda: library_call("personality", 0x0040000)),
         ("trace a process", lambda: library_call("ptrace", 0x4206, os.getppid(), 0, 0)),
     ]
-    for flag in (0x20000, 0x10000000, 0x20000000, 0x40000000, 0x08000000, 0x04000000, 0x02000000):
-        attempts.append((f"unshare({flag:#x})", lambda f=flag: library_call("unshare", f)))  # type: ignore[misc]
+    attempts += [
+        (f"unshare({flag:#x})", partial(library_call, "unshare", flag)) for flag in NAMESPACES
+    ]
     with suppress(OSError):
         namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY)
         attempts.append(("setns", lambda: library_call("setns", namespace, 0)))
-    for name in NUMBERS:
-        if not name.startswith("process_vm"):
-            attempts.append((name, lambda n=name: system_call(n, -1, -1, -1, -1, -1)))  # type: ignore[misc]
+    attempts += [
+        (name, partial(system_call, name, -1, -1, -1, -1, -1))
+        for name in NUMBERS
+        if not name.startswith("process_vm")
+    ]
     for what, call in attempts:
         attempt("call", what, call)
 

@@ -38,7 +38,7 @@ _HIDDEN_FROM: Final = {
     GATEWAY_UNIT: (*_TMP, "/run", "/var", "/home", "/root", "/mnt", "/media", "/srv"),
     FETCHER_UNITS[1]: ("/run", "/var/lib", "/home", "/root", "/mnt", "/media", "/srv"),
 }
-"""The directories of the host that a service does not see, or sees other ones in place of."""
+"""The host's directories that a unit's service does not see, or sees others in place of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from credspec.doctor.step import Finding, Step
 from credspec.errors import AgentUnreachableError, CredspecError, Problem
 from credspec.runtimes.container_lease import Lease
 from credspec.runtimes.docker_gateway.create_request import RUNTIME
-from credspec.runtimes.process_lease import in_host_mounts
+from credspec.runtimes.process_lease import HOST_MOUNTS, OWN_MOUNTS, in_host_mounts
 from credspec.runtimes.shim_launcher import NAME
 from credspec.runtimes.ticket_options import Wish
 
@@ -53,8 +53,13 @@ def _lease_mount(examination: Examination) -> Finding:
     except AgentUnreachableError:
         return Finding("not looked at: the agent does not answer")  # the next step says so
     lease = Lease(secrets.token_hex(16), str(config.agent_socket), str(config.run_directory))
-    wish = Wish("", 0, 0, 0o600, keytab=False)
-    in_host_mounts(lambda: lease.make_directory(wish))
+    try:
+        namespace = _mounted(lease)
+    except CredspecError as error:
+        if error.code == "agent-unreachable":
+            raise
+        # As in a container, where even root may not mount.
+        return Finding("not looked at: nothing can be mounted", error.problems)
     try:
         answer = client.get(f"/v1/lease-directories/{lease.lease_id}")
     except CredspecError as error:
@@ -62,7 +67,7 @@ def _lease_mount(examination: Examination) -> Finding:
             raise
         return Finding("not looked at: the agent that runs is an older one; restart it")
     finally:
-        in_host_mounts(lease.remove_directory)
+        in_host_mounts(lease.remove_directory, namespace)
     if not answer.get("mounted"):
         raise CredspecError.of(
             "mounts-not-propagated",
@@ -73,6 +78,21 @@ def _lease_mount(examination: Examination) -> Finding:
             "out what ran `mount --make-rprivate /`, or set MountFlags= of the agent's unit right",
         )
     return Finding(f"a tmpfs below {config.leases_directory} reaches it")
+
+
+def _mounted(lease: Lease) -> Path:
+    """Mount a lease's directory; return the mount namespace in which that was done."""
+    wish = Wish("", 0, 0, 0o600, keytab=False)
+    try:
+        in_host_mounts(lambda: lease.make_directory(wish))
+    except CredspecError as error:
+        if error.code != "agent-unreachable":
+            raise
+    else:
+        return HOST_MOUNTS
+    # A lab is in a namespace of its own, and so are its engines.
+    in_host_mounts(lambda: lease.make_directory(wish), OWN_MOUNTS)
+    return OWN_MOUNTS
 
 
 def _runtime(examination: Examination) -> Finding:

@@ -22,6 +22,10 @@ from credspec.runtimes.supervised_program import ProcessUser, held_signals, run_
 from credspec.runtimes.ticket_options import Wish
 
 _CODE: Final = re.compile(r"(.*) \[([a-z0-9-]+)\]", re.DOTALL)
+HOST_MOUNTS: Final = Path("/proc/1/ns/mnt")
+"""The mount namespace of the host's first process."""
+OWN_MOUNTS: Final = Path("/proc/self/ns/mnt")
+
 _SHOWN_NAME: Final = 40
 _CLONE_NEWNS: Final = 0x00020000
 
@@ -36,7 +40,7 @@ def process_lease(
     """Hold a lease while the block runs; yields the variables for the program, and a lock.
 
     The lock, a file descriptor, tells the agent who lives: the program should inherit it.
-    `program` is what is shown of it. `waiting` surrounds the time for which the agent is awaited.
+    `program` is what is shown of it. `waiting` surrounds the wait for the agent's answer.
 
     Raises:
         CredspecError: as the agent answers; `agent-unreachable`, `mount`, `user-directory`.
@@ -96,7 +100,7 @@ def run_process(
         return run_program(command, environment | variables, held, pass_fds=(lock,), user=user)
 
 
-def in_host_mounts(call: Callable[[], None]) -> None:
+def in_host_mounts(call: Callable[[], None], hosts: Path = HOST_MOUNTS) -> None:
     """Call in the host's mount namespace, from which mounts reach the agent and this process.
 
     A service may have a namespace of its own, out of which no mount comes.
@@ -104,7 +108,6 @@ def in_host_mounts(call: Callable[[], None]) -> None:
     Raises:
         CredspecError: with the code of what the call raised, `lease-directory` for an `OSError`.
     """
-    hosts = Path("/proc/1/ns/mnt")
     if os.geteuid() != 0 or not _is_another(hosts):
         failure = _failure_of(call)
     else:
@@ -127,7 +130,7 @@ def in_host_mounts(call: Callable[[], None]) -> None:
 def _is_another(namespace: Path) -> bool:
     """Return whether a mount namespace is another than ours, and open to us."""
     try:
-        return namespace.stat().st_ino != Path("/proc/self/ns/mnt").stat().st_ino
+        return namespace.stat().st_ino != OWN_MOUNTS.stat().st_ino
     except OSError:
         return False
 

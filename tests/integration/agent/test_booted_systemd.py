@@ -46,12 +46,12 @@ ExecStart=+{CREDSPEC} run --spec one.json --user nobody -- \
 
 
 LIST = """
-import sys
 from pathlib import Path
 from credspec.agent.client import AgentClient
 from credspec.errors import CredspecError
+client = AgentClient(Path("/run/credspec/agent.sock"))
 try:
-    print([l["container"] for l in AgentClient(Path("/run/credspec/agent.sock")).get("/v1/leases")["leases"]])
+    print([lease["container"] for lease in client.get("/v1/leases")["leases"]])
 except CredspecError as error:
     print(error.code)
 """
@@ -176,7 +176,7 @@ def test_the_doctor_mounts_what_the_agent_sees(installed: BootedSystemd) -> None
 
 @pytest.mark.parametrize("tree", ["/", "/run"])
 def test_the_doctor_on_a_host_whose_mounts_are_private(installed: BootedSystemd, tree: str) -> None:
-    """A program did that to the host, and the agent was started again since, which does not help."""
+    """A program did that to the host; that the agent was restarted since does not help."""
     assert installed.run("mount", "--make-rprivate", tree).returncode == 0
     try:
         for command in ("true", f"systemctl restart {AGENT_UNIT}"):

@@ -69,6 +69,7 @@ sys.stdin.read()
 """
 # Programs of root's that gave up their capabilities: their memory is theirs who have no more.
 VICTIM = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "cat"]
+DOCKER = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=true\n"
 CAPABILITIES = 0b11  # CAP_CHOWN, CAP_DAC_OVERRIDE
 UNIX, INET, INET6 = 1, 2, 10
 NOTIFY = "/run/systemd/notify"
@@ -223,7 +224,8 @@ def without_datagrams(lines: list[str]) -> list[str]:
 
 
 USERS = ["/run/user", "/run/user/1000", "/run/user/1001"]
-AGENTS = ["/run/credspec", "/var/log/credspec", "/tmp", "/var/tmp"]
+TEMPORARY = ["/tmp", "/var/tmp"]  # noqa: S108 - the service has its own
+AGENTS = ["/run/credspec", "/var/log/credspec", *TEMPORARY]
 
 
 def test_code_in_the_agent(host: System) -> None:
@@ -238,7 +240,7 @@ def test_code_in_the_agent(host: System) -> None:
 
 
 def test_code_in_the_agent_in_place_of_credentials_fetcher(host: System) -> None:
-    """GRPC needs Unix sockets, so all but those without a path are out of sight."""
+    """Since gRPC needs Unix sockets, all but those without a path are out of sight."""
     agent_units(host)
     plan = plan_for(host)
     for unit in FETCHER_UNITS:
@@ -254,13 +256,11 @@ def test_code_in_the_agent_in_place_of_credentials_fetcher(host: System) -> None
 
 
 def test_code_in_the_gateway(host: System) -> None:
-    write_unit(
-        host, "docker.service", "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=true\n"
-    )
+    write_unit(host, "docker.service", DOCKER)
     plan = plan_for(host)
     write_unit(host, GATEWAY_UNIT, plan.text(GATEWAY_UNIT))
     wanted = {
-        "writable": ["/run/credspec", "/tmp", "/var/tmp"],
+        "writable": ["/run/credspec", *TEMPORARY],
         "sockets": ["/run/docker.sock", "/var/run/docker.sock", NOTIFY],
         "families": [UNIX],
     }

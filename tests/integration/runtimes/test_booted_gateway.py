@@ -18,11 +18,23 @@ DOCKER = """
 [Service]
 Type=notify
 ExecStart=dockerd --host=unix:///run/docker.sock --data-root=/run/test/docker \
-  --exec-root=/run/test/docker-exec --bridge=none --iptables=false --ip6tables=false --add-runtime credspec=/usr/sbin/runc
+  --exec-root=/run/test/docker-exec --add-runtime=credspec=/usr/sbin/runc --bridge=none \
+  --iptables=false --ip6tables=false
 Restart=always
 
 [Install]
 WantedBy=multi-user.target
+"""
+# The agent is not part of this.
+NO_AGENT = """
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+Restart=no
+WatchdogSec=0
+ExecStartPre=
+ExecStart=
+ExecStart=true
 """
 SPEC = {
     "CmsPlugins": ["ActiveDirectory"],
@@ -51,10 +63,8 @@ def booted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BootedSystemd]:
         ("/run/test/config.toml", 'spec_directory = "/run/test/specs"\n'),
         ("/run/test/specs/one.json", json.dumps(SPEC)),
         (drop_in, "[Service]\nEnvironment=CREDSPEC_CONFIG=/run/test/config.toml\n"),
-        (f"/etc/systemd/system/{AGENT_UNIT}.d/test.conf",
-         "[Service]\nExecStartPre=\nExecStart=\nType=oneshot\nRemainAfterExit=yes\nRestart=no\n"
-         "ExecStart=true\nWatchdogSec=0\n"),
-    ):  # fmt: skip
+        (f"/etc/systemd/system/{AGENT_UNIT}.d/test.conf", NO_AGENT),
+    ):
         running.run("mkdir", "-p", str(Path(path).parent))
         assert running.run("tee", path, given=text).returncode == 0
     done = running.run(CREDSPEC, "setup", "agent", "--docker-gateway")

@@ -130,9 +130,8 @@ def test_signals_at_random_moments(seed: int, tmp_path: Path) -> None:
 
 def wait_until_it_holds(pid: int) -> None:
     while True:
-        found = re.search(
-            r"^SigBlk:\t(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE
-        )
+        status = Path(f"/proc/{pid}/status").read_text()
+        found = re.search(r"^SigBlk:\t(\w+)$", status, re.MULTILINE)
         assert found is not None
         if int(found[1], 16) & 1 << (signal.SIGUSR1 - 1):
             return
@@ -173,13 +172,12 @@ def test_the_program_has_the_mask_and_the_handlers_that_it_would_have_alone() ->
     assert lines == [line for line in alone.stdout.splitlines() if line.startswith(names)]
 
 
-def test_a_parent_that_ignores_the_end_of_children(tmp_path: Path) -> None:
+def test_a_parent_that_ignores_the_end_of_children() -> None:
     program = f"import signal, runpy, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n{DRIVER}"
     shown = subprocess.run(
         [sys.executable, "-c", program, "nowhere", "0", "sh", "-c", "exit 9"], check=False
     )
     assert shown.returncode == 9
-    del tmp_path
 
 
 def test_a_terminals_signal_comes_once() -> None:
@@ -191,7 +189,8 @@ def test_a_terminals_signal_comes_once() -> None:
     )
     pid, terminal = pty.fork()
     if pid == 0:
-        os.execv(sys.executable, driver("nowhere", 0, sys.executable, "-c", counting))
+        command = driver("nowhere", 0, sys.executable, "-c", counting)
+        os.execv(command[0], command)  # noqa: S606 - no shell is wanted
     shown = b""
     with os.fdopen(terminal, "r+b", buffering=0) as file:
         while b"ready" not in shown:
@@ -206,7 +205,7 @@ def test_a_terminals_signal_comes_once() -> None:
 @pytest.mark.parametrize(
     ("make", "status"),
     [
-        (lambda path: None, 127),
+        (lambda _: None, 127),
         (lambda path: path.write_text("#!/bin/sh\n"), 126),
         (lambda path: path.mkdir(), 126),
         (lambda path: (path.write_bytes(b"\x7fELF"), path.chmod(0o755)), 126),
