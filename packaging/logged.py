@@ -50,6 +50,7 @@ def main() -> int:
     started = shown = time.monotonic()
     with log.open("ab") as file:
         file.write(f"$ {' '.join(command)}\n".encode())
+        file.flush()
         start = file.tell()
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
     status = None
