@@ -311,6 +311,31 @@ async def test_denials_of_a_user_are_written_down_in_bounded_number(directory: P
     await bench.close()
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [
+        'raw:/{"PluginInput": "hunter2"}',
+        ' raw://{"PluginInput": "hunter2"}',
+        '{"PluginInput": "hunter2"}',
+        'file://{"PluginInput": "hunter2"}',
+        'file://a/{"PluginInput": "hunter2"}',
+        'registry://{"PluginInput": "hunter2"}',
+        'raw://{"PluginInput": "hunter2"',
+    ],
+)
+async def test_a_mistyped_reference_is_written_nowhere(
+    directory: Path, capfd: pytest.CaptureFixture[str], spec: str
+) -> None:
+    bench = ScriptedLeases(directory)
+    for request in (bench.request(1, spec=spec, place=None), of_user(bench, 2, spec=spec)):
+        with pytest.raises(CredspecError) as caught:
+            await bench.leases.make(request)
+        assert "hunter2" not in str(caught.value)
+    assert len(bench.audited()) == 2
+    assert "hunter2" not in bench.audit_log.read_text() + "".join(capfd.readouterr())
+    await bench.close()
+
+
 async def test_a_record_is_no_longer_than_the_next_run_reads(directory: Path) -> None:
     bench = ScriptedLeases(directory)
     with pytest.raises(CredspecError, match="journal-record-too-long"):
