@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import bonsai
 import pytest
 
 from credspec.directory.connection import _guarded
+from credspec.directory.ldap_session import LdapError
 from credspec.errors import CredspecError, NotPermittedError, UnreachableError
 
 
 def failing(code: int, text: str = "") -> Callable[[], None]:
     def fail() -> None:
-        error = bonsai.LDAPError(text)
-        error.code = code
-        raise error
+        raise LdapError(code, text)
 
     return fail
 
