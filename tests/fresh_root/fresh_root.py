@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +65,8 @@ exec env -i /usr/bin/python3 -c "$2"
 _ENDS_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 _TRANSPORT = re.compile(r"Acquire::(https?|ftp|socks|ForceIPv|Check-|Retries|Queue)", re.IGNORECASE)
 _DNS = "10.0.2.3"  # where slirp4netns answers and asks this machine's own resolver
+_LOOPBACK = re.compile(r"(?<=//)(127\.0\.0\.1|localhost)\b|(?<=@)(127\.0\.0\.1|localhost)\b")
+_MACHINE = "10.0.2.2"  # where slirp4netns has this machine's loopback address
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy")
 _INDEXES = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "npm_config_registry")
 _AUTHORITIES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
@@ -107,7 +112,7 @@ class FreshRoot:
         settings = subprocess.run(
             ["apt-config", "dump", "Acquire"], capture_output=True, text=True, check=False
         ).stdout.splitlines()
-        kept = [line for line in settings if _TRANSPORT.match(line)]
+        kept = [from_inside(line) for line in settings if _TRANSPORT.match(line)]
         (etc / "apt/apt.conf.d/90taken-over").write_text("\n".join(kept) + "\n")
         hosts = Path("/etc/hosts").read_text()
         (etc / "hosts").write_text(f"{hosts.rstrip()}\n127.0.1.1 fresh\n")
@@ -145,7 +150,7 @@ class FreshRoot:
         ready, given = os.pipe()
         self._network = subprocess.Popen(
             [
-                *(*_ENDS_WITH_US, "slirp4netns", "--configure", "--disable-host-loopback"),
+                *(*_ENDS_WITH_US, "slirp4netns", "--configure"),
                 *(f"--ready-fd={given}", "--mtu=65520", str(self.pid), "tap0"),
             ],
             stdin=subprocess.DEVNULL,
@@ -177,7 +182,7 @@ class FreshRoot:
             "TERM": os.environ.get("TERM", "dumb"),
         }
         names = [*_PROXIES, *(name.upper() for name in _PROXIES), *_INDEXES]
-        variables |= {name: os.environ[name] for name in names if name in os.environ}
+        variables |= {n: from_inside(os.environ[n]) for n in names if n in os.environ}
         settings = [f"{name}={value}" for name, value in variables.items()]
         return [
             "nsenter",
@@ -209,24 +214,33 @@ class FreshRoot:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        assert process.stdout is not None
         try:
-            while piece := os.read(process.stdout.fileno(), 65536):
-                self._tell(piece)
+            self._tell_until_it_ends(process)
             return process.wait()
         except BaseException:
             os.killpg(process.pid, signal.SIGINT)
-            end = time.monotonic() + _GRACE_SECONDS
-            while process.poll() is None and time.monotonic() < end:
-                os.set_blocking(process.stdout.fileno(), False)
-                piece = process.stdout.read(65536)
-                if piece:
-                    self._tell(piece)
-                time.sleep(0.05)
-            if process.poll() is None:
+            with suppress(BaseException):  # a second Ctrl-C ends the wait
+                self._tell_until_it_ends(process, _GRACE_SECONDS)
+            with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            process.wait()
             raise
+
+    def _tell_until_it_ends(
+        self, process: subprocess.Popen[bytes], seconds: float = math.inf
+    ) -> None:
+        """Tell what a process prints; something that it has left running may hold its output."""
+        assert process.stdout is not None
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            ended = process.poll() is not None
+            if select.select([process.stdout], [], [], 0.0 if ended else 0.5)[0]:
+                piece = os.read(process.stdout.fileno(), 65536)
+                if not piece:
+                    return
+                self._tell(piece)
+            elif ended:
+                return
 
     def close(self, *, keep: bool) -> None:
         """End all that runs inside, and remove the folder unless it is kept."""
@@ -237,6 +251,11 @@ class FreshRoot:
         self._first = self._network = None
         if not keep:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def from_inside(setting: str) -> str:
+    """Return a setting with the URLs of this machine's own services as they are inside."""
+    return _LOOPBACK.sub(_MACHINE, setting)
 
 
 _TMP = "/var/tmp"  # noqa: S108 - a file system of the disk, with room
