@@ -171,9 +171,9 @@ class NotFoundError(CredspecError):
 def forget_frames(error: BaseException) -> None:
     """Drop the local variables of the frames that an error came through, and of what led to it.
 
-    Frames are kept by the error, often in a circle, and what is in them may be secret. Those that
-    still run stay as they are. To be called where all others have ended, such as at the end of a
-    thread's work.
+    Frames are kept by the error, often in a circle, and what is in them may be secret. To be called
+    where all of them have ended but those that run, such as at the end of a thread's work; the
+    error has no traceback then.
     """
     seen: set[int] = set()
     pending: list[BaseException | None] = [error]
@@ -188,6 +188,7 @@ def forget_frames(error: BaseException) -> None:
             with suppress(RuntimeError):  # it still runs
                 step.tb_frame.clear()
             step = step.tb_next
+        each.__traceback__ = None
 
 
 def internal_error(error: Exception, where: str) -> CredspecError:
