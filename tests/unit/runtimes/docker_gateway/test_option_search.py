@@ -54,7 +54,8 @@ def test_what_is_not_searched_for_holds_no_spec(value: object) -> None:
 
 
 def test_what_is_like_it_is_not_it() -> None:
-    for text in ("credential-spec", "credentialspe", "\\u0063redentia", "ｃredentialspec"):
+    wide = "\N{FULLWIDTH LATIN SMALL LETTER C}redentialspec"
+    for text in ("credential-spec", "credentialspe", "\\u0063redentia", wide):
         assert not found(json.dumps({"X": f"{text} " * 10_000}).encode())
 
 
