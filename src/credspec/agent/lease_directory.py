@@ -83,14 +83,17 @@ class LeaseDirectory:
                     raise _not_written(self.path / name, error) from None
 
     def wipe(self) -> None:
-        """Remove every file of it; a directory that is gone is fine.
+        """Remove every file of it, and empty directories; one that is gone is fine.
 
-        Directories in it are the container's own and go with the file system.
+        Other directories in it are the container's own and go with the file system.
         """
         with suppress(CredspecError, OSError), self._opened() as directory_fd:
             for name in os.listdir(directory_fd):  # noqa: PTH208 - pathlib has no descriptors
                 with suppress(OSError):
-                    os.unlink(name, dir_fd=directory_fd)
+                    try:
+                        os.unlink(name, dir_fd=directory_fd)
+                    except IsADirectoryError:
+                        os.rmdir(name, dir_fd=directory_fd)
 
     def remove_leftovers(self) -> None:
         """Remove the files that a run that was killed had not renamed into place yet."""
