@@ -85,19 +85,27 @@ def _known() -> list[HostUser]:
     if not path:
         return []
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        return []
-    with os.fdopen(fd, "rb") as file:
-        status = os.fstat(fd)
-        others_write = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or others_write:
-            return []
-        content = file.read(_MAX_BYTES)
-    try:
+        content = _trusted_content(path)
         return [
             HostUser(each["looked_up"], each["name"], each["uid"], tuple(each["groups"]))
             for each in json.loads(content)["users"]
         ]
-    except (ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError):
         return []
+
+
+def _trusted_content(path: str) -> bytes:
+    """Return what is in a regular file that nobody but this user may write.
+
+    Raises:
+        OSError: it is not there, or not such a file.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        status = os.fstat(fd)
+        others_write = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or others_write:
+            raise PermissionError(path)
+        return os.read(fd, _MAX_BYTES)
+    finally:
+        os.close(fd)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from shutil import which
 from typing import TYPE_CHECKING
 
 import click
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
     from credspec.agent.leases import Leases
 
 _USERS = Path("/run/user")
+_DIRECTORIES = (
+    (_USERS, 0o755),
+    (_USERS / "0", 0o700),
+    (Path("/run/containerd"), 0o711),
+    (Path("/run/containerd/io.containerd.runtime.v2.task"), 0o711),
+)
 
 
 @click.command(
@@ -104,9 +111,11 @@ def _prepare(config_path: Path | None) -> None:
         )
     # systemd hides from this call, too, what the unit replaces.
     enter_mounts_of_host()
-    # The unit names both. Without logind nobody has made them before the first logon.
-    for path, mode in ((_USERS, 0o755), (_USERS / "0", 0o700)):
-        if not path.exists():
+    # What the unit shows or hides must be there, or it does neither. logind makes the first two at
+    # the first logon, containerd the others when it starts, which is after the agent.
+    for path, mode in _DIRECTORIES:
+        is_wanted = path.is_relative_to(_USERS) or which("containerd")
+        if is_wanted and not path.exists():
             path.mkdir()
             path.chmod(mode)
     write_users(users_in_configuration(config_path), Path(target))

@@ -70,6 +70,12 @@ sys.stdin.read()
 # Programs of root's that gave up their capabilities: their memory is theirs who have no more.
 VICTIM = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "cat"]
 DOCKER = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=true\n"
+# What is mounted after a service has started: users log on, a container runs.
+LATER = (
+    "/run/user/1001",
+    "/run/user/0",
+    "/run/containerd/io.containerd.runtime.v2.task/k8s.io/1/rootfs",
+)
 CAPABILITIES = 0b11  # CAP_CHOWN, CAP_DAC_OVERRIDE
 UNIX, INET, INET6 = 1, 2, 10
 NOTIFY = "/run/systemd/notify"
@@ -133,7 +139,7 @@ def host(system: System) -> Iterator[System]:
     for command in (
         "mount -t tmpfs tmpfs /mnt",
         "mkdir -p /run/user /run/credspec-host /run/credspec/leases /run/credspec/journal",
-        "mkdir -p /run/user/0 /run/user/1000",
+        "mkdir -p /run/user/0 /run/user/1000 /run/containerd/io.containerd.runtime.v2.task",
         "mount -t tmpfs tmpfs /run/user/1000",
         "touch /run/credspec/agent.sock",
     ):
@@ -167,14 +173,14 @@ def probe(system: System, unit: str, wanted: dict[str, object]) -> list[str]:
     assert started.returncode == 0, started.stderr + run("systemctl", "status", unit).stdout
     assert run("systemctl", "is-active", unit).stdout == "active\n"
     # Only now, behind the service's back.
-    for command in ("mkdir -p /run/user/1001", "mount -t tmpfs tmpfs /run/user/1001",
-                    "mount -t tmpfs tmpfs /run/user/0"):  # fmt: skip
-        assert run(*command.split()).returncode == 0, command
+    for path in LATER:
+        assert run("mkdir", "-p", path).returncode == 0
+        assert run("mount", "-t", "tmpfs", "tmpfs", path).returncode == 0
     with system.listening("a:"):
         assert run("touch", go).returncode == 0
         while run("systemctl", "is-active", unit).stdout == "active\n":
             time.sleep(0.2)
-    for path in ("/run/user/1001", "/run/user/0"):
+    for path in LATER:
         assert run("umount", path).returncode == 0
     run("sh", "-c", "rm -rf /run/containerd/s /run/podman /run/buildkit /run/cri-dockerd.sock"
         " /run/docker /run/unheard-of.sock /run/user/1000/bus")  # fmt: skip
