@@ -94,7 +94,10 @@ def _is_out_of_sight(state: str) -> bool:
     try:
         return os.stat(parent).st_nlink == 0  # noqa: PTH116 - as above
     except FileNotFoundError:
-        return True
+        # Podman removes the parent with the container, but nobody the engine's whole tree.
+        prefix = next(each for each in _RUN if parent.startswith(each))
+        engine = parent.removeprefix(prefix).partition("/")[0]
+        return not os.path.lexists(f"{prefix}{engine}")
     except (OSError, ValueError):
         return False
 

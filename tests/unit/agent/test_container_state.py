@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -176,6 +177,16 @@ def test_a_directory_below_run_whose_surroundings_are_hidden() -> None:
     assert not states.is_there("/srv/credspec-no-such-engine/c1")
     assert not states.is_there("/run/" + "a" * 300 + "/c1")
     assert not states.is_there("/run/" + "a/" * 3000 + "c1")
+
+
+def test_a_container_whose_parent_directory_went_with_it() -> None:
+    """As with Podman, whose directory of a container holds the one that is looked at."""
+    engine = Path("/run", f"credspec-test-engine-{OWN}")
+    (engine / "containers").mkdir(parents=True)
+    try:
+        assert not ContainerStates().is_there(f"{engine}/containers/c1/userdata")
+    finally:
+        shutil.rmtree(engine)
 
 
 def test_a_tree_that_was_removed_and_made_again() -> None:
