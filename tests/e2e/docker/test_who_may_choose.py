@@ -26,7 +26,8 @@ LABELS = ("credspec.dev/mode=0666", "credspec.dev/keytab=true", "credspec.dev/ow
 
 def grants(host: Any) -> int:
     """How many leases were granted up to now."""
-    lines = host.config.audit_log.read_text().splitlines()
+    log = host.config.audit_log
+    lines = log.read_text().splitlines() if log.exists() else []
     return sum(json.loads(line).get("decision") == "granted" for line in lines)
 
 
@@ -164,8 +165,9 @@ def test_a_build_has_no_identity(
     else:
         # dockerd's own BuildKit runs runc itself: the program finds nothing to take.
         assert "krb5cc" in said
-        found = host.shell("docker run --rm --runtime runc -e CREDSPEC= stolen wc -c /stolen")
-        assert found.returncode != 0 or found.stdout.startswith("0 "), said
+        size = "stat -c %s /stolen"
+        found = host.shell(f"docker run --rm --runtime runc -e CREDSPEC= stolen {size}")
+        assert found.stdout == "0\n", said + found.stderr
     assert grants(host) == before
     assert host.mounts() == []
 

@@ -62,7 +62,8 @@ def nothing_left(host: Any) -> Iterator[None]:
 
 
 def grants(host: Any) -> int:
-    lines = host.config.audit_log.read_text().splitlines()
+    log = host.config.audit_log
+    lines = log.read_text().splitlines() if log.exists() else []
     return sum(json.loads(line).get("decision") == "granted" for line in lines)
 
 
@@ -101,7 +102,11 @@ def test_an_option_of_the_user_counts_over_the_images(engine: PodmanEngine, run:
 
 
 LINK = f"FROM {IMAGE}\nRUN rm -rf /tmp && ln -s /run/credspec /tmp\n"
-INIT = "RUN printf '#!/bin/sh\\nklist\\n' > /sbin/init; chmod +x /sbin/init\nCMD [\"/sbin/init\"]\n"
+INIT = """\
+WORKDIR /usr/local/sbin
+RUN ln -s /bin/sh init
+CMD ["/usr/local/sbin/init", "-c", "klist"]
+"""
 
 
 @pytest.mark.parametrize(
@@ -203,8 +208,8 @@ def test_a_build_has_no_identity(
     else:
         assert shown.returncode == 0, said
         run = ("run", "--rm", "--network=none", "-e", "CREDSPEC=", words[-2])
-        taken = engine.podman(*run, "wc", "-c", "/stolen")
-        assert taken.stdout.startswith("0 "), taken.stderr
+        taken = engine.podman(*run, "stat", "-c", "%s", "/stolen")
+        assert taken.stdout == "0\n", taken.stderr
     assert grants(host) == before
 
 
