@@ -99,7 +99,7 @@ class FetcherAbuser:
             for part in parts:
                 connection.sendall(part)
                 if read:
-                    connection.setblocking(False)  # noqa: FBT003
+                    connection.setblocking(False)
                     try:
                         while connection.recv(65536):
                             pass

@@ -103,7 +103,10 @@ def test_any_bytes_are_handed_on_or_refused(data: bytes, sizes: list[int]) -> No
         (GREETING + begin_call(1, flags=0) + frame(PING, bytes(8)), "another frame within headers"),
         (GREETING + begin_call(1, flags=0) + begin_call(3), "another frame within headers"),
         (GREETING + frame(HEADERS, bytes(70_000), flags=END_HEADERS, stream=1), "of headers"),
-        (GREETING + begin_call(1, flags=0) + frame(CONTINUATION, bytes(9000), stream=1) * 9, "of h"),
+        (
+            GREETING + begin_call(1, flags=0) + frame(CONTINUATION, bytes(9000), stream=1) * 9,
+            "of h",
+        ),
         (GREETING + b"".join(map(begin_call, range(1, 500, 2))), "more than 200 calls"),
     ],
 )

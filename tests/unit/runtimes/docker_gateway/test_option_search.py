@@ -54,7 +54,7 @@ def test_what_is_not_searched_for_holds_no_spec(value: object) -> None:
 
 
 def test_what_is_like_it_is_not_it() -> None:
-    for text in ("credential-spec", "credentialspe", "\\u0063redentia", "ｃredentialspec"):
+    for text in ("credential-spec", "credentialspe", "\\u0063redentia", "\uff43redentialspec"):
         assert not found(json.dumps({"X": f"{text} " * 10_000}).encode())
 
 
