@@ -92,7 +92,8 @@ class CallerConnections:
         self._numbers = count()
         self._carried: dict[int, _Carried] = {}
         self._running: set[asyncio.Task[None]] = set()
-        self._bytes: Counter[int] = Counter()
+        self._user_bytes: Counter[int] = Counter()
+        self._shared_bytes = self._total_bytes = 0
 
     @asynccontextmanager
     async def accepting(
@@ -138,18 +139,20 @@ class CallerConnections:
             FrameError: they are too many.
         """
         uid, limits = slot.peer.uid, self.limits
-        self._bytes[uid] += more
-        if self._bytes[uid] <= 0:
-            del self._bytes[uid]
-        if more <= 0:
-            return
-        total = self._bytes.total()
-        if is_privileged(slot.peer):
-            too_many = total > limits.total_bytes
+        privileged = is_privileged(slot.peer)
+        self._total_bytes += more
+        if privileged:
+            too_many = self._total_bytes > limits.total_bytes
         else:
-            shared = total - self._bytes[0] - (self._bytes[os.geteuid()] if os.geteuid() else 0)
-            too_many = self._bytes[uid] > limits.user_bytes or shared > limits.shared_bytes
-        if too_many:
+            self._shared_bytes += more
+            self._user_bytes[uid] += more
+            too_many = (
+                self._user_bytes[uid] > limits.user_bytes
+                or self._shared_bytes > limits.shared_bytes
+            )
+            if self._user_bytes[uid] <= 0:
+                del self._user_bytes[uid]
+        if too_many and more > 0:
             raise FrameError("too many bytes of requests at a time")
 
     def _report(self, report: AdmissionReport) -> None:
@@ -236,6 +239,7 @@ class _Carried:
             await asyncio.gather(*tasks, return_exceptions=True)
         # gRPC forgets what it has read of a connection that is closed.
         self._service.close()
+        self._account(-self._counted)
         await end_politely(self._client)
 
     def drain(self) -> None:
