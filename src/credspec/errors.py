@@ -21,6 +21,9 @@ class ExitStatus(IntEnum):
     UNREACHABLE = 4
     NOT_PERMITTED = 5
     AGENT_UNREACHABLE = 6
+    # Of `credspec run` alone, as shells have it.
+    PROGRAM_NOT_EXECUTABLE = 126
+    PROGRAM_NOT_FOUND = 127
 
 
 # Not a dataclass: that would cost every command the import of inspect.

@@ -13,7 +13,7 @@ from credspec.cli.help_text import examples
 from credspec.errors import UsageError
 
 if TYPE_CHECKING:
-    from credspec.runtimes.process_lease import ProcessUser
+    from credspec.runtimes.supervised_program import ProcessUser
 
 
 @click.command(
@@ -36,7 +36,7 @@ def run(*, spec: str, user: str | None, keytab: bool, mode: str, command: tuple[
     """Run COMMAND with the tickets of a credential spec, which stay fresh while it runs.
 
     KRB5CCNAME and KRB5_CONFIG are set for it. The exit status is COMMAND's; 128 and the signal's
-    number if one ended it.
+    number if one ended it; 127 if there is no such program, 126 if it cannot be started.
     """
     from credspec.agent.config import load_config
     from credspec.runtimes.oci_bundle import Wish
@@ -97,7 +97,7 @@ def _mode(text: str) -> int:
 def _user(name: str) -> ProcessUser:
     import pwd
 
-    from credspec.runtimes.process_lease import ProcessUser
+    from credspec.runtimes.supervised_program import ProcessUser
 
     try:
         entry = pwd.getpwnam(name)

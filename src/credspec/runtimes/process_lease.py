@@ -7,12 +7,8 @@ import fcntl
 import os
 import re
 import secrets
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Final
 
@@ -23,36 +19,28 @@ from credspec.errors import CredspecError
 from credspec.runtimes.container_lease import Lease, lease_request
 from credspec.runtimes.oci_bundle import Wish
 from credspec.runtimes.shim import ShimError
+from credspec.runtimes.supervised_program import ProcessUser, held_signals, run_program
 
 _CODE: Final = re.compile(r"(.*) \[([a-z0-9-]+)\]", re.DOTALL)
-_PASSED_ON: Final = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-)
+HOST_MOUNTS: Final = Path("/proc/1/ns/mnt")
+"""The mount namespace of the host's first process."""
+OWN_MOUNTS: Final = Path("/proc/self/ns/mnt")
+
 _SHOWN_NAME: Final = 40
 _CLONE_NEWNS: Final = 0x00020000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessUser:
-    """Whom a program runs as: numbers, and the variables that tell it so."""
-
-    uid: int
-    gid: int
-    groups: tuple[int, ...]
-    environment: Mapping[str, str]
-
-
 @contextmanager
-def process_lease(config: Config, wish: Wish, program: str) -> Iterator[tuple[dict[str, str], int]]:
+def process_lease(
+    config: Config,
+    wish: Wish,
+    program: str,
+    waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Iterator[tuple[dict[str, str], int]]:
     """Hold a lease while the block runs; yields the variables for the program, and a lock.
 
     The lock, a file descriptor, tells the agent who lives: the program should inherit it.
-    `program` is what is shown of it.
+    `program` is what is shown of it. `waiting` surrounds the wait for the agent's answer.
 
     Raises:
         CredspecError: as the agent answers; `agent-unreachable`, `mount`, `user-directory`.
@@ -60,7 +48,7 @@ def process_lease(config: Config, wish: Wish, program: str) -> Iterator[tuple[di
     lease = Lease(secrets.token_hex(16), str(config.agent_socket), str(config.run_directory))
     lock_path = f"{lease.directory}.lock"
     name = f"{Path(program).name[:_SHOWN_NAME]}[{os.getpid()}]"
-    _in_host_mounts(lambda: lease.make_directory(wish))
+    in_host_mounts(lambda: lease.make_directory(wish))
     try:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         lock = os.open(lock_path, flags, 0o600)
@@ -68,7 +56,8 @@ def process_lease(config: Config, wish: Wish, program: str) -> Iterator[tuple[di
             fcntl.flock(lock, fcntl.LOCK_EX)
             client = AgentClient(config.agent_socket)
             body = lease_request(wish, name, lock_path)
-            answer = client.request("PUT", f"/v1/leases/{lease.lease_id}", body)
+            with waiting():
+                answer = client.request("PUT", f"/v1/leases/{lease.lease_id}", body)
             found = answer["environment"].items()
             yield {n: v.replace(MOUNT_POINT, lease.directory) for n, v in found}, lock
         finally:
@@ -78,57 +67,40 @@ def process_lease(config: Config, wish: Wish, program: str) -> Iterator[tuple[di
     finally:
         lease.release()
         with suppress(CredspecError):
-            _in_host_mounts(lease.remove_directory)
+            in_host_mounts(lease.remove_directory)
 
 
 def run_process(
     config: Config, wish: Wish, command: Sequence[str], user: ProcessUser | None = None
 ) -> int:
-    """Run a program with a lease to its end, and return its exit status; signals reach it.
+    """Run a program with a lease to its end, and return its exit status.
 
     An end by a signal is 128 and the signal's number. A ``KRB5_CONFIG`` that is set already stays.
+
+    Signals reach the program from its first moment to its last. While there is none yet, one that
+    ends a process ends this one, and nothing is left.
 
     Raises:
         CredspecError: as `process_lease`; `program-not-started`.
     """
-    process: subprocess.Popen[bytes] | None = None
-
-    def pass_on(number: int, _: object) -> None:
-        if process is None:
-            sys.exit(128 + number)  # the lease is given back on the way out
-        process.send_signal(number)
-
-    for number in _PASSED_ON:
-        signal.signal(number, pass_on)
-    with process_lease(config, wish, command[0]) as (variables, lock):
+    with (
+        held_signals() as held,
+        process_lease(config, wish, command[0], held.interruptible) as (variables, lock),
+    ):
         environment = dict(os.environ) | dict(user.environment if user else {})
         if "KRB5_CONFIG" in environment:
             variables.pop("KRB5_CONFIG", None)
-        try:
-            process = subprocess.Popen(
-                list(command),
-                env=environment | variables,
-                pass_fds=(lock,),
-                user=user.uid if user else None,
-                group=user.gid if user else None,
-                extra_groups=user.groups if user else None,
-            )
-        except (OSError, ValueError) as error:
-            raise CredspecError.of(
-                "program-not-started",
-                getattr(error, "strerror", None) or str(error),
-                where=command[0][:200],
-            ) from None
-        status = process.wait()
-        return status if status >= 0 else 128 - status
+        return run_program(command, environment | variables, held, pass_fds=(lock,), user=user)
 
 
-def _in_host_mounts(call: Callable[[], None]) -> None:
+def in_host_mounts(call: Callable[[], None], hosts: Path = HOST_MOUNTS) -> None:
     """Call in the host's mount namespace, from which mounts reach the agent and this process.
 
     A service may have a namespace of its own, out of which no mount comes.
+
+    Raises:
+        CredspecError: with the code of what the call raised, `lease-directory` for an `OSError`.
     """
-    hosts = Path("/proc/1/ns/mnt")
     if os.geteuid() != 0 or not _is_another(hosts):
         failure = _failure_of(call)
     else:
@@ -151,7 +123,7 @@ def _in_host_mounts(call: Callable[[], None]) -> None:
 def _is_another(namespace: Path) -> bool:
     """Return whether a mount namespace is another than ours, and open to us."""
     try:
-        return namespace.stat().st_ino != Path("/proc/self/ns/mnt").stat().st_ino
+        return namespace.stat().st_ino != OWN_MOUNTS.stat().st_ino
     except OSError:
         return False
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import pwd
+import random
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ import pytest
 from agent_process import BIN, AgentProcess, as_user
 
 from credspec.lab.domain import Lab
+from credspec.runtimes.supervised_program import PASSED_ON
 
 USER = pwd.getpwnam("nobody")
 RUNTIME_DIRECTORY = Path("/run/user") / str(USER.pw_uid)
@@ -122,7 +125,8 @@ def test_a_user_whom_the_policy_does_not_name(agent: AgentProcess) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "text"),
     [
-        (["--spec", "one", "--", "no-such-program"], 1, "program-not-started"),
+        (["--spec", "one", "--", "no-such-program"], 127, "program-not-started"),
+        (["--spec", "one", "--", "/etc/passwd"], 126, "program-not-started"),
         (["--spec", "nope", "--", "true"], 1, "spec-not-found"),
         (["--spec", "one", "--mode", "0777", "--", "true"], 2, "option-invalid"),
         (["--spec", "one", "--user", "no-such-user", "--", "true"], 2, "user-unknown"),
@@ -152,6 +156,59 @@ def test_signals_reach_the_program(agent: AgentProcess, number: signal.Signals) 
         assert agent.lease_containers() == [f"sh[{process.pid}]"]
         process.send_signal(number)
         assert process.wait(20) == 9
+
+
+# `credspec run` itself, which gets a signal when its program runs and it does not know of it yet.
+IN_BETWEEN = """
+import os, subprocess, sys
+from credspec.runtimes import supervised_program
+number = int(sys.argv.pop(1))
+class Popen(subprocess.Popen):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        os.kill(os.getpid(), number)
+supervised_program.subprocess.Popen = Popen
+sys.argv[0] = "credspec"
+from credspec.cli.start import main
+main()
+"""
+
+
+@pytest.mark.parametrize("number", sorted(PASSED_ON))
+def test_a_signal_in_the_moment_in_which_it_starts(
+    agent: AgentProcess, number: signal.Signals, tmp_path: Path
+) -> None:
+    mark = tmp_path / "pid"
+    line = f"echo $$ > {mark}; exec sleep 300"
+    shown = subprocess.run(
+        [
+            *(sys.executable, "-c", IN_BETWEEN, str(int(number))),
+            *("run", "--spec", "one", "--", "sh", "-c", line),
+        ],
+        env=environment(agent),
+        check=False,
+        timeout=60,
+    )
+    assert shown.returncode == 128 + number
+    if mark.exists() and (pid := mark.read_text().strip()):
+        assert not Path("/proc", pid).exists()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_signals_at_random_moments(agent: AgentProcess, seed: int, tmp_path: Path) -> None:
+    """Nothing is left, see the fixture, and the program does not outlive its lease."""
+    chance = random.Random(seed)
+    number = chance.choice(sorted(PASSED_ON))
+    mark = tmp_path / "pid"
+    line = f"echo $$ > {mark}; exec sleep 300"
+    command = [str(BIN / "credspec"), "run", "--spec", "one", "--", "sh", "-c", line]
+    with subprocess.Popen(command, env=environment(agent)) as process:
+        time.sleep(chance.random() * 1.5)
+        process.send_signal(number)
+        # Python's own start ends as every program does.
+        assert process.wait(60) in {128 + number, -number}
+    if mark.exists() and (pid := mark.read_text().strip()):
+        assert not Path("/proc", pid).exists()
 
 
 def test_an_end_by_a_signal_is_told_as_shells_do(agent: AgentProcess) -> None:
