@@ -5,6 +5,7 @@
     GET    /v1/leases        all leases
     GET    /v1/leases/{id}   one lease
     DELETE /v1/leases/{id}   release a lease; 204 also if there was none
+    GET    /v1/lease-directories/{id}   whether a lease's directory is mounted here; for root alone
     GET    /v1/identities    the identities held, their tickets and when they are next acquired
     GET    /v1/domains       the domains asked so far, the controllers in use, outages
     GET    /healthz          200 while the agent lives
@@ -79,6 +80,7 @@ def make_api(
     application.router.add_get("/v1/leases", _list_leases)
     application.router.add_get("/v1/leases/{id}", _show_lease)
     application.router.add_delete("/v1/leases/{id}", _release_lease)
+    application.router.add_get("/v1/lease-directories/{id}", _show_lease_directory)
     application.router.add_get("/v1/identities", _list_identities)
     application.router.add_get("/v1/domains", _list_domains)
     application.router.add_get("/v1/openapi.json", _openapi)
@@ -214,6 +216,14 @@ async def _list_leases(request: web.Request) -> web.Response:
 async def _show_lease(request: web.Request) -> web.Response:
     record: LeaseRecord = request.app[_leases].get(request.match_info["id"])
     return web.json_response(record.to_json())
+
+
+async def _show_lease_directory(request: web.Request) -> web.Response:
+    if request[_caller].uid not in {0, os.geteuid()}:
+        raise NotPermittedError.of("caller-not-permitted", "only root may ask this")
+    lease_id = request.match_info["id"]
+    is_mounted = request.app[_leases].sees_directory(lease_id)
+    return web.json_response({"lease_id": lease_id, "mounted": is_mounted})
 
 
 async def _release_lease(request: web.Request) -> web.Response:

@@ -129,6 +129,14 @@ class Leases:
             raise NotFoundError.of("lease-not-found", "there is no such lease", where=lease_id)
         return record
 
+    def sees_directory(self, lease_id: str) -> bool:
+        """Return whether what is mounted for a lease of the host's own is seen by this process.
+
+        Raises:
+            UsageError: `lease-id-invalid`.
+        """
+        return LeaseDirectory.of(self._leases_directory, _valid_id(lease_id), None).is_there()
+
     async def make(self, request: LeaseRequest) -> LeaseRecord:
         """Make a lease: all accounts of the spec have their tickets in place, or nothing is left.
 

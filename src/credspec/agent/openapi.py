@@ -188,6 +188,19 @@ def openapi_document() -> dict[str, Any]:
                     {"204": {"description": "there is no such lease any more"}},
                 ),
             },
+            "/v1/lease-directories/{id}": {
+                "parameters": [_ID],
+                "get": _operation(
+                    "getLeaseDirectory",
+                    "Whether what is mounted on the host for a lease is seen here; for root alone",
+                    {
+                        "200": _answer(
+                            "whether it is",
+                            _object(lease_id={"type": "string"}, mounted={"type": "boolean"}),
+                        )
+                    },
+                ),
+            },
             "/v1/identities": {
                 "get": _operation(
                     "listIdentities",

@@ -81,12 +81,14 @@ def check(
 
     from credspec.agent.config import load_config
     from credspec.agent.logon import Logon, own_krb5_conf
+    from credspec.agent.process_safety import forbid_core_dumps
     from credspec.cli.spec_argument import spec_source
     from credspec.directory.account_identity import valid_account_name
     from credspec.directory.locator import valid_domain
     from credspec.doctor.examination import Examination
     from credspec.providers.selection import Providers
 
+    forbid_core_dumps()  # it reads managed passwords
     config = load_config()
     source = None if spec is None else spec_source(spec, config.spec_directory)
     with ExitStack() as stack:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import secrets
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -11,7 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 from credspec.agent.client import AgentClient
 from credspec.doctor.step import Finding, Step
 from credspec.errors import AgentUnreachableError, CredspecError, Problem
+from credspec.runtimes.container_lease import Lease
 from credspec.runtimes.docker_gateway.create_request import RUNTIME
+from credspec.runtimes.oci_bundle import Wish
+from credspec.runtimes.process_lease import HOST_MOUNTS, OWN_MOUNTS, in_host_mounts
 from credspec.runtimes.shim_launcher import NAME
 
 if TYPE_CHECKING:
@@ -35,6 +40,59 @@ def _agent(examination: Examination) -> Finding:
         if identity["last_error"]
     )
     return Finding(f"answers, and holds {len(held)} identities", problems)
+
+
+def _lease_mount(examination: Examination) -> Finding:
+    """Mount a lease's directory as the runtime does, and ask the agent whether it sees it."""
+    config = examination.config
+    if os.geteuid() != 0:
+        return Finding("not looked at: only root can mount")
+    client = AgentClient(config.agent_socket, seconds=_SECONDS)
+    try:
+        client.get("/healthz")
+    except AgentUnreachableError:
+        return Finding("not looked at: the agent does not answer")  # the next step says so
+    lease = Lease(secrets.token_hex(16), str(config.agent_socket), str(config.run_directory))
+    try:
+        namespace = _mounted(lease)
+    except CredspecError as error:
+        if error.code == "agent-unreachable":
+            raise
+        # As in a container, where even root may not mount.
+        return Finding("not looked at: nothing can be mounted", error.problems)
+    try:
+        answer = client.get(f"/v1/lease-directories/{lease.lease_id}")
+    except CredspecError as error:
+        if error.code != "http-404":
+            raise
+        return Finding("not looked at: the agent that runs is an older one; restart it")
+    finally:
+        in_host_mounts(lease.remove_directory, namespace)
+    if not answer.get("mounted"):
+        raise CredspecError.of(
+            "mounts-not-propagated",
+            f"what is mounted below {config.leases_directory} does not reach the agent",
+            where="mounts of this host",
+            expected="shared mounts, as systemd makes them (findmnt -o TARGET,PROPAGATION /)",
+            remedy="run `mount --make-rshared /`, then `systemctl restart credspec-agent`; find "
+            "out what ran `mount --make-rprivate /`, or set MountFlags= of the agent's unit right",
+        )
+    return Finding(f"a tmpfs below {config.leases_directory} reaches it")
+
+
+def _mounted(lease: Lease) -> Path:
+    """Mount a lease's directory; return the mount namespace in which that was done."""
+    wish = Wish("", 0, 0, 0o600, keytab=False)
+    try:
+        in_host_mounts(lambda: lease.make_directory(wish))
+    except CredspecError as error:
+        if error.code != "agent-unreachable":
+            raise
+    else:
+        return HOST_MOUNTS
+    # A lab is in a namespace of its own, and so are its engines.
+    in_host_mounts(lambda: lease.make_directory(wish), OWN_MOUNTS)
+    return OWN_MOUNTS
 
 
 def _runtime(examination: Examination) -> Finding:
@@ -105,6 +163,11 @@ def _ask(path: Path, resource: str, where: str, remedy: str) -> dict[str, Any]:
 
 
 HOST_STEPS: Final = (
+    Step(
+        name="lease-mount",
+        title="What is mounted for a container reaches the agent",
+        run=_lease_mount,
+    ),
     Step(name="agent", title="The agent runs", run=_agent),
     Step(name="runtime", title="The runtime is registered with Docker", run=_runtime),
     Step(name="gateway", title="The Docker gateway answers", run=_gateway, needs=("runtime",)),
