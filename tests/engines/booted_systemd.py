@@ -8,10 +8,26 @@ import subprocess
 import time
 from pathlib import Path
 
-# Only stubs in place of the system's own units: those would clean /tmp, set sysctls and so on.
-_BOOT = """
+# Into another root file system, if there is one; what is shared is there under the same names.
+_ENTER = """
 set -e
 mount --make-rprivate /
+if [ -n "$ROOT" ]; then
+  mount --bind "$ROOT" "$ROOT"
+  mount -t sysfs sysfs "$ROOT/sys"
+  for path in /dev $SHARED; do
+    mkdir -p "$ROOT$path"
+    mount --rbind $path "$ROOT$path"
+  done
+  mount -t proc proc "$ROOT/proc"
+  cd "$ROOT"
+  pivot_root . mnt
+  cd /
+  umount -l /mnt
+fi
+"""
+# Only stubs in place of the system's own units: those would clean /tmp, set sysctls and so on.
+_BOOT = """
 # As systemd does on a host, if not in a container.
 mount --make-rshared /
 mount -t proc proc /proc
@@ -24,7 +40,7 @@ done
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t tmpfs -o mode=755 tmpfs /etc/systemd/system
 cd /etc/systemd/system
-for name in default sysinit basic multi-user shutdown umount network-online time-sync; do
+for name in default sysinit basic multi-user sockets shutdown umount network-online time-sync; do
   printf '[Unit]\\nDescription=stub\\nDefaultDependencies=no\\n' > $name.target
 done
 export container=lxc SYSTEMD_UNIT_PATH=/etc/systemd/system
@@ -34,14 +50,23 @@ exec /lib/systemd/systemd --system --unit=default.target --log-target=console --
 
 
 class BootedSystemd:
-    """Boots at once; `run` runs commands beside its services."""
+    """Boots at once; `run` runs commands beside its services.
 
-    def __init__(self, log: Path) -> None:
+    `root` is the root file system of another release, in which `shared` directories of this one
+    are seen.
+    """
+
+    def __init__(self, log: Path, root: Path | None = None, shared: tuple[Path, ...] = ()) -> None:
         command = ["unshare", "--pid", "--fork", "--mount", "--uts", "--ipc", "--cgroup"]
-        command += ["--kill-child", "bash", "-c", _BOOT]
+        command += ["--kill-child", "bash", "-c", _ENTER + _BOOT]
+        into = {"ROOT": str(root or ""), "SHARED": " ".join(map(str, shared))}
         with log.open("wb") as output:
             self._unshare = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **into},
             )
         self._log = log
         self._wait_until_it_runs()

@@ -39,7 +39,6 @@ Every key may be left out. Unknown keys are errors, since a misspelt one would b
 from __future__ import annotations
 
 import os
-import pwd
 import re
 import tomllib
 from collections.abc import Mapping
@@ -47,6 +46,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from credspec.agent.host_users import user_named
 from credspec.agent.policy import SPEC_SOURCES, Policy
 from credspec.directory.connection import Transport
 from credspec.errors import Problem, UsageError
@@ -160,6 +160,21 @@ def load_config(path: Path | None = None) -> Config:
     return _config(document, source)
 
 
+def users_in_configuration(path: Path | None = None) -> list[str]:
+    """Return the names of all users that a configuration names, none if it cannot be read.
+
+    Whether they exist is not looked at.
+    """
+    source = path or Path(os.environ.get(CONFIG_VARIABLE) or DEFAULT_CONFIG_PATH)
+    try:
+        document = tomllib.loads(source.read_text("utf-8"))
+    except (OSError, ValueError):
+        return []
+    tables = [document.get(name) for name in _TABLES]
+    listed = [table.get("users") for table in tables if isinstance(table, dict)]
+    return [n for names in listed if isinstance(names, list) for n in names if isinstance(n, str)]
+
+
 def _config(document: dict[str, Any], source: Path) -> Config:
     problems: list[Problem] = []
     values: dict[str, Any] = {}
@@ -247,9 +262,10 @@ def _fetcher_value(
 def _uids(names: list[str], where: str, source: Path, problems: list[Problem]) -> list[int]:
     found = []
     for name in names:
-        try:
-            found.append(pwd.getpwnam(name).pw_uid)
-        except (KeyError, ValueError):
+        user = user_named(name)
+        if user is not None:
+            found.append(user.uid)
+        else:
             problems.append(_problem(source, where, name, "the name of a user of this host"))
     return found
 

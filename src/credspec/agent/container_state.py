@@ -28,6 +28,7 @@ _FILES: Final = {
 _HEAD_BYTES: Final = 4096
 _FIRST_NAMESPACE: Final = "pid:[4026531836]"  # PROC_PID_INIT_INO of Linux
 _MAX_PID: Final = 2**22  # PID_MAX_LIMIT of Linux
+_RUN: Final = ("/run/", "/var/run/")
 _START_TIME: Final = 21 - 2  # of proc_pid_stat(5), counted from behind the name
 
 
@@ -47,7 +48,8 @@ class ContainerStates:
     def is_there(self, state: str) -> bool:
         """Return whether a runtime's directory is there, and not that of a process that has ended.
 
-        Where this is in doubt, as among processes of another namespace, the directory counts.
+        Where this is in doubt, as among processes of another namespace, the directory counts, and
+        so does one below `/run` whose surroundings are hidden from this process.
         """
         try:
             is_directory = stat.S_ISDIR(os.stat(state).st_mode)  # noqa: PTH116 - thousands a time
@@ -55,7 +57,7 @@ class ContainerStates:
             is_directory = False
         if not is_directory:
             self._known.pop(state, None)
-            return False
+            return _is_out_of_sight(state)
         if not self._sees_all:
             return True
         known = self._known.get(state)
@@ -73,6 +75,22 @@ class ContainerStates:
     def keep(self, states: Container[str]) -> None:
         """Forget all but some directories."""
         self._known = {state: known for state, known in self._known.items() if state in states}
+
+
+def _is_out_of_sight(state: str) -> bool:
+    """Return whether a directory below /run may be there, without this process seeing it.
+
+    A unit may hide the runtime's whole tree, or show one that was removed and made again since.
+    """
+    parent = os.path.dirname(state.rstrip("/"))  # noqa: PTH120 - as above
+    if not parent.startswith(_RUN):
+        return False
+    try:
+        return os.stat(parent).st_nlink == 0  # noqa: PTH116 - as above
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):
+        return False
 
 
 def _named_process(state: Path) -> tuple[int, int] | None:

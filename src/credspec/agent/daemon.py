@@ -34,9 +34,10 @@ from credspec.agent.process_safety import (
 )
 from credspec.agent.provided_identity import ProvidedIdentity, account_of_configuration
 from credspec.agent.service_notification import keep_watchdog_quiet, notify
+from credspec.agent.service_sockets import inherited_listener
 from credspec.directory.connection import LIBLDAP_ENVIRONMENT
 from credspec.directory.locator import DnsResolver, Locator
-from credspec.errors import NotPermittedError, UsageError
+from credspec.errors import CredspecError, NotPermittedError, UsageError
 from credspec.kerberos.keys import Enctype, derive_key
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.providers.host_account import HostSource
@@ -133,7 +134,11 @@ async def serve(
     )
     runner = web.AppRunner(api, access_log=None, handle_signals=False)
     await runner.setup()
-    listener = listen(config.agent_socket, others=bool(config.policy.uids))
+    others = bool(config.policy.uids)
+    inherited = inherited_listener(config.agent_socket)
+    if inherited is not None:
+        config.agent_socket.chmod(0o666 if others else 0o600)
+    listener = inherited or listen(config.agent_socket, others=others)
     try:
         await web.SockSite(runner, listener).start()
         leases.adopt()
@@ -145,7 +150,8 @@ async def serve(
             notify("STOPPING=1")
             watchdog.cancel()
     finally:
-        config.agent_socket.unlink(missing_ok=True)
+        if inherited is None:
+            config.agent_socket.unlink(missing_ok=True)
         await runner.cleanup()
         await identities.close()
     emit(Event.AGENT_STOPPED)
@@ -218,8 +224,18 @@ def listen(path: Path, *, others: bool) -> socket.socket:
 
     Raises:
         UsageError: `agent-running`.
+        CredspecError: `agent-socket-missing` if this process may make no Unix socket.
     """
-    with socket.socket(socket.AF_UNIX) as other:
+    try:
+        other = socket.socket(socket.AF_UNIX)
+    except OSError as error:
+        raise CredspecError.of(
+            "agent-socket-missing",
+            f"cannot make a Unix socket ({error.strerror}), and systemd passed none",
+            where=str(path),
+            remedy="run `systemctl start credspec-agent.socket`",
+        ) from None
+    with other:
         try:
             other.connect(str(path))
         except OSError:

@@ -25,6 +25,7 @@ _ALLOCATOR: Final = {
 }
 _MOST_BYTES: Final = 1 << 30
 _STACK_BYTES: Final = 1 << 20
+_CLONE_NEWNS: Final = 0x00020000
 _PR_SET_DUMPABLE: Final = 4
 _PR_CAPBSET_DROP: Final = 24
 _PR_SET_NO_NEW_PRIVS: Final = 38
@@ -97,6 +98,24 @@ def drop_capabilities(keep: dict[str, int]) -> None:
         raise CredspecError.of(
             "capabilities", os.strerror(ctypes.get_errno()), where="capabilities of the process"
         )
+
+
+def enter_mounts_of_host() -> None:
+    """Go to the mount namespace of the host's first process; needs all of root's rights.
+
+    Raises:
+        CredspecError: `host-mounts`.
+    """
+    try:
+        with Path("/proc/1/ns/mnt").open("rb") as namespace:
+            libc = ctypes.CDLL(None, use_errno=True)
+            if libc.setns(namespace.fileno(), _CLONE_NEWNS) != 0:
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number))
+    except OSError as error:
+        raise CredspecError.of(
+            "host-mounts", error.strerror or str(error), where="the host's mount namespace"
+        ) from None
 
 
 def _effective() -> int:

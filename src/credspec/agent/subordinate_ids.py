@@ -5,11 +5,10 @@ Rootless engines map those into their containers (subuid(5), subgid(5), newuidma
 
 from __future__ import annotations
 
-import os
-import pwd
 from pathlib import Path
 from typing import Final
 
+from credspec.agent.host_users import user_of
 from credspec.errors import NotPermittedError
 
 _SUBUID: Final = Path("/etc/subuid")
@@ -24,11 +23,8 @@ def check_owner(
     Raises:
         NotPermittedError: `owner-not-permitted`.
     """
-    try:
-        entry = pwd.getpwuid(user)
-        name, groups = entry.pw_name, os.getgrouplist(entry.pw_name, entry.pw_gid)
-    except (KeyError, OSError):
-        name, groups = str(user), []
+    found = user_of(user)
+    name, groups = (str(user), ()) if found is None else (found.name, found.groups)
     if uid != user and not _has(subuid, name, user, uid):
         raise _refused(f"user {uid} is neither {name} nor a subordinate of {name}", subuid)
     if gid not in groups and not _has(subgid, name, user, gid):

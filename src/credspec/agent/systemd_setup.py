@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Final
@@ -16,6 +16,8 @@ from credspec.errors import CredspecError, NotPermittedError, UsageError
 
 UNIT_DIRECTORY: Final = Path("/etc/systemd/system")
 AGENT_UNIT: Final = "credspec-agent.service"
+AGENT_SOCKET: Final = "credspec-agent.socket"
+"""The socket that the agent serves; it is installed together with the agent."""
 GATEWAY_UNIT: Final = "credspec-docker-gateway.service"
 FETCHER_UNITS: Final = (
     "var-credentials\\x2dfetcher-krbdir.mount",
@@ -25,45 +27,79 @@ FETCHER_UNITS: Final = (
 
 _TEMPLATES: Final = {FETCHER_UNITS[0]: "credentials-fetcher-krbdir.mount"}
 _RUNNING_SYSTEMD: Final = Path("/run/systemd/system")
-_OUR_DIRECTORIES: Final = (Path(sys.prefix), Path(credspec.__file__).parent.parent)
-
-
-def _below_tmp(directories: Iterable[Path]) -> frozenset[Path]:
-    private = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108 - what PrivateTmp= replaces
-    return frozenset(d for d in directories if any(d.is_relative_to(tmp) for tmp in private))
+_USERS: Final = Path("/run/user")
+_OUR_DIRECTORIES: Final = frozenset(
+    {Path(sys.prefix), Path(sys.base_prefix), Path(credspec.__file__).parent.parent}
+)
+_NOT_IN_UNITS: Final = frozenset(" \t\n\"'\\%$;:")
+_TMP: Final = ("/tmp", "/var/tmp")  # noqa: S108 - what PrivateTmp= replaces
+_HIDDEN_FROM: Final = {
+    AGENT_UNIT: _TMP,
+    GATEWAY_UNIT: (*_TMP, "/run", "/var", "/home", "/root", "/mnt", "/media", "/srv"),
+    FETCHER_UNITS[1]: ("/run", "/var/lib", "/home", "/root", "/mnt", "/media", "/srv"),
+}
+"""The host's directories that a unit's service does not see, or sees others in place of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SystemdSetup:
     """Which units to install, for which `program` (the absolute path of ``credspec``).
 
-    `hidden` are directories that the program needs and the service would not see by itself.
+    `needed` are files and directories that the configuration names: where a unit hides them, they
+    are bound into it, read-only. `hidden` names directories that all units lack and need; by
+    default those of this installation, where a unit hides them. With `has_users` the configuration
+    names users of rootless engines, whose runtime directories the agent needs then.
     """
 
     program: Path
     units: tuple[str, ...] = (AGENT_UNIT,)
     unit_directory: Path = UNIT_DIRECTORY
-    hidden: frozenset[Path] = field(default_factory=lambda: _below_tmp(_OUR_DIRECTORIES))
+    hidden: frozenset[Path] | None = None
+    needed: frozenset[Path] = frozenset()
+    has_users: bool = False
 
     def text(self, unit: str) -> str:
         """Return a unit's text.
 
         Raises:
-            UsageError: `setup-program` if the program's path cannot be in a unit.
+            UsageError: `setup-program` if the program's path cannot be in a unit, `setup-path` if
+                one that the configuration names cannot.
         """
         program = str(self.program)
-        if not program.startswith("/") or set(program) & set(" \t\n\"'\\%$;"):
+        if not program.startswith("/") or set(program) & _NOT_IN_UNITS:
             raise UsageError.of(
                 "setup-program", f"{program!r} cannot be started by systemd", where="ExecStart"
             )
         name = _TEMPLATES.get(unit, unit.rpartition("/")[2])
         template = resources.files("credspec.agent") / "units" / name
         text = template.read_text("utf-8").replace("@PROGRAM@", program)
-        if self.hidden:
-            # The service has a /tmp of its own.
-            bind = "".join(f"BindReadOnlyPaths={path}\n" for path in sorted(self.hidden))
-            text = text.replace("PrivateTmp=yes\n", f"PrivateTmp=yes\n{bind}")
-        return text
+        lines = "".join(f"BindReadOnlyPaths={path}\n" for path in sorted({*self._bound(unit)}))
+        if unit == FETCHER_UNITS[1]:
+            if self.has_users:
+                lines += f"BindPaths=-{_USERS}\nReadOnlyPaths=-{_USERS}/0\n"
+            return text + lines
+        return text.replace("PrivateTmp=yes\n", f"PrivateTmp=yes\n{lines}")
+
+    def _bound(self, unit: str) -> Iterator[str]:
+        """Return what is bound into a unit because the unit would hide it."""
+        tops = [Path(top) for top in _HIDDEN_FROM.get(unit, ())]
+        if self.hidden is None:
+            own = {path for path in _OUR_DIRECTORIES if _is_below(path, tops)}
+        else:
+            own = set(self.hidden) if unit != FETCHER_UNITS[1] else set()
+        yield from map(str, own)
+        for path in self.needed:
+            # A file's directory, since a file that is replaced would stay as it was.
+            shown = path if path.is_dir() or path.parent in tops else path.parent
+            if _is_below(shown, tops) and shown not in own:
+                if set(str(shown)) & _NOT_IN_UNITS:
+                    raise UsageError.of(
+                        "setup-path",
+                        f"{str(shown)!r} cannot be named in a unit",
+                        where="configuration",
+                        remedy="move it to a path without spaces, quotes, $ and %",
+                    )
+                yield f"-{shown}"
 
     def apply(self, *, dry_run: bool = False) -> list[str]:
         """Install, enable and start; return a line for each thing changed, none if all was so.
@@ -81,7 +117,7 @@ class SystemdSetup:
         if changed and not dry_run:
             if units := list(filter(_is_unit, changed)):
                 _systemctl("enable", *units)
-            _systemctl("restart", *_whose(changed))
+            _restart(_whose(changed))
         return lines + [f"enabled and started {unit}" for unit in _whose(changed)]
 
     def undo(self, *, dry_run: bool = False) -> list[str]:
@@ -126,6 +162,10 @@ class SystemdSetup:
             ) from None
 
 
+def _is_below(path: Path, tops: Iterable[Path]) -> bool:
+    return any(path != top and path.is_relative_to(top) for top in tops)
+
+
 def _is_unit(name: str) -> bool:
     """Return whether it is a unit of its own, not an addition to one (``UNIT.d/NAME.conf``)."""
     return "/" not in name
@@ -134,6 +174,17 @@ def _is_unit(name: str) -> bool:
 def _whose(names: Iterable[str]) -> list[str]:
     """Return the units that these are or belong to, each once."""
     return list(dict.fromkeys(name.partition(".d/")[0] for name in names))
+
+
+def _restart(units: list[str]) -> None:
+    """Restart units; a socket while its service is stopped, since systemd refuses it otherwise."""
+    sockets = [unit for unit in units if unit.endswith(".socket")]
+    services = {socket: socket.replace(".socket", ".service") for socket in sockets}
+    for socket, service in services.items():
+        _systemctl("stop", service, socket)
+        _systemctl("start", socket)
+    others = [unit for unit in units if unit not in services]
+    _systemctl("restart", *dict.fromkeys([*services.values(), *others]))
 
 
 def _require_systemd() -> None:
@@ -151,7 +202,7 @@ def _systemctl(*arguments: str) -> None:
     if result.returncode != 0:
         raise CredspecError.of(
             "systemctl",
-            (result.stderr or result.stdout).strip()[-400:],
+            " ".join((result.stderr or result.stdout).split())[-400:],
             where=f"systemctl {' '.join(arguments)}",
-            remedy="see `journalctl -u credspec-agent`",
+            remedy=" and ".join(f"`journalctl -u {name}`" for name in arguments if "." in name),
         )

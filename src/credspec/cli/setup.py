@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -39,17 +40,27 @@ def agent(
     Run again, it changes nothing. Leases and their tickets stay through restarts.
     """
     from credspec.agent.systemd_setup import (
+        AGENT_SOCKET,
         AGENT_UNIT,
         FETCHER_UNITS,
         GATEWAY_UNIT,
         SystemdSetup,
     )
+    from credspec.agent.unit_paths import paths_of_configuration, service_environment
 
     program = Path(sys.executable).with_name("credspec")
-    units: tuple[str, ...] = (AGENT_UNIT,)
+    units: tuple[str, ...] = (AGENT_UNIT, AGENT_SOCKET)
     units += (GATEWAY_UNIT,) if docker_gateway or undo else ()
     units += FETCHER_UNITS if grpc_compat or undo else ()
-    plan = SystemdSetup(program=program, units=units)
+    needed, has_users = frozenset[Path](), False
+    if not undo and units != (AGENT_UNIT, AGENT_SOCKET):
+        # These units hide more of the host, so it is to be known what they read of it.
+        needed, has_users = paths_of_configuration(
+            dict(os.environ)
+            | service_environment(AGENT_UNIT)
+            | (service_environment(GATEWAY_UNIT) if docker_gateway else {})
+        )
+    plan = SystemdSetup(program=program, units=units, needed=needed, has_users=has_users)
     changes = plan.undo(dry_run=dry_run) if undo else plan.apply(dry_run=dry_run)
     if output == "json":
         click.echo(json.dumps({"changes": changes, "dry_run": dry_run}))

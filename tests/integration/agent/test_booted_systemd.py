@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
+import re
 import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from booted_systemd import BootedSystemd
 from peer_client import PeerClient
 
-from credspec.agent.systemd_setup import AGENT_UNIT
+from credspec.agent.systemd_setup import AGENT_SOCKET, AGENT_UNIT
 from credspec.cli.new import NewSpecRequest, make_credential_spec
 from credspec.lab.domain import Lab
 
@@ -39,6 +42,25 @@ After={AGENT_UNIT}
 Environment=CREDSPEC_CONFIG=/run/test/config.toml
 ExecStart=+{CREDSPEC} run --spec one.json --user nobody -- \
   /bin/sh -c 'klist > /run/test/shown/klist 2>&1; exec sleep 600'
+"""
+
+
+LIST = """
+from pathlib import Path
+from credspec.agent.client import AgentClient
+from credspec.errors import CredspecError
+client = AgentClient(Path("/run/credspec/agent.sock"))
+try:
+    print([lease["container"] for lease in client.get("/v1/leases")["leases"]])
+except CredspecError as error:
+    print(error.code)
+"""
+# A user that only systemd knows: the C library asks it on a Unix socket.
+APPLICATION = """
+[Service]
+DynamicUser=yes
+User=credspec-app
+ExecStart=sleep 3600
 """
 
 
@@ -135,6 +157,121 @@ def test_it_comes_back_with_its_leases(installed: BootedSystemd, number: signal.
     wait_for(lambda: installed.pid_outside(AGENT_UNIT) not in {0, before})
     wait_for(lambda: installed.show(AGENT_UNIT, "ActiveState") == "active")
     assert leases(installed) == ["c1"]
+
+
+def check(booted: BootedSystemd) -> dict[str, Any]:
+    """Let the doctor look at this host, and return its step on mounts."""
+    shown = booted.run(
+        *("env", "CREDSPEC_CONFIG=/run/test/config.toml", CREDSPEC, "check"),
+        *("--docker-socket", "/run/test/none", "--output", "json"),
+    )
+    return next(step for step in json.loads(shown.stdout)["steps"] if step["step"] == "lease-mount")
+
+
+def test_the_doctor_mounts_what_the_agent_sees(installed: BootedSystemd) -> None:
+    assert check(installed)["state"] == "ok"
+    listed = installed.run("ls", "/run/credspec/leases").stdout.split()
+    assert listed == [LEASE]
+
+
+@pytest.mark.parametrize("tree", ["/", "/run"])
+def test_the_doctor_on_a_host_whose_mounts_are_private(installed: BootedSystemd, tree: str) -> None:
+    """A program did that to the host; that the agent was restarted since does not help."""
+    assert installed.run("mount", "--make-rprivate", tree).returncode == 0
+    try:
+        for command in ("true", f"systemctl restart {AGENT_UNIT}"):
+            assert installed.run(*command.split()).returncode == 0
+            found = check(installed)
+            assert (found["state"], found["problems"][0]["code"]) == (
+                "failed",
+                "mounts-not-propagated",
+            ), found
+            remedy = found["problems"][0]["remedy"]
+        # The remedy is right, and all of it is needed.
+        first, second = re.findall(r"`([^`]+)`", remedy)[:2]
+        assert installed.run(*first.split()).returncode == 0
+        assert check(installed)["state"] == "failed"
+        assert installed.run(*second.split()).returncode == 0
+        assert check(installed)["state"] == "ok"
+    finally:
+        installed.run("mount", "--make-rshared", "/")
+        installed.run("systemctl", "restart", AGENT_UNIT)
+
+
+def test_callers_wait_while_it_starts(installed: BootedSystemd) -> None:
+    assert installed.run("systemctl", "stop", AGENT_UNIT).returncode == 0
+    assert installed.show(AGENT_SOCKET, "ActiveState") == "active"
+    # Nobody but this call starts it.
+    assert installed.run(sys.executable, "-c", LIST).stdout == "['c1']\n"
+    assert installed.show(AGENT_UNIT, "ActiveState") == "active"
+
+
+def test_whoever_waits_is_told_why_it_does_not_start(installed: BootedSystemd) -> None:
+    right = installed.run("cat", "/run/test/config.toml").stdout
+    installed.run("tee", "/run/test/config.toml", given=f'misspelt = "x"\n{right}')
+    installed.run("systemctl", "restart", AGENT_UNIT)
+    assert installed.run(sys.executable, "-c", LIST).stdout == "config-unknown-key\n"
+    installed.run("tee", "/run/test/config.toml", given=right)
+    # It is still tried.
+    wait_for(lambda: installed.show(AGENT_UNIT, "ActiveState") == "active")
+    assert leases(installed) == ["c1"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_no_signal_leaves_it_down(installed: BootedSystemd, number: signal.Signals) -> None:
+    before = installed.pid_outside(AGENT_UNIT)
+    os.kill(before, number)
+    # Whether the signal ends it or not.
+    assert installed.run(sys.executable, "-c", LIST).stdout == "['c1']\n"
+    wait_for(lambda: installed.show(AGENT_UNIT, "SubState") == "running")
+
+
+@pytest.fixture
+def with_users(installed: BootedSystemd) -> Iterator[BootedSystemd]:
+    """The policy names a user of /etc/passwd and one that only systemd knows."""
+    path = "/etc/systemd/system/application.service"
+    right = installed.run("cat", "/run/test/config.toml").stdout
+    users = '[policy]\nusers = ["nobody", "credspec-app"]\n'
+    installed.run("tee", path, given=APPLICATION)
+    installed.run("tee", "/run/test/config.toml", given=right + users)
+    for command in ("daemon-reload", "start application", f"restart {AGENT_UNIT}"):
+        done = installed.run("systemctl", *command.split())
+        assert done.returncode == 0, done.stderr
+    yield installed
+    installed.run("tee", "/run/test/config.toml", given=right)
+    installed.run("systemctl", "stop", "application")
+    installed.run("systemctl", "restart", AGENT_UNIT)
+
+
+def as_number(uid: int) -> list[str]:
+    options = [f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+    return ["setpriv", *options, "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+
+
+def test_users_whom_the_sandbox_cannot_look_up(with_users: BootedSystemd) -> None:
+    uid = int(with_users.run("id", "-u", "credspec-app").stdout)
+    shown = with_users.run(*as_number(uid), sys.executable, "-c", LIST)
+    assert shown.stdout == "['c1']\n", shown.stderr
+    other = with_users.run(*as_number(uid + 1), sys.executable, "-c", LIST)
+    assert other.stdout == "caller-not-permitted\n"
+
+
+def test_a_users_lease_in_its_runtime_directory(with_users: BootedSystemd) -> None:
+    """The directory is mounted when the user logs on, after the agent has started."""
+    user = pwd.getpwnam("nobody")
+    directory = f"/run/user/{user.pw_uid}"
+    owner = f"uid={user.pw_uid},gid={user.pw_gid},mode=0700"
+    with_users.run("mkdir", directory)
+    with_users.run("mount", "-t", "tmpfs", "-o", owner, "run", directory)
+    shown = with_users.run(
+        *as_number(user.pw_uid),
+        *("env", "CREDSPEC_CONFIG=/run/test/config.toml", f"XDG_RUNTIME_DIR={directory}"),
+        *(CREDSPEC, "run", "--spec", "one.json", "--", "sh", "-c", "klist; echo $KRB5CCNAME"),
+    )
+    assert "Default principal: WebApp01$@EXAMPLE.TEST" in shown.stdout, shown.stderr
+    assert f"FILE:{directory}/credspec/leases/" in shown.stdout
+    with_users.run("umount", directory)
+    assert leases(with_users) == ["c1"]
 
 
 def test_a_service_with_the_identity(installed: BootedSystemd) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from credspec.agent.container_state import ContainerStates
+from credspec.agent.container_state import ContainerStates, _is_out_of_sight
 
 OWN = os.getpid()
 
@@ -127,3 +127,29 @@ def test_a_container_that_was_started_anew(
     assert states.is_there(str(tmp_path)), "as long as the process that is known lives"
     states.keep(())
     assert not states.is_there(str(tmp_path))
+
+
+def test_a_directory_below_run_whose_surroundings_are_hidden() -> None:
+    """A unit may hide the runtimes' directories: then nothing can be said, and the lease stays."""
+    states = ContainerStates()
+    assert states.is_there("/run/credspec-no-such-engine/moby/c1")
+    assert states.is_there("/var/run/credspec-no-such-engine/moby/c1/")
+    # Its surroundings are seen, and it is not in them.
+    assert not states.is_there("/run/credspec-no-such-container")
+    # Elsewhere nothing is hidden.
+    assert not states.is_there("/srv/credspec-no-such-engine/c1")
+    assert not states.is_there("/run/" + "a" * 300 + "/c1")
+    assert not states.is_there("/run/" + "a/" * 3000 + "c1")
+
+
+def test_a_tree_that_was_removed_and_made_again() -> None:
+    """A unit that binds the old one sees an empty directory that is nowhere any more."""
+    top = Path("/run", f"credspec-test-{OWN}")
+    top.mkdir()
+    descriptor = os.open(top, os.O_RDONLY)
+    try:
+        top.rmdir()
+        assert not ContainerStates().is_there(f"/proc/self/fd/{descriptor}/c1")
+        assert _is_out_of_sight(f"/run/../proc/self/fd/{descriptor}/c1")
+    finally:
+        os.close(descriptor)
