@@ -245,14 +245,28 @@ def test_code_in_the_agent(host: System) -> None:
     assert found == [], "\n".join(found)
 
 
-def test_code_in_the_agent_in_place_of_credentials_fetcher(host: System) -> None:
+@pytest.fixture
+def fetchers_directory(host: System) -> Iterator[str]:
+    """Where the mount point is; what is made there does not stay on the machine of the test."""
+    path, run = "/var/credentials-fetcher", host.booted.run
+    assert run("mkdir", path).returncode == 0
+    assert run("mount", "-t", "tmpfs", "tmpfs", path).returncode == 0
+    yield path
+    run("systemctl", "stop", FETCHER_UNITS[0])
+    assert run("umount", path).returncode == 0
+    assert run("rmdir", path).returncode == 0
+
+
+def test_code_in_the_agent_in_place_of_credentials_fetcher(
+    host: System, fetchers_directory: str
+) -> None:
     """Since gRPC needs Unix sockets, all but those without a path are out of sight."""
     agent_units(host)
     plan = plan_for(host)
     for unit in FETCHER_UNITS:
         write_unit(host, unit, plan.text(unit))
     wanted = {
-        "writable": [*AGENTS, "/var/credentials-fetcher"],
+        "writable": [*AGENTS, fetchers_directory],
         "sockets": [NOTIFY],
         "families": [UNIX, INET, INET6],
     }
