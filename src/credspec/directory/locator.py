@@ -409,7 +409,9 @@ def _unreachable(
     domain: str, found: str, hosts: Mapping[str, tuple[str, ...]], not_asked: int = 0
 ) -> UnreachableError:
     names = [
-        f"{host} ({', '.join(addresses) or 'no address'})" for host, addresses in hosts.items()
+        text
+        for host, addresses in hosts.items()
+        for text in [f"{host} ({a})" for a in addresses] or [f"{host} without an address"]
     ]
     shown = ", ".join(names[:_SHOWN])
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""

@@ -151,9 +151,7 @@ def test_no_record() -> None:
 
 def test_no_controller_answers() -> None:
     dns = FixedDns([SrvRecord(0, 1, 389, "dc1.a.test")], {"dc1.a.test": ["192.0.2.1", "192.0.2.2"]})
-    with pytest.raises(
-        UnreachableError, match=r"dc1\.a\.test \(192\.0\.2\.1, 192\.0\.2\.2\).*dc-unreachable"
-    ):
+    with pytest.raises(UnreachableError, match=r"dc1\.a\.test \(192\.0\.2\.1\).*dc-unreachable"):
         Locator(dns, probe=takes(), ping=silence).locate("a.test")
 
 
