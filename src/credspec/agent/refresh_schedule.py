@@ -53,6 +53,10 @@ class _Entry:
     def life(self) -> timedelta:
         return self.end - self.start
 
+    @property
+    def last(self) -> datetime:
+        return self.start + self.life * _LAST
+
     def is_fit(self, now: datetime) -> bool:
         return is_fit_to_give(self.start, self.end, now)
 
@@ -84,7 +88,7 @@ class RefreshSchedule(Generic[_Name]):
         low, high = (start + entry.life * share for share in _FIRST)
         if high - now < entry.life * _AT_ONCE:
             # Adopted late in its life: over what time is left.
-            high = max(start + entry.life * _LAST, now + entry.life * _AT_ONCE)
+            high = max(entry.last, now + entry.life * _AT_ONCE)
         self._plan(entry, max(low, now), high)
 
     def remove(self, name: _Name) -> None:
@@ -171,13 +175,13 @@ class RefreshSchedule(Generic[_Name]):
             self._outage.since = min(self._outage.since, now)
             self._outage.probe_at = min(self._outage.probe_at, now + _LONGEST_PROBE)
         waiting = [entry for entry in self._entries.values() if entry.due is not None]
-        urgent = _urgent(sum(not entry.is_fit(now) for entry in waiting))
+        urgent = _urgent(sum(now >= e.last or not e.is_fit(now) for e in waiting))
         for entry in waiting:
             due = entry.due or now
             if self._outage is not None:
                 # They wait for its end, however late that is.
                 self._put(entry, due if entry.is_fit(now) else min(due, now))
-            elif not entry.is_fit(now):
+            elif not entry.is_fit(now) or now >= entry.last:
                 self._plan(entry, now, now + min(urgent, max(entry.life * _AT_ONCE, _URGENT)))
             elif due <= now:
                 # There was no outage: also what is fit for a little while yet has its turn now.
@@ -253,9 +257,8 @@ class RefreshSchedule(Generic[_Name]):
 def _made_up_for(entry: _Entry, now: datetime, outage: timedelta, urgent: timedelta) -> datetime:
     """Return until when an identity that an outage delayed has its turn."""
     soon = entry.life * _AT_ONCE
-    by_deadline = entry.start + entry.life * _LAST
-    if entry.is_fit(now) and now < by_deadline:
-        return min(now + max(outage * _MADE_UP, soon), by_deadline)
+    if entry.is_fit(now) and now < entry.last:
+        return min(now + max(outage * _MADE_UP, soon), entry.last)
     # Too late for that: over half of the time that the ticket is still good for.
     left = (entry.end - now) / 2 if entry.start <= now else timedelta()
     return now + max(left, min(urgent, max(soon, _URGENT)))
