@@ -184,9 +184,7 @@ class RefreshSchedule(Generic[_Name]):
             elif not entry.is_fit(now) or now >= entry.last:
                 self._plan(entry, now, now + min(urgent, max(entry.life * _AT_ONCE, _URGENT)))
             elif due <= now:
-                # There was no outage: also what is fit for a little while yet has its turn now.
-                soon = now + max(entry.life * _AT_ONCE, _URGENT)
-                self._plan(entry, now, min(_made_up_for(entry, now, timedelta(), urgent), soon))
+                self._plan(entry, now, _made_up_for(entry, now, timedelta(), urgent))
             elif entry.failures:
                 self._put(entry, min(due, now + _LONGEST_RETRY))
 
