@@ -63,6 +63,7 @@ def is_service(line: str) -> bool:
     return any(line == name or line.startswith(f"{name} --") for name in SERVICES)
 
 
+@pytest.mark.timeout(1200)  # about forty commands, each of which starts Python
 def test_every_example(stage: Any) -> None:
     lines = all_examples()
     assert len(lines) > 25
