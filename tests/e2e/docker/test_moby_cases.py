@@ -8,6 +8,7 @@ the gateway when it is created. Where Linux must differ, the case shows what is 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +184,10 @@ def test_taken(gateway: Docker, option: str, reference: str) -> None:
     ],
 )
 def test_refused(gateway: Docker, specs: Path, option: str, text: str) -> None:
-    assert refusal(gateway, option) == text.format(specs=specs)
+    """The daemon's own words come first; what to do and the code stand behind them."""
+    shown = refusal(gateway, option)
+    assert shown.startswith(text.format(specs=specs))
+    assert re.search(r" \[[a-z-]+\]$", shown)
 
 
 @pytest.mark.parametrize(

@@ -84,11 +84,11 @@ def test_handles_are_equal_if_their_secrets_are_and_show_nothing() -> None:
 def test_sources_without_their_secret_are_told_apart_by_it() -> None:
     kept = KeptSecrets()
     account = HostAccount("contoso.com", "reader", "password")
-    given_account = GivenAccount(account, "CONTOSO", "contoso.com")
+    given_account = GivenAccount(account, "contoso.com")
     concealed = given_account.concealed(lambda text: kept.keep(text, "lease1"))
     assert (concealed.account.password, concealed.revealed()) == ("", account)
     assert str(concealed) == str(given_account)
-    other = GivenAccount(HostAccount("contoso.com", "reader", "other"), "CONTOSO", "contoso.com")
+    other = GivenAccount(HostAccount("contoso.com", "reader", "other"), "contoso.com")
     assert other.concealed(lambda text: kept.keep(text, "lease2")) != concealed
     assert given_account.concealed(lambda text: kept.keep(text, "lease3")) == concealed
     source = PluginSource("{x}", "contoso:reader:password")

@@ -9,6 +9,7 @@ import gc
 import json
 import re
 import threading
+from contextlib import closing
 from functools import cache
 from typing import Any, Final
 
@@ -76,12 +77,8 @@ def fetch_spec(access: AwsAccess, location: SpecLocation) -> WantedTicket:
         found = _asked(
             access, "s3", "get_object", location.arn, Bucket=location.bucket, Key=location.key
         )
-        try:
-            data = found["Body"].read(MAX_SPEC_BYTES + 1)
-        except Exception as error:  # noqa: BLE001 - there are many, and their texts may hold anything
-            raise _failed(error, location.arn) from None
     with refused_as(Refusal.SPEC_FIELDS):
-        spec = CredentialSpec.from_bytes(data)
+        spec = CredentialSpec.from_bytes(found["Body"])
         return first_account(spec, location.name, location.arn)
 
 
@@ -164,7 +161,7 @@ def _secret_invalid(found: str, arn: str) -> CredspecError:
 
 
 def _asked(access: AwsAccess, service: str, operation: str, what: str, **names: str) -> Any:
-    """Ask AWS once for something.
+    """Ask AWS once for something; of a body that comes in pieces, what a spec may have is read.
 
     Raises:
         NotPermittedError: `aws-refused`.
@@ -192,7 +189,11 @@ def _asked(access: AwsAccess, service: str, operation: str, what: str, **names: 
             aws_session_token=access.session_token,
             config=configuration,
         )
-        return getattr(client, operation)(**names)
+        with closing(client):
+            found = getattr(client, operation)(**names)
+            if "Body" in found:
+                found["Body"] = found["Body"].read(MAX_SPEC_BYTES + 1)
+            return found
     except Exception as error:  # noqa: BLE001 - there are many, and their texts may hold anything
         raise _failed(error, what) from None
 
