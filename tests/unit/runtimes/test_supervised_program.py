@@ -129,9 +129,10 @@ def test_signals_at_random_moments(seed: int, tmp_path: Path) -> None:
 
 
 def wait_until_it_holds(pid: int) -> None:
+    """Wait for its handlers, which come after the block; a wait for signals hides the block."""
     while True:
         status = Path(f"/proc/{pid}/status").read_text()
-        found = re.search(r"^SigBlk:\t(\w+)$", status, re.MULTILINE)
+        found = re.search(r"^SigCgt:\t(\w+)$", status, re.MULTILINE)
         assert found is not None
         if int(found[1], 16) & 1 << (signal.SIGUSR1 - 1):
             return
