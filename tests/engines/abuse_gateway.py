@@ -32,9 +32,8 @@ class GatewayAbuser:
         self._held: list[socket.socket] = []
 
     def act(self, chance: random.Random) -> None:
+        floods = [self._hold_idle, self._connect_and_leave, self._hold_half_a_head]
         acts = [
-            self._hold_idle,
-            self._hold_half_a_head,
             self._hold_half_a_body,
             self._create_with_odd_body,
             self._create_with_huge_body,
@@ -42,12 +41,13 @@ class GatewayAbuser:
             self._send_odd_lengths,
             self._pipeline,
             self._upgrade,
-            self._connect_and_leave,
             self._read_nothing,
             self._send_junk,
         ]
-        chance.choice(acts)(chance)
-        while len(self._held) > MOST_HELD or (self._held and chance.random() < 0.3):
+        # One that always floods waits for its own turns, and gets nothing else done.
+        chance.choice(floods if chance.random() < 0.05 else acts)(chance)
+        most = chance.choice([0, 0, 0, 100, MOST_HELD])
+        while len(self._held) > most:
             self._held.pop(chance.randrange(len(self._held))).close()
 
     def _connect(self) -> socket.socket:
@@ -150,7 +150,7 @@ class GatewayAbuser:
                 self._held[-1].shutdown(socket.SHUT_WR)
 
     def _connect_and_leave(self, chance: random.Random) -> None:
-        for _ in range(chance.randrange(1500)):
+        for _ in range(chance.randrange(800)):
             self._connect().close()
 
     def _read_nothing(self, chance: random.Random) -> None:
