@@ -63,23 +63,28 @@ class FetcherAbuser:
         self._held: list[socket.socket] = []
 
     def act(self, chance: random.Random) -> None:
-        acts = [
+        floods = [
             self._hold_idle,
-            self._hold_the_beginning,
-            self._hold_half_a_call,
             self._connect_and_leave,
             self._reset_at_once,
             self._send_control_frames,
             self._continue_headers,
+        ]
+        acts = [
+            self._hold_the_beginning,
+            self._hold_half_a_call,
             self._send_large_headers,
             self._send_large_messages,
             self._send_many_calls,
             self._flood_leases,
+            self._flood_leases,
             self._read_nothing,
             self._send_junk,
         ]
-        chance.choice(acts)(chance)
-        while len(self._held) > MOST_HELD or (self._held and chance.random() < 0.3):
+        # One that always floods waits for its own turns, and gets nothing else done.
+        chance.choice(floods if chance.random() < 0.1 else acts)(chance)
+        most = chance.choice([0, 0, 0, 50, MOST_HELD])
+        while len(self._held) > most:
             self._held.pop(chance.randrange(len(self._held))).close()
 
     def _connect(self, data: bytes = b"") -> socket.socket:

@@ -10,12 +10,13 @@ came before have a share of their own.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import socket
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Any, Final, cast
 
 from credspec.admission import (
     Admission,
@@ -182,6 +183,9 @@ class TlsAdmission:
         """Close a connection whose handshake has not ended."""
         self._forget(each.slot)
         if each.task is not None:
+            serving = cast("Coroutine[Any, Any, None]", each.task.get_coro())
+            if inspect.getcoroutinestate(serving) == inspect.CORO_CREATED:
+                each.connection.close()  # it will not begin, and so not close it
             each.task.cancel()
             return
         self._loop.remove_reader(each.connection.fileno())

@@ -11,6 +11,7 @@ import re
 import threading
 from contextlib import closing
 from functools import cache
+from itertools import count
 from typing import Any, Final
 
 from credspec.errors import (
@@ -47,7 +48,10 @@ _NAMES: Final = {
     "domain": ("domainName",),
 }
 
+_QUESTIONS_A_COLLECTION: Final = 8
+
 _loading: Final = threading.Lock()
+_questions: Final = count(1)
 
 
 def require_boto3() -> None:
@@ -196,6 +200,8 @@ def _asked(access: AwsAccess, service: str, operation: str, what: str, **names: 
             return found
     except Exception as error:  # noqa: BLE001 - there are many, and their texts may hold anything
         raise _failed(error, what) from None
+    finally:
+        _collect_now_and_then()
 
 
 def _descriptions() -> Any:
@@ -214,6 +220,15 @@ def _loaded() -> Any:
     gc.collect()
     gc.freeze()
     return botocore.loaders.create_loader()
+
+
+def _collect_now_and_then() -> None:
+    """Collect what clients leave: each some thousand objects that hold one another.
+
+    Those of many at once would take a collection so long that it holds up the event loop, too.
+    """
+    if next(_questions) % _QUESTIONS_A_COLLECTION == 0:
+        gc.collect()
 
 
 def _failed(error: Exception, what: str) -> CredspecError:

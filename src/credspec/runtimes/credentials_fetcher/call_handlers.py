@@ -17,6 +17,7 @@ from credspec.agent.events import Event, emit
 from credspec.errors import CredspecError, InvalidSpecError, internal_error
 from credspec.runtimes.credentials_fetcher import credentialsfetcher_pb2 as wire
 from credspec.runtimes.credentials_fetcher.connections import caller_of
+from credspec.runtimes.credentials_fetcher.message_fields import MOST_FIELDS, has_few_fields
 from credspec.runtimes.credentials_fetcher.requests import Refusal, RefusedCallError
 from credspec.runtimes.credentials_fetcher.service import Service
 
@@ -167,6 +168,8 @@ def _read(kind: type[Message], data: bytes) -> Message | None:
     """Return a message, None if the bytes are none."""
     from google.protobuf.message import DecodeError
 
+    if not has_few_fields(data):
+        return None
     with suppress(DecodeError):
         return kind.FromString(data)
     return None
@@ -179,6 +182,6 @@ def _unreadable() -> RefusedCallError:
             "message-invalid",
             "the message is not of the interface",
             where="request",
-            expected="fields of the published types, with text in UTF-8",
+            expected=f"at most {MOST_FIELDS} fields of the published types, with text in UTF-8",
         ),
     )

@@ -126,11 +126,20 @@ class CallerConnections:
             if is_secret:
                 carried.drain()
 
-    def delay(self, slot: Slot, frames: int) -> float:
-        """Return how long to wait before a client's next frames are handed on."""
-        if is_privileged(slot.peer):
-            return 0.0
-        return self._rates.borrow(slot.peer.uid, frames)
+    async def turn(self, slot: Slot) -> None:
+        """Wait until a client's next frames may be looked at: all of a user's, one after another.
+
+        Many connections that have waited for the same moment must not all go on in it.
+        """
+        while not is_privileged(slot.peer) and (  # noqa: ASYNC110 - one must go on, not all
+            delay := self._rates.delay(slot.peer.uid)
+        ):
+            await asyncio.sleep(delay)
+
+    def count(self, slot: Slot, frames: int) -> None:
+        """Count frames that were looked at."""
+        if not is_privileged(slot.peer):
+            self._rates.borrow(slot.peer.uid, frames)
 
     def account(self, slot: Slot, more: int) -> None:
         """Count bytes of requests under way.
@@ -270,6 +279,7 @@ class _Carried:
     async def _hand_on(self, buffer: bytearray, length: int) -> bool:
         before = self._asked.count
         try:
+            await self._of.turn(self._slot)
             with memoryview(buffer) as view, view[:length] as data:
                 frames = self._asked.feed(data)
             self._account(self._asked.request_bytes - self._counted)
@@ -279,12 +289,10 @@ class _Carried:
             await self._say_goaway(error.code)
             return False
         finally:
+            self._of.count(self._slot, self._asked.count - before)
             # It may hold a password, and the next may come tomorrow.
             buffer[:length] = bytes(length)
         self._look_whether_drained()
-        delay = self._of.delay(self._slot, self._asked.count - before)
-        if delay:
-            await asyncio.sleep(delay)
         try:
             await self._loop.sock_sendall(self._service, frames)
         except OSError:

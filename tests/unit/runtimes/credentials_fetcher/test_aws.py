@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -159,3 +160,26 @@ def test_nobody_answers(monkeypatch: pytest.MonkeyPatch, endpoints: AwsEndpoints
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(RefusedCallError, match="aws-unreachable"):
         aws.fetch_spec(ACCESS, LOCATION)
+
+
+def test_what_many_clients_leave_is_collected_a_few_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, endpoints: AwsEndpoints
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    from botocore.client import BaseClient
+
+    def clients() -> int:
+        # Not by isinstance(): weak references call themselves what they refer to.
+        return sum(issubclass(type(each), BaseClient) for each in gc.get_objects())
+
+    gc.collect()
+    before = clients()
+    gc.disable()
+    try:
+        for _ in range(30):
+            with pytest.raises(RefusedCallError):
+                aws.fetch_spec(ACCESS, LOCATION)
+        left = clients()
+    finally:
+        gc.enable()
+    assert left <= before + 8

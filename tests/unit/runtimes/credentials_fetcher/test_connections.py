@@ -266,6 +266,30 @@ async def test_a_users_frames_wait_and_the_loop_goes_on(tmp_path: Path, service:
 
 
 @pytest.mark.usefixtures("_unprivileged")
+async def test_frames_of_a_users_many_connections_are_looked_at_one_after_another(
+    tmp_path: Path, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times: list[float] = []
+    feed = connections.ClientFrames.feed
+
+    def noted(frames: connections.ClientFrames, data: memoryview) -> bytes:
+        times.append(asyncio.get_running_loop().time())
+        return feed(frames, data)
+
+    monkeypatch.setattr(connections.ClientFrames, "feed", noted)
+    async with front(tmp_path, service, replace(LIMITS, frames=1000.0, burst=50)) as path:
+        data = GREETING + frame(WINDOW_UPDATE, b"\0\0\0\1") * 100
+        clients = [await connected(path, data) for _ in range(10)]
+        async with asyncio.timeout(20):
+            while len(times) < len(clients):
+                await asyncio.sleep(0.01)
+        # Each owes a tenth of a second before the next one has its turn.
+        assert times[9] - times[0] > 0.8
+        for _, writer in clients:
+            writer.close()
+
+
+@pytest.mark.usefixtures("_unprivileged")
 @pytest.mark.parametrize("limit", ["user_bytes", "shared_bytes"])
 async def test_requests_of_too_many_bytes_at_a_time_are_refused(
     tmp_path: Path, service: Service, limit: str
