@@ -3,7 +3,8 @@
 Run by ``make soak``. Two real controllers of a domain of its own; tickets live ten minutes, so
 that each is replaced many times. Each second all tickets of all leases are read as a program in
 the container would; each minute a line is printed. Two unprivileged users, of whom the policy names
-one, abuse the agent's socket meanwhile. Ends with 1 if anything was lost.
+one, abuse the agent's sockets meanwhile, also that of credentials-fetcher's interface. Ends with 1
+if anything was lost.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import krb5
 from abuse import Abuse, Abusers
 from agent_process import AgentProcess, as_user
 from controllers import Controllers
+from fetcher_agent import FetcherAgent
 
 from conftest import own_mount_namespace
 from credspec.cli.new import NewSpecRequest, make_credential_spec
@@ -189,15 +191,22 @@ class Soak:
 
 
 @contextlib.contextmanager
-def abused(agent: AgentProcess, seed: int) -> Iterator[Abusers]:
-    """Let users abuse the agent's socket while the block runs."""
+def abused(agent: FetcherAgent, seed: int) -> Iterator[Abusers]:
+    """Let users abuse the agent's sockets while the block runs."""
     listed = pwd.getpwnam(ABUSERS[0])
     runtime_directory = Path("/run/user", str(listed.pw_uid))
     runtime_directory.mkdir(parents=True, exist_ok=True)
     owner = f"uid={listed.pw_uid},gid={listed.pw_gid},mode=0700,size=64m"
     subprocess.run(["mount", "-t", "tmpfs", "-o", owner, "run", runtime_directory], check=True)
-    socket = str(agent.run_directory / "agent.sock")
-    abuses = [Abuse(name, "abuse:HttpAbuser", socket, runtime_directory) for name in ABUSERS]
+    sockets = {
+        "abuse:HttpAbuser": str(agent.run_directory / "agent.sock"),
+        "abuse_fetcher:FetcherAbuser": str(agent.socket),
+    }
+    abuses = [
+        Abuse(name, abuser, socket, runtime_directory)
+        for name in ABUSERS
+        for abuser, socket in sockets.items()
+    ]
     abusers = Abusers(abuses, as_user, agent.directory / "abusers.log", seed)
     try:
         with abusers.running():
@@ -226,7 +235,8 @@ def run(seconds: float, seed: int) -> bool:
         second = up_second_controller(lab)
         second.replicate()
         directory.chmod(0o755)  # users must reach the socket
-        agent = AgentProcess(lab, directory, extra=f'[policy]\nusers = ["{ABUSERS[0]}"]\n')
+        users = f'users = ["{ABUSERS[0]}"]\n'
+        agent = FetcherAgent(lab, directory, extra=f"{users}[policy]\n{users}")
         for account in READABLE:
             path = directory / "specs" / f"{account}.json"
             make_credential_spec(NewSpecRequest(account_name=account, path=str(path)))

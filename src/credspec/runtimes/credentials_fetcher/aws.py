@@ -48,7 +48,7 @@ _NAMES: Final = {
     "domain": ("domainName",),
 }
 
-_QUESTIONS_A_COLLECTION: Final = 8
+_QUESTIONS_A_COLLECTION: Final = 2
 
 _loading: Final = threading.Lock()
 _questions: Final = count(1)
@@ -216,10 +216,23 @@ def _loaded() -> Any:
     import botocore.loaders
     import botocore.session
 
+    descriptions = botocore.loaders.create_loader()
+    session = botocore.session.Session()
+    session.register_component("data_loader", descriptions)
+    for service in ("s3", "secretsmanager"):
+        # What the first client has loaded stays for the next ones. Without keys it would look for
+        # the host's.
+        session.create_client(
+            service,
+            region_name="us-east-1",
+            aws_access_key_id="none",
+            aws_secret_access_key="none",  # noqa: S106 - not one
+        )
+    del session
     # All that is there stays; collections after each call need not look at it.
     gc.collect()
     gc.freeze()
-    return botocore.loaders.create_loader()
+    return descriptions
 
 
 def _collect_now_and_then() -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -182,4 +185,19 @@ def test_what_many_clients_leave_is_collected_a_few_at_a_time(
         left = clients()
     finally:
         gc.enable()
-    assert left <= before + 8
+    assert left <= before + 2
+
+
+def test_a_collection_looks_at_little_of_what_stays(endpoints: AwsEndpoints) -> None:
+    program = (
+        "import gc; from credspec.runtimes.credentials_fetcher import aws; "
+        "from credspec.runtimes.credentials_fetcher.requests import AwsAccess, spec_locations; "
+        "[where] = spec_locations(['arn:aws:s3:::specs/www/one.json#0a/web']); "
+        f"access = AwsAccess('eu-west-1', {ACCESS_KEY!r}, 'secret-key', {SESSION_TOKEN!r}); "
+        "aws.fetch_spec(access, where); "
+        "gc.collect(); print(len(gc.get_objects()))"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ, capture_output=True, text=True, check=True
+    )
+    assert int(shown.stdout) < 10_000
