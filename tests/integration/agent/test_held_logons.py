@@ -72,7 +72,7 @@ def identity(
     """Make a host identity of either kind, with a clock."""
     if request.param == "machine":
         return lambda clock: machine(lab, clock)
-    source = GivenAccount(reader, lab.netbios, lab.dns_domain)
+    source = GivenAccount(reader, lab.dns_domain)
     return lambda clock: ProvidedIdentity(source, lab.dns_domain, Providers(), now=clock)
 
 
@@ -192,7 +192,9 @@ def test_what_was_found_just_now_is_not_looked_up_again(
     session = session_of(lab, machine(lab, now), krb5_conf)
     monkeypatch.setattr(
         "credspec.agent.domain_session.ticket_from_managed_password",
-        lambda *_: (_ for _ in ()).throw(UnreachableError.of("kdc-unreachable", "simulated")),
+        lambda *_, **_options: (_ for _ in ()).throw(
+            UnreachableError.of("kdc-unreachable", "simulated")
+        ),
     )
     with pytest.raises(UnreachableError, match="simulated"):
         session.acquire("WebApp01")

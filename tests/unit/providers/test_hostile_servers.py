@@ -78,7 +78,8 @@ class Bench:
     def ask(self, kind: str, port: int, *, ca: bytes | None = None) -> HostAccount:
         self.monkeypatch.setattr(socket, "getaddrinfo", resolving({VAULT_HOST: port}))
         table = settings_of(kind, self.directory / "service", port, self.certificates, ca)
-        settings = ProviderSettings(enabled=(kind,), tables={kind: table})
+        # Libraries load for seconds on a busy machine, and what is asked here ends by itself.
+        settings = ProviderSettings(enabled=(kind,), deadline_seconds=60, tables={kind: table})
         source = PluginSource(CREDSPEC_PLUGIN_GUID, f"{kind}:{input_of(kind)}")
         return Providers(settings).account(source)
 
@@ -171,7 +172,7 @@ def test_so_it_has_with_every_provider(
     tables = {
         kind: settings_of(kind, tmp_path / kind, servers[kind].port, certificates) for kind in KINDS
     }
-    providers = Providers(ProviderSettings(enabled=KINDS, deadline_seconds=10, tables=tables))
+    providers = Providers(ProviderSettings(enabled=KINDS, deadline_seconds=20, tables=tables))
 
     def code_of(kind: str) -> str:
         with pytest.raises(UnreachableError) as caught:
