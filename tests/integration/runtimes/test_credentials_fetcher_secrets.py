@@ -271,11 +271,11 @@ def spec_with_account(agent: FetcherAgent, account: str) -> str:
 
 def test_of_an_account_in_a_spec_nothing_is_left(agent: FetcherAgent, reader: Reader) -> None:
     wrong = new_password("wrong")
-    spec = spec_with_account(agent, f"EXAMPLE:reader1:{reader.password}")
+    spec = spec_with_account(agent, f"example.test:reader1:{reader.password}")
     made = agent.peer.call("AddKerberosLease", credspec_contents=[spec])
     assert texts_in_memory(process_id(agent), [reader.password]) == {reader.password: 1}
     agent.peer.call("DeleteKerberosLease", lease_id=made.lease_id)
-    spec = spec_with_account(agent, f"EXAMPLE:reader1:{wrong}")
+    spec = spec_with_account(agent, f"example.test:reader1:{wrong}")
     agent.peer.refusal("AddKerberosLease", credspec_contents=[spec])
     assert left(agent, reader.password, wrong) == {}
 
@@ -285,13 +285,15 @@ def test_of_an_account_in_a_spec_of_the_agents_own_api_nothing_is_left(
 ) -> None:
     agent.mount(7)
     try:
-        agent.put(7, "raw://" + spec_with_account(agent, f"EXAMPLE:reader1:{reader.password}"))
+        agent.put(7, "raw://" + spec_with_account(agent, f"example.test:reader1:{reader.password}"))
         assert texts_in_memory(process_id(agent), [reader.password]) == {reader.password: 1}
         agent.delete(7)
         refused = [new_password("refused") for _ in range(3)]
         for password in refused:
             with pytest.raises(CredspecError):
-                agent.put(7, "raw://" + spec_with_account(agent, f"EXAMPLE:reader1:{password}"))
+                agent.put(
+                    7, "raw://" + spec_with_account(agent, f"example.test:reader1:{password}")
+                )
         malformed = new_password("malformed")
         with pytest.raises(CredspecError):
             agent.put(7, f"raw://{{{malformed}")

@@ -262,10 +262,11 @@ def test_leases_by_arn_from_a_server_that_speaks_awss_apis(
     assert answer.status == "successful"
     assert cache.read_bytes() != before
     # The secret names another user now.
-    stored.secrets[SECRET] = json.dumps({"username": "reader2", "password": PASSWORD})
+    secret = {"username": "reader2", "password": PASSWORD, "domainName": "example.test"}
+    stored.secrets[SECRET] = json.dumps(secret)
     agent.peer.call("RenewKerberosArnLease", **ACCESS)
     assert {entry["domainless_user"] for entry in agent.metadata(task)} == {"reader2"}
-    stored.secrets[SECRET] = json.dumps({"username": "reader2", "password": "hunter2hunter2"})
+    stored.secrets[SECRET] = json.dumps(secret | {"password": "hunter2hunter2"})
     before = cache.read_bytes()
     code, text = agent.peer.refusal("RenewKerberosArnLease", **ACCESS)
     assert code is grpc.StatusCode.INTERNAL
