@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import warnings
 from collections.abc import Mapping
 from datetime import UTC
 from pathlib import Path
@@ -142,7 +143,11 @@ def _shown(host: str, address: str, port: int) -> Mapping[str, str]:
     context.verify_mode = ssl.CERT_NONE
     unknown = dict.fromkeys(("issuer", "names", "start", "end"), "(unknown)")
     try:
-        certificate = x509.load_der_x509_certificate(_handshake(context, host, address, port))
+        data = _handshake(context, host, address, port)
+        with warnings.catch_warnings():
+            # A serial number below zero is nothing that concerns who reads this.
+            warnings.simplefilter("ignore")
+            certificate = x509.load_der_x509_certificate(data)
         issuer = certificate.issuer.rfc4514_string()
         validity = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     except (OSError, ValueError):

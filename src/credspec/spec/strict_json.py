@@ -44,9 +44,11 @@ def parse_json(text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_object, parse_int=_integer)
     except json.JSONDecodeError as error:
-        raise _syntax_error(text, error) from None
+        failure = _syntax_error(text, error)
     except RecursionError:
-        raise InvalidSpecError(_too_deep("")) from None
+        failure = InvalidSpecError(_too_deep(""))
+    # Not in the handler: the decoder's error holds the whole text, which may have a password.
+    raise failure
 
 
 def unsound_values(document: Any) -> tuple[Any, list[Problem]]:

@@ -57,7 +57,8 @@ def users_directory() -> Iterator[Path]:
 
 @pytest.fixture
 def agent(lab: Lab, tmp_path: Path) -> Iterator[AgentProcess]:
-    for path in (tmp_path, *tmp_path.parents[:3]):
+    # Those that pytest made, and no more: the next one is /tmp.
+    for path in (tmp_path, *tmp_path.parents[:2]):
         path.chmod(0o755)
     found = AgentProcess(lab, tmp_path, extra=WIDE)
     text = (tmp_path / "specs/one.json").read_text()
@@ -110,12 +111,11 @@ def put(agent: AgentProcess, number: int, spec: str, **more: Any) -> None:
 
 def ask_as_user(agent: AgentProcess) -> str:
     """Ask for a lease as the user; return ``granted`` or the code of the refusal."""
-    state = agent.state(9)
-    state.mkdir(parents=True, exist_ok=True)
+    state = HOME / "containers/9"
     body = {"spec": "file://one.json", "container": "users", "runtime_state": str(state)}
     body |= {"uid": USER.pw_uid, "gid": USER.pw_gid}
-    make = as_user("nobody", ["mkdir", "-p", str(HOME / "credspec/leases" / USERS_LEASE)])
-    subprocess.run(make, check=True)
+    made = [str(state), str(HOME / "credspec/leases" / USERS_LEASE)]
+    subprocess.run(as_user("nobody", ["mkdir", "-p", *made]), check=True)
     arguments = [str(agent.run_directory / "agent.sock"), "PUT", f"/v1/leases/{USERS_LEASE}"]
     shown = subprocess.run(
         as_user("nobody", [sys.executable, "-c", ASK, *arguments, json.dumps(body)]),
@@ -211,7 +211,7 @@ def test_the_socket_is_opened_and_closed_to_users(
     text = agent.config.read_text()
     agent.config.write_text(text.replace('users = ["nobody"]\n', ""))
     agent.start()
-    assert ask_as_user(agent) == "agent-unreachable"
+    assert ask_as_user(agent) == "agent-not-permitted"
     assert agent.process is not None
     agent.config.write_text(text)
     agent.process.send_signal(signal.SIGHUP)
@@ -249,7 +249,8 @@ def test_a_lease_that_is_being_made_does_not_slip_through(agent: AgentProcess, l
 
 def test_callers_of_credentials_fetchers_interface(lab: Lab, tmp_path: Path) -> None:
     """A user who may call no longer loses the tickets of all calls, root keeps its own."""
-    for path in (tmp_path, *tmp_path.parents[:3]):
+    # Those that pytest made, and no more: the next one is /tmp.
+    for path in (tmp_path, *tmp_path.parents[:2]):
         path.chmod(0o755)
     agent = FetcherAgent(lab, tmp_path, extra='users = ["nobody"]\n[policy]\naccounts = ["*"]\n')
     try:
@@ -335,7 +336,7 @@ def test_a_provider_that_is_enabled_no_longer(lab: Lab, tmp_path: Path) -> None:
     secret = tmp_path / "secrets" / "giver"
     secret.parent.mkdir(mode=0o700)
     secret.write_text(
-        json.dumps({"domainName": lab.netbios, "username": "giver", "password": password})
+        json.dumps({"domainName": lab.dns_domain, "username": "giver", "password": password})
     )
     secret.chmod(0o600)
     extra = f'[providers]\nenabled = ["file"]\n[providers.file]\ndirectory = "{secret.parent}"\n'

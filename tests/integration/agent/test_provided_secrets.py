@@ -39,7 +39,7 @@ KEY_VAULT_ADDRESS = "127.0.66.2"
 
 @dataclass
 class Reader:
-    """A user who may read the password of WebApp01, and all that is made of its own."""
+    """A user who may read the password of WebApp02, and all that is made of its own."""
 
     lab: Lab
     name: str
@@ -148,7 +148,9 @@ def provided(
         agent = AgentProcess(lab, tmp_path / "agent", extra=extra)
         text = agent.config.read_text().replace(str(lab.host_keytab), "/nonexistent")
         agent.config.write_text(text)
-        document = json.loads((agent.directory / "specs/one.json").read_text())
+        # Members of LabHosts may read WebApp02's password; WebApp01's only the host itself.
+        text = (agent.directory / "specs/one.json").read_text().replace("WebApp01", "WebApp02")
+        document = json.loads(text)
         document["ActiveDirectoryConfig"]["HostAccountConfig"] = {
             "PortableCcgVersion": "1",
             "PluginGUID": CREDSPEC_PLUGIN_GUID,
@@ -205,7 +207,9 @@ def test_the_keys_are_the_domains(reader: Reader, tmp_path: Path) -> None:
     reader.lab.samba_tool("domain", "exportkeytab", str(keytab), f"--principal={reader.name}")
     context = krb5.init_context()
     table = krb5.kt_resolve(context, f"FILE:{keytab}".encode())
-    keys = {f"key {entry.key.enctype}": entry.key.data for entry in table}
+    # Of the password that it had before, too.
+    entries = sorted(table, key=lambda entry: entry.kvno)
+    keys = {f"key {entry.key.enctype}": entry.key.data for entry in entries}
     wanted = reader.secrets()
     assert {name: keys[name] for name in ("key 17", "key 18")}.items() <= wanted.items()
 
