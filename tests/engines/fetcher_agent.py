@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from pathlib import Path
 
 from agent_process import AgentProcess
@@ -26,6 +27,18 @@ class FetcherAgent(AgentProcess):
         subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tree", str(self.tree)], check=True)
         self.peer = PeerClient(self.socket)
         self.spec = (directory / "specs/one.json").read_text()
+
+    def start(self, *, crash_at: int | None = None, **environment: str) -> None:
+        """Start it and wait until this interface, too, has taken its leases over."""
+        before = self._times_ready()
+        super().start(crash_at=crash_at, **environment)
+        while self._times_ready() == before:
+            assert self.process is not None
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.02)
+
+    def _times_ready(self) -> int:
+        return self.log.read_text().count("grpc-ready") if self.log.exists() else 0
 
     def document(self, account: str) -> str:
         """A spec of another account."""

@@ -44,6 +44,7 @@ class _Call:
             self.loop.call_soon_threadsafe(_settle, self.future, found, error)
         # An error's traceback holds this frame: nothing may stay in it.
         found = error = None
+        del self
 
 
 @dataclass(slots=True, eq=False)
@@ -117,6 +118,7 @@ class BlockingCalls(Generic[K]):
             ) from None
         finally:
             submitted.is_dropped = not submitted.future.done() or submitted.future.cancelled()
+            del submitted  # an error's traceback holds this frame, and the future the error
         return found
 
     def _submitted(self, key: K, call: Callable[[], Any], where: str = "") -> _Call:

@@ -522,7 +522,8 @@ class Leases:
         A lease that the policy does not allow any more ends instead. Those of unprivileged users
         get it in the background, since their files may not answer.
         """
-        if not identity.is_fit(self._now()):
+        # One taken over has none to give, but may know other controllers.
+        if identity.ticket is not None and not identity.is_fit(self._now()):
             error = _unfit([identity], self._now())
             emit(Event.REFRESH_FAILED, identity=str(identity.name), error=str(error))
             return

@@ -48,7 +48,10 @@ def parse_json(text: str) -> Any:
     except RecursionError:
         failure = InvalidSpecError(_too_deep(""))
     # Not in the handler: the decoder's error holds the whole text, which may have a password.
-    raise failure
+    try:
+        raise failure
+    finally:
+        del failure  # else it and this frame, with the text, would hold each other
 
 
 def unsound_values(document: Any) -> tuple[Any, list[Problem]]:

@@ -145,7 +145,9 @@ class LeaseTree:
             with _opened(lease, root) as parent:
                 for name in os.listdir(parent):  # noqa: PTH208 - pathlib has no descriptors
                     if name not in keep and not (keep and name == f"{lease}{METADATA}"):
-                        _remove(name, parent)
+                        # What cannot be removed now keeps nothing else.
+                        with suppress(OSError):
+                            _remove(name, parent)
             if not keep:
                 os.rmdir(lease, dir_fd=root)
 
@@ -185,7 +187,9 @@ def _remove(name: str, parent: int) -> None:
     except IsADirectoryError:
         with _opened(name, parent) as fd:
             for inner in os.listdir(fd):  # noqa: PTH208 - pathlib has no descriptors
-                os.unlink(inner, dir_fd=fd)
+                # The lease that ends meanwhile removes its files, too.
+                with suppress(FileNotFoundError):
+                    os.unlink(inner, dir_fd=fd)
         os.rmdir(name, dir_fd=parent)
 
 
