@@ -69,7 +69,9 @@ def test_nothing_else_runs_mmdebstrap() -> None:
         for path in programs
         if path.is_file() and '"mmdebstrap"' in path.read_text("utf-8", "replace")
     ]
-    assert sorted(callers) == ["__main__.py", "debian_bootstrap.py", Path(__file__).name]
+    # Two of them only look for it.
+    looking = ["test_machine_unchanged.py", "test_packaging.py"]
+    assert sorted(callers) == ["__main__.py", "debian_bootstrap.py", *looking]
     assert mmdebstrap("x")[:2] == ["unshare", "--mount"]
 
 
