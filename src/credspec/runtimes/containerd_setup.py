@@ -35,7 +35,7 @@ _ANNOTATIONS: Final = [
     "credspec.dev/*",
     *(f"*{_LOOSELY}*{rest}" for rest in ("", "/*", "/*/*")),
     *(f"{before}*{_ESCAPED}*{after}" for before, after in (("", ""), ("", "/*"), ("*/", ""))),
-    *(f"{before}*[^!-~]*{after}" for before, after in (("", ""), ("", "/*"), ("*/", ""))),
+    *(f"{before}*[^!-[\\]-~]*{after}" for before, after in (("", ""), ("", "/*"), ("*/", ""))),
 ]
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 _HANDLER_FORM: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
