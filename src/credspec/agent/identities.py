@@ -425,7 +425,7 @@ class Identities:
     ) -> None:
         """Take an identity over whose ticket, from an earlier run, its holder still has.
 
-        `keytab_due` is when its keytab must be made anew, None if it has none.
+        `keytab_due` is when its keytab must be made again, None if it has none.
 
         Nobody is asked now: it is acquired again in its turn, or at once if a ticket is missing.
         """
