@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
+import time
+import weakref
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -98,3 +102,27 @@ async def test_without_threads_it_is_an_error(monkeypatch: pytest.MonkeyPatch) -
         await calls.run("a", lambda: None, 5, "files")
     monkeypatch.undo()
     assert await calls.run("a", lambda: 1, 5, "files") == 1
+
+
+async def test_nothing_of_a_call_that_failed_stays_with_its_error() -> None:
+    """Without a collection: a spec that was refused may hold a password."""
+
+    class Document:
+        pass
+
+    def refuse(document: Document) -> None:
+        raise ValueError(type(document).__name__)
+
+    document = Document()
+    left = weakref.ref(document)
+    gc.disable()
+    try:
+        with pytest.raises(ValueError, match="Document"):
+            await BlockingCalls[int]().run(1, partial(refuse, document), 60, "here")
+        del document
+        end = time.monotonic() + 60
+        while left() is not None and time.monotonic() < end:
+            await asyncio.sleep(0.01)
+        assert left() is None
+    finally:
+        gc.enable()
