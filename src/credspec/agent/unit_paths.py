@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from credspec.agent.config import CONFIG_VARIABLE, DEFAULT_CONFIG_PATH, load_config
+from credspec.agent.config import CONFIG_VARIABLE, DEFAULT_CONFIG_PATH, Config, load_config
 
 # The least important first.
 _UNIT_DIRECTORIES: Final = tuple(
@@ -56,7 +56,8 @@ def paths_of_configuration(environment: Mapping[str, str]) -> tuple[frozenset[Pa
         UsageError: as `load_config`.
     """
     path = Path(environment.get(CONFIG_VARIABLE) or DEFAULT_CONFIG_PATH)
-    config = load_config(path if path.exists() else None)
+    # Without a path `load_config` would read what this process's own environment names.
+    config = load_config(path) if path.exists() else Config()
     named = {path, config.spec_directory, config.keytab, *_KRB5_FILES}
     named |= {config.ca_file} if config.ca_file is not None else set()
     named |= {Path(each) for each in environment.get(_KRB5_CONFIG, "").split(":") if each}

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from credspec.directory.dns_resolver import DnsResolver
+from credspec.errors import UnreachableError
 from credspec.lab.namespaces import Plan, command_in
 from credspec.lab.network import LabNetwork, connects
 from credspec.lab.service import Service, wait_for
@@ -16,6 +18,7 @@ from credspec.lab.service import Service, wait_for
 PORTS: Final = (53, 88, 389, 636)
 """What a controller must take connections on before it counts as up."""
 
+_DNS_SECONDS: Final = 2.0
 _FAKETIME: Final = "/usr/lib/{machine}-linux-gnu/faketime/libfaketimeMT.so.1"
 
 
@@ -79,4 +82,14 @@ class ControllerProcess:
         command += ["-H", f"ldap://{self.network.address}", "defaultNamingContext"]
         plan = Plan(netns=self.network.namespace, binds=self.etc_files)
         found = subprocess.run(command_in(plan, command), capture_output=True, check=False)
-        return b"defaultNamingContext:" in found.stdout
+        _, has_context, context = found.stdout.decode().partition("defaultNamingContext:")
+        domain = context.split("\n")[0].strip().replace("DC=", "").replace(",", ".")
+        # Its name server loads the zones after it has taken the port.
+        return bool(has_context) and self._names_itself(domain)
+
+    def _names_itself(self, domain: str) -> bool:
+        resolver = DnsResolver(_DNS_SECONDS, nameserver=self.network.address)
+        try:
+            return bool(resolver.srv(f"_ldap._tcp.dc._msdcs.{domain}"))
+        except UnreachableError:
+            return False
