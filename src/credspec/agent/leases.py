@@ -45,6 +45,7 @@ from credspec.errors import (
     UnreachableError,
     UsageError,
     internal_error,
+    joined,
 )
 from credspec.kerberos.ticket_life import state_of
 from credspec.providers.host_account import (
@@ -750,10 +751,7 @@ class Leases:
             if not isinstance(failure, CredspecError):
                 raise failure
         if failures:
-            first = failures[0]
-            assert isinstance(first, CredspecError)  # noqa: S101 - narrows for the type checker
-            problems = [p for f in failures if isinstance(f, CredspecError) for p in f.problems]
-            raise type(first)(*dict.fromkeys(problems))
+            raise joined([f for f in failures if isinstance(f, CredspecError)])
 
     async def _give(
         self,

@@ -48,6 +48,28 @@ _NAMES: Final = {
     "domain": ("domainName",),
 }
 
+# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, and the AWS SDKs' own lists.
+_THROTTLED: Final = frozenset(
+    {
+        "BandwidthLimitExceeded",
+        "LimitExceededException",
+        "PriorRequestNotComplete",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "RequestTimeout",
+        "RequestTimeTooSkewed",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "ThrottledException",
+        "TooManyRequestsException",
+        "TransactionInProgressException",
+    }
+)
+_SERVER_ERROR: Final = 500
+_TOO_MANY_REQUESTS: Final = 429
+
 _QUESTIONS_A_COLLECTION: Final = 2
 
 _loading: Final = threading.Lock()
@@ -169,7 +191,7 @@ def _asked(access: AwsAccess, service: str, operation: str, what: str, **names: 
 
     Raises:
         NotPermittedError: `aws-refused`.
-        UnreachableError: `aws-unreachable`.
+        UnreachableError: `aws-unreachable`, `aws-unavailable`.
         UsageError: `boto3-missing`.
     """
     descriptions = _descriptions()
@@ -250,5 +272,16 @@ def _failed(error: Exception, what: str) -> CredspecError:
     if isinstance(answer, dict):
         found = answer.get("Error", {})
         code = str(found.get("Code", "unknown"))[:80] if isinstance(found, dict) else "unknown"
+        if _is_in_trouble(answer, code):
+            return UnreachableError.of("aws-unavailable", code, where=what)
         return NotPermittedError.of("aws-refused", code, where=what)
     return UnreachableError.of("aws-unreachable", type(error).__name__, where=what)
+
+
+def _is_in_trouble(answer: dict[str, Any], code: str) -> bool:
+    """Return whether AWS could not answer now, rather than did not want to."""
+    metadata = answer.get("ResponseMetadata")
+    status = metadata.get("HTTPStatusCode") if isinstance(metadata, dict) else None
+    return code in _THROTTLED or (
+        isinstance(status, int) and (status >= _SERVER_ERROR or status == _TOO_MANY_REQUESTS)
+    )

@@ -16,6 +16,7 @@ from credspec.agent.audit import Caller
 from credspec.agent.events import Event, emit
 from credspec.errors import CredspecError, InvalidSpecError, internal_error
 from credspec.runtimes.credentials_fetcher import credentialsfetcher_pb2 as wire
+from credspec.runtimes.credentials_fetcher.call_status import status_of
 from credspec.runtimes.credentials_fetcher.connections import caller_of
 from credspec.runtimes.credentials_fetcher.message_fields import MOST_FIELDS, has_few_fields
 from credspec.runtimes.credentials_fetcher.requests import Refusal, RefusedCallError
@@ -33,7 +34,6 @@ _ROOT: Final = 0
 _DEADLINE_SECONDS: Final = 120.0
 # Answered later than this before its own deadline, a caller might never learn of its lease.
 _ANSWER_SECONDS: Final = 0.1
-_TOO_MANY_REQUESTS: Final = 429
 
 _Call: TypeAlias = Callable[[Any, Caller], Awaitable["Message"]]
 
@@ -130,14 +130,14 @@ class CallHandlers:
                 return await call(message, caller)
         except RefusedCallError as refused:
             emit(Event.REQUEST_FAILED, uid=uid, path=name, error=str(refused.error))
-            code, text = _status(refused.error), str(refused)
+            code, text = grpc.StatusCode[status_of(refused.error)], str(refused)
         except TimeoutError:
             emit(Event.REQUEST_FAILED, uid=uid, path=name, error="deadline")
             code = grpc.StatusCode.DEADLINE_EXCEEDED
             text = f"{Refusal.ACCOUNT_TICKET}: no answer in time"
         except CredspecError as error:
             emit(Event.REQUEST_FAILED, uid=uid, path=name, error=str(error))
-            code, text = _status(error), str(error)
+            code, text = grpc.StatusCode[status_of(error)], str(error)
         except Exception as error:  # noqa: BLE001 - the caller is told, and others are served
             emit(Event.INTERNAL_ERROR, path=name, error=type(error).__name__)
             code, text = grpc.StatusCode.INTERNAL, str(internal_error(error, name))
@@ -146,14 +146,6 @@ class CallHandlers:
             if not self._under_way[uid]:
                 del self._under_way[uid]
         return code, text
-
-
-def _status(error: CredspecError) -> grpc.StatusCode:
-    import grpc
-
-    if error.http_status == _TOO_MANY_REQUESTS:
-        return grpc.StatusCode.RESOURCE_EXHAUSTED
-    return grpc.StatusCode.INTERNAL
 
 
 def _may_hold_secret(name: str, request: bytes) -> bool:

@@ -29,6 +29,7 @@ from credspec.errors import (
     NotPermittedError,
     UnreachableError,
     UsageError,
+    joined,
 )
 from credspec.providers.host_account import HostAccount
 from credspec.runtimes.credentials_fetcher import aws
@@ -177,7 +178,7 @@ class Service:
             raise _nothing_renewed(f"no lease of user {old}@{user.domain}", user)
         failures = await self._renew([(lease, entry, user) for lease, entry in entries], caller)
         if failures:
-            raise RefusedCallError(why_no_ticket(failures[0], has_user=True), _joined(failures))
+            raise RefusedCallError(why_no_ticket(failures[0], has_user=True), joined(failures))
         return wire.RenewNonDomainJoinedKerberosLeaseResponse(
             renewed_kerberos_file_paths=[entry.file for _, entry in entries]
         )
@@ -235,7 +236,7 @@ class Service:
             caller,
         )
         if failures:
-            raise RefusedCallError(why_no_ticket(failures[0], has_user=True), _joined(failures))
+            raise RefusedCallError(why_no_ticket(failures[0], has_user=True), joined(failures))
         return wire.RenewKerberosArnLeaseResponse(status="successful")
 
     async def _read_specs(self, documents: Sequence[str], caller: Caller) -> list[WantedTicket]:
@@ -359,13 +360,10 @@ class Service:
         for failure in failures:
             if not isinstance(failure, CredspecError):
                 raise failure
-        problems = [p for f in failures if isinstance(f, CredspecError) for p in f.problems]
-        if problems:
-            first = failures[0]
-            assert isinstance(first, CredspecError)  # noqa: S101 - narrows for the type checker
+        errors = [failure for failure in failures if isinstance(failure, CredspecError)]
+        if errors:
             has_user = any(user is not None for _, user, _ in wanted)
-            error = type(first)(*dict.fromkeys(problems))
-            raise RefusedCallError(why_no_ticket(first, has_user=has_user), error)
+            raise RefusedCallError(why_no_ticket(errors[0], has_user=has_user), joined(errors))
 
     def _request(
         self, lease: str, ticket: WantedTicket, user: UserPassword | None, caller: Caller
@@ -461,10 +459,6 @@ def _too_late() -> UnreachableError:
     return UnreachableError.of(
         "fetch-timeout", f"no answer within {_BLOCKING_SECONDS:.0f} s", where="request"
     )
-
-
-def _joined(errors: Sequence[CredspecError]) -> CredspecError:
-    return type(errors[0])(*dict.fromkeys(p for error in errors for p in error.problems))
 
 
 def _nothing_renewed(found: str, user: UserPassword) -> RefusedCallError:

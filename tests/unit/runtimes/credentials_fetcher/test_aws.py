@@ -15,6 +15,7 @@ import pytest
 from aws_endpoints import ACCESS_KEY, SESSION_TOKEN, AwsEndpoints
 
 from credspec.runtimes.credentials_fetcher import aws
+from credspec.runtimes.credentials_fetcher.call_status import RETRIABLE, status_of
 from credspec.runtimes.credentials_fetcher.requests import (
     AwsAccess,
     Refusal,
@@ -157,6 +158,28 @@ def test_keys_that_aws_refuses(endpoints: AwsEndpoints) -> None:
     with pytest.raises(RefusedCallError, match=r"InvalidAccessKeyId.*aws-refused") as caught:
         aws.fetch_spec(replace(ACCESS, access_key_id="AKIAOTHER"), LOCATION)
     assert "secret-key" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "is_transient"),
+    [
+        (503, "SlowDown", True),
+        (500, "InternalError", True),
+        (429, "Whatever", True),
+        (400, "RequestTimeout", True),
+        (403, "RequestTimeTooSkewed", True),
+        (403, "AccessDenied", False),
+        (400, "ExpiredToken", False),
+        (404, "NoSuchBucket", False),
+    ],
+)
+def test_trouble_of_aws_is_told_from_its_refusal(
+    endpoints: AwsEndpoints, status: int, code: str, is_transient: bool
+) -> None:
+    endpoints.trouble = (status, code)
+    with pytest.raises(RefusedCallError, match=code) as caught:
+        aws.fetch_spec(ACCESS, LOCATION)
+    assert (status_of(caught.value.error) in RETRIABLE) == is_transient
 
 
 def test_nobody_answers(monkeypatch: pytest.MonkeyPatch, endpoints: AwsEndpoints) -> None:
