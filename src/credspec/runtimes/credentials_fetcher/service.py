@@ -12,13 +12,13 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from credspec.agent.audit import Caller
+from credspec.agent.completion import completed
 from credspec.agent.config import FetcherConfig
 from credspec.agent.events import Event, emit
 from credspec.agent.keyed_lock import KeyedLock
@@ -324,7 +324,7 @@ class Service:
         async with self._locks.hold(lease):
             self._check_owner(lease, caller)
             entries = self._tickets.of(lease)
-            await _to_its_end(self._release(lease, entries, caller))
+            await completed(self._release(lease, entries, caller))
         return wire.DeleteKerberosLeaseResponse(
             lease_id=lease, deleted_kerberos_file_paths=[entry.file for entry in entries]
         )
@@ -344,7 +344,7 @@ class Service:
                 await self._write_metadata(lease, entries)
             except BaseException:
                 # The caller may have gone, but what was begun is undone.
-                await _to_its_end(self._release(lease, made, caller))
+                await completed(self._release(lease, made, caller))
                 raise
             self._tickets.put(lease, entries, {_user(caller)})
             return made
@@ -402,23 +402,6 @@ class Service:
         self._tickets.remove(lease, entries)
         keep = frozenset(map(name_of, self._tickets.of(lease)))
         await self._in_tree(lambda: self._tree.remove(lease, keep))
-
-
-async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Await something that goes on to its end even if the caller goes meanwhile."""
-    task = asyncio.ensure_future(work)
-    cancelled = False
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.cancelled():
-                raise
-            cancelled = True
-    if cancelled:
-        with suppress(CredspecError):
-            task.result()
-        raise asyncio.CancelledError
 
 
 def _account(user: UserPassword) -> HostAccount:
