@@ -20,7 +20,7 @@ from credspec.runtimes.credentials_fetcher.call_status import status_of
 from credspec.runtimes.credentials_fetcher.connections import caller_of
 from credspec.runtimes.credentials_fetcher.message_fields import MOST_FIELDS, has_few_fields
 from credspec.runtimes.credentials_fetcher.requests import Refusal, RefusedCallError
-from credspec.runtimes.credentials_fetcher.service import Service
+from credspec.runtimes.credentials_fetcher.service import Granted, Service
 
 if TYPE_CHECKING:
     import grpc
@@ -35,21 +35,27 @@ _DEADLINE_SECONDS: Final = 120.0
 # Answered later than this before its own deadline, a caller might never learn of its lease.
 _ANSWER_SECONDS: Final = 0.1
 
-_Call: TypeAlias = Callable[[Any, Caller], Awaitable["Message"]]
+_Answer: TypeAlias = "Message | Granted"
+_Call: TypeAlias = Callable[[Any, Caller], Awaitable[_Answer]]
 
 
 class CallHandlers:
     """The calls of a service.
 
     `served` is called with the peer's address at the start of each call, and whether its request
-    may hold a secret.
+    may hold a secret; `expect` with that address, the id of a lease that was made for it, and what
+    undoes it if the answer does not arrive.
     """
 
     def __init__(
-        self, service: Service, served: Callable[[str, bool], None] = lambda *_: None
+        self,
+        service: Service,
+        served: Callable[[str, bool], None] = lambda *_: None,
+        expect: Callable[[str, str, Callable[[], None]], None] = lambda *_: None,
     ) -> None:
         self._service = service
         self._served = served
+        self._expect = expect
         self._under_way: Counter[int] = Counter()
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -100,6 +106,11 @@ class CallHandlers:
             outcome = await self._outcome(name, call, message, context)
             # What ends the call leads in a circle to this frame, which may hold no password then.
             del message
+            if isinstance(outcome, Granted):
+                self._expect(context.peer(), outcome.lease, outcome.undo)
+                # gRPC may not even send it: the call can end before this frame does.
+                context.add_done_callback(_undo_unless_sent(outcome.undo))
+                return outcome.answer
             if not isinstance(outcome, tuple):
                 return outcome
             await context.abort(*outcome)
@@ -109,7 +120,7 @@ class CallHandlers:
 
     async def _outcome(
         self, name: str, call: _Call, message: Message | None, context: Any
-    ) -> Message | tuple[grpc.StatusCode, str]:
+    ) -> _Answer | tuple[grpc.StatusCode, str]:
         """Return a call's answer, or the status and text of its refusal."""
         import grpc
 
@@ -146,6 +157,14 @@ class CallHandlers:
             if not self._under_way[uid]:
                 del self._under_way[uid]
         return code, text
+
+
+def _undo_unless_sent(undo: Callable[[], None]) -> Callable[[Any], None]:
+    def ended(context: Any) -> None:
+        if not context.done():
+            undo()
+
+    return ended
 
 
 def _may_hold_secret(name: str, request: bytes) -> bool:

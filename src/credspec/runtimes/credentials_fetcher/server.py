@@ -64,7 +64,7 @@ async def serving(path: Path, config: Config, leases: Leases) -> AsyncIterator[N
     await service.take_over()
     inner = _inner_socket(config)
     connections = CallerConnections(inner)
-    server = _server(CallHandlers(service, connections.served))
+    server = _server(CallHandlers(service, connections.served, connections.expect))
     try:
         server.add_insecure_port(f"unix:{inner}")
     except RuntimeError:
@@ -78,6 +78,7 @@ async def serving(path: Path, config: Config, leases: Leases) -> AsyncIterator[N
                 yield
     finally:
         await server.stop(_GRACE_SECONDS)
+        await service.settled()
 
 
 def _inner_socket(config: Config) -> Path:
