@@ -21,15 +21,16 @@ from credspec.errors import (
     UnreachableError,
     UsageError,
 )
+from credspec.runtimes.credentials_fetcher.accepted_specs import accepted_spec
 from credspec.runtimes.credentials_fetcher.requests import (
     AwsAccess,
     Refusal,
     SpecLocation,
     UserPassword,
     WantedTicket,
-    first_account,
-    given_user,
+    new_user,
     refused_as,
+    wanted_ticket,
 )
 from credspec.spec.document import CredentialSpec
 from credspec.spec.encoding import MAX_SPEC_BYTES
@@ -104,8 +105,7 @@ def fetch_spec(access: AwsAccess, location: SpecLocation) -> WantedTicket:
             access, "s3", "get_object", location.arn, Bucket=location.bucket, Key=location.key
         )
     with refused_as(Refusal.SPEC_FIELDS):
-        spec = CredentialSpec.from_bytes(found["Body"])
-        return first_account(spec, location.name, location.arn)
+        return wanted_ticket(accepted_spec(found["Body"]), location.name, location.arn)
 
 
 def fetch_user(access: AwsAccess, ticket: WantedTicket) -> tuple[UserPassword, str]:
@@ -129,7 +129,7 @@ def fetch_secret(access: AwsAccess, arn: str) -> UserPassword:
         found = _asked(access, "secretsmanager", "get_secret_value", arn, SecretId=arn)
         values = _secret(found.get("SecretString"), arn)
     domain = values["domain"]
-    user = given_user(values["name"], values["password"], domain or _NO_DOMAIN)
+    user = new_user(values["name"], values["password"], domain or _NO_DOMAIN)
     with refused_as(Refusal.DOMAIN_OR_USER):
         if not domain:
             raise CredspecError.of(

@@ -176,12 +176,20 @@ def _may_hold_secret(name: str, request: bytes) -> bool:
 
 
 def _read(kind: type[Message], data: bytes) -> Message | None:
-    """Return a message, None if the bytes are none."""
+    """Return a message, None if the bytes are none.
+
+    Until version 1.3.1, RenewKerberosArnLease had the request of AddKerberosArnLease; that one has
+    a fifth field, and its first one holds ARNs.
+    """
     from google.protobuf.message import DecodeError
 
     if not has_few_fields(data):
         return None
     with suppress(DecodeError):
+        if kind is wire.RenewKerberosArnLeaseRequest:
+            older = wire.KerberosArnLeaseRequest.FromString(data)
+            if older.region and all(arn.startswith("arn:") for arn in older.credspec_arns):
+                return older
         return kind.FromString(data)
     return None
 

@@ -25,6 +25,7 @@ from credspec.agent.events import Event, emit
 from credspec.agent.journal import LeaseRecord
 from credspec.agent.keyed_lock import KeyedLock
 from credspec.agent.leases import LeaseRequest, Leases
+from credspec.agent.report_limit import LimitedEvents
 from credspec.errors import (
     CredspecError,
     NotFoundError,
@@ -58,7 +59,7 @@ from credspec.runtimes.credentials_fetcher.requests import (
     UserPassword,
     WantedTicket,
     aws_access,
-    given_user,
+    new_user,
     read_specs,
     refused_as,
     renewed_user,
@@ -76,6 +77,7 @@ _LEASE_ID_BYTES: Final = 10
 _BLOCKING_SECONDS: Final = 60.0
 _TREE_SECONDS: Final = 10.0
 _TREE_THREADS: Final = 4
+_MOST_NOTES: Final = 8
 _ROOT: Final = 0
 
 _T = TypeVar("_T")
@@ -106,6 +108,7 @@ class Service:
         self._tree_threads = CallerThreads(_TREE_THREADS)
         self._collecting = SoonCollected()
         self._undoing: set[asyncio.Task[None]] = set()
+        self._events = LimitedEvents()
 
     def may_call(self, uid: int) -> bool:
         """Return whether a user may call at all."""
@@ -178,7 +181,7 @@ class Service:
         self, request: wire.CreateNonDomainJoinedKerberosLeaseRequest, caller: Caller
     ) -> Granted:
         """Make a lease with a user's password."""
-        user = given_user(request.username, request.password, request.domain)
+        user = new_user(request.username, request.password, request.domain)
         wanted = await self._read_specs(request.credspec_contents, caller)
         lease = secrets.token_hex(_LEASE_ID_BYTES)
         entries, undo = await self._make(lease, [(ticket, user, "") for ticket in wanted], caller)
@@ -194,7 +197,7 @@ class Service:
         old, user = renewed_user(request.username, request.password, request.domain)
         entries = self._entries_of({old, user.name}, user.domain, caller)
         if not entries:
-            raise _nothing_renewed(f"no lease of user {old}@{user.domain}", user)
+            raise _nothing_renewed(f"no lease of user {old}@{user.domain}", f"user {user}")
         failures = await self._renew([(lease, entry, user) for lease, entry in entries], caller)
         if failures:
             raise RefusedCallError(why_no_ticket(failures[0], has_user=True), joined(failures))
@@ -231,9 +234,11 @@ class Service:
         return Granted(answer, lease, undo)
 
     async def renew_by_arn(
-        self, request: wire.RenewKerberosArnLeaseRequest, caller: Caller
+        self,
+        request: wire.RenewKerberosArnLeaseRequest | wire.KerberosArnLeaseRequest,
+        caller: Caller,
     ) -> Message:
-        """Renew the leases whose users are in Secrets Manager."""
+        """Renew the leases whose users are in Secrets Manager, of some specs or of all."""
         access = aws_access(
             request.access_key_id,
             request.secret_access_key,
@@ -241,6 +246,11 @@ class Service:
             request.region,
         )
         entries = [pair for pair in self._all_entries(caller) if pair[1].secret_arn]
+        if isinstance(request, wire.KerberosArnLeaseRequest) and request.credspec_arns:
+            of = {(each.task, each.arn) for each in spec_locations(request.credspec_arns)}
+            entries = [(lease, e) for lease, e in entries if (lease, e.spec_arn) in of]
+            if not entries:
+                raise _nothing_renewed("no lease of these ARNs", "request")
         asked = list({entry.secret_arn for _, entry in entries})
         fetched = await self._from_aws(
             lambda: _in_time(partial(_secret_or_why, access), asked), caller
@@ -355,6 +365,12 @@ class Service:
         """Make the tickets of a lease, all of them or none; return them, and what undoes that."""
         async with self._locks.hold(lease):
             self._check_owner(lease, caller)
+            for ticket, _, _ in wanted:
+                if ticket.notes:
+                    text = "; ".join(ticket.notes[:_MOST_NOTES])
+                    self._events.emit(
+                        Event.SPEC_INCOMPLETE, caller.uid, path=f"lease {lease}", error=text
+                    )
             made = [self._entry(lease, *each) for each in wanted]
             try:
                 await self._in_tree(lambda: [self._tree.make(lease, name_of(e)) for e in made])
@@ -510,10 +526,9 @@ def _too_late() -> UnreachableError:
     )
 
 
-def _nothing_renewed(found: str, user: UserPassword) -> RefusedCallError:
+def _nothing_renewed(found: str, where: str) -> RefusedCallError:
     return RefusedCallError(
-        Refusal.NOTHING_RENEWED,
-        NotFoundError.of("lease-not-found", found, where=f"user {user}"),
+        Refusal.NOTHING_RENEWED, NotFoundError.of("lease-not-found", found, where=where)
     )
 
 
