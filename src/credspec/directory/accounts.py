@@ -230,7 +230,8 @@ def not_permitted(
         remedy=f"allow {reader or 'the account of the host'} or a group it is in: "
         f"Set-ADServiceAccount {bare} -PrincipalsAllowedToRetrieveManagedPassword ..., or "
         f"samba-tool service-account group-msa-membership add --name={bare} "
-        f"--principal={principal}; after a change of groups {'it' if reader else 'the host'} needs a new ticket",
+        f"--principal={principal}; after a change of groups {'it' if reader else 'the host'} needs "
+        "a new ticket",
     )
 
 
