@@ -539,6 +539,11 @@ class Leases:
             if wiped is not None:
                 await asyncio.wait([wiped], timeout=_FILES_SECONDS)
 
+    async def _record_not_adopted(self, records: Sequence[LeaseRecord]) -> None:
+        """Write the ends of leases that were not taken over, one by one: they may be many."""
+        for record in records:
+            await self._record_released(record, NOBODY)
+
     async def _record_released(self, record: LeaseRecord, caller: Caller) -> None:
         """Write the end of a lease where its grant was written; it has ended in any case."""
         with contextlib.suppress(CredspecError):
@@ -629,20 +634,27 @@ class Leases:
         gone = await self._liveness.gone(records, seconds=_ADOPTION_SECONDS)
         ended = {record.lease_id for record in gone}
         in_place = await self._with_files_in_place(r for r in records if r.lease_id not in ended)
+        dropped = []
         for number, record in enumerate(records):
             self._records[record.lease_id] = record
-            await self._adopt_or_end(
+            is_dropped = await self._adopt_or_end(
                 record,
                 is_gone=record.lease_id in ended,
                 in_place=record.lease_id in in_place,
             )
+            # One that was being made has no grant in the audit log that would need an end.
+            if is_dropped and record.ready:
+                dropped.append(record)
             if number % _LEASES_AT_A_TIME == 0:
                 await asyncio.sleep(0)
+        self._in_background(self._record_not_adopted(dropped))
         self._close_directory()
         # The clock may have been set while nobody looked.
         self._identities.clock_changed()
 
-    async def _adopt_or_end(self, record: LeaseRecord, *, is_gone: bool, in_place: bool) -> None:
+    async def _adopt_or_end(self, record: LeaseRecord, *, is_gone: bool, in_place: bool) -> bool:
+        """Adopt or revoke a lease of an earlier run; return whether it was dropped instead."""
+        is_dropped = False
         try:
             self._sources[record.lease_id] = _source_of(record)
             if is_gone:
@@ -650,19 +662,18 @@ class Leases:
             refused = self._refused_now(record)
             if refused is not None:
                 await self._revoke(record, refused)
-                return
+                return False
             self._adopt(record, in_place=in_place)
         except Exception as error:  # noqa: BLE001 - it costs this lease, and no other
             if not isinstance(error, CredspecError):
                 emit(Event.INTERNAL_ERROR, path=record.lease_id, error=type(error).__name__)
+            is_dropped = True
             self._drop(record.lease_id)
             emit(Event.LEASE_NOT_ADOPTED, lease=record.lease_id, container=record.container)
-            # One that was being made has no grant there that would need an end.
-            if record.ready:
-                self._in_background(self._record_released(record, NOBODY))
         else:
             emit(Event.LEASE_ADOPTED, lease=record.lease_id, container=record.container)
         self._close_directory()
+        return is_dropped
 
     async def enforce_policy(self) -> int:
         """End every lease that the policy does not allow any more; return how many."""

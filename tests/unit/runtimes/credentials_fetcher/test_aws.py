@@ -154,6 +154,15 @@ def test_older_names_in_a_secret(endpoints: AwsEndpoints) -> None:
     assert str(user) == "bob@contoso.com"
 
 
+def test_a_secret_amid_a_rotation_of_users(endpoints: AwsEndpoints) -> None:
+    secret = {"username": "alice:bob", "password": "p", "domainName": "contoso.com"}
+    endpoints.secrets[SECRET] = json.dumps(secret)
+    assert str(aws.fetch_secret(ACCESS, SECRET)) == "bob@contoso.com"
+    endpoints.secrets[SECRET] = json.dumps(secret | {"username": "alice:"})
+    with pytest.raises(RefusedCallError, match="no user after the colon"):
+        aws.fetch_secret(ACCESS, SECRET)
+
+
 def test_keys_that_aws_refuses(endpoints: AwsEndpoints) -> None:
     with pytest.raises(RefusedCallError, match=r"InvalidAccessKeyId.*aws-refused") as caught:
         aws.fetch_spec(replace(ACCESS, access_key_id="AKIAOTHER"), LOCATION)
