@@ -73,6 +73,14 @@ def test_health(agent: FetcherAgent) -> None:
     assert agent.peer.call("HealthCheck", service="any").status == "OK"
 
 
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+def test_the_service_says_what_it_is(agent: FetcherAgent, version: str) -> None:
+    name = f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
+    listing = b"\x3a\x01*"  # ServerReflectionRequest, field 7, list_services
+    [answer] = agent.peer.channel.stream_stream(name)(iter([listing]), timeout=60)
+    assert b"credentialsfetcher.CredentialsFetcherService" in answer
+
+
 def test_who_asked_for_what_is_in_the_audit_log(agent: FetcherAgent) -> None:
     made = agent.peer.call("AddKerberosLease", credspec_contents=[agent.spec])
     agent.peer.call("DeleteKerberosLease", lease_id=made.lease_id)
