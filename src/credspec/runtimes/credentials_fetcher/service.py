@@ -408,7 +408,9 @@ class Service:
                 own = [entry for entry, record in made if self._is_still(record)]
                 if own:
                     text = "the answer did not reach the caller; the lease is released"
-                    emit(Event.REQUEST_FAILED, uid=caller.uid, path=f"lease {lease}", error=text)
+                    self._events.emit(
+                        Event.REQUEST_FAILED, caller.uid, path=f"lease {lease}", error=text
+                    )
                     await self._release(lease, own, caller)
         except Exception as error:  # noqa: BLE001 - nobody waits for it
             known = isinstance(error, CredspecError)
