@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from contextlib import suppress
 from enum import IntEnum
-from typing import Any, ClassVar, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class ExitStatus(IntEnum):
@@ -62,6 +65,8 @@ class CredspecError(Exception):
     kind: ClassVar[str] = "error"
     exit_status: ClassVar[ExitStatus] = ExitStatus.OTHER
     http_status: ClassVar[int] = 500
+    parts: tuple[CredspecError, ...] = ()
+    """The errors that `joined` made this one of, none if it is one by itself."""
 
     def __init__(self, *problems: Problem) -> None:
         if not problems:
@@ -81,7 +86,9 @@ class CredspecError(Exception):
 
         An error that is kept, or handed from one thread or task to another, must be such a one.
         """
-        return type(self)(*self.problems)
+        copy = type(self)(*self.problems)
+        copy.parts = tuple(part.detached() for part in self.parts)
+        return copy
 
     @property
     def code(self) -> str:
@@ -166,6 +173,16 @@ class NotFoundError(CredspecError):
 
     kind = "not-found"
     http_status = 404
+
+
+def joined(errors: Sequence[CredspecError]) -> CredspecError:
+    """Return one error with all problems of several, each once; it has the class of the first.
+
+    `parts` of it are the errors themselves, without the frames they came through.
+    """
+    error = type(errors[0])(*dict.fromkeys(p for each in errors for p in each.problems))
+    error.parts = tuple(part.detached() for each in errors for part in each.parts or (each,))
+    return error
 
 
 def forget_frames(error: BaseException) -> None:

@@ -23,6 +23,7 @@ from credspec.directory.accounts import (
     find_account,
     read_key_version,
     read_managed_password,
+    reader_of,
 )
 from credspec.directory.connection import Connection, Transport
 from credspec.directory.controller_probe import answers
@@ -296,7 +297,7 @@ class DomainSession:
             self._overwriting()
             self._overwriting = None
         started = time.monotonic()
-        found = read_managed_password(connection, facts, account)
+        found = read_managed_password(connection, facts, account, reader=self._reader)
         self.latency = time.monotonic() - started
         if self._at_work == 1:
             # The domain answers while the key is derived.
@@ -367,6 +368,16 @@ class DomainSession:
     def _guess(self) -> str:
         """Which principal was guessed to be the host, empty if that was no guess."""
         return str(getattr(self._host_identity, "guess", ""))
+
+    @property
+    def _reader(self) -> str:
+        """Which principal is logged on, empty if it is the host's own."""
+        principal = "" if self._logon is None else self._logon.principal
+        return principal if reader_of(principal) or self._is_provided else ""
+
+    @property
+    def _is_provided(self) -> bool:
+        return bool(getattr(self._host_identity, "is_provided", False))
 
     def _logged_on_long_ago(self) -> bool:
         # A clock that was set back makes the ticket one of the future, which is not new either.

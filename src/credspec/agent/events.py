@@ -18,6 +18,7 @@ class Event(Enum):
 
     TICKET_ACQUIRED = (2, "info", "A gMSA's password was read and its ticket got.")
     SPEC_REFUSED = (3, "warning", "A credential spec could not be read, or is not valid.")
+    SPEC_INCOMPLETE = (4, "warning", "A spec was taken that only credentials-fetcher takes.")
     REFRESH_FAILED = (8, "warning", "A held identity could not be acquired again; it is retried.")
 
     AGENT_READY = (100, "info", "The agent takes requests.")

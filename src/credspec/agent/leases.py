@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 from credspec.agent.audit import NOBODY, AuditLog, Caller, shown
 from credspec.agent.blocking_calls import BlockingCalls
+from credspec.agent.completion import completed
 from credspec.agent.events import Event, emit
 from credspec.agent.identities import Identities, Identity, IdentityName
 from credspec.agent.journal import LEASE_ID, Journal, LeaseRecord
@@ -45,6 +46,7 @@ from credspec.errors import (
     UnreachableError,
     UsageError,
     internal_error,
+    joined,
 )
 from credspec.kerberos.ticket_life import state_of
 from credspec.providers.host_account import (
@@ -194,8 +196,10 @@ class Leases:
                 self._limits.check_rate(request.user)
             async with self._turn(request), self._locks.hold(request.lease_id):
                 request = await self._checked_user(request)
-                if request.lease_id in self._records:
+                former = self._records.get(request.lease_id)
+                if former is not None:
                     self._drop(request.lease_id)
+                    await completed(self._record_released(former, request.caller))
                 return await self._make(request)
         except CredspecError as error:
             await self._tell_denied(request, error)
@@ -298,25 +302,36 @@ class Leases:
         self._journal.write(record)
         self._sources[record.lease_id] = source
         self._records[record.lease_id] = record
+        is_written = False
         try:
             await self._hold_all(record)
             # It may have been replaced while the domain was asked.
             check_lease(self._policy.policy, record)
             record = await self._give(record, whole=True)
-            await self._audit.record(
-                Event.LEASE_GRANTED,
-                request.caller,
-                decision="granted",
-                lease=record.lease_id,
-                container=record.container,
-                spec=shown(request.spec),
-                domain=record.domain,
-                accounts=list(record.accounts),
-                **({"keytab": True} if record.keytab else {}),
-                **({} if source is None else {"host_account": str(source)}),
+            is_written = True  # or will be, even if the caller goes meanwhile
+            await completed(
+                self._audit.record(
+                    Event.LEASE_GRANTED,
+                    request.caller,
+                    decision="granted",
+                    lease=record.lease_id,
+                    container=record.container,
+                    spec=shown(request.spec),
+                    domain=record.domain,
+                    accounts=list(record.accounts),
+                    **({"keytab": True} if record.keytab else {}),
+                    **({} if source is None else {"host_account": str(source)}),
+                )
             )
-        except BaseException:
+        except BaseException as error:
             self._drop(record.lease_id)
+            if is_written:
+                end = self._record_released(record, request.caller)
+                # If the disk does not answer, the line is on its way; its end follows it there.
+                if isinstance(error, CredspecError):
+                    self._in_background(end)
+                else:
+                    await completed(end)
             raise
         self.granted += 1
         emit(
@@ -348,32 +363,47 @@ class Leases:
             if source == former:
                 return before
             names, former_names = self._names(before, source), self._names(before)
+            is_written = False
+            entry = {
+                "lease": lease_id,
+                "container": before.container,
+                "domain": before.domain,
+                "accounts": list(before.accounts),
+                "host_account": str(source),
+            }
             try:
                 await self._hold_all(before, names)
                 check_lease(self._policy.policy, before)
-                await self._audit.record(
-                    Event.LEASE_GRANTED,
-                    caller,
-                    decision="granted",
-                    lease=lease_id,
-                    container=before.container,
-                    domain=before.domain,
-                    accounts=list(before.accounts),
-                    host_account=str(source),
+                is_written = True  # or will be, even if the caller goes meanwhile
+                await completed(
+                    self._audit.record(Event.LEASE_GRANTED, caller, decision="granted", **entry)
                 )
                 self._sources[lease_id] = source
                 recorded = replace(self.get(lease_id), host_source=self._recorded(source))
                 record = await self._give(recorded, whole=True)
-            except BaseException:
+            except BaseException as error:
                 self._sources[lease_id] = former
                 for name in names:
                     self._identities.release(name, lease_id)
                 self._secrets.drop(lease_id, but=former.secret if former else None)
+                if is_written:
+                    await completed(self._record_not_replaced(error, caller, entry))
                 raise
             for name in former_names:
                 self._identities.release(name, lease_id)
             self._secrets.drop(lease_id, but=source.secret)
             return record
+
+    async def _record_not_replaced(
+        self, error: BaseException, caller: Caller, entry: dict[str, Any]
+    ) -> None:
+        """Write that a lease keeps its former account, after a grant of another was written."""
+        problems = error.problems if isinstance(error, CredspecError) else ()
+        codes = [problem.code for problem in problems] or ["call-ended"]
+        with contextlib.suppress(CredspecError):
+            await self._audit.record(
+                Event.LEASE_DENIED, caller, decision="denied", **entry, errors=codes
+            )
 
     async def refresh(self, lease_ids: Iterable[str]) -> list[CredspecError]:
         """Acquire the identities of some leases now, each once; return what failed."""
@@ -505,16 +535,25 @@ class Leases:
                 raise _not_yours(lease_id)
             wiped = self._drop(lease_id)
             emit(Event.LEASE_RELEASED, lease=lease_id, container=record.container)
-            with contextlib.suppress(CredspecError):
-                await self._audit.record(
-                    Event.LEASE_RELEASED,
-                    caller,
-                    decision="released",
-                    lease=lease_id,
-                    container=record.container,
-                )
+            await completed(self._record_released(record, caller))
             if wiped is not None:
                 await asyncio.wait([wiped], timeout=_FILES_SECONDS)
+
+    async def _record_not_adopted(self, records: Sequence[LeaseRecord]) -> None:
+        """Write the ends of leases that were not taken over, one by one: they may be many."""
+        for record in records:
+            await self._record_released(record, NOBODY)
+
+    async def _record_released(self, record: LeaseRecord, caller: Caller) -> None:
+        """Write the end of a lease where its grant was written; it has ended in any case."""
+        with contextlib.suppress(CredspecError):
+            await self._audit.record(
+                Event.LEASE_RELEASED,
+                caller,
+                decision="released",
+                lease=record.lease_id,
+                container=record.container,
+            )
 
     async def renew(self, identity: Identity) -> None:
         """Give an identity's new ticket to all its leases; one that fails does not stop others.
@@ -595,20 +634,27 @@ class Leases:
         gone = await self._liveness.gone(records, seconds=_ADOPTION_SECONDS)
         ended = {record.lease_id for record in gone}
         in_place = await self._with_files_in_place(r for r in records if r.lease_id not in ended)
+        dropped = []
         for number, record in enumerate(records):
             self._records[record.lease_id] = record
-            await self._adopt_or_end(
+            is_dropped = await self._adopt_or_end(
                 record,
                 is_gone=record.lease_id in ended,
                 in_place=record.lease_id in in_place,
             )
+            # One that was being made has no grant in the audit log that would need an end.
+            if is_dropped and record.ready:
+                dropped.append(record)
             if number % _LEASES_AT_A_TIME == 0:
                 await asyncio.sleep(0)
+        self._in_background(self._record_not_adopted(dropped))
         self._close_directory()
         # The clock may have been set while nobody looked.
         self._identities.clock_changed()
 
-    async def _adopt_or_end(self, record: LeaseRecord, *, is_gone: bool, in_place: bool) -> None:
+    async def _adopt_or_end(self, record: LeaseRecord, *, is_gone: bool, in_place: bool) -> bool:
+        """Adopt or revoke a lease of an earlier run; return whether it was dropped instead."""
+        is_dropped = False
         try:
             self._sources[record.lease_id] = _source_of(record)
             if is_gone:
@@ -616,16 +662,18 @@ class Leases:
             refused = self._refused_now(record)
             if refused is not None:
                 await self._revoke(record, refused)
-                return
+                return False
             self._adopt(record, in_place=in_place)
         except Exception as error:  # noqa: BLE001 - it costs this lease, and no other
             if not isinstance(error, CredspecError):
                 emit(Event.INTERNAL_ERROR, path=record.lease_id, error=type(error).__name__)
+            is_dropped = True
             self._drop(record.lease_id)
             emit(Event.LEASE_NOT_ADOPTED, lease=record.lease_id, container=record.container)
         else:
             emit(Event.LEASE_ADOPTED, lease=record.lease_id, container=record.container)
         self._close_directory()
+        return is_dropped
 
     async def enforce_policy(self) -> int:
         """End every lease that the policy does not allow any more; return how many."""
@@ -750,10 +798,7 @@ class Leases:
             if not isinstance(failure, CredspecError):
                 raise failure
         if failures:
-            first = failures[0]
-            assert isinstance(first, CredspecError)  # noqa: S101 - narrows for the type checker
-            problems = [p for f in failures if isinstance(f, CredspecError) for p in f.problems]
-            raise type(first)(*dict.fromkeys(problems))
+            raise joined([f for f in failures if isinstance(f, CredspecError)])
 
     async def _give(
         self,

@@ -13,6 +13,7 @@ from credspec.directory.accounts import (
     not_permitted,
     read_key_version,
     read_managed_password,
+    reader_of,
 )
 from credspec.directory.connection import Connection
 from credspec.directory.domain import DomainFacts
@@ -135,7 +136,7 @@ def _permission(examination: Examination, name: str) -> Finding:
         if missed:
             shown = name_of_sid(connection, facts, missed[0])
             raise _ticket_too_old(examination.ticket, shown, name)
-        raise not_permitted(connection, facts, account)
+        raise not_permitted(connection, facts, account, reader_of(examination.ticket.principal))
     sid = through[0]
     shown = _EVERYONE.get(sid) or name_of_sid(connection, facts, sid)
     path = membership_path(connection, facts, own, sid) if is_own_domain else ()
@@ -162,7 +163,9 @@ def _ticket_too_old(ticket: Ticket, group: str, name: str) -> NotPermittedError:
 def _password(examination: Examination, name: str) -> Finding:
     connection, facts = _directory(examination)
     account = examination.found[name]
-    _, password = read_managed_password(connection, facts, name)
+    assert examination.ticket is not None  # noqa: S101 - narrows for the type checker
+    reader = reader_of(examination.ticket.principal)
+    _, password = read_managed_password(connection, facts, name, reader=reader)
     connection.overwrite_last_answer()()
     examination.passwords[name] = password
     due = examination.now() + password.query_interval

@@ -64,8 +64,10 @@ async def tunnel(
     await end_politely(client)
 
 
-async def end_politely(client: socket.socket) -> None:
-    """End the answer, and take in for a moment what the client still sends.
+async def end_politely(
+    client: socket.socket, look: Callable[[bytes], None] = lambda _: None
+) -> None:
+    """End the answer, and take in for a moment what the client still sends; `look` sees it.
 
     Closed with unread bytes, the socket would break the client's sending before it reads why.
     """
@@ -77,6 +79,7 @@ async def end_politely(client: socket.socket) -> None:
             while rest:
                 await asyncio.sleep(0)
                 rest = await loop.sock_recv(client, CHUNK)
+                look(rest)
 
 
 async def _copy(
