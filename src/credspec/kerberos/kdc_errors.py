@@ -20,6 +20,7 @@ KRB5_BASE: Final = -1765328384
 PREAUTH_FAILED: Final = 24
 CLOCK_SKEW: Final = 37
 POLICY: Final = 12
+BAD_OPTION: Final = 13
 
 
 class Refusal(NamedTuple):
@@ -116,7 +117,7 @@ REFUSALS: Final[dict[int, Refusal]] = {
         "Get-ADAuthenticationPolicy, samba-tool domain auth policy), at its logon hours and "
         "workstations, at Protected Users, and at selective authentication of trusts",
     ),
-    13: Refusal(
+    BAD_OPTION: Refusal(
         "kdc-option-refused",
         "the domain does not grant the kind of ticket that was asked for",
         "look at what the account may delegate (userAccountControl), and at Protected Users",

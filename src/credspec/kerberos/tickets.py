@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from credspec.directory.managed_password import ManagedPassword
 from credspec.errors import CredspecError, NotPermittedError
@@ -20,6 +20,7 @@ from credspec.kerberos.as_exchange import ExchangeError, exchange_at_once
 from credspec.kerberos.ccache import ccache_bytes
 from credspec.kerberos.kdc_errors import CLOCK_SKEW as CLOCK_SKEW_ERROR
 from credspec.kerberos.kdc_errors import (
+    BAD_OPTION,
     KEY_REFUSED,
     KRB5_BASE,
     POLICY,
@@ -43,6 +44,7 @@ from credspec.kerberos.ticket_life import CLOCK_SKEW
 if TYPE_CHECKING:
     import krb5
 
+_FORWARDABLE: Final = 0x40000000  # TKT_FLG_FORWARDABLE of krb5.h
 _MOST_ITERATIONS: Final = 1 << 20  # about a second
 _S2KPARAMS_BYTES: Final = 4  # RFC 3962 section 4
 _NO_AES: Final = {
@@ -60,6 +62,7 @@ class Ticket:
 
     `principal` is the name with realm, `start` and `end` are UTC, `enctype` is that of the session
     key, `ccache` the content of a FILE cache that holds the ticket; it does not show in the repr.
+    `forwardable` tells whether the KDC made it so, without which nothing can be delegated.
     """
 
     principal: str
@@ -67,6 +70,7 @@ class Ticket:
     end: datetime
     enctype: int
     ccache: bytes = field(repr=False)
+    forwardable: bool = False
 
 
 def ticket_from_keytab(
@@ -209,12 +213,15 @@ def _of_password(error: CredspecError, principal: str) -> CredspecError:
     )
 
 
-def ticket_from_keys(principal: str, keys: Iterable[Key], *, armor: str | None = None) -> Ticket:
+def ticket_from_keys(
+    principal: str, keys: Iterable[Key], *, armor: str | None = None, forwardable: bool = False
+) -> Ticket:
     """Get a TGT with keys in memory.
 
     `armor` names a credential cache with a TGT of the host, which armours the exchange (FAST, RFC
     6113): policies of the domain may ask for it, and for the host that it shows. A KDC or TGT with
-    which that does not work is asked without.
+    which that does not work is asked without. `forwardable` asks for a ticket that may be
+    forwarded; a KDC that refuses to make such a one is asked for another.
 
     Raises:
         NotPermittedError: the KDC refused, see `kerberos_error`.
@@ -228,7 +235,12 @@ def ticket_from_keys(principal: str, keys: Iterable[Key], *, armor: str | None =
         given = list(keys)
         keytab = _keytab_of(context, name, given)
         enctypes = [key.enctype for key in given]
-        return _as_exchange(context, principal, keytab, enctypes=enctypes, armor=armor)
+        return _as_exchange(
+            *(context, principal, keytab),
+            enctypes=enctypes,
+            armor=armor,
+            forwardable=forwardable,
+        )
     except krb5.Krb5Error as error:
         raise kerberos_error(error, principal) from None
 
@@ -269,7 +281,7 @@ def ticket_from_managed_password(
         try:
             # The AES256 key alone is what nearly every domain takes, and a derivation saved.
             key = derive_key(value, Enctype.AES256_CTS_HMAC_SHA1_96, salt)
-            return ticket_from_keys(principal, [key], armor=armor)
+            return ticket_from_keys(principal, [key], armor=armor, forwardable=True)
         except NotPermittedError as error:
             if error.code not in {"kdc-key-refused", "kdc-enctype-unsupported"}:
                 raise
@@ -277,7 +289,9 @@ def ticket_from_managed_password(
     salt = _salt_of_kdc(principal) or salt
     for value in attempts:
         try:
-            return ticket_from_keys(principal, derive_keys(value, salt), armor=armor)
+            return ticket_from_keys(
+                principal, derive_keys(value, salt), armor=armor, forwardable=True
+            )
         except NotPermittedError as error:
             refusal = refusal or error
     assert refusal is not None  # noqa: S101 - narrows for the type checker
@@ -305,46 +319,80 @@ def _as_exchange(
     add: bool = False,
     service: str | None = None,
     armor: str | None = None,
+    forwardable: bool = False,
 ) -> Ticket:
     import krb5
 
     name = krb5.parse_name_flags(context, principal.encode())
+    request = _Request(principal, tuple(enctypes), service, armor, forwardable)
     credentials = None
-    for armored_by in (armor, None) if armor is not None else (None,):
-        credentials = credentials or _credentials_at_once(
-            context, principal, keytab, enctypes=enctypes, service=service, armor=armored_by
-        )
+    try:
+        credentials = _credentials(context, name, keytab, request)
+    except (krb5.Krb5Error, NotPermittedError) as error:
+        if not forwardable or not _refuses_option(error):
+            raise
     if credentials is None:
-        options = krb5.get_init_creds_opt_alloc(context)
-        krb5.get_init_creds_opt_set_canonicalize(options, False)
-        if enctypes:
-            krb5.get_init_creds_opt_set_etype_list(options, list(enctypes))
-        wanted = None if service is None else service.encode()
-        credentials = krb5.get_init_creds_keytab(context, name, options, keytab, 0, wanted)
+        # Some KDCs refuse the option rather than leave it out.
+        request = request._replace(forwardable=False)
+        credentials = _credentials(context, name, keytab, request)
     return _ticket(context, principal, name, credentials, into_cache, add=add)
 
 
+def _refuses_option(error: krb5.Krb5Error | NotPermittedError) -> bool:
+    if isinstance(error, NotPermittedError):
+        return error.code in {REFUSALS[number].code for number in (POLICY, BAD_OPTION)}
+    return error.err_code in {KRB5_BASE + POLICY, KRB5_BASE + BAD_OPTION}
+
+
+class _Request(NamedTuple):
+    """What a KDC is asked for; fields as in `exchange_at_once`."""
+
+    principal: str
+    enctypes: tuple[int, ...]
+    service: str | None
+    armor: str | None
+    forwardable: bool
+
+
+def _credentials(
+    context: krb5.Context, name: krb5.Principal, keytab: krb5.KeyTab, request: _Request
+) -> krb5.Creds:
+    """Return what a KDC gives, in one round trip or in those that it wants."""
+    import krb5
+
+    for armored_by in (request.armor, None) if request.armor is not None else (None,):
+        credentials = _credentials_at_once(context, keytab, request._replace(armor=armored_by))
+        if credentials is not None:
+            return credentials
+    options = krb5.get_init_creds_opt_alloc(context)
+    krb5.get_init_creds_opt_set_canonicalize(options, False)
+    krb5.get_init_creds_opt_set_forwardable(options, request.forwardable)
+    if request.enctypes:
+        krb5.get_init_creds_opt_set_etype_list(options, list(request.enctypes))
+    wanted = None if request.service is None else request.service.encode()
+    return krb5.get_init_creds_keytab(context, name, options, keytab, 0, wanted)
+
+
 def _credentials_at_once(
-    context: krb5.Context,
-    principal: str,
-    keytab: krb5.KeyTab,
-    *,
-    enctypes: Iterable[int],
-    service: str | None,
-    armor: str | None,
+    context: krb5.Context, keytab: krb5.KeyTab, request: _Request
 ) -> krb5.Creds | None:
     """Return what one round trip brings, None if the KDC wants more of them."""
     import krb5
 
     try:
         cache_name = exchange_at_once(
-            principal, str(keytab), enctypes=enctypes, service=service, armor=armor
+            request.principal,
+            str(keytab),
+            enctypes=request.enctypes,
+            service=request.service,
+            armor=request.armor,
+            forwardable=request.forwardable,
         )
     except ExchangeError as error:
         is_final = error.number in UNREACHABLE or error.number in KEY_REFUSED
         # With armour the policy was looked at with all that it may ask for.
-        if is_final or (armor is not None and error.number == KRB5_BASE + POLICY):
-            raise error_of(error.number, str(error), principal) from None
+        if is_final or (request.armor is not None and error.number == KRB5_BASE + POLICY):
+            raise error_of(error.number, str(error), request.principal) from None
         return None
     cache = krb5.cc_resolve(context, cache_name.encode())
     [credentials] = cache
@@ -376,6 +424,7 @@ def _ticket(
         end=datetime.fromtimestamp(times.endtime, UTC),
         enctype=credentials.keyblock.enctype,
         ccache=ccache_bytes(principal, krb5.marshal_credentials(context, credentials)),
+        forwardable=bool(credentials.ticket_flags_raw & _FORWARDABLE),
     )
 
 
