@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -18,7 +18,6 @@ from credspec.directory.managed_password import ManagedPassword
 from credspec.errors import CredspecError, NotPermittedError
 from credspec.kerberos.as_exchange import ExchangeError, exchange_at_once
 from credspec.kerberos.ccache import ccache_bytes
-from credspec.kerberos.kdc_errors import CLOCK_SKEW as CLOCK_SKEW_ERROR
 from credspec.kerberos.kdc_errors import (
     BAD_OPTION,
     KEY_REFUSED,
@@ -29,6 +28,7 @@ from credspec.kerberos.kdc_errors import (
     error_of,
     kerberos_error,
 )
+from credspec.kerberos.kdc_errors import CLOCK_SKEW as CLOCK_SKEW_ERROR
 from credspec.kerberos.keys import (
     AES_ENCTYPES,
     DEFAULT_ITERATIONS,
@@ -62,7 +62,8 @@ class Ticket:
 
     `principal` is the name with realm, `start` and `end` are UTC, `enctype` is that of the session
     key, `ccache` the content of a FILE cache that holds the ticket; it does not show in the repr.
-    `forwardable` tells whether the KDC made it so, without which nothing can be delegated.
+    `forwardable` tells whether the KDC made it so, without which nothing can be delegated. `salt`
+    is that of the key which the KDC took, for a ticket of a managed password.
     """
 
     principal: str
@@ -71,6 +72,7 @@ class Ticket:
     enctype: int
     ccache: bytes = field(repr=False)
     forwardable: bool = False
+    salt: str | None = None
 
 
 def ticket_from_keytab(
@@ -258,47 +260,73 @@ def _keytab_of(context: krb5.Context, name: krb5.Principal, keys: Iterable[Key])
 
 
 def ticket_from_managed_password(
-    account: str, realm: str, password: ManagedPassword, *, armor: str | None = None
+    account: str,
+    realm: str,
+    password: ManagedPassword,
+    salt: str | None = None,
+    *,
+    armor: str | None = None,
 ) -> Ticket:
-    """Get a TGT of a gMSA, with the password that is in force.
+    """Get a TGT of a gMSA that may be forwarded, with the password that is in force.
 
     `account` is the sAMAccountName with its ``$``. Within five minutes of a rollover that password
     is the previous one (MS-ADTS 2.2.19); if the KDC refuses it, the other is tried once, since
-    clocks and rollovers are never exactly together. The salt is computed; if no key fits, the KDC
-    is asked for its salt. `armor` is as with `ticket_from_keys`.
+    clocks and rollovers are never exactly together. `salt` is what the KDC took last time, None to
+    compute it of the name. If no key fits, the KDC is asked for its salt: that of an account that
+    was renamed is of the name under which it got its password. `armor` is as with
+    `ticket_from_keys`.
 
     Raises:
         NotPermittedError: the KDC refused, see `kerberos_error`.
         UnreachableError: no KDC answered.
     """
     principal = f"{account}@{realm}"
-    salt = computer_salt(realm, account)
+    guessed = salt or computer_salt(realm, account)
     in_force = password.valid_now or password.current
     other = password.current if in_force is password.previous else password.previous
     attempts = [value for value in (in_force, other) if value is not None]
     refusal: CredspecError | None = None
+
+    def ask(keys: Iterable[Key], with_salt: str) -> Ticket:
+        ticket = ticket_from_keys(principal, keys, armor=armor, forwardable=True)
+        return replace(ticket, salt=with_salt)
+
+    try:
+        # The AES256 key alone is what nearly every domain takes, and a derivation saved.
+        return ask([derive_key(in_force, Enctype.AES256_CTS_HMAC_SHA1_96, guessed)], guessed)
+    except NotPermittedError as error:
+        if error.code not in {"kdc-key-refused", "kdc-enctype-unsupported"}:
+            raise
+        refusal = error
+    told = salt_of_kdc(principal) or computer_salt(realm, account)
+    if told == guessed and refusal.code == "kdc-key-refused":
+        # Each refused key may count towards a lockout.
+        attempts.remove(in_force)
     for value in attempts:
         try:
-            # The AES256 key alone is what nearly every domain takes, and a derivation saved.
-            key = derive_key(value, Enctype.AES256_CTS_HMAC_SHA1_96, salt)
-            return ticket_from_keys(principal, [key], armor=armor, forwardable=True)
+            return ask(derive_keys(value, told), told)
         except NotPermittedError as error:
-            if error.code not in {"kdc-key-refused", "kdc-enctype-unsupported"}:
-                raise
-            refusal = refusal or error
-    salt = _salt_of_kdc(principal) or salt
-    for value in attempts:
-        try:
-            return ticket_from_keys(
-                principal, derive_keys(value, salt), armor=armor, forwardable=True
-            )
-        except NotPermittedError as error:
-            refusal = refusal or error
-    assert refusal is not None  # noqa: S101 - narrows for the type checker
+            refusal = refusal if refusal.code == "kdc-key-refused" else error
+    if refusal.code == "kdc-key-refused":
+        raise _of_managed_password(principal)
     raise refusal
 
 
-def _salt_of_kdc(principal: str) -> str | None:
+def _of_managed_password(principal: str) -> NotPermittedError:
+    return NotPermittedError.of(
+        "kdc-key-refused",
+        "the domain refused the keys of the managed password that it gave",
+        where=f"ticket of {principal}",
+        remedy="the controllers may not have replicated the password or the account yet "
+        "(repadmin /showrepl, samba-tool drs showrepl); it is tried again",
+    )
+
+
+def salt_of_kdc(principal: str) -> str | None:
+    """Return the salt that a KDC tells for an account's keys (RFC 4120 5.2.7.5), unsigned.
+
+    None if it tells none, or does not answer.
+    """
     import krb5
 
     context = krb5.init_context()
