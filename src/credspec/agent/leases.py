@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -31,6 +31,7 @@ from credspec.agent.lease_content import (
 from credspec.agent.lease_directory import LeaseDirectories, LeaseDirectory
 from credspec.agent.lease_limits import LeaseLimits
 from credspec.agent.lease_policy import check_lease, refusal
+from credspec.agent.lease_retries import LeaseRetries
 from credspec.agent.liveness import FileUser, Liveness
 from credspec.agent.policy import GRPC_SOURCE, Policy, PolicyInForce
 from credspec.agent.report_limit import LimitedEvents, ReportLimit
@@ -119,8 +120,10 @@ class Leases:
         providers: Providers | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._identities = identities
+        self._retries = LeaseRetries(self._renewed_again, sleep=sleep)
         self._journal = journal
         self._directories = LeaseDirectories(
             leases_directory, process_leases_directory or leases_directory
@@ -581,7 +584,8 @@ class Leases:
                 # Whoever else asks meanwhile is answered in between.
                 await asyncio.sleep(0)
 
-    async def _renew_one(self, record: LeaseRecord) -> None:
+    async def _renew_one(self, record: LeaseRecord, *, is_retry: bool = False) -> bool:
+        """Give a lease its new tickets; return whether it has them. If not, it is tried again."""
         try:
             await self._give(record, is_current=lambda: self._is_current(record))
         except CredspecError as error:
@@ -589,18 +593,37 @@ class Leases:
         except Exception as error:  # noqa: BLE001 - the others have theirs
             failure = str(internal_error(error, f"lease {record.lease_id}"))
         else:
-            return
-        emit(
-            Event.LEASE_NOT_RENEWED,
-            lease=record.lease_id,
-            container=record.container,
-            error=failure,
-        )
+            self._retries.end(record.lease_id)
+            return True
+        fields = {"lease": record.lease_id, "container": record.container, "error": failure}
+        if is_retry:
+            pass  # a full disk of ten thousand leases is not to fill the log as well
+        elif record.user is None:
+            emit(Event.LEASE_NOT_RENEWED, **fields)
+        else:
+            self._events.emit(Event.LEASE_NOT_RENEWED, record.user, **fields)
+        if record.lease_id in self._records:
+            self._retries.begin(record.lease_id)
+        return False
+
+    async def _renewed_again(self, lease_id: str) -> bool:
+        """Try a lease again that has not got its tickets; return whether that is done with."""
+        record = self._records.get(lease_id)
+        if record is None or not record.ready:
+            return True
+        refused = refusal(self._policy.policy, record)
+        if refused is not None:
+            await self._revoke(record, refused)
+            return True
+        if not await self._renew_one(record, is_retry=True):
+            return False
+        emit(Event.LEASE_RENEWED_LATE, lease=record.lease_id, container=record.container)
+        return True
 
     def _is_current(self, record: LeaseRecord) -> bool:
         return self._records.get(record.lease_id) is record
 
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+    def _in_background(self, work: Coroutine[Any, Any, object]) -> None:
         """Let something be done that nobody waits for and that may fail."""
 
         async def done() -> None:
@@ -853,6 +876,7 @@ class Leases:
     def _drop(self, lease_id: str) -> asyncio.Future[None] | None:
         """End a lease; a user's files are wiped later, the future tells when."""
         wiped: asyncio.Future[None] | None = None
+        self._retries.end(lease_id)
         record = self._records.pop(lease_id, None)
         if record is not None:
             if record.user is None:

@@ -22,7 +22,13 @@ if TYPE_CHECKING:  # typing itself costs milliseconds
 
     from credspec.runtimes.ticket_options import Wish
 
-_TMPFS_OPTIONS = "size=1m,nr_inodes=256"
+LEASE_MIB = 16
+"""The size of a lease's tmpfs: a limit, of which only what is in it takes memory.
+
+Programs keep the tickets of services in it, of 4 to 12 KiB in large domains: a thousand fit.
+"""
+
+_TMPFS_OPTIONS = f"size={LEASE_MIB}m,nr_inodes=256"
 _NO_SWAP = "noswap"  # tmpfs(5), Linux 6.4 and newer; not in a user namespace
 _AGENT_SECONDS = 60.0  # longer than the agent's own deadline, so that its reason arrives
 _EINVAL = 22

@@ -147,7 +147,7 @@ def test_a_replaced_ticket_reaches_the_running_container_and_no_link_is_followed
 
 def test_a_full_directory_harms_only_its_own_container(host) -> None:
     host.shell(f"{RUN.replace('--rm', '-d --name f1')} {IMAGE} sleep 600")
-    filled = host.shell("docker exec f1 dd if=/dev/zero of=/run/credspec/x bs=1M count=4")
+    filled = host.shell("docker exec f1 dd if=/dev/zero of=/run/credspec/x bs=1M count=20")
     assert "No space left" in filled.stderr
     assert "WebApp01$" in host.shell(f"{RUN} {IMAGE} klist").stdout
     host.shell("docker rm -f f1")
