@@ -13,6 +13,7 @@ import os
 import sys
 
 from credspec.runtimes import c_library
+from credspec.runtimes.selinux_label import mount_option, set_label
 from credspec.runtimes.shim import LEASES, Invocation, ShimError, leases_directory
 
 TYPE_CHECKING = False
@@ -155,6 +156,7 @@ class Lease:
         """Make the directory that the agent is to fill."""
         if self.is_users:
             _make_users_directory(self.leases_directory, self.directory, wish.directory_mode)
+            set_label(self.directory, wish.label)
         else:
             _mount_tmpfs(self.directory, wish)
 
@@ -310,6 +312,7 @@ def _mount_tmpfs(directory: str, wish: Wish) -> None:
             f"when it starts: {_START_AGENT} [agent-unreachable]"
         ) from None
     options = f"{_TMPFS_OPTIONS},mode={wish.directory_mode:o},uid={wish.uid},gid={wish.gid}"
+    options += mount_option(wish.label)
     flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
     try:
         try:
