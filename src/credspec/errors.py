@@ -56,12 +56,14 @@ class CredspecError(Exception):
     """Base of every error that credspec reports on purpose.
 
     Holds at least one `Problem`. ``str(error)`` is the text for people: one line a problem, each
-    ending in its code in brackets.
+    ending in its code in brackets. `retry_after` is in how many seconds to try again what may go
+    better then, None if the agent says no such thing.
     """
 
     kind: ClassVar[str] = "error"
     exit_status: ClassVar[ExitStatus] = ExitStatus.OTHER
     http_status: ClassVar[int] = 500
+    retry_after: int | None = None
 
     def __init__(self, *problems: Problem) -> None:
         if not problems:

@@ -750,10 +750,10 @@ class Leases:
             if not isinstance(failure, CredspecError):
                 raise failure
         if failures:
-            first = failures[0]
-            assert isinstance(first, CredspecError)  # noqa: S101 - narrows for the type checker
-            problems = [p for f in failures if isinstance(f, CredspecError) for p in f.problems]
-            raise type(first)(*dict.fromkeys(problems))
+            known = [f for f in failures if isinstance(f, CredspecError)]
+            # A refusal of one is no outage, whatever the others met.
+            decisive = next((f for f in known if not isinstance(f, UnreachableError)), known[0])
+            raise type(decisive)(*dict.fromkeys(p for f in known for p in f.problems))
 
     async def _give(
         self,
