@@ -59,7 +59,8 @@ class CredspecError(Exception):
     """Base of every error that credspec reports on purpose.
 
     Holds at least one `Problem`. ``str(error)`` is the text for people: one line a problem, each
-    ending in its code in brackets.
+    ending in its code in brackets. `retry_after` is in how many seconds to try again what may go
+    better then, None if the agent says no such thing.
     """
 
     kind: ClassVar[str] = "error"
@@ -67,6 +68,7 @@ class CredspecError(Exception):
     http_status: ClassVar[int] = 500
     parts: tuple[CredspecError, ...] = ()
     """The errors that `joined` made this one of, none if it is one by itself."""
+    retry_after: int | None = None
 
     def __init__(self, *problems: Problem) -> None:
         if not problems:
@@ -176,11 +178,13 @@ class NotFoundError(CredspecError):
 
 
 def joined(errors: Sequence[CredspecError]) -> CredspecError:
-    """Return one error with all problems of several, each once; it has the class of the first.
+    """Return one error with all problems of several, each once.
 
-    `parts` of it are the errors themselves, without the frames they came through.
+    It has the class of the first, but of the first that is no `UnreachableError` if there is one:
+    a refusal of one is no outage, whatever the others met. `parts` of it are the errors themselves, without the frames they came through.
     """
-    error = type(errors[0])(*dict.fromkeys(p for each in errors for p in each.problems))
+    decisive = next((e for e in errors if not isinstance(e, UnreachableError)), errors[0])
+    error = type(decisive)(*dict.fromkeys(p for each in errors for p in each.problems))
     error.parts = tuple(part.detached() for each in errors for part in each.parts or (each,))
     return error
 

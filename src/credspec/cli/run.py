@@ -31,18 +31,36 @@ if TYPE_CHECKING:
 @click.option("--user", metavar="NAME", help="Run the program as this user; needs root.")
 @click.option("--keytab", is_flag=True, help="Add a keytab, to accept logons; see [policy].")
 @click.option("--mode", default="0600", show_default=True, help="Of the files: 0640 for a group.")
+@click.option(
+    "--wait",
+    type=click.FloatRange(0, 3600),
+    metavar="SECONDS",
+    help="How long to wait for agent and domain.  [wait_seconds of the configuration, else 30]",
+)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def run(*, spec: str, user: str | None, keytab: bool, mode: str, command: tuple[str, ...]) -> None:
+def run(
+    *,
+    spec: str,
+    user: str | None,
+    keytab: bool,
+    mode: str,
+    wait: float | None,
+    command: tuple[str, ...],
+) -> None:
     """Run COMMAND with the tickets of a credential spec, which stay fresh while it runs.
 
     KRB5CCNAME and KRB5_CONFIG are set for it. The exit status is COMMAND's; 128 and the signal's
     number if one ended it; 127 if there is no such program, 126 if it cannot be started.
+
+    An agent or a domain that is not there yet, as after a boot, is waited for; a refusal is not.
     """
     from credspec.agent.config import load_config
     from credspec.runtimes.process_lease import run_process
+    from credspec.runtimes.start_wait import DEFAULT_SECONDS
     from credspec.runtimes.ticket_options import Wish
 
     config = load_config()
+    seconds = next(v for v in (wait, config.wait_seconds, DEFAULT_SECONDS) if v is not None)
     whom = _user(user) if user else None
     wish = Wish(
         _reference(spec, config.spec_directory),
@@ -51,7 +69,7 @@ def run(*, spec: str, user: str | None, keytab: bool, mode: str, command: tuple[
         _mode(mode),
         keytab=keytab,
     )
-    sys.exit(run_process(config, wish, command, whom))
+    sys.exit(run_process(config, wish, command, whom, wait_seconds=seconds))
 
 
 def _reference(text: str, spec_directory: Path) -> str:

@@ -6,12 +6,22 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from credspec.cli.help_text import examples
 
+if TYPE_CHECKING:
+    from credspec.agent.config import Config
+
 _PATH = click.Path(path_type=Path)
+_WAIT = click.option(
+    "--wait",
+    type=click.FloatRange(0, 3600),
+    metavar="SECONDS",
+    help="How long a start waits for agent and domain.  [wait_seconds of the configuration]",
+)
 
 
 @click.group(
@@ -85,6 +95,7 @@ def agent(
 @click.option("--runtime-name", default="credspec", show_default=True, help="Name for dockerd.")
 @click.option("--set-as-default", is_flag=True, help="Make it the runtime of all containers.")
 @click.option("--force", is_flag=True, help="Replace a runtime or context of the same name.")
+@_WAIT
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def docker(
     *,
@@ -98,6 +109,7 @@ def docker(
     runtime_name: str,
     set_as_default: bool,
     force: bool,
+    wait: float | None,
     output: str,
 ) -> None:
     """Register the runtime with dockerd, and the gateway as a docker context.
@@ -107,6 +119,7 @@ def docker(
     from credspec.agent.config import load_config
     from credspec.runtimes.docker_setup import DAEMON_CONFIG, DockerSetup
     from credspec.runtimes.shim_launcher import LAUNCHER_DIRECTORY
+    from credspec.runtimes.start_wait import DEFAULT_SECONDS
 
     config = load_config()
     plan = DockerSetup(
@@ -118,6 +131,7 @@ def docker(
         runtime_name=runtime_name,
         set_as_default=set_as_default,
         force=force,
+        wait_seconds=_wait_seconds(wait, config, DEFAULT_SECONDS),
     )
     changes = plan.undo(dry_run=dry_run) if undo else plan.apply(dry_run=dry_run)
     following = _next_step(undo=undo, context=plan.context) if changes else ""
@@ -130,6 +144,7 @@ def docker(
 @click.option("--config", type=_PATH, help="[default: /etc/containerd/config.toml]")
 @click.option("--launcher-directory", type=_PATH, help="[default: /usr/local/libexec/credspec]")
 @click.option("--handler", default="credspec", show_default=True, help="Name for RuntimeClass.")
+@_WAIT
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def containerd(
     *,
@@ -138,6 +153,7 @@ def containerd(
     config: Path | None,
     launcher_directory: Path | None,
     handler: str,
+    wait: float | None,
     output: str,
 ) -> None:
     """Register the runtime with containerd, as a handler for Kubernetes.
@@ -148,10 +164,13 @@ def containerd(
     from credspec.agent.config import load_config
     from credspec.runtimes.containerd_setup import CONTAINERD_CONFIG, ContainerdSetup
     from credspec.runtimes.shim_launcher import LAUNCHER_DIRECTORY
+    from credspec.runtimes.start_wait import CONTAINERD_SECONDS
 
+    ours = load_config()
     plan = ContainerdSetup(
-        run_directory=load_config().run_directory,
+        run_directory=ours.run_directory,
         config=config or CONTAINERD_CONFIG,
+        wait_seconds=_wait_seconds(wait, ours, CONTAINERD_SECONDS),
         launcher_directory=launcher_directory or LAUNCHER_DIRECTORY,
         handler=handler,
     )
@@ -169,6 +188,7 @@ def containerd(
 @click.option("--hooks-directory", type=_PATH, help="[default: /usr/share/containers/oci/hooks.d]")
 @click.option("--launcher-directory", type=_PATH, help="[default: /usr/local/libexec/credspec]")
 @click.option("--no-hooks", is_flag=True, help="Only the runtime: podman --runtime credspec.")
+@_WAIT
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def podman(
     *,
@@ -178,15 +198,19 @@ def podman(
     hooks_directory: Path | None,
     launcher_directory: Path | None,
     no_hooks: bool,
+    wait: float | None,
     output: str,
 ) -> None:
     """Register the runtime and the hooks with Podman. Run again, it changes nothing."""
     from credspec.agent.config import load_config
     from credspec.runtimes.podman_setup import CONFIG_DIRECTORY, HOOKS_DIRECTORY, PodmanSetup
     from credspec.runtimes.shim_launcher import LAUNCHER_DIRECTORY
+    from credspec.runtimes.start_wait import DEFAULT_SECONDS
 
+    config = load_config()
     plan = PodmanSetup(
-        run_directory=load_config().run_directory,
+        run_directory=config.run_directory,
+        wait_seconds=_wait_seconds(wait, config, DEFAULT_SECONDS),
         config_directory=config_directory or CONFIG_DIRECTORY,
         hooks_directory=hooks_directory or HOOKS_DIRECTORY,
         launcher_directory=launcher_directory or LAUNCHER_DIRECTORY,
@@ -198,6 +222,11 @@ def podman(
         spec = "--annotation credspec.dev/spec=file://www.json --tmpfs /run/credspec"
         following = f"run `credspec agent`; then podman run {spec} IMAGE"
     _tell(changes, following, dry_run=dry_run, output=output)
+
+
+def _wait_seconds(wait: float | None, config: Config, default: float) -> float:
+    """Return what the option says, else the configuration, else the engine's default."""
+    return next(v for v in (wait, config.wait_seconds, default) if v is not None)
 
 
 def _tell(changes: list[str], following: str, *, dry_run: bool, output: str) -> None:

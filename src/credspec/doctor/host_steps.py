@@ -22,7 +22,7 @@ from credspec.runtimes.ticket_options import Wish
 if TYPE_CHECKING:
     from credspec.doctor.examination import Examination
 
-_SECONDS: Final = 5.0
+_SECONDS: Final = 10.0  # of which /readyz may take most, right after the agent's start
 
 
 def _agent(examination: Examination) -> Finding:
@@ -39,6 +39,18 @@ def _agent(examination: Examination) -> Finding:
         for identity in held
         if identity["last_error"]
     )
+    try:
+        client.get("/readyz")
+    except CredspecError as error:
+        problems += tuple(
+            Problem(
+                code="agent-not-ready",
+                where="agent",
+                found=problem.found,
+                remedy="what the agent says of itself; the steps on the domain look again",
+            )
+            for problem in error.problems
+        )
     return Finding(f"answers, and holds {len(held)} identities", problems)
 
 

@@ -15,6 +15,7 @@ from credspec.errors import CredspecError, UsageError
 from credspec.runtimes.docker_gateway.create_request import RUNTIME
 from credspec.runtimes.engine_files import read_file, remove_file, write_file
 from credspec.runtimes.shim_launcher import LAUNCHER_DIRECTORY, NAME, launcher_text
+from credspec.runtimes.start_wait import DEFAULT_SECONDS
 
 DAEMON_CONFIG: Final = Path("/etc/docker/daemon.json")
 CONTEXT: Final = "credspec"
@@ -25,7 +26,8 @@ _ORIGINAL_SUFFIX: Final = ".before-credspec"
 class DockerSetup:
     """Where things go; `context` is None if the docker client is to be left alone.
 
-    With `force`, a runtime or context of the same name that is not ours is replaced.
+    With `force`, a runtime or context of the same name that is not ours is replaced. `wait_seconds`
+    is for how long a container's start waits for an agent or a domain that is not there yet.
     """
 
     run_directory: Path
@@ -36,6 +38,7 @@ class DockerSetup:
     runtime_name: str = RUNTIME
     set_as_default: bool = False
     force: bool = False
+    wait_seconds: float = DEFAULT_SECONDS
 
     @property
     def launcher(self) -> Path:
@@ -55,7 +58,8 @@ class DockerSetup:
         """
         # All that may refuse comes before the first change.
         original, document = self._read()
-        text = launcher_text(self.run_directory).encode()
+        launcher = launcher_text(self.run_directory, wait_seconds=self.wait_seconds)
+        text = launcher.encode()
         registered = self._runtimes(document).get(self.runtime_name)
         self._check_runtime(registered)
         self._check_context()

@@ -140,11 +140,13 @@ def main(
     agent_socket: str | None = None,
     run_directory: str = "/run/credspec",
     runtimes: "Sequence[str]" = ("runc", "crun"),
+    wait_seconds: float = 0.0,
 ) -> "NoReturn":
     """Act as the runtime; the arguments are the process's own.
 
     `run_directory` is the agent's, `agent_socket` its socket, `runtimes` are the names or absolute
-    paths of real runtimes, of which the first that exists is run.
+    paths of real runtimes, of which the first that exists is run. `wait_seconds` is for how long a
+    container's start waits for an agent or a domain that is not there yet.
     """
     arguments = sys.argv[1:]
     invocation = Invocation(arguments)
@@ -156,7 +158,14 @@ def main(
         if invocation.command in {"create", "run"} and _may_have_spec(invocation.bundle):
             from credspec.runtimes.container_lease import run_with_lease
 
-            status = run_with_lease(invocation, runtime, arguments, agent_socket, run_directory)
+            status = run_with_lease(
+                invocation,
+                runtime,
+                arguments,
+                agent_socket,
+                run_directory,
+                wait_seconds=wait_seconds,
+            )
         elif invocation.command == "delete" and invocation.container:
             if _has_lease(invocation, runtime, run_directory):
                 from credspec.runtimes.container_lease import delete_with_lease

@@ -319,3 +319,54 @@ def check_orphan(agent: AgentProcess, process: subprocess.Popen[str]) -> None:
     subprocess.run(["umount", directory], check=True)
     directory.rmdir()
     directory.with_name(f"{directory.name}.lock").unlink()
+
+
+@contextmanager
+def waiting_run(agent: AgentProcess, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """`credspec run`, which waits for an agent that has ended."""
+    command = [str(BIN / "credspec"), "run", *options, "--wait", "200", "--spec", "one", "--"]
+    agent.end()
+    try:
+        with subprocess.Popen(
+            [*command, "klist"],
+            env=environment(agent),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stderr is not None
+            assert "waiting for up to 200 s: " in process.stderr.readline()
+            yield process
+    finally:
+        if agent.process is None or agent.process.poll() is not None:
+            agent.start()
+
+
+def test_it_waits_for_an_agent_that_starts_later(agent: AgentProcess) -> None:
+    with waiting_run(agent) as process:
+        agent.start()
+        shown, said = process.communicate(timeout=250)
+    assert process.returncode == 0, said
+    assert "WebApp01$@EXAMPLE.TEST" in shown
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_wait_and_nothing_is_left(agent: AgentProcess, number: int) -> None:
+    with waiting_run(agent) as process:
+        process.send_signal(number)
+        assert process.wait(60) == 128 + number
+
+
+def test_a_domain_that_stays_away_is_told_with_the_time(agent: AgentProcess, lab: Lab) -> None:
+    agent.end()
+    lab.stop_dc()
+    agent.start()
+    try:
+        shown = run(agent, "--wait", "4", "--spec", "one", "--", "true")
+    finally:
+        lab.start_dc()
+    assert shown.returncode == 4
+    first, last = shown.stderr.splitlines()[0], shown.stderr.splitlines()[-1]
+    assert first.startswith("credspec: waiting for up to 4 s: ")
+    assert "; waited for " in last
+    assert "unreachable]" in last
