@@ -23,6 +23,9 @@ if TYPE_CHECKING:  # typing itself costs milliseconds
     from credspec.runtimes.ticket_options import Wish
 
 _TMPFS_OPTIONS = "size=1m,nr_inodes=256"
+# A replay cache grows with the logons that are accepted within five minutes, 20 bytes each.
+_TMPFS_WITH_REPLAY_CACHE = "size=8m,nr_inodes=256"
+_REPLAY_CACHE = "rcache"
 _NO_SWAP = "noswap"  # tmpfs(5), Linux 6.4 and newer; not in a user namespace
 _AGENT_SECONDS = 60.0  # longer than the agent's own deadline, so that its reason arrives
 _EINVAL = 22
@@ -47,20 +50,26 @@ def run_with_lease(
     Raises:
         ShimError: the container must not start; nothing is left.
     """
-    from credspec.runtimes.carriers import Origin, take_wish
+    from credspec.runtimes.carriers import DOCKER, PODMAN, Origin, take_wish
+    from credspec.runtimes.image_root import ImageRoot
     from credspec.runtimes.oci_bundle import add_tickets, read_config, write_config
 
     config = read_config(invocation.bundle)
     if config is None:
         return None
     lease = Lease(invocation.lease_id(runtime), agent_socket, run_directory)
-    wish = take_wish(config, Origin.of(invocation), is_users=lease.is_users)
+    origin = Origin.of(invocation)
+    wish = take_wish(config, origin, is_users=lease.is_users)
     if wish is None:
         return None
     state = invocation.state_directory(runtime)
     if os.path.lexists(state):
         return _refused_by(runtime, arguments, invocation)
-    answer = lease.take(wish, invocation.container, state)
+    is_engines = origin.engine in {DOCKER, PODMAN}
+    with ImageRoot(config, invocation.bundle, is_engines=is_engines) as root:
+        fallback = root.reads_fallback()
+        answer = lease.take(wish, invocation.container, state, name_fallback=fallback)
+        root.offer_krb5_conf()
     try:
         add_tickets(config, lease.directory, answer["environment"])
         write_config(invocation.bundle, config)
@@ -134,8 +143,12 @@ class Lease:
         self.is_users = self.leases_directory != f"{run_directory}/{name}"
         self.directory = f"{self.leases_directory}/{lease_id}"
 
-    def take(self, wish: Wish, container: str, runtime_state: str) -> dict[str, Any]:
+    def take(
+        self, wish: Wish, container: str, runtime_state: str, *, name_fallback: bool
+    ) -> dict[str, Any]:
         """Make the directory and have it filled; on failure nothing is left.
+
+        `name_fallback` tells whether the container's libkrb5 reads ``fallback`` (krb5 1.18).
 
         Returns the agent's answer, of which ``environment`` are the container's variables.
         """
@@ -145,7 +158,7 @@ class Lease:
                 self.agent_socket,
                 "PUT",
                 f"/v1/leases/{self.lease_id}",
-                lease_request(wish, container, runtime_state),
+                lease_request(wish, container, runtime_state, name_fallback=name_fallback),
             )
         except BaseException:
             self.give_back()
@@ -157,6 +170,12 @@ class Lease:
             _make_users_directory(self.leases_directory, self.directory, wish.directory_mode)
         else:
             _mount_tmpfs(self.directory, wish)
+        if wish.keytab:
+            try:
+                _make_replay_cache(f"{self.directory}/{_REPLAY_CACHE}")
+            except ShimError:
+                self.remove_directory()
+                raise
 
     def give_back(self) -> None:
         """Release and unmount; never fails, since the container is gone either way."""
@@ -178,7 +197,9 @@ class Lease:
             _unmount(self.directory)
 
 
-def lease_request(wish: Wish, container: str, runtime_state: str) -> dict[str, Any]:
+def lease_request(
+    wish: Wish, container: str, runtime_state: str, *, name_fallback: bool
+) -> dict[str, Any]:
     """Return the body of the request for a lease."""
     return {
         "spec": wish.spec,
@@ -188,6 +209,8 @@ def lease_request(wish: Wish, container: str, runtime_state: str) -> dict[str, A
         "gid": wish.gid,
         "mode": wish.mode,
         "keytab": wish.keytab,
+        "name_fallback": name_fallback,
+        "replay_cache": wish.keytab,
     }
 
 
@@ -298,6 +321,15 @@ def _remove_users_directory(directory: str) -> None:
         shutil.rmtree(directory, ignore_errors=True)
 
 
+def _make_replay_cache(directory: str) -> None:
+    """Make where those who may read the keytab keep what they have accepted, each in a file."""
+    try:
+        os.mkdir(directory)
+        os.chmod(directory, 0o1777)  # noqa: S103 - the directory above decides who gets here
+    except OSError as error:
+        raise ShimError(f"{directory}: {error.strerror} [lease-directory]") from None
+
+
 def _mount_tmpfs(directory: str, wish: Wish) -> None:
     try:
         os.mkdir(directory, 0o700)
@@ -309,7 +341,8 @@ def _mount_tmpfs(directory: str, wish: Wish) -> None:
             f"credspec agent: {directory}: {error.strerror}; the agent makes this directory "
             f"when it starts: {_START_AGENT} [agent-unreachable]"
         ) from None
-    options = f"{_TMPFS_OPTIONS},mode={wish.directory_mode:o},uid={wish.uid},gid={wish.gid}"
+    size = _TMPFS_WITH_REPLAY_CACHE if wish.keytab else _TMPFS_OPTIONS
+    options = f"{size},mode={wish.directory_mode:o},uid={wish.uid},gid={wish.gid}"
     flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
     try:
         try:

@@ -15,7 +15,7 @@ IMAGE = "kerberos-client"
 OPTION = '--security-opt "credentialspec=file://WebApp01.json"'
 # What the gateway makes of the option, for the runtime that it does not choose.
 BY_HAND = (
-    "-e CREDSPEC=file://WebApp01.json --tmpfs /run/credspec -e KRB5CCNAME=FILE:/run/credspec/krb5cc"
+    "-e CREDSPEC=file://WebApp01.json --tmpfs /run/credspec -e KRB5CCNAME=/run/credspec/krb5cc"
 )
 RUNTIMES = {
     "runc": f"docker run {OPTION}",
