@@ -12,7 +12,7 @@ from credspec.runtimes.docker_gateway.connection import Connection
 from credspec.runtimes.docker_gateway.http_head import END, MAX_HEAD_BYTES
 
 _ANSWER_SECONDS: Final = 10.0
-_LARGEST_ANSWER: Final = 4 * 1024 * 1024
+_LARGEST_ANSWER: Final = 1024 * 1024
 _LONGEST_NAME: Final = 1024
 
 
