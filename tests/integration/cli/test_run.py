@@ -83,6 +83,31 @@ def test_a_program_has_tickets_and_its_own_exit_status(agent: AgentProcess) -> N
     assert shown.returncode == 7
 
 
+def test_variables_are_bare_paths_and_krb5_conf_names_the_cache_too(agent: AgentProcess) -> None:
+    line = "echo $KRB5CCNAME $KRB5_CONFIG; env -u KRB5CCNAME klist"
+    shown = run(agent, "--spec", "one", "--", "sh", "-c", line)
+    cache, conf = shown.stdout.splitlines()[0].split()
+    assert (cache[0], conf[0], ":" in cache + conf) == ("/", "/", False)
+    assert f"Ticket cache: FILE:{cache}" in shown.stdout, shown.stderr
+
+
+def test_the_callers_own_cache_is_replaced_and_its_krb5_conf_stays(agent: AgentProcess) -> None:
+    users = {"KRB5CCNAME": "KEYRING:persistent:0", "KRB5_CONFIG": "/mine"}
+    shown = subprocess.run(
+        [str(BIN / "credspec"), "run", "--spec", "one", "--", "env"],
+        env=environment(agent) | users,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+        timeout=60,
+    )
+    lines = shown.stdout.splitlines()
+    assert "KRB5_CONFIG=/mine" in lines, shown.stderr
+    assert not any(line.startswith("KRB5CCNAME=KEYRING") for line in lines)
+    assert any(line.startswith("KRB5CCNAME=/") for line in lines)
+
+
 @pytest.mark.parametrize("spec", ["one", "one.json", "file://one.json", "PATH"])
 def test_forms_of_the_spec(agent: AgentProcess, spec: str) -> None:
     if spec == "PATH":
