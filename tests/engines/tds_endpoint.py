@@ -89,7 +89,9 @@ class Session(socketserver.StreamRequestHandler):
             if kind != SSPI:
                 raise refuse_untrusted()
         name = str(context.initiator_name)
-        if reply:
+        mutual = context.actual_flags & gssapi.RequirementFlag.mutual_authentication
+        # Without mutual authentication nobody waits for one; impacket takes it for the answer.
+        if reply and mutual:
             # A message of its own: Microsoft's driver takes no other token beside it.
             self.send(sspi(reply))
         self.send(accepted())

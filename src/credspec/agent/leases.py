@@ -29,6 +29,7 @@ from credspec.agent.lease_content import (
     with_dns_names,
 )
 from credspec.agent.lease_directory import LeaseDirectories, LeaseDirectory
+from credspec.agent.lease_environment import MOUNT_POINT
 from credspec.agent.lease_limits import LeaseLimits
 from credspec.agent.lease_policy import check_lease, refusal
 from credspec.agent.lease_retries import LeaseRetries
@@ -94,6 +95,8 @@ class LeaseRequest:
     gid: int
     mode: int = 0o600
     keytab: bool = False
+    name_fallback: bool = False
+    replay_cache: bool = False
     place: str | None = None
     caller: Caller = NOBODY
     host_account: HostAccount | None = field(default=None, repr=False)
@@ -286,6 +289,8 @@ class Leases:
             gid=request.gid,
             mode=request.mode,
             keytab=request.keytab,
+            name_fallback=request.name_fallback,
+            replay_cache=request.replay_cache,
             user=request.user,
             place=request.place,
             domain=facts.dns_name,
@@ -838,7 +843,7 @@ class Leases:
         """
         held = [i for i in map(self._identities.get, self._names(record)) if i is not None]
         now = self._now()
-        files = files_of(record, held, now)
+        files = files_of(record, held, now, directory=self._directory_inside(record))
         if whole and not file_names(record) <= files.keys():
             raise _unfit([i for i in held if not i.is_fit(now)], now)
         given = replace(
@@ -903,6 +908,13 @@ class Leases:
         return self._directories.of(
             _valid_id(record.lease_id), record.runtime_state, record.user, record.place
         )
+
+    def _directory_inside(self, record: LeaseRecord) -> str | None:
+        """Return the directory as its programs see it; None if that is not known."""
+        if record.place is not None:
+            return None
+        directory = self._directory(record)
+        return str(directory.path) if record.runtime_state == str(directory.lock) else MOUNT_POINT
 
     def _close_directory(self) -> None:
         records = self._records.values()

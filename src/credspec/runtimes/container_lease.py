@@ -35,10 +35,12 @@ if TYPE_CHECKING:  # typing itself costs milliseconds
 LEASE_MIB = 16
 """The size of a lease's tmpfs: a limit, of which only what is in it takes memory.
 
-Programs keep the tickets of services in it, of 4 to 12 KiB in large domains: a thousand fit.
+Programs keep the tickets of services in it, of 4 to 12 KiB in large domains: a thousand fit. A
+replay cache takes 20 bytes for each logon that was accepted within five minutes.
 """
 
 _TMPFS_OPTIONS = f"size={LEASE_MIB}m,nr_inodes=256"
+_REPLAY_CACHE = "rcache"
 _NO_SWAP = "noswap"  # tmpfs(5), Linux 6.4 and newer; not in a user namespace
 _AGENT_SECONDS = 60.0  # longer than the agent's own deadline, so that its reason arrives
 _RELEASE_SECONDS = 10.0  # the agent finds out by itself, too
@@ -69,14 +71,16 @@ def run_with_lease(
     Raises:
         ShimError: the container must not start; nothing is left.
     """
-    from credspec.runtimes.carriers import Origin, take_wish
+    from credspec.runtimes.carriers import DOCKER, PODMAN, Origin, take_wish
+    from credspec.runtimes.image_root import ImageRoot
     from credspec.runtimes.oci_bundle import add_tickets, read_config, write_config
 
     config = read_config(invocation.bundle)
     if config is None:
         return None
     lease = Lease(invocation.lease_id(runtime), agent_socket, run_directory)
-    wish = take_wish(config, Origin.of(invocation), is_users=lease.is_users)
+    origin = Origin.of(invocation)
+    wish = take_wish(config, origin, is_users=lease.is_users)
     if wish is None:
         return None
     state = invocation.state_directory(runtime)
@@ -87,7 +91,11 @@ def run_with_lease(
         lambda line: report(invocation, line, level="warning"),
         is_wanted=parent_is_there(),
     )
-    answer = lease.take(wish, invocation.container, state, wait)
+    is_engines = origin.engine in {DOCKER, PODMAN}
+    with ImageRoot(config, invocation.bundle, is_engines=is_engines) as root:
+        fallback = root.reads_fallback()
+        answer = lease.take(wish, invocation.container, state, wait, name_fallback=fallback)
+        root.offer_krb5_conf()
     try:
         add_tickets(config, lease.directory, answer["environment"])
         write_config(invocation.bundle, config)
@@ -162,18 +170,25 @@ class Lease:
         self.directory = f"{self.leases_directory}/{lease_id}"
 
     def take(
-        self, wish: Wish, container: str, runtime_state: str, wait: StartWait | None = None
+        self,
+        wish: Wish,
+        container: str,
+        runtime_state: str,
+        wait: StartWait | None = None,
+        *,
+        name_fallback: bool,
     ) -> dict[str, Any]:
         """Make the directory and have it filled; on failure nothing is left.
 
         An agent or a domain that is not there yet is waited for as `wait` says, by default not at
-        all. Returns the agent's answer, of which ``environment`` are the container's variables.
+        all. `name_fallback` tells whether the container's libkrb5 reads ``fallback`` (krb5 1.18).
+        Returns the agent's answer, of which ``environment`` are the container's variables.
 
         Raises:
             ShimError: also `start-abandoned`, `start-interrupted`.
         """
         wait = wait or StartWait(0, lambda _: None)
-        body = lease_request(wish, container, runtime_state)
+        body = lease_request(wish, container, runtime_state, name_fallback=name_fallback)
         made = -1
 
         def attempt() -> dict[str, Any]:
@@ -214,6 +229,12 @@ class Lease:
             set_label(self.directory, wish.label)
         else:
             _mount_tmpfs(self.directory, wish)
+        if wish.keytab:
+            try:
+                _make_replay_cache(f"{self.directory}/{_REPLAY_CACHE}")
+            except ShimError:
+                self.remove_directory()
+                raise
 
     def give_back(self) -> None:
         """Release and unmount; never fails, since the container is gone either way."""
@@ -241,7 +262,9 @@ class Lease:
             _unmount(self.directory)
 
 
-def lease_request(wish: Wish, container: str, runtime_state: str) -> dict[str, Any]:
+def lease_request(
+    wish: Wish, container: str, runtime_state: str, *, name_fallback: bool
+) -> dict[str, Any]:
     """Return the body of the request for a lease."""
     return {
         "spec": wish.spec,
@@ -251,6 +274,8 @@ def lease_request(wish: Wish, container: str, runtime_state: str) -> dict[str, A
         "gid": wish.gid,
         "mode": wish.mode,
         "keytab": wish.keytab,
+        "name_fallback": name_fallback,
+        "replay_cache": wish.keytab,
     }
 
 
@@ -387,6 +412,15 @@ def _remove_users_directory(directory: str) -> None:
         import shutil  # which follows no links; the container's user may have put some there
 
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _make_replay_cache(directory: str) -> None:
+    """Make where those who may read the keytab keep what they have accepted, each in a file."""
+    try:
+        os.mkdir(directory)
+        os.chmod(directory, 0o1777)  # noqa: S103 - the directory above decides who gets here
+    except OSError as error:
+        raise ShimError(f"{directory}: {error.strerror} [lease-directory]") from None
 
 
 def _mount_tmpfs(directory: str, wish: Wish) -> None:

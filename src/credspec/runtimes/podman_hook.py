@@ -14,6 +14,7 @@ import sys
 from credspec.runtimes import c_json
 from credspec.runtimes.carriers import PODMAN, Origin, take_wish
 from credspec.runtimes.container_lease import Lease
+from credspec.runtimes.image_root import ImageRoot
 from credspec.runtimes.oci_bundle import add_tickets, check_members, forbid_checkpoints
 from credspec.runtimes.shim import ANNOTATION, ShimError, leases_directory
 from credspec.runtimes.start_wait import StartWait, parent_is_there
@@ -64,7 +65,10 @@ def _with_tickets(
             lambda line: sys.stderr.write(f"credspec-podman-hook: {line}\n"),
             is_wanted=parent_is_there(),
         )
-        answer = lease.take(wish, container, state, wait)
+        with ImageRoot(config, state, is_engines=True) as root:
+            fallback = root.reads_fallback()
+            answer = lease.take(wish, container, state, wait, name_fallback=fallback)
+            root.offer_krb5_conf()
     except ShimError as error:
         return _refused(config, str(error))
     except Exception as error:  # what a hook says here, nobody sees

@@ -71,7 +71,8 @@ def process_lease(
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             client = AgentClient(config.agent_socket)
-            body = lease_request(wish, name, lock_path)
+            # The agent's host has a libkrb5 that reads it: Python 3.11 is newer than krb5 1.18.
+            body = lease_request(wish, name, lock_path, name_fallback=True)
 
             def ask() -> Any:
                 with waiting():
@@ -141,7 +142,8 @@ def run_process(
 
     `wait_seconds` is for how long an agent or a domain that is not there yet is waited for.
 
-    An end by a signal is 128 and the signal's number. A ``KRB5_CONFIG`` that is set already stays.
+    An end by a signal is 128 and the signal's number. A ``KRB5_CONFIG`` that is set already stays;
+    ``KRB5CCNAME`` and ``KRB5_KTNAME`` do not, since the caller's session may have its own tickets.
 
     Signals reach the program from its first moment to its last. While there is none yet, one that
     ends a process ends this one, and nothing is left.

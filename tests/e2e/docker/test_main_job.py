@@ -60,7 +60,7 @@ def test_what_the_container_sees(host) -> None:
         f"{RUN} --user 1000:1000 {IMAGE} sh -c 'env; stat -c \"%n %a %u\" /run/credspec/*'"
     )
     lines = shown.stdout.splitlines()
-    assert "KRB5CCNAME=FILE:/run/credspec/krb5cc" in lines
+    assert "KRB5CCNAME=/run/credspec/krb5cc" in lines
     assert not [line for line in lines if line.startswith("CREDSPEC")]
     assert "/run/credspec/krb5cc 600 1000" in lines
     assert "/run/credspec/krb5.conf 600 1000" in lines

@@ -78,7 +78,7 @@ def test_an_option_that_a_tmpfs_names_is_the_users(host: Any, runtime: str) -> N
     options = "--tmpfs /run/credspec/mode=0440 --tmpfs /run/credspec/keytab=true "
     options += "--mount type=tmpfs,dst=/run/credspec/owner=7:8"
     shown = host.shell(f"docker run --rm --runtime {runtime} {BY_HAND} {options} {IMAGE} {SHOW}")
-    assert shown.stdout == "440 7 8\nkrb5.conf\nkrb5.keytab\nkrb5cc\n", shown.stderr
+    assert shown.stdout == "440 7 8\nkrb5.conf\nkrb5.keytab\nkrb5cc\nrcache\n", shown.stderr
     mounts = f"docker run --rm --runtime {runtime} {BY_HAND} {options} {IMAGE} cat /proc/mounts"
     assert "/run/credspec/mode" not in host.shell(mounts).stdout
 

@@ -77,12 +77,35 @@ def run(
 
 
 def test_a_program_has_tickets_and_its_own_exit_status(agent: AgentProcess) -> None:
-    shown = run(
-        agent, "--spec", "one.json", "--", "sh", "-c", "klist; cat ${KRB5_CONFIG%%:*}; exit 7"
-    )
+    shown = run(agent, "--spec", "one.json", "--", "sh", "-c", "klist; cat $KRB5_CONFIG; exit 7")
     assert "Default principal: WebApp01$@EXAMPLE.TEST" in shown.stdout
     assert "[libdefaults]" in shown.stdout
     assert shown.returncode == 7
+
+
+def test_variables_are_bare_paths_and_krb5_conf_names_the_cache_too(agent: AgentProcess) -> None:
+    line = "echo $KRB5CCNAME $KRB5_CONFIG; env -u KRB5CCNAME klist"
+    shown = run(agent, "--spec", "one", "--", "sh", "-c", line)
+    cache, conf = shown.stdout.splitlines()[0].split()
+    assert (cache[0], conf[0], ":" in cache + conf) == ("/", "/", False)
+    assert f"Ticket cache: FILE:{cache}" in shown.stdout, shown.stderr
+
+
+def test_the_callers_own_cache_is_replaced_and_its_krb5_conf_stays(agent: AgentProcess) -> None:
+    users = {"KRB5CCNAME": "KEYRING:persistent:0", "KRB5_CONFIG": "/mine"}
+    shown = subprocess.run(
+        [str(BIN / "credspec"), "run", "--spec", "one", "--", "env"],
+        env=environment(agent) | users,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+        timeout=60,
+    )
+    lines = shown.stdout.splitlines()
+    assert "KRB5_CONFIG=/mine" in lines, shown.stderr
+    assert not any(line.startswith("KRB5CCNAME=KEYRING") for line in lines)
+    assert any(line.startswith("KRB5CCNAME=/") for line in lines)
 
 
 @pytest.mark.parametrize("spec", ["one", "one.json", "file://one.json", "PATH"])
@@ -100,8 +123,8 @@ def test_a_document_elsewhere_needs_the_policys_leave(agent: AgentProcess, tmp_p
 
 
 def test_another_user_and_a_keytab(agent: AgentProcess) -> None:
-    line = 'id -u; klist -s && echo fresh; klist -k | grep -c WebApp01; stat -c "%a %u" $FILE'
-    command = f"FILE=${{KRB5_KTNAME#FILE:}}; {line}"
+    lines = ("id -u", "klist -s && echo fresh", "klist -k | grep -c WebApp01")
+    command = "; ".join([*lines, 'stat -c "%a %u" $KRB5_KTNAME'])
     options = ["--spec", "one", "--user", "nobody", "--keytab", "--mode", "0440"]
     shown = run(agent, *options, "--", "sh", "-c", command)
     assert shown.stdout.split("\n")[:2] == [str(USER.pw_uid), "fresh"], shown.stderr
@@ -109,7 +132,7 @@ def test_another_user_and_a_keytab(agent: AgentProcess) -> None:
 
 
 def test_tickets_are_not_swapped_out(agent: AgentProcess) -> None:
-    command = "directory=${KRB5CCNAME#FILE:}; grep ${directory%/krb5cc} /proc/self/mountinfo"
+    command = "directory=$KRB5CCNAME; grep ${directory%/krb5cc} /proc/self/mountinfo"
     shown = run(agent, "--spec", "one", "--", "sh", "-c", command)
     assert "noswap" in shown.stdout.split()[-1].split(","), shown.stdout + shown.stderr
 

@@ -80,6 +80,19 @@ class Connection:
             await self._receive()
         return self._take(length)
 
+    async def read_to_end(self, limit: int) -> bytearray:
+        """Return all that comes until the other side ends.
+
+        Raises:
+            asyncio.LimitOverrunError: that would be more than `limit` bytes.
+        """
+        while len(self._received) <= limit:
+            try:
+                await self._receive()
+            except EOFError:
+                return self.take_rest()
+        raise asyncio.LimitOverrunError("no end", len(self._received))
+
     def take_rest(self) -> bytearray:
         """Return what came in and was not yet read."""
         return self._take(len(self._received))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -13,6 +14,7 @@ from credspec.agent.lease_environment import (
     MOUNT_POINT,
 )
 from credspec.errors import UsageError
+from credspec.runtimes.container_environment import with_lease_variables
 from credspec.runtimes.docker_gateway.json_object import JsonObject, Member, NotAnObjectError
 from credspec.runtimes.docker_gateway.request_names import (
     check_annotations,
@@ -107,8 +109,16 @@ class CreateBody:
         _check_runtime(configs[-1], runtime)
         return cls(runtime, reference, body, configs[-1], tuple(others))
 
-    def pack(self, version: ApiVersion) -> bytes:
+    @property
+    def image(self) -> str:
+        """The name or id of the image, empty if there is none."""
+        value = _value(self.body, "Image")
+        return value if isinstance(value, str) else ""
+
+    def pack(self, version: ApiVersion, image_environment: Sequence[str] = ()) -> bytes:
         """Return the body for a daemon that is asked in this version of the API.
+
+        `image_environment` are the variables that the image sets, as ``NAME=VALUE``.
 
         Raises:
             UsageError: `docker-wrong-type` if ``Env``, ``Labels``, ``Annotations`` or ``Tmpfs`` are
@@ -126,10 +136,9 @@ class CreateBody:
         wanted = self._options(annotations)
         _check_options(wanted, before)
         # The shim sets these too, but what `docker exec` starts gets its environment from here.
-        names = {entry.partition("=")[0] for entry in environment}
         has_keytab = wanted[KEYTAB[0]].lower() in {"true", "1"}
         tickets = LEASE_ENVIRONMENT | (KEYTAB_ENVIRONMENT if has_keytab else {})
-        environment += [f"{n}={v}" for n, v in tickets.items() if n not in names]
+        environment = with_lease_variables(environment, tickets, image_environment)
         if version >= _ANNOTATIONS_SINCE:
             annotations = _with_exactly(annotations, ANNOTATION, str(self.reference))
             for annotation, value in wanted.items():

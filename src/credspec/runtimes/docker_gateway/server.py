@@ -44,6 +44,7 @@ from credspec.runtimes.docker_gateway.http_head import (
     MalformedHeadError,
     RequestHead,
 )
+from credspec.runtimes.docker_gateway.image_environment import image_environment
 from credspec.runtimes.docker_gateway.listening_socket import listening
 from credspec.runtimes.docker_gateway.option_search import may_hold_option
 from credspec.runtimes.docker_gateway.tunnel import end_politely, tunnel, wipe
@@ -193,7 +194,8 @@ class DockerGateway:
         if create is None:
             return body
         version = target.version or await self._daemon_version()
-        packed = await self._in_thread(peer, lambda: create.pack(version))
+        image = await image_environment(self._upstream, create.image)
+        packed = await self._in_thread(peer, lambda: create.pack(version, image))
         wipe(body)
         return bytearray(packed)
 

@@ -94,7 +94,7 @@ def test_labels_become_options() -> None:
         "credspec.dev/spec": "file://www.json",
         **wanted,
     }
-    assert "KRB5_KTNAME=FILE:/run/credspec/krb5.keytab" in document["Env"]
+    assert "KRB5_KTNAME=/run/credspec/krb5.keytab" in document["Env"]
     document = rewritten(request(OPTION) | {"Labels": LABELS, "Env": ["CREDSPEC_MODE=0440"]}, OLD)
     assert document["Env"][-4:] == [
         "CREDSPEC=file://www.json",
