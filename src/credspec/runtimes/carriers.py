@@ -12,6 +12,7 @@ from credspec.runtimes.shim import ANNOTATION, VARIABLE, Invocation, ShimError
 from credspec.runtimes.ticket_options import (
     ANNOTATIONS,
     OPTIONS,
+    REQUESTED,
     VARIABLES,
     Wish,
     short_name,
@@ -163,7 +164,7 @@ def _check_annotations(annotations: dict[str, Any]) -> None:
     from credspec.runtimes.spelling import is_in_domain, is_misspelt
 
     for name in annotations:
-        if name in ANNOTATIONS:
+        if name in ANNOTATIONS or name == REQUESTED:
             continue
         right = is_misspelt(name, ANNOTATIONS)
         if right is not None or is_in_domain(name):
@@ -242,6 +243,8 @@ def _options(config: dict[str, Any], annotations: dict[str, Any], origin: Origin
                 f"{shown}: counts with Docker only; use the annotation of that name "
                 "[option-unconfirmed]"
             )
+        if named[0] == short_name(REQUESTED):
+            continue
         name = by_short_name.get(named[0])
         if name is None:
             raise ShimError(
