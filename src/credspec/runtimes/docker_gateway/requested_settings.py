@@ -33,6 +33,7 @@ PLAIN_RUNTIMES: Final = ("runc", "io.containerd.runc.v2")
 RECORD_MOUNT: Final = f"{MOUNT_POINT}/{short_name(REQUESTED)}="
 """What the name of a tmpfs mount that holds a record starts with."""
 
+_PART: Final = 200
 _CARRIED: Final = "\0"  # at the end of a text in a record: the value of the carried spec
 
 
@@ -99,19 +100,22 @@ class Record:
     dropped: tuple[tuple[int, str], ...]
 
     def encode(self, spec: str) -> str:
-        """Return it as base64url, which is safe in a path, without repeating the carried spec."""
+        """Return it as base64url, without repeating the carried spec.
+
+        It is safe in a path; slashes divide it, since a file name has at most 255 bytes.
+        """
         document = {
             "SecurityOpt": [(i, _shortened(text, spec)) for i, text in self.security_options],
             "Runtime": self.runtime,
             "Annotations": {k: _shortened(v, spec) for k, v in self.annotations.items()},
             "Tmpfs": self.tmpfs,
-            "Env": {
-                "added": self.added,
-                "dropped": [(i, _shortened(text, spec)) for i, text in self.dropped],
-            },
+            "added": self.added,
+            "dropped": [(i, _shortened(text, spec)) for i, text in self.dropped],
         }
-        text = json.dumps(document, separators=(",", ":"))
-        return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+        present = {key: value for key, value in document.items() if value}
+        text = json.dumps(present, separators=(",", ":"))
+        encoded = base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+        return "/".join(encoded[i : i + _PART] for i in range(0, len(encoded), _PART))
 
     @classmethod
     def decode(cls, text: str, spec: str) -> Record | None:
@@ -120,16 +124,17 @@ class Record:
         Whatever it says, only names of credspec's can be hidden or shown by it.
         """
         try:
-            padded = text + "=" * (-len(text) % 4)
+            joined = text.replace("/", "")
+            padded = joined + "=" * (-len(joined) % 4)
             found = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-            annotations = _texts(found["Annotations"])
+            annotations = _texts(found.get("Annotations", {}))
             record = cls(
-                _indexed(found["SecurityOpt"], spec),
-                str(found["Runtime"]),
+                _indexed(found.get("SecurityOpt", []), spec),
+                str(found.get("Runtime", "")),
                 {k: _lengthened(v, spec) for k, v in annotations.items()},
-                _texts(found["Tmpfs"]),
-                tuple(map(str, found["Env"]["added"])),
-                _indexed(found["Env"]["dropped"], spec),
+                _texts(found.get("Tmpfs", {})),
+                tuple(map(str, found.get("added", []))),
+                _indexed(found.get("dropped", []), spec),
             )
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None

@@ -222,8 +222,9 @@ FORGED = [
     {"SecurityOpt": [[0, "apparmor=x"]]},
     {"Annotations": {"com.example/a": "b"}},
     {"Tmpfs": {"/etc": ""}},
-    {"Env": {"added": ["LD_PRELOAD"], "dropped": []}},
-    {"Env": {"added": [], "dropped": [[0, "PATH=/evil"]]}},
+    {"added": ["LD_PRELOAD"]},
+    {"dropped": [[0, "PATH=/evil"]]},
+    {"added": 5},
     {"Runtime": "kata"},
     {"SecurityOpt": [[0, "credentialspec=file://other.json"]]},
     {"SecurityOpt": 5},
@@ -238,7 +239,8 @@ def test_a_record_that_the_gateway_did_not_write_hides_and_shows_nothing(forged:
         "Runtime": "",
         "Annotations": {},
         "Tmpfs": {},
-        "Env": {"added": [], "dropped": []},
+        "added": [],
+        "dropped": [],
     }
     text = base64.urlsafe_b64encode(json.dumps(record | forged).encode()).decode().rstrip("=")
     body = {
