@@ -6,12 +6,21 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from credspec.cli.help_text import examples
 
-_PATH = click.Path(path_type=Path)
+
+class _AbsolutePath(click.Path):
+    """A path that programs in other directories are told, and therefore absolute."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return Path(super().convert(value, param, ctx)).absolute()
+
+
+_PATH = _AbsolutePath(path_type=Path)
 
 
 @click.group(

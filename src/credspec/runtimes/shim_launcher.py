@@ -18,7 +18,7 @@ from typing import Final
 
 import credspec
 from credspec.errors import UsageError
-from credspec.runtimes.shim import runtime_paths
+from credspec.runtimes.shim import REAL_RUNTIMES, runtime_paths
 from credspec.runtimes.ticket_options import OPTIONS, short_name
 
 NAME: Final = "credspec-runtime"
@@ -46,6 +46,8 @@ _MARKS: Final = "|".join(
         f'"{_BETWEEN}{_spelt("credspec")}({_BETWEEN}({_OPTION_NAMES}))?{_BETWEEN}=',
         f'"{_BETWEEN}{_spelt("credentialspec")}{_NAME_END}',
         f"([^ -~]|\\\\|%[0-9a-f][0-9a-f]){_NAME_END}",
+        # Variables and mounts of tickets, without a name of ours.
+        '"[^"]*/run/[^"]*credspec',
     )
 )
 
@@ -107,7 +109,7 @@ main(run_directory={run_directory!r}{more})
 """
 
 
-def launcher_text(run_directory: Path, runtimes: Sequence[str] = ("runc", "crun")) -> str:
+def launcher_text(run_directory: Path, runtimes: Sequence[str] = REAL_RUNTIMES) -> str:
     """Return the launcher of this installation's shim.
 
     `run_directory` is the agent's, `runtimes` are names or absolute paths of real runtimes.
@@ -121,7 +123,7 @@ def launcher_text(run_directory: Path, runtimes: Sequence[str] = ("runc", "crun"
         steps="|".join(_STEPS),
         marks=shlex.quote(_MARKS),
         runtimes=" ".join(map(shlex.quote, runtime_paths(runtimes))),
-        leases=shlex.quote(f"{run_directory}/leases"),
+        leases=shlex.quote(f"{run_directory.absolute()}/leases"),
     )
     return shell + program
 
@@ -153,7 +155,7 @@ def _interpreter() -> str:
 def _program(module: str, run_directory: Path, more: str) -> str:
     return _PROGRAM.format(
         package=str(Path(credspec.__file__).parents[1]),
-        run_directory=str(run_directory),
+        run_directory=str(run_directory.absolute()),
         module=module,
         more=more,
     )
