@@ -17,7 +17,7 @@ class _AbsolutePath(click.Path):
     """A path that programs in other directories are told, and therefore absolute."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return Path(super().convert(value, param, ctx)).absolute()
+        return Path(os.fsdecode(super().convert(value, param, ctx))).absolute()
 
 
 _PATH = _AbsolutePath(path_type=Path)
