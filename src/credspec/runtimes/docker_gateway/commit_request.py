@@ -14,7 +14,8 @@ from urllib.parse import parse_qs
 
 from credspec.runtimes.docker_gateway.json_object import JsonObject
 from credspec.runtimes.docker_gateway.lease_variables import is_lease_variable
-from credspec.runtimes.docker_gateway.requested_settings import added_variables, name_of
+from credspec.runtimes.docker_gateway.request_record import name_of
+from credspec.runtimes.docker_gateway.requested_settings import added_variables
 from credspec.runtimes.docker_gateway.settings_json import member, read_settings
 
 _TARGET: Final = re.compile(

@@ -16,6 +16,7 @@ from credspec.agent.lease_environment import (
 )
 from credspec.errors import UsageError
 from credspec.runtimes.docker_gateway.json_object import JsonObject, Member, NotAnObjectError
+from credspec.runtimes.docker_gateway.recorded_request import with_record, without_additions
 from credspec.runtimes.docker_gateway.request_names import (
     check_annotations,
     check_labels,
@@ -23,14 +24,7 @@ from credspec.runtimes.docker_gateway.request_names import (
     check_security_options,
     check_variables,
 )
-from credspec.runtimes.docker_gateway.requested_settings import (
-    PLAIN_RUNTIMES,
-    RECORD_MOUNT,
-    record_of,
-    recorded,
-    requested,
-)
-from credspec.runtimes.docker_gateway.settings_json import read_settings, write_settings
+from credspec.runtimes.docker_gateway.requested_settings import PLAIN_RUNTIMES
 from credspec.runtimes.docker_gateway.spec_presence import check_spec_present
 from credspec.runtimes.shim import (
     ANNOTATION,
@@ -111,7 +105,7 @@ class CreateBody:
             configs = [JsonObject.parse(member.text) for member in body.find("HostConfig")]
         except NotAnObjectError:
             return None
-        body, configs = _as_requested(body, configs, runtime)
+        body, configs = without_additions(body, configs, runtime)
         lists = [member.value for config in configs for member in config.find("SecurityOpt")]
         options = [option for found in lists if isinstance(found, list) for option in found]
         if not all(isinstance(option, str) for option in options):
@@ -179,58 +173,19 @@ class CreateBody:
         body = self.body
         if environment != before:
             body = body.with_member("Env", json.dumps(environment))
-        config = self._with_record(body, config, version)
+        config = with_record(
+            (self.body, self.host_config),
+            (body, config),
+            self.runtime,
+            in_annotation=version >= _ANNOTATIONS_SINCE,
+        )
         body = body.with_member("HostConfig", str(config))
         return str(body).encode("utf-8", "surrogateescape")
-
-    def _with_record(self, body: JsonObject, config: JsonObject, version: ApiVersion) -> JsonObject:
-        """Return the host configuration with what inspect needs to show the request as it is."""
-        try:
-            asked = read_settings(self.body, self.host_config).without_record()
-            record = record_of(asked, read_settings(body, config), self.runtime)
-        except ValueError:
-            return config  # the daemon words this best
-        if record is None:
-            return config
-        text = record.encode(str(self.reference))
-        if version >= _ANNOTATIONS_SINCE:
-            annotations = _with_exactly(_object(config, "Annotations"), REQUESTED, text)
-            return config.with_member("Annotations", str(annotations))
-        tmpfs = _without_records(_object(config, "Tmpfs"))
-        tmpfs = _with_exactly(tmpfs, f"{RECORD_MOUNT}{text}", "")
-        return config.with_member("Tmpfs", str(tmpfs))
 
     def _options(self, annotations: JsonObject) -> dict[str, str]:
         """Return what is asked for besides, by annotation or by a label of the same name."""
         labels, given = _texts(_object(self.body, "Labels", "/")), _texts(annotations)
         return {name: given.get(name) or labels.get(name, "") for name, _ in OPTIONS}
-
-
-def _as_requested(
-    body: JsonObject, configs: list[JsonObject], runtime: str
-) -> tuple[JsonObject, list[JsonObject]]:
-    """Return a body made from what dockerd itself shows of a container of the gateway's.
-
-    It becomes the request that the container was made from, whatever the version of the API.
-    """
-    if len(configs) != 1 or len(body.find("HostConfig")) != 1:
-        return body, configs
-    try:
-        settings = read_settings(body, configs[0])
-        spec = settings.carried_spec(runtime)
-        if spec is None or recorded(settings, spec) is None:
-            return body, configs
-        found = requested(settings, runtime)
-        if found is None:
-            return body, configs
-        body, config = write_settings(body, configs[0], settings, found)
-    except ValueError:
-        return body, configs
-    return body.with_member("HostConfig", str(config)), [config]
-
-
-def _without_records(tmpfs: JsonObject) -> JsonObject:
-    return JsonObject(tuple(m for m in tmpfs.members if not m.key.startswith(RECORD_MOUNT)))
 
 
 def _annotated(configs: list[JsonObject], runtime: str) -> SpecReference | None:

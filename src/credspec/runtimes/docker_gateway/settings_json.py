@@ -83,4 +83,8 @@ def _object(parent: JsonObject, key: str) -> dict[str, str]:
     value = _value(parent, key) or {}
     if not isinstance(value, dict):
         raise ValueError(key)  # noqa: TRY004 - of the document, not of an argument
-    return {name: str(text) for name, text in value.items() if text is not None}
+    # For a Go program null is an empty text here.
+    texts = {name: "" if text is None else text for name, text in value.items()}
+    if not all(isinstance(text, str) for text in texts.values()):
+        raise ValueError(key)
+    return texts

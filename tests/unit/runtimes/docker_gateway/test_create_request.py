@@ -426,3 +426,11 @@ def test_a_label_does_not_name_the_spec() -> None:
 def test_a_tmpfs_of_another_letter_case_is_another() -> None:
     found = rewritten(request(OPTION, Tmpfs={"/RUN/credspec": "size=1m"}), OLD)
     assert found["HostConfig"]["Tmpfs"] == {"/RUN/credspec": "size=1m", "/run/credspec": ""}
+
+
+@pytest.mark.parametrize("version", [OLD, NEW])
+def test_a_tmpfs_without_options_as_null_stays(version: tuple[int, int]) -> None:
+    """Which is an empty text for dockerd."""
+    found = rewritten(request(OPTION, Tmpfs={"/scratch": None}), version)
+    assert not found["HostConfig"]["Tmpfs"]["/scratch"]
+    assert "/scratch" in found["HostConfig"]["Tmpfs"]
