@@ -51,9 +51,11 @@ class Container:
     def bundle(self) -> dict[str, Any]:
         """Return the OCI configuration, as far as the shim reads it."""
         tmpfs = self.host_config.get("Tmpfs", {})
+        # A name alone means that the variable is not set.
+        environment = [entry for entry in self.config["Env"] if "=" in entry]
         return {
             "annotations": dict(self.host_config.get("Annotations", {})),
-            "process": {"env": list(self.config["Env"]), "user": {"uid": 0, "gid": 0}},
+            "process": {"env": environment, "user": {"uid": 0, "gid": 0}},
             "mounts": [{"type": "tmpfs", "destination": target} for target in tmpfs],
         }
 

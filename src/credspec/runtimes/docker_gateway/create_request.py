@@ -16,6 +16,7 @@ from credspec.agent.lease_environment import (
 )
 from credspec.errors import UsageError
 from credspec.runtimes.docker_gateway.json_object import JsonObject, Member, NotAnObjectError
+from credspec.runtimes.docker_gateway.lease_variables import is_lease_variable
 from credspec.runtimes.docker_gateway.recorded_request import with_record, without_additions
 from credspec.runtimes.docker_gateway.request_names import (
     check_annotations,
@@ -140,7 +141,13 @@ class CreateBody:
         ).with_member("Runtime", json.dumps(self.runtime))
         before = _environment(self.body)
         # One carrier only: whatever the client put there itself would contradict the option.
-        environment = [entry for entry in before if entry.partition("=")[0] not in VARIABLES]
+        environment = [
+            entry
+            for entry in before
+            if entry.partition("=")[0] not in VARIABLES
+            # A name alone, as in committed images, sets nothing.
+            and not is_lease_variable(entry)
+        ]
         annotations = _object(config, "Annotations").without_exactly(ANNOTATION)
         annotations = annotations.without_exactly(REQUESTED)
         wanted = self._options(annotations)

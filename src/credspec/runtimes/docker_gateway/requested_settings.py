@@ -154,7 +154,10 @@ def with_image_variables(
     kept = {name_of(entry) for entry in found.environment}
     gone = {name_of(entry) for entry in settings.environment} - kept
     missing = tuple(
-        e for e in image_environment if name_of(e) in gone and is_lease_variable(name_of(e))
+        e
+        for e in image_environment
+        # A name alone is what a commit left of the gateway's own.
+        if name_of(e) in gone and is_lease_variable(name_of(e)) and "=" in e
     )
     return replace(found, environment=found.environment + missing)
 
