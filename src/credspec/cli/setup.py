@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,7 +15,15 @@ from credspec.cli.help_text import examples
 if TYPE_CHECKING:
     from credspec.agent.config import Config
 
-_PATH = click.Path(path_type=Path)
+
+class _AbsolutePath(click.Path):
+    """A path that programs in other directories are told, and therefore absolute."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return Path(os.fsdecode(super().convert(value, param, ctx))).absolute()
+
+
+_PATH = _AbsolutePath(path_type=Path)
 _WAIT = click.option(
     "--wait",
     type=click.FloatRange(0, 3600),

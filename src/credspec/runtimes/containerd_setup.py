@@ -59,7 +59,7 @@ class ContainerdSetup:
     @property
     def launcher(self) -> Path:
         """The executable that containerd runs, also by ``ctr run --runc-binary``."""
-        return self.launcher_directory / NAME
+        return self.launcher_directory.absolute() / NAME
 
     def apply(self, *, dry_run: bool = False) -> list[str]:
         """Set everything up and return a line for each thing changed; none if all was so already.

@@ -42,8 +42,12 @@ class DockerSetup:
 
     @property
     def launcher(self) -> Path:
-        """The executable that dockerd runs."""
-        return self.launcher_directory / NAME
+        """The executable that dockerd runs, from a directory of its own."""
+        return self.launcher_directory.absolute() / NAME
+
+    @property
+    def _endpoint(self) -> str:
+        return f"unix://{self.gateway_socket.absolute()}"
 
     @property
     def _original(self) -> Path:
@@ -168,19 +172,19 @@ class DockerSetup:
 
     def _check_context(self) -> None:
         present = self._context_endpoint()
-        if present is None or present == f"unix://{self.gateway_socket}" or self.force:
+        if present is None or present == self._endpoint or self.force:
             return
         raise UsageError.of(
             "docker-context-taken",
             f"the docker context {self.context} is for {present}",
-            expected=f"unix://{self.gateway_socket}",
+            expected=self._endpoint,
             remedy="name another with --context, or replace it with --force",
         )
 
     def _apply_context(self, *, dry_run: bool) -> list[str]:
         if self.context is None:
             return []
-        endpoint = f"unix://{self.gateway_socket}"
+        endpoint = self._endpoint
         present = self._context_endpoint()
         if present == endpoint:
             return []
@@ -193,7 +197,7 @@ class DockerSetup:
         return [f"made the docker context {self.context}"]
 
     def _undo_context(self, *, dry_run: bool) -> list[str]:
-        if self.context is None or self._context_endpoint() != f"unix://{self.gateway_socket}":
+        if self.context is None or self._context_endpoint() != self._endpoint:
             return []
         if not dry_run:
             _docker("context", "rm", "--force", self.context)

@@ -47,12 +47,12 @@ class PodmanSetup:
     @property
     def launcher(self) -> Path:
         """The executable that Podman runs in place of crun or runc."""
-        return self.launcher_directory / NAME
+        return self.launcher_directory.absolute() / NAME
 
     @property
     def hook_launcher(self) -> Path:
         """The executable of the hooks."""
-        return self.launcher_directory / HOOK_NAME
+        return self.launcher_directory.absolute() / HOOK_NAME
 
     def apply(self, *, dry_run: bool = False) -> list[str]:
         """Set everything up and return a line for each thing changed; none if all was so already.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # typing itself costs milliseconds
 ANNOTATION = "credspec.dev/spec"
 VARIABLE = "CREDSPEC"
 LEASES = "leases"
+REAL_RUNTIMES = ("runc", "crun")
 
 _SIGPIPE, _SIGXFSZ = 13, 25
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -139,7 +140,7 @@ def main(
     *,
     agent_socket: str | None = None,
     run_directory: str = "/run/credspec",
-    runtimes: "Sequence[str]" = ("runc", "crun"),
+    runtimes: "Sequence[str]" = REAL_RUNTIMES,
     wait_seconds: float = 0.0,
 ) -> "NoReturn":
     """Act as the runtime; the arguments are the process's own.

@@ -18,7 +18,7 @@ from typing import Final
 
 import credspec
 from credspec.errors import UsageError
-from credspec.runtimes.shim import runtime_paths
+from credspec.runtimes.shim import REAL_RUNTIMES, runtime_paths
 from credspec.runtimes.start_wait import DEFAULT_SECONDS
 from credspec.runtimes.ticket_options import OPTIONS, short_name
 
@@ -47,6 +47,8 @@ _MARKS: Final = "|".join(
         f'"{_BETWEEN}{_spelt("credspec")}({_BETWEEN}({_OPTION_NAMES}))?{_BETWEEN}=',
         f'"{_BETWEEN}{_spelt("credentialspec")}{_NAME_END}',
         f"([^ -~]|\\\\|%[0-9a-f][0-9a-f]){_NAME_END}",
+        # Variables and mounts of tickets, without a name of ours.
+        '"[^"]*/run/[^"]*credspec',
     )
 )
 
@@ -110,7 +112,7 @@ main(run_directory={run_directory!r}{more})
 
 def launcher_text(
     run_directory: Path,
-    runtimes: Sequence[str] = ("runc", "crun"),
+    runtimes: Sequence[str] = REAL_RUNTIMES,
     *,
     wait_seconds: float = DEFAULT_SECONDS,
 ) -> str:
@@ -129,7 +131,7 @@ def launcher_text(
         steps="|".join(_STEPS),
         marks=shlex.quote(_MARKS),
         runtimes=" ".join(map(shlex.quote, runtime_paths(runtimes))),
-        leases=shlex.quote(f"{run_directory}/leases"),
+        leases=shlex.quote(f"{run_directory.absolute()}/leases"),
     )
     return shell + program
 
@@ -161,7 +163,7 @@ def _interpreter() -> str:
 def _program(module: str, run_directory: Path, more: str, wait_seconds: float) -> str:
     return _PROGRAM.format(
         package=str(Path(credspec.__file__).parents[1]),
-        run_directory=str(run_directory),
+        run_directory=str(run_directory.absolute()),
         module=module,
         more=f"{more}, wait_seconds={float(wait_seconds)!r}",
     )

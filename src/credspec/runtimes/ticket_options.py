@@ -21,6 +21,8 @@ ANNOTATIONS = (ANNOTATION, *(annotation for annotation, _ in OPTIONS))
 """All annotations that mean something here."""
 VARIABLES = (VARIABLE, *(variable for _, variable in OPTIONS))
 """All variables that mean something here."""
+REQUESTED = "credspec.dev/requested"
+"""The Docker gateway's note of what its client asked for, which means nothing to a container."""
 _MAX_ID = 2**32 - 2
 
 

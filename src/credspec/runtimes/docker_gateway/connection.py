@@ -80,18 +80,14 @@ class Connection:
             await self._receive()
         return self._take(length)
 
-    async def read_to_end(self, limit: int) -> bytearray:
-        """Return all that comes until the other side ends.
-
-        Raises:
-            asyncio.LimitOverrunError: that would be more than `limit` bytes.
-        """
-        while len(self._received) <= limit:
+    async def read_some(self) -> bytearray:
+        """Return what comes next, empty at the other side's end."""
+        if not self._received:
             try:
                 await self._receive()
             except EOFError:
-                return self.take_rest()
-        raise asyncio.LimitOverrunError("no end", len(self._received))
+                return bytearray()
+        return self.take_rest()
 
     def take_rest(self) -> bytearray:
         """Return what came in and was not yet read."""
