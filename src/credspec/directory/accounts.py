@@ -14,6 +14,7 @@ from credspec.directory.account_identity import (
 from credspec.directory.connection import Connection, Entry, escape
 from credspec.directory.domain import DomainFacts
 from credspec.directory.managed_password import ManagedPassword
+from credspec.directory.password_readers import how_to_allow, name_of_sid, read_own_name
 from credspec.directory.security_descriptor import allowed_readers
 from credspec.directory.security_identifier import sid_to_text
 from credspec.errors import CredspecError, NotFoundError, NotPermittedError, UsageError
@@ -216,25 +217,14 @@ def not_permitted(
     names = [name_of_sid(connection, facts, sid) for sid in account.readers]
     who = ", ".join(names) if names else "nobody that this host can see"
     bare = account.account_name.removesuffix("$")
+    commands = how_to_allow(bare, names, read_own_name(connection, facts))
     return NotPermittedError.of(
         "password-not-permitted",
         f"this host may not read the managed password of {account.account_name}; allowed: {who}",
         where=f"account {bare}",
-        remedy=f"allow the host's account or a group it is in: Set-ADServiceAccount {bare} "
-        "-PrincipalsAllowedToRetrieveManagedPassword ..., or samba-tool service-account "
-        f"group-msa-membership add --name={bare} --principal=HOST$; after a change of groups the "
-        "host needs a new ticket",
+        remedy=f"allow the host's account or a group it is in: {commands}; after a change of "
+        "groups the host needs a new ticket",
     )
-
-
-def name_of_sid(connection: Connection, facts: DomainFacts, sid: str) -> str:
-    r"""Return ``NETBIOS\name`` of a SID of the domain, or the SID itself."""
-    try:
-        found = connection.search(facts.naming_context, f"(objectSid={sid})", ("sAMAccountName",))
-    except CredspecError:
-        return sid
-    values = found[0].get("samaccountname") if found else None
-    return f"{facts.netbios_name}\\{values[0].decode('utf-8', 'replace')}" if values else sid
 
 
 def name_is_taken(connection: Connection, facts: DomainFacts, name: str) -> bool:
