@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from credspec.agent.client import AgentClient
+from credspec.doctor.join_steps import JOIN_STEP
 from credspec.doctor.step import Finding, Step
 from credspec.errors import AgentUnreachableError, CredspecError, NotPermittedError, Problem
 from credspec.runtimes.container_lease import Lease
@@ -192,6 +193,7 @@ def _ask(path: Path, resource: str, where: str, remedy: str) -> dict[str, Any]:
 
 
 HOST_STEPS: Final = (
+    JOIN_STEP,
     Step(
         name="lease-mount",
         title="What is mounted for a container reaches the agent",
