@@ -42,7 +42,11 @@ _COMMANDS: Final = {
     "schema": ("credspec.cli.schema", "schema", "Print the JSON Schema of credential specs."),
     "show": ("credspec.cli.show", "show", "Show what a credential spec says."),
     "status": ("credspec.cli.status", "status", "Show the agent's identities and leases."),
-    "setup": ("credspec.cli.setup", "setup", "Register credspec with container engines."),
+    "setup": (
+        "credspec.cli.setup",
+        "setup",
+        "Set up the agent as a service, and container engines.",
+    ),
 }
 
 # They read documents in which passwords may be, or are given passwords. `run` is not one of them:
@@ -95,7 +99,7 @@ class _LazyGroup(click.Group):
         "credspec new WebApp01 --path ./www.json",
         "credspec lint www.json",
         "credspec check www.json",
-        "credspec setup docker --dry-run",
+        "credspec setup agent docker",
         'eval "$(_CREDSPEC_COMPLETE=bash_source credspec)"  # completion',
     ),
 )
