@@ -13,7 +13,7 @@ from credspec.agent.systemd_setup import SystemdSetup
 from credspec.errors import CredspecError, NotPermittedError, Problem
 
 _OF_UNITS: Final = Path("/run/credspec-host/users.json")
-"""What the agent's unit lets `credspec agent --prepare` write."""
+"""What the agent's unit lets `credspec agent --prepare` write; like krb5.conf it is made again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +56,9 @@ class AgentSetup:
             candidates += [self.config.leases_directory, self.config.process_leases_directory]
             candidates += [self.config.journal_directory, run, _OF_UNITS.parent]
             if not dry_run:
-                with suppress(OSError):
-                    _OF_UNITS.unlink(missing_ok=True)
+                for path in (_OF_UNITS, run / "krb5.conf"):
+                    with suppress(OSError):
+                        path.unlink(missing_ok=True)
         return changes + _remove_empty(candidates, dry_run=dry_run)
 
     def left(self) -> list[Path]:

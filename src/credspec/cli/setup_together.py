@@ -148,7 +148,8 @@ def _run(names: Sequence[str], *, undo: bool, dry_run: bool, output: str) -> Non
         for plan in reversed(plans.values()):
             changes += plan.undo(dry_run=dry_run)
         agent_left = [] if agent is None else agent.left()
-        following = "; ".join(filter(None, [*_next_of_undo(plans), left_in_place(agent_left)]))
+        engines = _next_of_undo(plans) if any("/" in each for each in changes) else []
+        following = "; ".join(filter(None, [*engines, left_in_place(agent_left)]))
         report(changes, following, dry_run=dry_run, output=output, warnings=warnings)
         return
     for plan in plans.values():  # all that may refuse, before the first change

@@ -92,7 +92,9 @@ def joined(
 
 
 def test_a_logon_follows_the_keytab(joined: Joined) -> None:
-    identity = MachineKeytab(joined.keytab)
+    identity = MachineKeytab(
+        joined.keytab, cache="MEMORY:joined"
+    )  # the default one is the lab host's
     assert identity.name.startswith(f"{joined.name}@")
     identity.log_on()
     for _ in range(2):  # one password is valid beside its predecessor, two are not
