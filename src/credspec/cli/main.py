@@ -42,6 +42,11 @@ _COMMANDS: Final = {
     "schema": ("credspec.cli.schema", "schema", "Print the JSON Schema of credential specs."),
     "show": ("credspec.cli.show", "show", "Show what a credential spec says."),
     "status": ("credspec.cli.status", "status", "Show the agent's identities and leases."),
+    "support-bundle": (
+        "credspec.cli.support_bundle",
+        "support_bundle",
+        "Collect what helps somebody else to see what is wrong.",
+    ),
     "setup": (
         "credspec.cli.setup",
         "setup",
@@ -53,7 +58,19 @@ _COMMANDS: Final = {
 # its program may leave core files.
 _WITH_SECRETS: Final = frozenset(
     {"check", "convert", "docker-gateway", "import", "lint", "list", "new", "show"}
+    | {"support-bundle"}
 )
+
+
+# What is not of the extra `host`.
+_EXTRAS: Final = {
+    "boto3": "aws",
+    "botocore": "aws",
+    "azure": "azure",
+    "hvac": "vault",
+    "grpc": "grpc",
+    "google": "grpc",
+}
 
 
 class _LazyGroup(click.Group):
@@ -129,9 +146,10 @@ def missing_package(error: ModuleNotFoundError) -> str:
     name = (error.name or "").partition(".")[0]
     if name in {"", "credspec"}:
         raise error
+    extra = _EXTRAS.get(name, "host")
     return (
         f"this command needs the Python package {name}, which is not installed; "
-        "pip install 'credspec[host]' [package-missing]"
+        f"{sys.prefix}/bin/pip install 'credspec[{extra}]' [package-missing]"
     )
 
 
