@@ -18,6 +18,7 @@ from credspec.cli.check_report import (
     report_pause,
     show_nothing,
 )
+from credspec.cli.completion import complete_spec, complete_windows_word
 from credspec.cli.durations import Duration
 from credspec.cli.help_text import examples
 from credspec.cli.new import ask_on_terminal
@@ -42,7 +43,9 @@ _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
     ),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.argument("spec", required=False, type=click.Path(allow_dash=True))
+@click.argument(
+    "spec", required=False, type=click.Path(allow_dash=True), shell_complete=complete_spec
+)
 @click.option("--account", multiple=True, help="Check this gMSA without a spec; may be repeated.")
 @click.option("--domain", help="DNS name of the domain, without a spec.  [default: the host's]")
 @click.option("--own-ticket", is_flag=True, help="Log on with your ticket, not as the host.")
@@ -62,7 +65,12 @@ _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
     metavar="DURATION",
     help="Look again until all is well, for so long (90s, 2m); for scripts at boot.",
 )
-@click.option("--explain", metavar="WORD", help="Say what a Windows error number means here.")
+@click.option(
+    "--explain",
+    metavar="WORD",
+    shell_complete=complete_windows_word,
+    help="Say what a Windows error number means here.",
+)
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def check(
     *,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from credspec.cli.completion import complete_spec
 from credspec.cli.help_text import examples
 from credspec.errors import UsageError
 
@@ -27,7 +28,12 @@ if TYPE_CHECKING:
         "allow_interspersed_args": False,
     },
 )
-@click.option("--spec", required=True, help="Path, file://NAME, raw://DOCUMENT, or name.")
+@click.option(
+    "--spec",
+    required=True,
+    shell_complete=complete_spec,
+    help="Path, file://NAME, raw://DOCUMENT, or name.",
+)
 @click.option("--user", metavar="NAME", help="Run the program as this user; needs root.")
 @click.option("--keytab", is_flag=True, help="Add a keytab, to accept logons; see [policy].")
 @click.option("--mode", default="0600", show_default=True, help="Of the files: 0640 for a group.")
