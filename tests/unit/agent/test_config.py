@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from credspec.agent import config
 from credspec.agent.config import Config, load_config
 from credspec.directory.connection import Transport
 from credspec.directory.locator import ControllerPreference
@@ -193,3 +195,18 @@ def test_every_problem_of_the_domains_is_told_at_once(tmp_path: Path) -> None:
     ]
     with pytest.raises(UsageError, match="a table"):
         load_config(written(tmp_path, "domains = 5"))
+
+
+def test_the_page_on_configuration_has_every_key_and_is_one(tmp_path: Path) -> None:
+    page = Path(__file__).parents[3] / "docs/configuration.md"
+    lines = [line[4:] for line in page.read_text("utf-8").splitlines() if line.startswith("    ")]
+    text = "\n".join(lines)
+    named = set(re.findall(r"^(\w+) = ", text, re.MULTILINE))
+    tables = {each.partition(".")[0] for each in re.findall(r"^\[([\w.]+)", text, re.MULTILINE)}
+    known = {key for keys in config._KNOWN.values() for key in keys}
+    assert known <= named | tables
+    # What names a user or a provider is of its host.
+    usable = re.sub(r"^(users|enabled|account) = .*", "", text, flags=re.MULTILINE)
+    path = tmp_path / "config.toml"
+    path.write_text(usable, "utf-8")
+    assert load_config(path).spec_directory == Path("/etc/credspec/specs")
