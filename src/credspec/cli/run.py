@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import click
 
 from credspec.cli.completion import complete_spec
 from credspec.cli.help_text import examples
-from credspec.errors import UsageError
+from credspec.errors import CredspecError, NotPermittedError, UsageError
 
 if TYPE_CHECKING:
     from credspec.runtimes.supervised_program import ProcessUser
@@ -57,7 +58,26 @@ def run(*, spec: str, user: str | None, keytab: bool, mode: str, command: tuple[
         _mode(mode),
         keytab=keytab,
     )
-    sys.exit(run_process(config, wish, command, whom))
+    try:
+        status = run_process(config, wish, command, whom)
+    except CredspecError as error:
+        if error.code == "policy-spec-source" and "://" not in spec:
+            raise _elsewhere(spec, config.spec_directory) from None
+        raise
+    sys.exit(status)
+
+
+def _elsewhere(spec: str, spec_directory: Path) -> NotPermittedError:
+    """Return the error for a file whose document the policy refuses; nobody typed ``raw://``."""
+    name = Path(spec).name
+    return NotPermittedError.of(
+        "policy-spec-source",
+        f"it is not in {spec_directory}, and this host takes no specs from elsewhere",
+        where=spec[:200],
+        expected=f"a file in {spec_directory}",
+        remedy=f"as root: install -m 0644 {shlex.quote(spec)} {spec_directory}/, then --spec {name}"
+        ' (or add "raw" to spec_sources under [policy] in the configuration)',
+    )
 
 
 def _reference(text: str, spec_directory: Path) -> str:
