@@ -39,10 +39,11 @@ printf '{"debug": false}' >/etc/docker/daemon.json
 """
 STATE = """
 find /etc /usr/local -xdev ! -type d -exec sha256sum {} + 2>/dev/null | sort
-find /etc/systemd/system /etc/credspec /run/credspec /run/credspec-host /usr/local/libexec | sort
+find /etc/systemd/system /etc/credspec /run/credspec /run/credspec-host | sort
+find /usr/local/libexec -mindepth 1
 cut -d' ' -f2 /proc/mounts | grep credspec | sort
 docker context ls -q
-systemctl list-units --all --plain --no-legend 'credspec*' | cut -d' ' -f1
+systemctl list-units --all --plain --no-legend 'credspec*' | grep --invert-match not-found
 """
 
 
