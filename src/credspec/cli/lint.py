@@ -49,7 +49,10 @@ def lint(*, files: tuple[str, ...], fix: bool, strict: bool, output: str) -> int
         click.echo(json.dumps(sarif(__version__, linted), indent=2))
     else:
         print_text(linted)
-    return status_of(linted, strict=strict)
+    status = status_of(linted, strict=strict)
+    if status and output == "text" and not status_of(linted, strict=False):
+        click.echo("with --strict, warnings count as errors", err=True)
+    return status
 
 
 def _document(linted: list[Linted]) -> dict[str, object]:

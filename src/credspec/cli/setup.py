@@ -1,19 +1,28 @@
-"""``credspec setup``: registers credspec with systemd and container engines; takes it back."""
+"""``credspec setup``: registers credspec with systemd and container engines; undoes it."""
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from credspec.cli.help_text import examples
+from credspec.cli.setup_report import left_in_place, planned, report
+from credspec.cli.setup_together import (
+    NEXT_OF_CONTAINERD,
+    NEXT_OF_CONTAINERD_UNDO,
+    NEXT_OF_DOCKER,
+    NEXT_OF_DOCKER_UNDO,
+    NEXT_OF_PODMAN,
+    SetupGroup,
+    agent_plan,
+    wait_seconds,
+)
 
 if TYPE_CHECKING:
-    from credspec.agent.config import Config
+    from credspec.errors import Problem
 
 
 class _AbsolutePath(click.Path):
@@ -33,7 +42,10 @@ _WAIT = click.option(
 
 
 @click.group(
+    cls=SetupGroup,
     epilog=examples(
+        "credspec setup agent docker",
+        "credspec setup agent docker --undo",
         "credspec setup agent --dry-run",
         "credspec setup docker --dry-run",
         "credspec setup podman --dry-run",
@@ -41,11 +53,15 @@ _WAIT = click.option(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 def setup() -> None:
-    """Register credspec with systemd and container engines; --undo takes it back."""
+    """Set up this host: the agent as a service, container engines, or several at once.
+
+    `credspec setup agent docker` does all that Docker takes: the agent and the gateway as services,
+    the spec directory, the runtime and a docker context. It asks nothing, and --undo undoes it.
+    """
 
 
 @setup.command(epilog=examples("credspec setup agent --dry-run"))
-@click.option("--undo", is_flag=True, help="Take back what setup did.")
+@click.option("--undo", is_flag=True, help="Undo what setup did.")
 @click.option("--dry-run", is_flag=True, help="Print the units, and change nothing.")
 @click.option("--docker-gateway", is_flag=True, help="Install the Docker gateway's unit too.")
 @click.option("--grpc-compat", is_flag=True, help="Let the agent stand in for credentials-fetcher.")
@@ -55,45 +71,30 @@ def agent(
 ) -> None:
     """Run the agent as a hardened systemd service, now and after every boot.
 
-    Run again, it changes nothing. Leases and their tickets stay through restarts.
+    Makes the spec directory, too. Run again, it changes nothing. Leases and their tickets stay
+    through restarts.
     """
-    from credspec.agent.systemd_setup import (
-        AGENT_SOCKET,
-        AGENT_UNIT,
-        FETCHER_UNITS,
-        GATEWAY_UNIT,
-        SystemdSetup,
-    )
-    from credspec.agent.unit_paths import paths_of_configuration, service_environment
+    from credspec.agent.host_setup import lease_warnings
 
-    program = Path(sys.executable).with_name("credspec")
-    units: tuple[str, ...] = (AGENT_UNIT, AGENT_SOCKET)
-    units += (GATEWAY_UNIT,) if docker_gateway or undo else ()
-    units += FETCHER_UNITS if grpc_compat or undo else ()
-    needed, has_users = frozenset[Path](), False
-    if not undo and units != (AGENT_UNIT, AGENT_SOCKET):
-        # These units hide more of the host, so it is to be known what they read of it.
-        needed, has_users = paths_of_configuration(
-            dict(os.environ)
-            | service_environment(AGENT_UNIT)
-            | (service_environment(GATEWAY_UNIT) if docker_gateway else {})
-        )
-    plan = SystemdSetup(program=program, units=units, needed=needed, has_users=has_users)
-    changes = plan.undo(dry_run=dry_run) if undo else plan.apply(dry_run=dry_run)
-    if output == "json":
-        click.echo(json.dumps({"changes": changes, "dry_run": dry_run}))
+    plan, units = agent_plan(docker_gateway=docker_gateway, grpc_compat=grpc_compat, undo=undo)
+    if undo:
+        warnings = lease_warnings(plan.config)
+        changes = plan.undo(dry_run=dry_run)
+        following = left_in_place(plan.left()) if changes else ""
+        report(changes, following, dry_run=dry_run, output=output, warnings=warnings)
         return
-    if dry_run and not undo:
+    changes = plan.apply(dry_run=dry_run)
+    if dry_run and output == "text":
         for unit in units:
-            click.echo(f"# {plan.unit_directory / unit}\n{plan.text(unit)}")
-    for change in changes:
-        click.echo(f"dry run, not done: {change}" if dry_run else change, err=dry_run)
-    if not changes:
-        click.echo("nothing to change")
+            click.echo(f"# {plan.systemd.unit_directory / unit}\n{plan.systemd.text(unit)}")
+        for change in changes:
+            click.echo(f"dry run: would {planned(change)}", err=True)
+    if not dry_run or output == "json":
+        report(changes, dry_run=dry_run, output=output)
 
 
 @setup.command(epilog=examples("credspec setup docker --dry-run"))
-@click.option("--undo", is_flag=True, help="Take back what setup did.")
+@click.option("--undo", is_flag=True, help="Undo what setup did.")
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 @click.option("--daemon-config", type=_PATH, help="dockerd's file.  [/etc/docker/daemon.json]")
 @click.option("--launcher-directory", type=_PATH, help="[default: /usr/local/libexec/credspec]")
@@ -139,15 +140,22 @@ def docker(
         runtime_name=runtime_name,
         set_as_default=set_as_default,
         force=force,
-        wait_seconds=_wait_seconds(wait, config, DEFAULT_SECONDS),
+        wait_seconds=wait_seconds(config, DEFAULT_SECONDS, wait),
     )
+    warnings = _lease_warnings(undo=undo)
     changes = plan.undo(dry_run=dry_run) if undo else plan.apply(dry_run=dry_run)
-    following = _next_step(undo=undo, context=plan.context) if changes else ""
-    _tell(changes, following, dry_run=dry_run, output=output)
+    following = NEXT_OF_DOCKER_UNDO
+    if not undo:
+        words = {"socket": plan.gateway_socket, "specs": config.spec_directory}
+        following = _agent_step(gateway=True)
+        if any("daemon.json" in change or str(plan.daemon_config) in change for change in changes):
+            following += "systemctl reload docker; then "
+        following += NEXT_OF_DOCKER.format_map(words).replace("credspec", context, 1)
+    report(changes, following, dry_run=dry_run, output=output, warnings=warnings)
 
 
 @setup.command(epilog=examples("credspec setup containerd --dry-run"))
-@click.option("--undo", is_flag=True, help="Take back what setup did.")
+@click.option("--undo", is_flag=True, help="Undo what setup did.")
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 @click.option("--config", type=_PATH, help="[default: /etc/containerd/config.toml]")
 @click.option("--launcher-directory", type=_PATH, help="[default: /usr/local/libexec/credspec]")
@@ -178,19 +186,20 @@ def containerd(
     plan = ContainerdSetup(
         run_directory=ours.run_directory,
         config=config or CONTAINERD_CONFIG,
-        wait_seconds=_wait_seconds(wait, ours, CONTAINERD_SECONDS),
+        wait_seconds=wait_seconds(ours, CONTAINERD_SECONDS, wait),
         launcher_directory=launcher_directory or LAUNCHER_DIRECTORY,
         handler=handler,
     )
+    warnings = _lease_warnings(undo=undo)
     changes = plan.undo(dry_run=dry_run) if undo else plan.apply(dry_run=dry_run)
-    following = "systemctl restart containerd" if changes else ""
-    if following and not undo:
-        following += f", and a RuntimeClass with the handler {handler}"
-    _tell(changes, following, dry_run=dry_run, output=output)
+    following = NEXT_OF_CONTAINERD_UNDO
+    if not undo:
+        following = _agent_step(gateway=False) + NEXT_OF_CONTAINERD.format(handler)
+    report(changes, following, dry_run=dry_run, output=output, warnings=warnings)
 
 
 @setup.command(epilog=examples("credspec setup podman --dry-run"))
-@click.option("--undo", is_flag=True, help="Take back what setup did.")
+@click.option("--undo", is_flag=True, help="Undo what setup did.")
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 @click.option("--config-directory", type=_PATH, help="[default: /etc/containers/containers.conf.d]")
 @click.option("--hooks-directory", type=_PATH, help="[default: /usr/share/containers/oci/hooks.d]")
@@ -218,39 +227,33 @@ def podman(
     config = load_config()
     plan = PodmanSetup(
         run_directory=config.run_directory,
-        wait_seconds=_wait_seconds(wait, config, DEFAULT_SECONDS),
+        wait_seconds=wait_seconds(config, DEFAULT_SECONDS, wait),
         config_directory=config_directory or CONFIG_DIRECTORY,
         hooks_directory=hooks_directory or HOOKS_DIRECTORY,
         launcher_directory=launcher_directory or LAUNCHER_DIRECTORY,
         hooks=not no_hooks,
     )
+    warnings = _lease_warnings(undo=undo)
     changes = plan.undo(dry_run=dry_run) if undo else plan.apply(dry_run=dry_run)
     following = ""
-    if changes and not undo:
-        spec = "--annotation credspec.dev/spec=file://www.json --tmpfs /run/credspec"
-        following = f"run `credspec agent`; then podman run {spec} IMAGE"
-    _tell(changes, following, dry_run=dry_run, output=output)
+    if not undo:
+        following = _agent_step(gateway=False)
+        following += NEXT_OF_PODMAN.format_map({"specs": config.spec_directory})
+    report(changes, following, dry_run=dry_run, output=output, warnings=warnings)
 
 
-def _wait_seconds(wait: float | None, config: Config, default: float) -> float:
-    """Return what the option says, else the configuration, else the engine's default."""
-    return next(v for v in (wait, config.wait_seconds, default) if v is not None)
+def _lease_warnings(*, undo: bool) -> tuple[Problem, ...]:
+    from credspec.agent.config import load_config
+    from credspec.agent.host_setup import lease_warnings
+
+    return lease_warnings(load_config()) if undo else ()
 
 
-def _tell(changes: list[str], following: str, *, dry_run: bool, output: str) -> None:
-    if output == "json":
-        click.echo(json.dumps({"changes": changes, "dry_run": dry_run, "next": following}))
-        return
-    for change in changes:
-        click.echo(f"dry run, not done: {change}" if dry_run else change)
-    if not changes:
-        click.echo("nothing to change")
-    elif following and not dry_run:
-        click.echo(f"Next: {following}", err=True)
+def _agent_step(*, gateway: bool) -> str:
+    """Return what is to be done for the agent, empty if its service is installed."""
+    from credspec.agent.systemd_setup import AGENT_UNIT, GATEWAY_UNIT, unit_is_there
 
-
-def _next_step(*, undo: bool, context: str | None) -> str:
-    if undo:
-        return "systemctl restart docker, since a reload keeps a runtime that has gone"
-    step = "systemctl reload docker, and run `credspec agent` and `credspec docker-gateway`"
-    return f"{step}; then docker context use {context}" if context else step
+    if unit_is_there(AGENT_UNIT) and (not gateway or unit_is_there(GATEWAY_UNIT)):
+        return ""
+    command = "credspec setup agent --docker-gateway" if gateway else "credspec setup agent"
+    return f"{command} (or run them under your own service manager); "

@@ -143,10 +143,15 @@ def _is_any_amiss(domains: list[dict[str, Any]]) -> bool:
     return any(domain["outage_since"] or domain["last_error"] for domain in domains)
 
 
-def _domain_table(domains: list[dict[str, Any]], now: datetime) -> Any:
-    from rich.table import Table
+def _table(*headers: str) -> Any:
+    """Return a table whose names are whole on narrow terminals, too, in several lines."""
+    from rich.table import Column, Table
 
-    table = Table("Domain", "Controller", "Latency", "State")
+    return Table(*(Column(header, overflow="fold") for header in headers))
+
+
+def _domain_table(domains: list[dict[str, Any]], now: datetime) -> Any:
+    table = _table("Domain", "Controller", "Latency", "State")
     for domain in domains:
         latency = domain["latency_seconds"]
         since = domain["outage_since"]
@@ -160,9 +165,7 @@ def _domain_table(domains: list[dict[str, Any]], now: datetime) -> Any:
 
 
 def _identity_table(identities: list[dict[str, Any]], now: datetime) -> Any:
-    from rich.table import Table
-
-    table = Table("Identity", "Leases", "Ticket left", "", "Acquired again", "Password")
+    table = _table("Identity", "Leases", "Ticket left", "", "Acquired again", "Password")
     for identity in identities:
         table.add_row(
             f"{identity['account']}@{identity['domain']}",
@@ -175,9 +178,7 @@ def _identity_table(identities: list[dict[str, Any]], now: datetime) -> Any:
 
 
 def _lease_table(leases: list[dict[str, Any]], now: datetime) -> Any:
-    from rich.table import Table
-
-    table = Table("Container", "Accounts", "Ticket left", "", "Age")
+    table = _table("Container", "Accounts", "Ticket left", "", "Age")
     for lease in leases:
         table.add_row(
             lease["container"][:12],

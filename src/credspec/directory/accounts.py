@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,6 +14,7 @@ from credspec.directory.account_identity import (
 from credspec.directory.connection import Connection, Entry, escape
 from credspec.directory.domain import DomainFacts
 from credspec.directory.managed_password import ManagedPassword
+from credspec.directory.password_readers import how_to_allow, name_of_sid, read_own_name
 from credspec.directory.security_descriptor import allowed_readers
 from credspec.directory.security_identifier import sid_to_text
 from credspec.errors import CredspecError, NotFoundError, NotPermittedError, UsageError
@@ -222,32 +222,20 @@ def not_permitted(
     shown = reader or "this host"
     who = ", ".join(names) if names else f"nobody that {shown} can see"
     bare = account.account_name.removesuffix("$")
-    principal = shlex.quote(reader.rpartition("@")[0]) if reader else "HOST$"
+    host = reader.rpartition("@")[0] if reader else read_own_name(connection, facts)
+    commands = how_to_allow(bare, names, host)
     return NotPermittedError.of(
         "password-not-permitted",
         f"{shown} may not read the managed password of {account.account_name}; allowed: {who}",
         where=f"account {bare}",
-        remedy=f"allow {reader or 'the account of the host'} or a group it is in: "
-        f"Set-ADServiceAccount {bare} -PrincipalsAllowedToRetrieveManagedPassword ..., or "
-        f"samba-tool service-account group-msa-membership add --name={bare} "
-        f"--principal={principal}; after a change of groups {'it' if reader else 'the host'} needs "
-        "a new ticket",
+        remedy=f"allow {reader or 'the account of the host'} or a group it is in: {commands}; "
+        f"after a change of groups {'it' if reader else 'the host'} needs a new ticket",
     )
 
 
 def reader_of(principal: str) -> str:
     """Return a principal that is of no computer, empty for one that may be this host."""
     return "" if principal.partition("@")[0].endswith("$") else principal
-
-
-def name_of_sid(connection: Connection, facts: DomainFacts, sid: str) -> str:
-    r"""Return ``NETBIOS\name`` of a SID of the domain, or the SID itself."""
-    try:
-        found = connection.search(facts.naming_context, f"(objectSid={sid})", ("sAMAccountName",))
-    except CredspecError:
-        return sid
-    values = found[0].get("samaccountname") if found else None
-    return f"{facts.netbios_name}\\{values[0].decode('utf-8', 'replace')}" if values else sid
 
 
 def name_is_taken(connection: Connection, facts: DomainFacts, name: str) -> bool:

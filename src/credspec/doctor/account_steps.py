@@ -9,7 +9,6 @@ from credspec.directory.accounts import (
     accounts_with_service_principal_name,
     find_account,
     name_is_taken,
-    name_of_sid,
     not_permitted,
     read_key_version,
     read_managed_password,
@@ -20,6 +19,7 @@ from credspec.directory.domain import DomainFacts
 from credspec.directory.encryption_types import encryption_type_problems, read_encryption_types
 from credspec.directory.host_account import membership_path, read_own_token, read_token_sids
 from credspec.directory.kds_root_keys import read_kds_root_keys
+from credspec.directory.password_readers import name_of_sid
 from credspec.doctor.delegation_step import delegation_finding
 from credspec.doctor.step import Finding, Step
 from credspec.errors import CredspecError, NotPermittedError, Problem
