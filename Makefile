@@ -5,7 +5,8 @@ BIN := .venv/bin
 LOGGED := packaging/logged.py build
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: help demo test test-runtimes try unit check bench bench-report soak install-demo install interface lock clean
+.PHONY: help demo test test-runtimes try unit check bench bench-report soak install-demo install interface docs-reference \
+  lock clean
 
 help: ## this list
 	@echo "Targets, as root on Debian 12 or 13; each installs what it needs (see README.md):"
@@ -87,6 +88,9 @@ NPM := PATH=$(NODE)/bin:$$PATH NODE_EXTRA_CA_CERTS=$${NODE_EXTRA_CA_CERTS:-/etc/
 	@cd .venv/applications/node && $(CURDIR)/packaging/logged.py $(CURDIR)/build/applications.log \
 	  "Installing packages of Node.js, one of them compiled (a minute)" env $(NPM) ci --no-audit --no-fund
 	@touch $@
+
+docs-reference: .venv/tests.done ## write the generated pages of docs/
+	@PYTHONPATH=scripts $(BIN)/python -m docs_reference
 
 # What is generated of credentials-fetcher's interface; a test says when this must be run again.
 interface: .venv/tests.done ## generate credentials-fetcher's interface
