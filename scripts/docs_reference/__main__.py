@@ -6,10 +6,14 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from docs_reference.configuration_page import configuration_page
 from docs_reference.errors_page import errors_page
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES: Mapping[str, Callable[[], str]] = {"errors.md": errors_page}
+PAGES: Mapping[str, Callable[[], str]] = {
+    "configuration.md": configuration_page,
+    "errors.md": errors_page,
+}
 
 
 def main() -> int:

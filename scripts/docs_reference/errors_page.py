@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import textwrap
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,11 +12,11 @@ from credspec import errors
 from credspec.errors import CredspecError, ExitStatus
 from credspec.spec.lint import RULES
 from docs_reference.error_codes import Raised, raised_codes
+from docs_reference.markdown import escaped, wrapped
 from docs_reference.text_templates import UNKNOWN
 
 WORDS = Path(__file__).with_name("error_words.toml")
 _COMMANDS = ("pip ", "apt-get ", "credspec ", "chown ", "msDS-")
-_WIDTH = 110
 _MOST_CAUSES = 4
 
 # Heading, what happens in the step, and the modules that belong to it; the first that fits counts.
@@ -29,7 +28,7 @@ _STEPS = (
     ),
     (
         "Configuration",
-        "Reading `/etc/credspec/config.toml`.",
+        "Reading `/etc/credspec/config.toml` ([all keys](configuration.md)).",
         r"agent/(config|domain_config)|providers/(settings|provider_table|account_domains)",
     ),
     (
@@ -153,7 +152,7 @@ def errors_page() -> str:
     parts = [_HEAD.read_text("utf-8"), *_exit_statuses()]
     for title, text, modules in _STEPS:
         codes = sorted(code for code, found in by_code.items() if _step(found) == modules)
-        parts += [f"## {title}\n", _wrapped(text)]
+        parts += [f"## {title}\n", wrapped(text) + "\n"]
         parts += [_entry(code, by_code[code], words.get(code, {})) for code in codes]
     return "\n".join(parts)
 
@@ -234,27 +233,13 @@ def _list_item(title: str, texts: Sequence[str]) -> str:
     if len(texts) > _MOST_CAUSES:
         shown.append("And similar cases.")
     if len(shown) == 1:
-        return _wrapped(f"- **{title}:** {shown[0]}", indent="  ")
-    items = [_wrapped(f"    - {text}", indent="      ") for text in shown]
+        return wrapped(f"- **{title}:** {shown[0]}", "  ")
+    items = [wrapped(f"    - {text}", "      ") for text in shown]
     return "\n".join([f"- **{title}:**", *items])
 
 
 def _sentence(text: str) -> str:
-    text = _escaped(re.sub(r"\s+", " ", re.sub("…+", UNKNOWN, text)))
+    text = escaped(re.sub(r"\s+", " ", re.sub("…+", UNKNOWN, text)))
     if not text.startswith(_COMMANDS):
         text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "?", "!", ":")) else f"{text}."
-
-
-def _escaped(text: str) -> str:
-    """Escape what Markdown would read in texts; what is in backquotes stays."""
-    parts = text.split("`")
-    parts[::2] = [re.sub(r"([\\*_<>|\[\]])", r"\\\1", part) for part in parts[::2]]
-    return "`".join(parts)
-
-
-def _wrapped(text: str, indent: str = "") -> str:
-    lines = textwrap.wrap(
-        text, _WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-    )
-    return "\n".join(lines) + ("" if indent else "\n")

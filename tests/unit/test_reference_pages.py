@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from docs_reference import error_codes, errors_page
+from credspec.agent.config import load_config
+from docs_reference import configuration_page, error_codes, errors_page
 from docs_reference.__main__ import DOCS, PAGES
 from docs_reference.error_codes import UnknownCodeError, raised_codes
 
@@ -99,3 +100,21 @@ def test_a_code_without_a_fix_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(Path, "read_text", lambda *_: "[families]\n")
     with pytest.raises(ValueError, match="new-code"):
         errors_page.errors_page()
+
+
+def test_a_key_of_the_configuration_needs_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = [*configuration_page.configuration_keys()]
+    new = configuration_page.Key(table="policy", name="new_key", takes="a text")
+    monkeypatch.setattr(configuration_page, "configuration_keys", lambda: [*keys, new])
+    with pytest.raises(ValueError, match=r"policy\.new_key"):
+        configuration_page.configuration_page()
+
+
+def test_the_sample_of_the_configuration_page_is_read(tmp_path: Path) -> None:
+    page = (DOCS / "configuration.md").read_text("utf-8")
+    sample = "\n".join(re.findall(r"^    (.*)$", page, flags=re.MULTILINE))
+    path = tmp_path / "config.toml"
+    path.write_text(sample, "utf-8")
+    config = load_config(path)
+    assert config.transport == "ldaps"
+    assert config.policy.accounts == ("WebApp*@contoso.com",)
