@@ -6,11 +6,13 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from docs_reference.cli_page import cli_page
 from docs_reference.configuration_page import configuration_page
 from docs_reference.errors_page import errors_page
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES: Mapping[str, Callable[[], str]] = {
+    "cli.md": cli_page,
     "configuration.md": configuration_page,
     "errors.md": errors_page,
 }

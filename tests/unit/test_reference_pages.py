@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from credspec.agent.config import load_config
-from docs_reference import configuration_page, error_codes, errors_page
+from docs_reference import cli_page, configuration_page, error_codes, errors_page
 from docs_reference.__main__ import DOCS, PAGES
 from docs_reference.error_codes import UnknownCodeError, raised_codes
 
@@ -118,3 +118,15 @@ def test_the_sample_of_the_configuration_page_is_read(tmp_path: Path) -> None:
     config = load_config(path)
     assert config.transport == "ldaps"
     assert config.policy.accounts == ("WebApp*@contoso.com",)
+
+
+def test_every_command_and_option_is_on_its_page() -> None:
+    page = (DOCS / "cli.md").read_text("utf-8")
+    listed = [context.command_path for context in cli_page.commands()]
+    assert {"credspec check", "credspec setup docker", "credspec lab up"} <= {*listed}
+    for context in cli_page.commands():
+        entry = page.partition(f"`{context.command_path}`\n")[2].partition("\n##")[0]
+        for parameter in context.command.params:
+            for name in parameter.opts:
+                shown = name if name.startswith("-") else (parameter.metavar or name.upper())
+                assert shown in entry, f"{context.command_path}: {shown}"
