@@ -6,12 +6,14 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from docs_reference.api_page import api_page
 from docs_reference.cli_page import cli_page
 from docs_reference.configuration_page import configuration_page
 from docs_reference.errors_page import errors_page
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES: Mapping[str, Callable[[], str]] = {
+    "api.md": api_page,
     "cli.md": cli_page,
     "configuration.md": configuration_page,
     "errors.md": errors_page,
