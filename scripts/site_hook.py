@@ -20,8 +20,12 @@ if TYPE_CHECKING:
 
 _ROOT = Path(__file__).parents[1]
 _LINK = re.compile(r"(\]\()([^)\s:#]+)(#[^)\s]*)?(\))")
-_PAGES = {"README.md": "index.md", "CHANGELOG.md": "changelog.md"}
-_SHOWN = ("CHANGELOG.md",)
+_SHOWN = {
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "reporting.md",
+}
+_PAGES = {"README.md": "index.md", **_SHOWN}
 _OTHERS = "repository"
 """Where the site has the files of the repository that are no pages."""
 
@@ -45,7 +49,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Let links that leave docs/ point to what the site has in their stead."""
-    of_root = {shown: name for name, shown in _PAGES.items() if name in _SHOWN}
+    of_root = {shown: name for name, shown in _SHOWN.items()}
     own = of_root.get(page.file.src_uri, f"docs/{page.file.src_uri}")
     here = posixpath.dirname(page.file.src_uri)
 
