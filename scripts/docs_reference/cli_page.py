@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+import io
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
+from typing import NoReturn
 from unittest import mock
 
 import click
@@ -23,10 +26,11 @@ def cli_page() -> str:
     with mock.patch("credspec.agent.process_safety.forbid_core_dumps"):
         for context in commands():
             parts += _entry(context)
-    for name, text in (
-        ("New-CredentialSpec", powershell._NEW_HELP),  # noqa: SLF001 - the text is what is shown
-        ("Get-CredentialSpec", powershell._GET_HELP),  # noqa: SLF001
+    for name, run in (
+        ("New-CredentialSpec", powershell.new_credential_spec),
+        ("Get-CredentialSpec", powershell.get_credential_spec),
     ):
+        text = _shown(name, run)
         _, _, rest = text.partition("\n\n")
         parts += [f"## `{name}`\n", wrapped(_first_line(text)) + "\n", _block(rest)]
     return "\n".join(parts)
@@ -79,6 +83,14 @@ def _paragraphs(text: str) -> Iterator[str]:
                 yield _block(inspect.cleandoc(rest))
         else:
             yield wrapped(escaped(" ".join(paragraph.split()))) + "\n"
+
+
+def _shown(name: str, run: Callable[[], NoReturn]) -> str:
+    """Return what a command with PowerShell's syntax says of itself."""
+    shown = io.StringIO()
+    with mock.patch("sys.argv", [name, "-?"]), redirect_stdout(shown), suppress(SystemExit):
+        run()
+    return shown.getvalue()
 
 
 def _first_line(text: str) -> str:

@@ -144,7 +144,9 @@ class _Module:
         """Yield what tables of the module name: refusals of a KDC, patterns of fields, codes."""
         for node in ast.walk(self._tree):
             match node:
-                case ast.Call(func=ast.Name(id="Refusal"), args=[code, found, remedy]):
+                case ast.Call(func=ast.Name(id="Refusal"), args=[code, found, remedy]) if (
+                    self.name == "kerberos/kdc_errors.py"
+                ):
                     yield Raised(
                         code=_joined(code, self._names),
                         found=_joined(found, self._names),
