@@ -5,7 +5,7 @@ BIN := .venv/bin
 LOGGED := packaging/logged.py build
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: help demo test test-runtimes try unit check bench bench-report soak install-demo install interface lock clean
+.PHONY: help demo test test-runtimes try unit check docs bench bench-report soak install-demo install docs-reference interface lock clean
 
 help: ## this list
 	@echo "Targets, as root on Debian 12 or 13; each installs what it needs (see README.md):"
@@ -31,11 +31,18 @@ try: ## demo and test of HEAD on a fresh Debian in a folder (RELEASE=trixie|book
 unit: .venv/tests.done ## unit tests, without a domain or root
 	@$(BIN)/python -m pytest tests/unit
 
-check: .venv/tests.done ## formatter, linter, types, imports
+check: .venv/tests.done ## formatter, linter, types, imports, links of the documents
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-cache >/dev/null || $(BIN)/lint-imports --no-cache
+	@$(MKDOCS) build --strict --quiet
+
+# It would print its makers' notice about versions to come.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
+docs: .venv/tests.done ## the documentation site, in build/site
+	@$(MKDOCS) build --strict --quiet
+	@echo "build/site/index.html"
 
 # Minutes; the fleet alone, whole, takes ten more: make bench HOSTS=10000
 BENCH := PYTHONPATH=tests:tests/engines CREDSPEC_BENCH_HOSTS=$(or $(HOSTS),1000) $(CURDIR)/$(BIN)/python
@@ -91,6 +98,9 @@ GO := docs/applications/examples/go
 	  "Building a program in Go, with its modules (a minute)" env CGO_ENABLED=0 GOTOOLCHAIN=local \
 	  GOFLAGS="-mod=readonly -trimpath" go build -o $(CURDIR)/.venv/applications/go/whoami .
 	@touch $@
+
+docs-reference: .venv/tests.done ## write the generated pages of docs/
+	@PYTHONPATH=scripts $(BIN)/python -m docs_reference
 
 # What is generated of credentials-fetcher's interface; a test says when this must be run again.
 interface: .venv/tests.done ## generate credentials-fetcher's interface
