@@ -146,13 +146,13 @@ def test_a_container_without_a_spec_but_set_up_for_tickets_is_refused(
 ) -> None:
     line = "docker run --rm --network none --runtime credspec"
     variable = "-e KRB5CCNAME=FILE:/run/credspec/krb5cc"
-    assert "spec-missing" in host.shell(f"{line} {variable} {IMAGE} true").stderr
+    assert "spec-missing" in host.shell(f"{line} {variable} {IMAGE} env").stderr
     direct = host.shell(
         f"docker -H unix://{engine.socket} run --rm --network none {variable} "
-        f"--runtime credspec {IMAGE} true"
+        f"--runtime credspec {IMAGE} env"
     )
     assert "spec-missing" in direct.stderr, "by the runtime, too"
-    ran = host.shell(f"{line} -e KRB5CCNAME=FILE:/tmp/mine {IMAGE} true")
+    ran = host.shell(f"{line} -e KRB5CCNAME=FILE:/tmp/mine {IMAGE} env")
     assert ran.returncode == 0, ran.stderr
 
 
