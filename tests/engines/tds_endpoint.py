@@ -89,9 +89,7 @@ class Session(socketserver.StreamRequestHandler):
             if kind != SSPI:
                 raise refuse_untrusted()
         name = str(context.initiator_name)
-        mutual = context.actual_flags & gssapi.RequirementFlag.mutual_authentication
-        # Without mutual authentication nobody waits for one; impacket takes it for the answer.
-        if reply and mutual:
+        if reply:
             # A message of its own: Microsoft's driver takes no other token beside it.
             self.send(sspi(reply))
         self.send(accepted())

@@ -1,15 +1,10 @@
-"""Log on to SQL Server with the container's ticket, and print the name it knows."""
+"""Print whose ticket impacket finds in the cache that KRB5CCNAME names, and for which realm."""
 
 import sys
 
-from impacket.tds import MSSQL
+from impacket.krb5.ccache import CCache
 
-server = sys.argv[1]
-database = MSSQL(server, 1433, remoteName=server)
-database.connect()
-# User, realm and ticket are those of the cache that KRB5CCNAME names.
-if not database.kerberosLogin(None, "", useCache=True):
-    database.printReplies()
-    sys.exit(1)
-(row,) = database.sql_query("select suser_sname() as name")
-print(row["name"])
+domain, user, ticket, _ = CCache.parseFile()
+if ticket is None:
+    sys.exit("no ticket-granting ticket in the cache")
+print(f"{user}@{domain}")

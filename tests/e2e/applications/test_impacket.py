@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-COMMAND = "python3 /app/whoami_impacket.py sql.example.test"
+COMMAND = "python3 /app/whoami_impacket.py"
 
 
 @pytest.fixture
@@ -15,12 +15,10 @@ def impacket(mssql_python: Path) -> str:
 
 
 @pytest.mark.parametrize("account", ["WebApp01", "WebApp02"])
-def test_it_logs_on_to_sql_server(run, impacket: str, sql_server, account: str) -> None:
+def test_it_finds_the_accounts_ticket(run, impacket: str, account: str) -> None:
     shown = run(COMMAND, account, f"{impacket} --user 1000:1000")
     assert shown.stdout == f"{account}$@EXAMPLE.TEST\n", shown.stdout + shown.stderr
 
 
-def test_without_a_spec_there_is_nobody(run, impacket: str, sql_server) -> None:
-    before = sql_server().count("accepted")
+def test_without_a_spec_there_is_nobody(run, impacket: str) -> None:
     assert run(COMMAND, None, impacket).returncode != 0
-    assert sql_server().count("accepted") == before

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import tarfile
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from credspec.lab.namespaces import Plan, command_in
 
 IMAGE = "kerberos-client"
 OPTION = '--security-opt "credentialspec=file://WebApp01.json"'
@@ -69,11 +72,11 @@ def test_paths_are_bare_and_each_is_one_file(host: Any, keytab: str) -> None:
 def test_what_the_user_or_the_image_sets_stays_also_for_exec(
     host: Any, image_with_variables: str, image: str, options: str
 ) -> None:
-    run = f"docker run -d --name c {OPTION} {options} {image} sh -c 'env; sleep 600'"
+    run = f"docker run -d --name env1 {OPTION} {options} {image} sh -c 'env; sleep 600'"
     assert host.shell(run).returncode == 0
-    exec_ = variables(host.shell("docker exec c env").stdout)
-    first = variables(host.shell("docker logs c").stdout)
-    host.shell("docker rm -f c")
+    exec_ = variables(host.shell("docker exec env1 env").stdout)
+    first = variables(host.shell("docker logs env1").stdout)
+    host.shell("docker rm -f env1")
     words = options.split()
     users = dict(word.split("=", 1) for word in words if word.startswith("KRB5"))
     images = {"KRB5CCNAME": "/image/cc", "KRB5_CONFIG": "/image/krb5.conf"}
@@ -102,23 +105,27 @@ def test_programs_without_environment_find_ticket_and_configuration(
 
 
 def test_they_find_them_after_a_restart_and_a_refresh_of_the_file(host: Any) -> None:
-    host.shell(f"docker run -d --name c {OPTION} {IMAGE} sleep 600")
+    host.shell(f"docker run -d --name env1 {OPTION} {IMAGE} sleep 600")
     try:
-        assert host.shell("docker restart -t 0 c").returncode == 0
-        shown = host.shell("docker exec c sh -c 'env -i klist; ls -l /etc/krb5.conf'")
+        assert host.shell("docker restart -t 0 env1").returncode == 0
+        shown = host.shell("docker exec env1 sh -c 'env -i klist; ls -l /etc/krb5.conf'")
         assert DEFAULT in shown.stdout, shown.stderr
         assert "/etc/krb5.conf -> /run/credspec/krb5.conf" in shown.stdout
         # What docs/runtimes/docker.md says is left in the container's own layer.
-        changes = host.shell("docker diff c").stdout.splitlines()
+        changes = host.shell("docker diff env1").stdout.splitlines()
         assert {change for change in changes if "etc" in change} == {"C /etc", "A /etc/krb5.conf"}
     finally:
-        host.shell("docker rm -f c")
+        host.shell("docker rm -f env1")
 
 
 @pytest.mark.parametrize(
     "options", ["-v {0}:/etc:ro", "-v {0}/krb5.conf:/etc/krb5.conf:ro", "--tmpfs /etc"]
 )
 def test_what_the_user_mounts_there_stays(host: Any, tmp_path: Any, options: str) -> None:
+    # Docker mounts these itself, over files that must be there.
+    names = ["hostname", "hosts", "krb5.conf", "resolv.conf"]
+    for name in names:
+        (tmp_path / name).touch()
     (tmp_path / "krb5.conf").write_text("[libdefaults]\n default_realm = MINE\n")
     tmp_path.chmod(0o755)
     mounts = options.format(tmp_path)
@@ -128,7 +135,7 @@ def test_what_the_user_mounts_there_stays(host: Any, tmp_path: Any, options: str
     assert DEFAULT in shown.stdout, shown.stderr
     assert ("MINE" in shown.stdout) == ("tmpfs" not in options)
     assert "/run/credspec" not in shown.stdout.partition(DEFAULT)[2]
-    assert [path.name for path in tmp_path.iterdir()] == ["krb5.conf"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
 def _member(kind: bytes, mode: int = 0o644, link: str = "") -> tarfile.TarInfo:
@@ -164,9 +171,11 @@ def test_an_images_own_file_is_left_out_and_left_alone(host: Any, kind: str) -> 
 
 def test_an_alias_of_dns_is_found_where_the_typed_name_has_no_spn(host: Any) -> None:
     lab = host.lab
-    zone = [lab.network.address, lab.dns_domain]
-    lab.samba_tool("dns", "add", *zone, "portal", "CNAME", f"web.{lab.dns_domain}", "-P")
-    lab.samba_tool("dns", "add", *zone, "web", "A", lab.network.address, "-P")
+    record = [lab.network.address, lab.dns_domain, "portal", "CNAME", f"web.{lab.dns_domain}"]
+    # The controller logs on with its own keys.
+    command = ["samba-tool", "dns", "add", *record, "-P", "-s", str(lab.smb_conf)]
+    plan = Plan(netns=lab.network.namespace, binds=lab.etc_files())
+    subprocess.run(command_in(plan, command), check=True, capture_output=True)
     line = f"kvno -S HTTP portal.{lab.dns_domain}"
     shown = host.shell(f"docker run --rm {OPTION} --dns {lab.dc_address} {IMAGE} {line}")
     assert shown.returncode == 0, shown.stderr
