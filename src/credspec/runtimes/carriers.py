@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # typing itself costs milliseconds
     from typing import Any
 
 DOCKER, PODMAN, BUILD, OTHER = "docker", "podman", "build", "other"
+REFUSED_HOOK = "/credspec: "
+"""What the path of a hook starts with by which Podman's hook has a container fail."""
 
 _MAX_SPEC_CHARACTERS = 128 * 1024
 _MANAGER = "io.container.manager"
@@ -190,10 +192,17 @@ def _check_variables(config: dict[str, Any]) -> None:
             )
 
 
+def _is_refused(config: dict[str, Any]) -> bool:
+    hooks = (config.get("hooks") or {}).get("prestart") or []
+    return any(str(hook.get("path")).startswith(REFUSED_HOOK) for hook in hooks)
+
+
 def _check_no_tickets_expected(config: dict[str, Any], origin: Origin) -> None:
     """Refuse a container without a spec that is set up to find tickets, and would find none."""
     if origin.engine == BUILD:
         return  # what a Dockerfile sets is for containers of the image
+    if origin.engine == PODMAN and _is_refused(config):
+        return  # Podman's hook has taken the spec out, and fails with its own reason
     mounts = config.get("mounts") or []
     others = [str(m.get("destination", "")) for m in mounts if m.get("type") != "tmpfs"]
     if any(map(is_above_tickets, others)):

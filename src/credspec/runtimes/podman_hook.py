@@ -12,7 +12,7 @@ import re
 import sys
 
 from credspec.runtimes import c_json
-from credspec.runtimes.carriers import PODMAN, Origin, take_wish
+from credspec.runtimes.carriers import PODMAN, REFUSED_HOOK, Origin, take_wish
 from credspec.runtimes.container_lease import Lease
 from credspec.runtimes.image_root import ImageRoot
 from credspec.runtimes.oci_bundle import add_tickets, check_members, forbid_checkpoints
@@ -86,7 +86,7 @@ def _refused(config: dict[str, Any], reason: str) -> dict[str, Any]:
     Of a hook that fails, runc shows what it said and crun only its path; both show a path.
     """
     words = " ".join(reason.replace("..", ". .").split())[:_LAST_WORDS]
-    hook = {"path": f"/credspec: {words}"}  # no such program, whatever the words
+    hook = {"path": f"{REFUSED_HOOK}{words}"}  # no such program, whatever the words
     config.setdefault("hooks", {}).setdefault("prestart", []).insert(0, hook)
     config.get("annotations", {}).pop(ANNOTATION, None)
     return config

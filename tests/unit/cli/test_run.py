@@ -17,7 +17,7 @@ from credspec.runtimes import process_lease
 def test_a_simulated_refusal_of_a_file_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str
 ) -> None:
-    def refuse(*_: object) -> int:
+    def refuse(*_: object, **__: object) -> int:
         Policy(spec_sources=("file",)).check_spec_source("raw")
         return 0
 

@@ -94,7 +94,7 @@ class Start:
             act()
 
     def take(self) -> object:
-        return self.lease.take(WISH, "c1", "/run/runc/c1", self.wait)
+        return self.lease.take(WISH, "c1", "/run/runc/c1", self.wait, name_fallback=True)
 
 
 def test_the_socket_comes_later(run: Path) -> None:

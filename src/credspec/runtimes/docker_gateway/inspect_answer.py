@@ -130,7 +130,7 @@ def image_environment_of(body: bytes | bytearray) -> list[str]:
         found = json.loads(body)["Config"]["Env"] or []
     except (ValueError, TypeError, KeyError, RecursionError):
         return []
-    return [entry for entry in found if isinstance(entry, str)]
+    return [entry for entry in found if isinstance(entry, str)] if isinstance(found, list) else []
 
 
 def _text(body: bytes | bytearray) -> str:

@@ -416,7 +416,8 @@ async def test_variables_that_the_image_sets_are_not_set_again(
         request = await reader.readuntil(b"\r\n\r\n")
         if request.startswith(b"GET /images/"):
             asked.append(request)
-            writer.write(head + (b"\r\n\r\n" + body if head else b""))
+            kind = b"\r\nContent-Type: application/json\r\n\r\n"
+            writer.write(head + (kind + body if head else b""))
         else:
             length = int(request.lower().partition(b"content-length:")[2].split()[0])
             created.append(await reader.readexactly(length))
@@ -428,7 +429,7 @@ async def test_variables_that_the_image_sets_are_not_set_again(
     async with gateway(tmp_path, daemon) as path:
         assert await ask(path, create(json.dumps(wanted).encode())) == OK
     (request,) = asked
-    assert request.startswith(b"GET /images/r:5000/a%20b%3Fx%23y/../z/json HTTP/1.0\r\n")
+    assert request.startswith(b"GET /images/r:5000/a%20b%3Fx%23y/../z/json HTTP/1.1\r\n")
     expected = {each for each in OURS if not stays or "CONFIG" not in each}
     environment = set(json.loads(created[0])["Env"])
     assert {each for each in environment if each.startswith("KRB5")} == expected
