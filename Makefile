@@ -85,6 +85,8 @@ NPM := PATH=$(NODE)/bin:$$PATH NODE_EXTRA_CA_CERTS=$${NODE_EXTRA_CA_CERTS:-/etc/
   npm_config_nodedir=$(NODE) npm_config_omit_lockfile_registry_resolved=true \
   npm_config_build_from_source=true npm_config_update_notifier=false node $(NODE)/lib/node_modules/npm/bin/npm-cli.js
 GO := docs/applications/examples/go
+MSSQL_JDBC := https://repo1.maven.org/maven2/com/microsoft/sqlserver/mssql-jdbc/13.2.1.jre11/mssql-jdbc-13.2.1.jre11.jar
+MSSQL_JDBC_SHA256 := 2d137aa308c78932878952fe3624ea090ecfe644414b8b23e71a305f425698c5
 .venv/applications/.done: requirements/applications.lock requirements/node/package-lock.json $(wildcard $(GO)/*) | .venv/.done
 	@rm -rf .venv/applications
 	@$(LOGGED)/applications.log "Downloading drivers and Node.js for the tests of applications" \
@@ -97,6 +99,9 @@ GO := docs/applications/examples/go
 	@cd $(GO) && $(CURDIR)/packaging/logged.py $(CURDIR)/build/applications.log \
 	  "Building a program in Go, with its modules (a minute)" env CGO_ENABLED=0 GOTOOLCHAIN=local \
 	  GOFLAGS="-mod=readonly -trimpath" go build -o $(CURDIR)/.venv/applications/go/whoami .
+	@mkdir .venv/applications/java
+	@curl --silent --show-error --fail --location --retry 3 --output .venv/applications/java/mssql-jdbc.jar $(MSSQL_JDBC)
+	@echo "$(MSSQL_JDBC_SHA256)  .venv/applications/java/mssql-jdbc.jar" | sha256sum --check --quiet
 	@touch $@
 
 docs-reference: .venv/tests.done ## write the generated pages of docs/

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 # An image's own, in whose place Java is given ours.
 IMAGES_OWN = "-v /dev/null:/etc/krb5.conf:ro"
 CONFIGURED = f"{IMAGES_OWN} -e JAVA_TOOL_OPTIONS=-Djava.security.krb5.conf=/run/credspec/krb5.conf"
@@ -10,6 +12,7 @@ JDBC = (
     "java -Djava.security.auth.login.config=/app/jaas.conf -cp /usr/share/java/postgresql.jar "
     "/app/WhoamiPostgresql.java db.example.test 'WebApp01$'"
 )
+MSSQL = "java -cp /opt/packages/java/mssql-jdbc.jar /app/WhoamiSqlServer.java sql.example.test"
 
 
 def test_http_negotiate(run, java: str, intranet: str) -> None:
@@ -20,6 +23,12 @@ def test_http_negotiate(run, java: str, intranet: str) -> None:
 def test_jdbc_to_postgresql(run, java: str) -> None:
     shown = run(JDBC, options=f"{java} {CONFIGURED}")
     assert shown.stdout == "WebApp01$\n", shown.stderr
+
+
+def test_mssql_jdbc(run, java: str, mssql_python: Path, sql_server) -> None:
+    mounts = f"{java} -v {mssql_python}:/opt/packages:ro"
+    shown = run(MSSQL, options=f"{mounts} --user 1000:1000")
+    assert shown.stdout == "WebApp01$@EXAMPLE.TEST\n", shown.stderr
 
 
 def test_without_a_krb5_conf_in_the_image_it_needs_no_option(run, java: str, intranet: str) -> None:

@@ -33,6 +33,7 @@ _MOST_BYTES: Final = 4096
 _NOT_FOUND, _INVALID_ARGUMENT = 5, 3  # of google.rpc.Code
 # ServerReflectionRequest
 _HOST, _BY_NAME, _BY_SYMBOL, _BY_EXTENSION, _EXTENSIONS_OF, _LIST = 1, 3, 4, 5, 6, 7
+_FIELDS: Final = (_HOST, _BY_NAME, _BY_SYMBOL, _BY_EXTENSION, _EXTENSIONS_OF, _LIST)
 # ServerReflectionResponse
 _VALID_HOST, _ORIGINAL, _FILES, _EXTENSIONS, _SERVICES, _ERROR = 1, 2, 4, 5, 6, 7
 
@@ -60,8 +61,10 @@ def answer_to(request: bytes) -> bytes:
     """Return the ServerReflectionResponse to a ServerReflectionRequest."""
     if len(request) > _MOST_BYTES or not has_few_fields(request):
         return _error(_INVALID_ARGUMENT, "not a request for reflection")
-    fields = dict(text_fields(request))
-    head = _field(_VALID_HOST, fields.get(_HOST, b"")) + _field(_ORIGINAL, request)
+    fields = {n: text for n, text in text_fields(request) if _is_well_formed(n, text)}
+    # What is malformed in a request would make the answer malformed.
+    original = b"".join(_field(each, fields[each]) for each in _FIELDS if each in fields)
+    head = _field(_VALID_HOST, fields.get(_HOST, b"")) + _field(_ORIGINAL, original)
     name = wire.DESCRIPTOR.name.encode()
     if _LIST in fields:
         services = [each.full_name for each in wire.DESCRIPTOR.services_by_name.values()]
@@ -94,6 +97,34 @@ def _symbols() -> frozenset[bytes]:
             yield from (field.full_name for field in message.fields)
 
     return frozenset(name.encode() for name in names())
+
+
+def _is_well_formed(number: int, content: bytes) -> bool:
+    if number == _BY_EXTENSION:
+        if not has_few_fields(content):
+            return False
+        name = dict(text_fields(content)).get(1, b"")
+        digits = content.removeprefix(_field(1, name))
+        # Its number: a varint of at most 32 bits.
+        is_number = digits[:1] == b"\x10" and digits == digits[:1] + _varint_at(digits[1:6])
+        return _is_utf_8(name) and (is_number or not digits)
+    return _is_utf_8(content)
+
+
+def _varint_at(data: bytes) -> bytes:
+    """Return the varint that data begins with, nothing if there is none."""
+    for index, byte in enumerate(data):
+        if byte < 0x80:  # noqa: PLR2004 - the last byte
+            return data[: index + 1]
+    return b""
+
+
+def _is_utf_8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _error(code: int, text: str) -> bytes:

@@ -132,7 +132,12 @@ def test_extensions_of_a_message() -> None:
     assert (found.base_type_name, list(found.extension_number)) == (name, [])
 
 
-@given(st.binary(max_size=200))
+@given(
+    st.binary(max_size=200)
+    | st.lists(st.tuples(st.integers(1, 7), st.binary(max_size=20)), max_size=3).map(
+        lambda fields: b"".join(reflection._field(*each) for each in fields)
+    )
+)
 def test_any_request_has_an_answer(data: bytes) -> None:
     TYPES["ServerReflectionResponse"].FromString(reflection.answer_to(data))
 
