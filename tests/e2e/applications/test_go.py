@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from first_process import AS_FIRST_PROCESS
 
 from e2e.applications.conftest import DRIVER
 
@@ -40,7 +41,8 @@ def test_without_environment_the_configuration_is_in_etc(run, go: str, intranet:
 def test_a_process_logs_on_as_well(host, go: str, sql_server) -> None:
     program = f"{DRIVER}/go/whoami sql sql.example.test:1433"
     variables = "env -u KRB5_CONFIG SQL_OPTIONS='&encrypt=disable'"
-    shown = host.shell(f"{variables} credspec run --spec WebApp01 -- {program}")
+    line = f"{variables} credspec run --spec WebApp01 -- {program}"
+    shown = host.shell(line, under=AS_FIRST_PROCESS)
     assert shown.stdout == f"{ME}\n", shown.stderr
 
 
