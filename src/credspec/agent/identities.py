@@ -125,6 +125,8 @@ class _Domain:
         self.controllers_check: asyncio.Task[None] | None = None
         self.controllers_checked_at = 0.0
         self.unreached_since: datetime | None = None
+        # How many accounts have got their tickets.
+        self.answers = 0
         self.asking: asyncio.Task[DomainFacts] | None = None
         self._threads = ThreadPoolExecutor(
             _THREADS_PER_DOMAIN, thread_name_prefix=f"domain-{session.domain}"
@@ -290,9 +292,12 @@ class Identities:
     async def _ask_facts(self, of_domain: _Domain, source: HostSource | None) -> DomainFacts:
         session = of_domain.session
         call = session.facts if session.known_facts is None else session.read_facts
+        answers = of_domain.answers
         try:
             facts = await of_domain.run(call)
         except CredspecError as error:
+            if of_domain.answers != answers and of_domain.outage_since is None:
+                raise  # it has answered somebody else since
             of_domain.last_error = error.detached()
             if isinstance(error, UnreachableError) and of_domain.outage_since is None:
                 of_domain.unreached_since = self._now()
@@ -649,8 +654,9 @@ class Identities:
                 emit(Event.DOMAIN_UNREACHABLE, domain=name.domain, error=str(error))
             raise
         self.acquisitions += 1
+        domain.answers += 1
         domain.controllers_checked_at = asyncio.get_running_loop().time()
-        since = domain.schedule.outage_since
+        since, domain.unreached_since = domain.outage_since, None
         if since is not None:
             emit(Event.DOMAIN_REACHED, domain=name.domain, since=since.isoformat())
         domain.last_error = None

@@ -8,9 +8,10 @@ import threading
 from typing import Any, cast
 
 import pytest
+from scripted_leases import SimulatedSession
 
 from credspec.agent.home_domain_watch import HomeDomainWatch
-from credspec.agent.identities import Identities
+from credspec.agent.identities import Identities, IdentityName
 from credspec.errors import CredspecError, NotPermittedError, UnreachableError
 
 DOMAIN = "example.test"
@@ -81,6 +82,46 @@ class Looks:
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
         await self.identities.close()
+
+
+class SlowToFail(SimulatedSession):
+    """Gives tickets; a question for facts fails as soon as it is let go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known_facts = None
+        self.asked, self.released = threading.Event(), threading.Event()
+
+    def facts(self) -> Any:
+        self.asked.set()
+        self.released.wait(30)
+        raise SILENT
+
+    read_facts = facts
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["fails before", "fails after"])
+async def test_a_ticket_that_is_got_meanwhile_ends_an_outage(*, is_first: bool) -> None:
+    async def renewed(_: object) -> None:
+        pass
+
+    session = SlowToFail()
+    identities = Identities(lambda *_: cast("Any", session), renewed)
+    name = IdentityName("WebApp01", DOMAIN)
+    asking = asyncio.create_task(identities.facts(DOMAIN, again=True))
+    await asyncio.to_thread(session.asked.wait, 30)
+    if is_first:
+        session.released.set()
+        await asyncio.gather(asking, return_exceptions=True)
+        assert identities.domains()[0].outage_since is not None
+    await identities.hold(name, "holder")
+    session.released.set()
+    await asyncio.gather(asking, return_exceptions=True)
+    assert identities.domains()[0].outage_since is None
+    await identities.close()
 
 
 async def test_a_dead_name_server_is_known_before_anybody_asks_and_so_is_its_end() -> None:
