@@ -33,7 +33,7 @@ _ID: Final = {
     "name": "id",
     "in": "path",
     "required": True,
-    "description": "The lease's id: 32 hexadecimal digits, chosen by whoever makes the lease.",
+    "description": "The lease's id: 32 hexadecimal digits, chosen by the caller.",
     "schema": {"type": "string", "pattern": f"^{LEASE_ID.pattern}$"},
 }
 

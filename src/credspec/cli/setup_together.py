@@ -35,7 +35,7 @@ NEXT_OF_CONTAINERD_UNDO: Final = "systemctl restart containerd"
 
 
 class Plan(Protocol):
-    """A part of a host that can be set up and taken back; each call returns what it changed."""
+    """A part of a host that can be set up and undone; each call returns what it changed."""
 
     def apply(self, *, dry_run: bool = False) -> list[str]:
         """Set it up."""

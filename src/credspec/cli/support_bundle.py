@@ -1,4 +1,4 @@
-"""``credspec support-bundle``: one archive for whoever helps."""
+"""``credspec support-bundle``: one archive for support."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Final
 from credspec.doctor.step import StepResult
 from credspec.errors import ExitStatus
 
-# What no waiting mends.
+# What waiting does not fix.
 _FINAL: Final = frozenset({ExitStatus.USAGE, ExitStatus.INVALID_SPEC})
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 10.0

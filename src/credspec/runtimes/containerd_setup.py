@@ -229,5 +229,5 @@ def _not_toml(path: Path, found: str) -> UsageError:
         found,
         where=str(path),
         expected="a configuration of containerd to which a table can be added",
-        remedy="mend it first; it was not changed",
+        remedy="fix it first; it was not changed",
     )

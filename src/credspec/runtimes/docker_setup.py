@@ -162,7 +162,7 @@ class DockerSetup:
                 found,
                 where=str(self.daemon_config),
                 expected="the JSON object that dockerd reads",
-                remedy="mend it first; it was not changed",
+                remedy="fix it first; it was not changed",
             )
         return original, document
 
