@@ -125,6 +125,14 @@ class BootedSystemd:
                 return int(numbers[0])
         return 0
 
+    def kill(self, unit: str, number: signal.Signals) -> int:
+        """Send a signal to the main process of a unit, which must run; return its number."""
+        pid = self.pid_outside(unit)
+        # 0 would be the process group of the tests, and all that started them.
+        assert pid > 1, self._log.read_text()[-4000:]
+        os.kill(pid, number)
+        return pid
+
     def close(self) -> None:
         """End it and everything in it."""
         os.kill(self.pid, signal.SIGKILL)

@@ -168,6 +168,7 @@ def test_nobody_is_left_to_tell(host: Any, engine: PodmanEngine, run: Run) -> No
     assert started.returncode == 0, started.stderr
     shown = run("inspect", "--format", "{{.State.ConmonPid}} {{.State.Pid}}", "s1").stdout
     conmon, container = map(int, shown.split())
+    assert min(conmon, container) > 1, shown
     os.kill(conmon, signal.SIGKILL)
     assert len(host.leases()) == 1, "the container runs"
     os.kill(container, signal.SIGKILL)
