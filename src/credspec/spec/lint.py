@@ -362,9 +362,9 @@ def _plugin(spec: dict[str, Any]) -> Iterator[Problem]:
         shown = text_of(host, "PortableCcgVersion")
         found = repr(shown[:20]) if shown else "missing"
         yield _problem("lint-ccg-version", f"{HOST}/PortableCcgVersion", found, '"1"', "set it")
-    for field in ("PluginGUID", "PluginInput"):
-        if field not in host:
-            yield _problem("lint-plugin-field-missing", f"{HOST}/{field}", "missing")
+    both = ("PluginGUID", "PluginInput")
+    for field in both if not any(field in host for field in both) else ():
+        yield _problem("lint-plugin-field-missing", f"{HOST}/{field}", "missing")
     yield from _plugin_input(guid.strip("{}").lower(), host.get("PluginInput"))
 
 

@@ -76,6 +76,8 @@ def test_a_good_document_has_no_finding() -> None:
     assert lint_bytes(json.dumps(GOOD).encode()) == ()
 
 
+OTHER = "{00000000-0000-0000-0000-00000000000a}"
+
 # Each rule: a document, the code, the place, whether it can be mended.
 CASES: list[tuple[dict[str, Any], str, str, bool]] = [
     (
@@ -161,7 +163,7 @@ CASES: list[tuple[dict[str, Any], str, str, bool]] = [
         *("lint-plugin-guid-braces", f"{HOST}/PluginGUID", True),
     ),
     (
-        changed((f"{HOST}/PluginInput", GONE)),
+        changed((f"{HOST}/PluginGUID", GONE), (f"{HOST}/PluginInput", GONE)),
         "lint-plugin-field-missing",
         f"{HOST}/PluginInput",
         False,
@@ -171,11 +173,11 @@ CASES: list[tuple[dict[str, Any], str, str, bool]] = [
         *("lint-ccg-version", f"{HOST}/PortableCcgVersion", True),
     ),
     (
-        changed((f"{HOST}/PluginGUID", "{x}"), (f"{HOST}/PluginInput", "contoso:reader:Passw0rd")),
+        changed((f"{HOST}/PluginGUID", OTHER), (f"{HOST}/PluginInput", "contoso:reader:Passw0rd")),
         *("lint-plugin-input-secret", f"{HOST}/PluginInput", False),
     ),
     (
-        changed((f"{HOST}/PluginGUID", "{x}"), (f"{HOST}/PluginInput", "user=a;Password=b")),
+        changed((f"{HOST}/PluginGUID", OTHER), (f"{HOST}/PluginInput", "user=a;Password=b")),
         *("lint-plugin-input-secret", f"{HOST}/PluginInput", False),
     ),
     (
