@@ -145,6 +145,8 @@ def lint_document(document: Any) -> tuple[Finding, ...]:
 
 def _findings(document: Any) -> list[Finding]:
     findings = [Finding(Severity.ERROR, problem) for problem in problems_of(document)]
+    if any(finding.problem.code == "spec-other-kind" for finding in findings):
+        return findings
     sound, _ = unsound_values(document)
     spec, pointer = unwrapped(sound)
     if pointer:

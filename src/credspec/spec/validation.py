@@ -17,7 +17,7 @@ from typing import Any, Final
 import jsonschema_rs
 
 from credspec.errors import Problem
-from credspec.spec.file_kind import KUBERNETES_KIND, nested_spec
+from credspec.spec.file_kind import KUBERNETES_KIND, nested_spec, other_kind
 from credspec.spec.parts import ACCOUNTS, HOST, accounts_of, domain_of, host_of, plain, text_of
 from credspec.spec.strict_json import (
     MAX_VALUES,
@@ -112,8 +112,8 @@ def problems_of(document: Any) -> tuple[Problem, ...]:
     Codes: ``spec-wrong-type``, ``spec-field-missing``, ``spec-plugin-missing``,
     ``spec-accounts-empty``, ``spec-sid-invalid``, ``spec-guid-invalid``,
     ``spec-dns-name-invalid``, ``spec-name-invalid``, ``account-scope-invalid``,
-    ``account-other-domain``, ``accounts-too-many``, ``host-account-guid``, ``host-account-input``
-    and those of
+    ``account-other-domain``, ``accounts-too-many``, ``host-account-guid``,
+    ``host-account-input``, ``spec-other-kind`` and those of
     `credspec.spec.strict_json.unsound_values`;
     ``spec-too-many-values`` stands by itself, since looking for more would take seconds.
     """
@@ -125,6 +125,8 @@ def problems_of(document: Any) -> tuple[Problem, ...]:
     spec, pointer = unwrapped(sound)
     if pointer and spec is None:
         return (*problems, _no_credspec(sound))
+    if not pointer and (kind := other_kind(sound)):
+        return (*problems, _other_kind(kind, nested_spec(sound)))
     found = [_problem(error, pointer) for error in _validator().iter_errors(spec)]
     if not found and isinstance(spec, dict):
         between = (*_problems_of_scopes(spec), *_problems_of_input(spec))
@@ -177,6 +179,18 @@ def _no_credspec(document: dict[str, Any]) -> Problem:
         found=f"missing; there is one under {elsewhere}" if elsewhere else "missing",
         expected="the credential spec, at the top level of the object beside metadata",
         remedy=f"move {elsewhere} to /credspec" if elsewhere else "",
+    )
+
+
+def _other_kind(kind: str, nested: str) -> Problem:
+    remedy = "name the file that holds the spec"
+    if nested:
+        remedy = f"there is a spec under {nested}: put it into a file of its own"
+    return Problem(
+        code="spec-other-kind",
+        found=f"{kind}, not a credential spec",
+        expected="an object with CmsPlugins, DomainJoinConfig and ActiveDirectoryConfig",
+        remedy=remedy,
     )
 
 
@@ -240,21 +254,29 @@ def _problem(error: jsonschema_rs.ValidationError, where: str) -> Problem:
         case "type":
             return _wrong_type(where, details["types"], error.instance)
         case "contains":
-            return Problem(
-                code="spec-plugin-missing",
-                where=where,
-                found="ActiveDirectory is not in the list",
-                expected='["ActiveDirectory"]',
-            )
+            return _no_plugin(where)
         case "minItems" | "maxItems":
             return _number_of_accounts(where, error.instance, details["limit"])
-        case "pattern" | "maxLength" if where.endswith(f"/{_INPUT}"):
-            return _input_problem(where)
-        case "pattern":
-            field = where.rpartition("/")[2]
-            code, expected = (_PATTERNS | _PATTERNS_OF_NAMES).get(field, _NAME_PATTERN)
-            return Problem(code=code, where=where, found=_quoted(error.instance), expected=expected)
+        case "pattern" | "maxLength":
+            return _misformed(where, error.instance)
     return Problem(code="spec-invalid", where=where, found=f"breaks the rule {error.kind.name!r}")
+
+
+def _no_plugin(where: str) -> Problem:
+    return Problem(
+        code="spec-plugin-missing",
+        where=where,
+        found="ActiveDirectory is not in the list",
+        expected='["ActiveDirectory"]',
+    )
+
+
+def _misformed(where: str, value: Any) -> Problem:
+    field = where.rpartition("/")[2]
+    if field == _INPUT:
+        return _input_problem(where)
+    code, expected = (_PATTERNS | _PATTERNS_OF_NAMES).get(field, _NAME_PATTERN)
+    return Problem(code=code, where=where, found=_quoted(value), expected=expected)
 
 
 def _number_of_accounts(where: str, entries: Any, limit: int) -> Problem:
