@@ -185,11 +185,14 @@ class SpecDirectory:
             ) from None
         return self.path.joinpath(*parents, leaf)
 
-    def _similar(self, name: str) -> str:
+    def similar(self, name: str) -> str:
         """Return the file that Windows would take a name for, or that it nearly is; or ``""``.
 
         Names may differ in letter case, in what stands around them, in ``%20`` and the like, and
         in the ending ``.json``.
+
+        Raises:
+            InvalidSpecError: ``spec-path-absolute`` or ``spec-path-outside``.
         """
         parents, leaf = self._split(name)
         found: list[str] = []
@@ -239,7 +242,7 @@ class SpecDirectory:
     def _load_error(self, name: str, error: OSError | ValueError) -> InvalidSpecError:
         remedy = ""
         if isinstance(error, FileNotFoundError):
-            similar = self._similar(name)
+            similar = self.similar(name)
             remedy = f"put the file into {posixpath.abspath(self.path)}"
             if similar:
                 remedy = (

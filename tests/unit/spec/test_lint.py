@@ -355,3 +355,17 @@ def test_every_property_of_the_schema_has_a_description() -> None:
             check(schema["items"])
 
     check(json.loads(schema_text()))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"apiVersion": "v1", "kind": "Pod", "spec": {}},
+        {"credspec": GOOD},
+        {"services": {"web": {}}},
+        {"HostConfig": {}},
+    ],
+)
+def test_files_of_other_tools_are_never_fixed(document: dict[str, Any]) -> None:
+    assert fixed(document) == (document, ())
+    assert not any(finding.fixable for finding in lint_document(document))
