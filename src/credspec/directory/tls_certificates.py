@@ -42,7 +42,8 @@ def certificate_problem(
         context = ssl.create_default_context(cafile=path)
     except (OSError, ValueError) as error:
         return _bad_ca_file(path, error)
-    if not context.get_ca_certs():
+    # Not get_ca_certs(), which leaves out a controller's own certificate that it signed itself.
+    if not context.cert_store_stats()["x509"]:
         return _bad_ca_file(path, None)
     where = f"certificate of {controller.host}:{port}"
     failure: UnreachableError | None = None

@@ -50,7 +50,8 @@ def container_krb5_conf(
     `name_fallback`, a service whose typed name has no SPN is asked for by the name that DNS has for
     it; krb5 before 1.18 cannot read such a file.
     """
-    lines = [f"default_realm = {realm}"]
+    # As Windows clients do: without it nothing can be delegated with what programs get by kinit.
+    lines = [f"default_realm = {realm}", "forwardable = true"]
     if paths is not None:
         lines.append(f"default_ccache_name = {paths.ccache}")
         if paths.keytab is not None:

@@ -6,6 +6,7 @@ import re
 from copy import deepcopy
 from typing import Any, Final
 
+from credspec.spec.file_kind import other_kind
 from credspec.spec.parts import (
     accounts_of,
     directory_of,
@@ -28,14 +29,15 @@ def fixed(document: Any) -> tuple[Any, tuple[str, ...]]:
     """Return a mended copy of a parsed document, and a line for each thing that was mended.
 
     A document that is no sound JSON object, such as one with a repeated key, comes back as it is:
-    which of the values was meant is not ours to say. Mending again changes nothing.
+    which of the values was meant is not ours to say. So does one that is no credential spec at all.
+    Mending again changes nothing.
     """
     sound, unsound = unsound_values(document)
     if unsound:
         return document, ()
     mended = deepcopy(sound)
-    spec, _ = unwrapped(mended)
-    if not isinstance(spec, dict):
+    spec, pointer = unwrapped(mended)
+    if not isinstance(spec, dict) or (not pointer and other_kind(spec)):
         return document, ()
     done: list[str] = []
     _keys(spec, done)

@@ -145,6 +145,8 @@ def lint_document(document: Any) -> tuple[Finding, ...]:
 
 def _findings(document: Any) -> list[Finding]:
     findings = [Finding(Severity.ERROR, problem) for problem in problems_of(document)]
+    if any(finding.problem.code == "spec-other-kind" for finding in findings):
+        return findings
     sound, _ = unsound_values(document)
     spec, pointer = unwrapped(sound)
     if pointer:
@@ -362,9 +364,9 @@ def _plugin(spec: dict[str, Any]) -> Iterator[Problem]:
         shown = text_of(host, "PortableCcgVersion")
         found = repr(shown[:20]) if shown else "missing"
         yield _problem("lint-ccg-version", f"{HOST}/PortableCcgVersion", found, '"1"', "set it")
-    for field in ("PluginGUID", "PluginInput"):
-        if field not in host:
-            yield _problem("lint-plugin-field-missing", f"{HOST}/{field}", "missing")
+    both = ("PluginGUID", "PluginInput")
+    for field in both if not any(field in host for field in both) else ():
+        yield _problem("lint-plugin-field-missing", f"{HOST}/{field}", "missing")
     yield from _plugin_input(guid.strip("{}").lower(), host.get("PluginInput"))
 
 
