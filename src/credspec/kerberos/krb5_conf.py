@@ -100,7 +100,7 @@ class AgentKrb5Conf:
                 "krb5-conf-unwritable",
                 error.strerror or str(error),
                 where=str(self._path),
-                remedy="make room there, or let it be written to (df, mount)",
+                remedy="free space there, or make it writable (df, mount)",
             ) from None
 
 

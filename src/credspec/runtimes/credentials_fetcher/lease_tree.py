@@ -207,5 +207,5 @@ def _unwritable(path: Path, error: OSError) -> CredspecError:
         "lease-tree-unwritable",
         error.strerror or str(error),
         where=str(path),
-        remedy="make room there, or let it be written to (df, mount)",
+        remedy="free space there, or make it writable (df, mount)",
     )
