@@ -73,7 +73,7 @@ def _open(path: Path, where: str) -> int:
             os.close(descriptor)
             descriptor = below
             status = os.fstat(descriptor)
-            # In a directory like /tmp nobody can replace what is another's.
+            # In a directory like /tmp no user can replace another user's files.
             sticky = bool(status.st_mode & stat.S_ISVTX)
             _check(path, where, status, 0 if sticky else _WRITTEN_BY_OTHERS)
         return _open_in(descriptor, path.name, _FILE, path, where)

@@ -59,7 +59,7 @@ _PATTERNS_OF_NAMES: Final = {
 }
 _NAME_PATTERN: Final = (
     "spec-name-invalid",
-    "a name without control characters and path separators, and not of dots and spaces alone",
+    "a name without control characters and path separators, and not only of dots and spaces",
 )
 _TYPES: Final = {
     "object": "an object",
@@ -108,7 +108,7 @@ def problems_of(document: Any) -> tuple[Problem, ...]:
     ``spec-dns-name-invalid``, ``spec-name-invalid``, ``account-scope-invalid``,
     ``account-other-domain``, ``accounts-too-many`` and those of
     `credspec.spec.strict_json.unsound_values`;
-    ``spec-too-many-values`` stands by itself, since looking for more would take seconds.
+    ``spec-too-many-values`` is reported alone, since looking for more would take seconds.
     """
     if has_more_values(document, MAX_VALUES):
         return (_too_many_values(),)
