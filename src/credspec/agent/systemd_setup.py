@@ -28,7 +28,7 @@ FETCHER_UNITS: Final = (
     "var-credentials\\x2dfetcher-krbdir.mount",
     f"{AGENT_UNIT}.d/credentials-fetcher.conf",
 )
-"""What lets the agent stand in for credentials-fetcher: a mount, and an addition to its unit."""
+"""What lets the agent serve credentials-fetcher's interface: a mount, and a drop-in of its unit."""
 
 _TEMPLATES: Final = {FETCHER_UNITS[0]: "credentials-fetcher-krbdir.mount"}
 _RUNNING_SYSTEMD: Final = Path("/run/systemd/system")

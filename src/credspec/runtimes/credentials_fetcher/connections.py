@@ -53,7 +53,7 @@ from credspec.runtimes.credentials_fetcher.http2_frames import (
 from credspec.runtimes.docker_gateway.tunnel import end_politely
 
 _MOST_CONNECTIONS: Final = 512
-# The client, the way to gRPC, gRPC's end of it, and one to spare.
+# The client, the connection to gRPC, gRPC's end of it, and one to spare.
 _DESCRIPTORS_EACH: Final = 4
 _CHUNK: Final = 16 * 1024
 _CALLER: Final = re.compile(r"unix:.*/c-(\d{1,10})-(\d{1,10})-(\d+)")
@@ -82,7 +82,7 @@ class CallLimits:
 
 
 def caller_of(peer: str) -> Caller | None:
-    """Return who called, from the address that gRPC gives; None if it came another way."""
+    """Return who called, from the address that gRPC gives; None if it came otherwise."""
     match = _CALLER.fullmatch(peer)
     return None if match is None else Caller(int(match[1]), int(match[2]))
 
@@ -132,7 +132,7 @@ class CallerConnections:
                 carried.drain()
 
     def expect(self, peer: str, lease: str, undo: Undo) -> None:
-        """Note that an answer with the id of a new lease is on its way to a peer.
+        """Note that an answer with the id of a new lease is being sent to a peer.
 
         `undo` is called, once, if the answer does not reach the client.
         """
@@ -240,7 +240,7 @@ class _Carried:
                 self._account(-self._counted)
 
     def expect(self, lease: str, undo: Undo) -> None:
-        """Note that an answer with the id of a new lease is on its way to the client."""
+        """Note that an answer with the id of a new lease is being sent to the client."""
         self._delivery.expect(lease, undo, is_idle=self._asked.is_idle)
 
     async def _connect(self) -> bool:
