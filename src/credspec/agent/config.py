@@ -187,7 +187,7 @@ def load_config(path: Path | None = None) -> Config:
 def users_in_configuration(path: Path | None = None) -> list[str]:
     """Return the names of all users that a configuration names, none if it cannot be read.
 
-    Whether they exist is not looked at.
+    Whether they exist is not checked.
     """
     source = path or Path(os.environ.get(CONFIG_VARIABLE) or DEFAULT_CONFIG_PATH)
     try:

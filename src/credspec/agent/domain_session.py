@@ -320,7 +320,7 @@ class DomainSession:
             "key-version-unstable",
             "msDS-KeyVersionNumber is another one at each look",
             where=f"account {account}",
-            remedy="the domain controller changes the password over and over: look at its log",
+            remedy="the domain controller keeps changing the password: look at its log",
         )
 
     def _read(

@@ -187,4 +187,4 @@ def _explain(word: str) -> None:
             expected=f"one of {', '.join(known.word for known in WINDOWS_WORDS)}",
         )
     click.echo(f"{entry.word} ({entry.symbol}): {entry.meaning}")
-    click.echo(f"Steps that look at it: {', '.join(entry.steps)}")
+    click.echo(f"Steps that check it: {', '.join(entry.steps)}")

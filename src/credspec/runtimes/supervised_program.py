@@ -1,4 +1,4 @@
-"""A program run to its end, with every signal that this process gets handed on to it.
+"""A program run to its end, with every signal that this process gets forwarded to it.
 
 Signals are blocked from before the program is started until after it has ended, and fetched one by
 one (sigwaitinfo(2)). So none arrives between two steps: not before the program can be named, not

@@ -1,4 +1,4 @@
-"""Who may call: every connection is looked at before a byte of it reaches gRPC.
+"""Who may call: every connection is checked before a byte of it reaches gRPC.
 
 gRPC's own Unix socket tells its services nothing of who called. So ours accepts, asks the kernel
 for the caller (SO_PEERCRED), and carries the frames of those who may call to gRPC's socket in a
@@ -8,7 +8,7 @@ the caller's numbers, and gRPC hands that name to the service as the peer's addr
 Each user other than root may have so many connections, frames a second, and bytes of requests under
 way. A connection over which a password came is ended after the call: gRPC keeps what it has read
 of an open one. Calls that a client begins at that moment are repeated by its gRPC library on a new
-connection, since GOAWAY says that nobody looked at them.
+connection, since GOAWAY says that they were not handled.
 """
 
 from __future__ import annotations

@@ -52,6 +52,7 @@ RUNTIME: Final = "credspec"
 
 _TARGET: Final = re.compile(r"(?:/v(\d{1,3})\.(\d{1,3}))?/containers/create(?:\?.*)?")
 _ANNOTATIONS_SINCE: Final = (1, 43)
+_OTHER_TYPE: Final = "a value of another JSON type"
 
 ApiVersion = tuple[int, int]
 
@@ -258,7 +259,7 @@ def _environment(body: JsonObject) -> list[str]:
     value = _value(body, "Env") or []
     if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
         raise UsageError.of(
-            "docker-wrong-type", "something else", where="/Env", expected="a list of texts"
+            "docker-wrong-type", _OTHER_TYPE, where="/Env", expected="a list of strings"
         )
     return value
 
@@ -272,7 +273,7 @@ def _object(parent: JsonObject, key: str, where: str = "/HostConfig/") -> JsonOb
     except NotAnObjectError:
         raise UsageError.of(
             "docker-wrong-type",
-            "something else",
+            _OTHER_TYPE,
             where=f"{where}{key}",
             expected="an object",
         ) from None
