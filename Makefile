@@ -44,7 +44,7 @@ docs: .venv/tests.done ## the documentation site, in build/site
 	@$(MKDOCS) build --strict --quiet
 	@echo "build/site/index.html"
 
-# Minutes; the fleet alone, whole, takes ten more: make bench HOSTS=10000
+# Minutes; the whole fleet takes ten more: make bench HOSTS=10000
 BENCH := PYTHONPATH=tests:tests/engines CREDSPEC_BENCH_HOSTS=$(or $(HOSTS),1000) $(CURDIR)/$(BIN)/python
 bench: install ## benchmarks (HOSTS=1000)
 	@for part in run leases gateway grpc_compat fleet; do $(BENCH) benchmarks/$$part.py || exit 1; done

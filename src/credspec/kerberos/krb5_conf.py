@@ -43,7 +43,7 @@ def container_krb5_conf(
     paths: DefaultPaths | None = None,
     name_fallback: bool = False,
 ) -> str:
-    """Return the krb5.conf for a container, complete by itself.
+    """Return the complete krb5.conf for a container.
 
     `realm` is the Kerberos realm of its default account. `kdcs` are the addresses of domain
     controllers by realm, in the order to try them; with none, clients find them by DNS. With
@@ -101,7 +101,7 @@ class AgentKrb5Conf:
                 "krb5-conf-unwritable",
                 error.strerror or str(error),
                 where=str(self._path),
-                remedy="make room there, or let it be written to (df, mount)",
+                remedy="free space there, or make it writable (df, mount)",
             ) from None
 
 

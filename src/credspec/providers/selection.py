@@ -167,7 +167,7 @@ class Providers:
         result = results.pop()
         if not isinstance(result, BaseException):
             return result
-        # Its text may hold what the provider was told, and so may the frames it came through.
+        # Its text may hold the provider's input, and so may the frames it came through.
         failure = (
             type(result)(*result.problems)
             if isinstance(result, CredspecError)

@@ -26,7 +26,7 @@ _MAX_KEYS: Final = 50
 
 
 class FileKind(StrEnum):
-    """The kinds of file, told apart by what they hold."""
+    """The kinds of file, recognised by their contents."""
 
     CREDENTIAL_SPEC = "a credential spec"
     KUBERNETES = "a Kubernetes object"

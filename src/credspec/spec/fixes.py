@@ -1,4 +1,4 @@
-"""Mends what can be mended safely: where only one thing can have been meant."""
+"""Fixes what can be fixed safely: where only one thing can have been meant."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ _ACCOUNT_SID: Final = re.compile(r"(?i)(S-1-5-21-\d+-\d+-\d+)-\d+")
 
 
 def fixed(document: Any) -> tuple[Any, tuple[str, ...]]:
-    """Return a mended copy of a parsed document, and a line for each thing that was mended.
+    """Return a fixed copy of a parsed document, and a line for each thing that was fixed.
 
     A document that is no sound JSON object, such as one with a repeated key, comes back as it is:
-    which of the values was meant is not ours to say. So does one that is no credential spec at all.
-    Mending again changes nothing.
+    which of the values was meant is unknown. So does one that is no credential spec at all.
+    Fixing again changes nothing.
     """
     sound, unsound = unsound_values(document)
     if unsound:
         return document, ()
-    mended = deepcopy(sound)
-    spec, pointer = unwrapped(mended)
+    repaired = deepcopy(sound)
+    spec, pointer = unwrapped(repaired)
     if not isinstance(spec, dict) or (not pointer and other_kind(spec)):
         return document, ()
     done: list[str] = []
@@ -47,7 +47,7 @@ def fixed(document: Any) -> tuple[Any, tuple[str, ...]]:
     _names(spec, done)
     _host(spec, done)
     _entries(spec, done)
-    return mended, tuple(done)
+    return repaired, tuple(done)
 
 
 def _keys(spec: dict[str, Any], done: list[str]) -> None:

@@ -141,7 +141,7 @@ def from_kubernetes_yaml(text: str, *, expand: bool = False) -> Any:
 
 
 def _pruned(table: dict[str, Any], place: str, pointer: str, warnings: list[Problem]) -> Any:
-    """Return a copy with the keys of the schema alone; the inside of a leaf is left alone."""
+    """Return a copy with only the keys of the schema; the inside of a leaf stays unchanged."""
     known = described_keys(place)
     kept: dict[str, Any] = {}
     for key, value in table.items():

@@ -99,7 +99,7 @@ class SpecDirectory:
     """A directory of credential spec files.
 
     With `trusted` only what root (or the user of this process) owns and nobody else can write is
-    read: the files, the directories on the way, and those that lead to this one.
+    read: the files, the directories in the path, and those that lead to this one.
     """
 
     path: Path
@@ -249,7 +249,7 @@ class SpecDirectory:
                     f"did you mean file://{similar}? Every character counts here, and letter case"
                 )
         elif isinstance(error, _NotTrustedError):
-            remedy = "let root own it and nobody else write it: chown root, chmod go-w"
+            remedy = "let root own it and only root write it: chown root, chmod go-w"
         return InvalidSpecError.of(
             _CODES.get(type(error), "spec-file-unreadable"),
             f"failed to load credential spec: open {self._shown(name)}: {_reason(error)}",

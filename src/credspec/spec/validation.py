@@ -63,7 +63,7 @@ _PATTERNS_OF_NAMES: Final = {
 }
 _NAME_PATTERN: Final = (
     "spec-name-invalid",
-    "a name without control characters and path separators, and not of dots and spaces alone",
+    "a name without control characters and path separators, and not only of dots and spaces",
 )
 _INPUT: Final = "PluginInput"
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -115,7 +115,7 @@ def problems_of(document: Any) -> tuple[Problem, ...]:
     ``account-other-domain``, ``accounts-too-many``, ``host-account-guid``,
     ``host-account-input``, ``spec-other-kind`` and those of
     `credspec.spec.strict_json.unsound_values`;
-    ``spec-too-many-values`` stands by itself, since looking for more would take seconds.
+    ``spec-too-many-values`` is reported alone, since looking for more would take seconds.
     """
     if has_more_values(document, MAX_VALUES):
         return (_too_many_values(),)

@@ -1,4 +1,4 @@
-"""The gateway's server: one request a connection, forwarded and then left alone."""
+"""The gateway's server: one request a connection, forwarded and then passed through."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ _BODY_SECONDS: Final = 60.0
 _MAX_LINE_BYTES: Final = 8 * 1024
 _CHUNK_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,8}")
 _ANSWER_SECONDS: Final = 10.0
-# A client, the daemon, a pipe each way, and now and then a question to the daemon or a file.
+# A client, the daemon, a pipe in each direction, and at times a request to the daemon or a file.
 _DESCRIPTORS_EACH: Final = 8
 _READING_THREADS: Final = 4
 _SPEC_TOO_LATE: Final = (
