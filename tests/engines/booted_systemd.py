@@ -53,6 +53,9 @@ exec /lib/systemd/systemd --system --unit=default.target --log-target=console --
 """
 
 
+_QUEUE_LENGTH = Path("/proc/sys/net/unix/max_dgram_qlen")
+
+
 class BootedSystemd:
     """Boots at once; `run` runs commands beside its services.
 
@@ -61,6 +64,8 @@ class BootedSystemd:
     """
 
     def __init__(self, log: Path, root: Path | None = None, shared: tuple[Path, ...] = ()) -> None:
+        # systemd raises it, in the network namespace that it shares with the tests.
+        self._queue_length = _QUEUE_LENGTH.read_text()
         command = ["unshare", "--pid", "--fork", "--mount", "--uts", "--ipc", "--cgroup"]
         command += ["--kill-child", "bash", "-c", _ENTER + _BOOT]
         into = {"ROOT": str(root or ""), "SHARED": " ".join(map(str, shared))}
@@ -137,6 +142,7 @@ class BootedSystemd:
         """End it and everything in it."""
         os.kill(self.pid, signal.SIGKILL)
         self._unshare.wait(30)
+        _QUEUE_LENGTH.write_text(self._queue_length)
         for directory in set(_private_directories()) - self._earlier:
             shutil.rmtree(directory, ignore_errors=True)
 
