@@ -43,11 +43,23 @@ def all_examples() -> list[str]:
 
 @pytest.fixture
 def stage(host: Any) -> Any:
-    """The spec that the examples speak of, and no others than the lab's own."""
+    """The spec that the examples speak of, and no others than the lab's own.
+
+    The accounts that the examples make are gone afterwards: other tests make them too.
+    """
     remove_specs_of_tests(host)
+    accounts = names_of_accounts(host)
     assert host.shell("credspec new WebApp01 --path ./www.json").returncode == 0
     yield host
     remove_specs_of_tests(host)
+    for name in names_of_accounts(host) - accounts:
+        host.lab.samba_tool("service-account", "delete", f"--name={name.removesuffix('$')}")
+    assert names_of_accounts(host) == accounts
+
+
+def names_of_accounts(host: Any) -> set[str]:
+    shown = host.lab.samba_tool("service-account", "list")
+    return {name for name in shown.split() if name.endswith("$")}
 
 
 def remove_specs_of_tests(host: Any) -> None:

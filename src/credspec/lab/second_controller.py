@@ -342,21 +342,24 @@ def _write_files(second: SecondController, *, present: bool) -> None:
 
 
 def _replicate(lab: Lab, target: str, source: str) -> None:
+    _ask_controllers(lab, "replicate", target, source, lab.domain_dn)
+
+
+def _ask_controllers(lab: Lab, *arguments: str) -> None:
+    """Run ``samba-tool drs`` as the first controller, until it is answered.
+
+    A controller that has just started does not know its own services yet (EPT_CANT_PERFORM_OP), and
+    a connection from before a restart fails once more before it is made again.
+    """
     for left in reversed(range(_ATTEMPTS)):
         try:
-            _ask_controllers(lab, "replicate", target, source, lab.domain_dn)
+            _run_as_first(lab, "samba-tool", "drs", *arguments, "-P")
         except CredspecError:
-            # A connection from before a restart fails once more, and then is made again.
             if not left:
                 raise
             time.sleep(1)
         else:
             return
-
-
-def _ask_controllers(lab: Lab, *arguments: str) -> None:
-    """Run ``samba-tool drs`` as the first controller."""
-    _run_as_first(lab, "samba-tool", "drs", *arguments, "-P")
 
 
 def _forget_catalog(second: SecondController) -> None:
