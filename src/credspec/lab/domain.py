@@ -101,6 +101,11 @@ class Lab:
         return self.directory / "krb5.conf"
 
     @property
+    def database(self) -> str:
+        """The database of the domain controller, for Samba's and ldb's tools."""
+        return str(self.directory / "dc/private/sam.ldb")
+
+    @property
     def admin_password(self) -> str:
         """The password of the domain's Administrator."""
         return (self.directory / "admin-password").read_text("utf-8").strip()
@@ -227,7 +232,7 @@ class Lab:
         options = ["-s", str(self.smb_conf)]
         # The commands on the domain as a whole find the database through smb.conf.
         if arguments[0] != "domain" or arguments[1:2] == ("kds",):
-            options += ["-H", str(self.directory / "dc" / "private" / "sam.ldb")]
+            options += ["-H", self.database]
         return options
 
     def etc_files(self) -> dict[str, str]:

@@ -17,6 +17,7 @@ from typing import Final
 from credspec.errors import CredspecError, UsageError
 from credspec.lab import postgres
 from credspec.lab.accounts import make_account
+from credspec.lab.dns_records import add_host
 from credspec.lab.domain import (
     DEFAULT_NAME,
     NAME,
@@ -27,6 +28,7 @@ from credspec.lab.domain import (
     run_tool,
     valid,
 )
+from credspec.lab.domain_cache import cache_directory, cached_domain
 from credspec.lab.namespaces import Plan, command_in, mount_tmpfs
 from credspec.lab.network import LabNetwork, free_subnet
 
@@ -43,6 +45,9 @@ DAILY: Final = "WebApp05"
 SHARE: Final = "data"
 """A share of the domain controller that every account of the domain may read and write."""
 
+_CACHED: Final = ("admin-password", "dc", "host.keytab", "postgres", "postgres.keytab", SHARE)
+"""What a lab's directory holds of its domain and its services: what its copies start with."""
+
 _REALM: Final = re.compile(r"[A-Z0-9](?:[A-Z0-9-]{0,30}[A-Z0-9])?(?:\.[A-Z0-9-]{1,31})+")
 _NETBIOS: Final = re.compile(r"[A-Z0-9](?:[A-Z0-9-]{0,13}[A-Z0-9])?")
 
@@ -57,11 +62,14 @@ def up(
     netbios: str | None = None,
     progress: Progress = lambda _: None,
     populate: Callable[[Lab], None] | None = None,
+    use_cache: bool = True,
 ) -> Lab:
     """Bring a lab up and return it; one that is up already is returned as it is.
 
     `populate` makes other accounts than the usual ones, before the domain controller starts; then
-    there is no PostgreSQL either. If it fails or is interrupted, nothing is left.
+    there is no PostgreSQL either. If it fails or is interrupted, nothing is left. With `use_cache`,
+    the domain is a copy of one that was provisioned in the last hours, with the same keys, if there
+    is one (see `domain_cache`).
 
     Raises:
         UsageError: `lab-name-invalid`, `lab-realm-invalid`, `lab-needs-root`,
@@ -88,14 +96,16 @@ def up(
         run_directory=RUN_ROOT / name,
     )
     try:
-        _build(lab, progress, populate)
+        _build(lab, progress, populate, use_cache=use_cache)
     except BaseException:
         lab.down()
         raise
     return lab
 
 
-def _build(lab: Lab, progress: Progress, populate: Callable[[Lab], None] | None) -> None:
+def _build(
+    lab: Lab, progress: Progress, populate: Callable[[Lab], None] | None, *, use_cache: bool
+) -> None:
     # Others may pass through, for PostgreSQL's sake; what is secret has a mode of its own.
     lab.directory.mkdir(mode=0o711, parents=True)
     subnet = ipaddress.IPv4Network(f"{lab.network.host_address}/30", strict=False)
@@ -105,24 +115,41 @@ def _build(lab: Lab, progress: Progress, populate: Callable[[Lab], None] | None)
     lab.network.up()
     password = secrets.token_urlsafe(18) + "aA1!"
     _write_files(lab, password)
-    progress(f"Provisioning the domain {lab.realm}")
-    _provision(lab, password)
-    if populate is None:
-        _furnish(lab, progress)
-    else:
+    kind = "furnished" if populate is None else "bare"
+    with cached_domain(lab, kind, root=cache_directory() if use_cache else None) as cache:
+        if not cache.restore(lab):
+            progress(f"Provisioning the domain {lab.realm}")
+            _provision(lab, password)
+            if populate is None:
+                _furnish(lab, progress)
+            cache.begin(lab, _CACHED)
+            _start(lab, progress, populate)
+            cache.finish(lab)
+            return
+    progress(f"Copied the domain {lab.realm} from the cache")
+    _start(lab, progress, populate)
+
+
+def _start(lab: Lab, progress: Progress, populate: Callable[[Lab], None] | None) -> None:
+    if populate is not None:
         populate(lab)
-        progress("Starting the domain controller")
-        lab.start_dc()
+    progress("Starting the domain controller")
+    lab.start_postgres()
+    lab.start_dc()
     shutil.copyfile(lab.directory / "dc/private/tls/ca.pem", lab.directory / "ca.pem")
 
 
 def _furnish(lab: Lab, progress: Progress) -> None:
-    """Make what the usual lab holds, and start it."""
+    """Make what the usual lab holds."""
     progress("Making the host, the gMSAs and the service accounts")
     _populate(lab)
     _share(lab)
+    for name in ("db", "web"):
+        add_host(lab, name)
     programs = postgres.find_programs()
-    if programs is not None:
+    if programs is None:
+        progress("PostgreSQL is not installed: going on without it")
+    else:
         progress("Making the PostgreSQL database")
         postgres.initialise(
             programs,
@@ -131,13 +158,6 @@ def _furnish(lab: Lab, progress: Progress) -> None:
             roles=[f"{account}$" for account in READABLE],
             keytab=lab.directory / "postgres.keytab",
         )
-    progress("Starting the domain controller")
-    lab.start_dc()
-    _name_services(lab)
-    if programs is None:
-        progress("PostgreSQL is not installed: going on without it")
-    else:
-        lab.start_postgres()
 
 
 def _write_files(lab: Lab, password: str) -> None:
@@ -258,20 +278,12 @@ def _share(lab: Lab) -> None:
         configuration.write(f"\n[{SHARE}]\n\tpath = {directory}\n\tread only = no\n")
 
 
-def _name_services(lab: Lab) -> None:
-    """Let DNS name the services; the controller must run, and takes this logon from its keys."""
-    for name in ("db", "web"):
-        record = [lab.network.address, lab.dns_domain, name, "A", lab.network.address]
-        command = ["samba-tool", "dns", "add", *record, "-P", "-s", str(lab.smb_conf)]
-        run_tool(command_in(Plan(netns=lab.network.namespace, binds=lab.etc_files()), command))
-
-
 def _declare_aes(lab: Lab, account: str) -> None:
     """Let the KDC make AES tickets for a service whose host never told it that it may."""
     dn = f"CN={account},CN=Computers,{lab.domain_dn}"
     ldif = f"dn: {dn}\nchangetype: modify\nreplace: msDS-SupportedEncryptionTypes\n"
     ldif += "msDS-SupportedEncryptionTypes: 24\n"
-    run_tool(["ldbmodify", "-H", str(lab.directory / "dc/private/sam.ldb")], ldif)
+    run_tool(["ldbmodify", "-H", lab.database], ldif)
 
 
 def _require_programs() -> None:
@@ -281,6 +293,8 @@ def _require_programs() -> None:
         "samba": "samba samba-ad-dc samba-ad-provision",
         "samba-tool": "samba",
         "ldbmodify": "ldb-tools",
+        "ldbadd": "ldb-tools",
+        "ldbsearch": "ldb-tools",
         "ldapsearch": "ldap-utils",
         "ip": "iproute2",
     }
@@ -292,6 +306,6 @@ def _require_programs() -> None:
             where="lab",
             expected="Samba 4.21 or newer, as domain controller",
             remedy="apt-get install "
-            + " ".join(packages[name] for name in missing)
+            + " ".join(dict.fromkeys(packages[name] for name in missing))
             + " (on Debian 12 from bookworm-backports)",
         )

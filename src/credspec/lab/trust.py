@@ -33,6 +33,7 @@ def up_trusted(
     realm: str = "OTHER.TEST",
     netbios: str | None = None,
     progress: Progress = lambda _: None,
+    use_cache: bool = True,
 ) -> Lab:
     """Bring up the lab `name`, whose domain and that of `lab` trust each other, and return it.
 
@@ -60,7 +61,14 @@ def up_trusted(
         _make_account(lab, other)
 
     configured = lab.smb_conf.read_text("utf-8")
-    other = up(name, realm=realm, netbios=netbios, progress=progress, populate=populate)
+    other = up(
+        name,
+        realm=realm,
+        netbios=netbios,
+        progress=progress,
+        populate=populate,
+        use_cache=use_cache,
+    )
     try:
         progress(f"Starting the domain controller of {lab.realm} anew")
         lab.network.connect(other.network)
