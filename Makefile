@@ -15,8 +15,10 @@ help: ## this list
 demo: install-demo ## a throwaway domain, the two commands in containers, proofs of the identity
 	@$(BIN)/python demo/demo.py
 
-test: install check ## all tests: unit, integration with a real domain, end-to-end with real engines
-	@$(BIN)/python -m pytest
+# Each worker has a domain of its own; WORKERS=0 runs all tests in one process.
+PYTEST = $(BIN)/python -m pytest -n $(or $(WORKERS),auto)
+test: install check ## all tests: unit, integration with a real domain, end-to-end with real engines (WORKERS=2)
+	@$(PYTEST)
 
 test-runtimes: install ## those of the engines, with another Debian's (RELEASE=sid)
 	@CREDSPEC_TEST_RELEASE=$(or $(RELEASE),sid) $(BIN)/python -m pytest \
@@ -29,7 +31,7 @@ try: ## demo and test of HEAD on a fresh Debian in a folder (RELEASE=trixie|book
 	  $(if $(ROOT),--root "$(ROOT)") $(foreach target,$(RUN),--run "make $(target)") $(if $(COMMAND),--run '$(COMMAND)')
 
 unit: .venv/tests.done ## unit tests, without a domain or root
-	@$(BIN)/python -m pytest tests/unit
+	@$(PYTEST) tests/unit
 
 check: .venv/tests.done ## formatter, linter, types, imports, links of the documents
 	@$(BIN)/ruff check --quiet
