@@ -11,14 +11,23 @@ from typing import Any
 
 import pytest
 
-# Files that must run one after the other, by what they share.
+# Files that run one after the other, by what they share.
 TOGETHER = {
+    # Their systemd takes the worker's cgroup for the root of all: two would end each other's
+    # services. Some make /var/credentials-fetcher, whose path is credentials-fetcher's own.
+    "tests/integration/agent/test_booted_systemd.py": "booted systemd",
+    "tests/integration/agent/test_unit_sandbox.py": "booted systemd",
+    "tests/integration/cli/test_setup.py": "booted systemd",
+    "tests/integration/runtimes/test_booted_gateway.py": "booted systemd",
     # One containerd serves both.
     "tests/e2e/containerd/test_cri.py": "containerd",
     "tests/e2e/containerd/test_ctr.py": "containerd",
-    # Both make /var/credentials-fetcher, whose path is credentials-fetcher's own.
-    "tests/integration/agent/test_booted_systemd.py": "/var/credentials-fetcher",
-    "tests/integration/agent/test_unit_sandbox.py": "/var/credentials-fetcher",
+    # One Apache and one SQL Server serve all.
+    "tests/e2e/applications/test_go.py": "applications",
+    "tests/e2e/applications/test_http.py": "applications",
+    "tests/e2e/applications/test_java.py": "applications",
+    "tests/e2e/applications/test_node.py": "applications",
+    "tests/e2e/applications/test_sql_server.py": "applications",
 }
 
 # By what they take, together two thirds of the whole.
