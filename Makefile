@@ -30,8 +30,9 @@ try: ## demo and test of HEAD on a fresh Debian in a folder (RELEASE=trixie|book
 	@PYTHONPATH=tests/engines $(PYTHON) tests/fresh_root $(or $(RELEASE),trixie) $(if $(KEEP),--keep-on-failure) \
 	  $(if $(ROOT),--root "$(ROOT)") $(foreach target,$(RUN),--run "make $(target)") $(if $(COMMAND),--run '$(COMMAND)')
 
+# Each test, with a part of the generated input; `make test` has it all.
 unit: .venv/tests.done ## unit tests, without a domain or root
-	@$(PYTEST) tests/unit
+	@$(PYTEST) --hypothesis-profile=quick tests/unit
 
 check: .venv/tests.done ## formatter, linter, types, imports, links of the documents
 	@$(BIN)/ruff check --quiet

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import generated_input
 import parallel
 import pytest
-from hypothesis import HealthCheck, settings
 from machine_state import changed, propagation
 
 from credspec.lab import provisioning
@@ -31,10 +31,6 @@ for ignored in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
     if signal.getsignal(ignored) == signal.SIG_IGN:
         signal.signal(ignored, signal.SIG_DFL)
 
-# How long an example takes tells nothing on a machine that does something else as well.
-settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("tests")
-
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return parallel.make_scheduler(config, log)
@@ -42,6 +38,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     parallel.longest_first(items)
+    generated_input.limit_examples(items)
 
 
 @pytest.hookimpl(trylast=True)
