@@ -10,13 +10,13 @@ import re
 import secrets
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 from credspec.errors import CredspecError, UsageError
 from credspec.lab import postgres
-from credspec.lab.accounts import make_account
+from credspec.lab.accounts import account_commands
 from credspec.lab.dns_records import add_host
 from credspec.lab.domain import (
     DEFAULT_NAME,
@@ -31,6 +31,7 @@ from credspec.lab.domain import (
 from credspec.lab.domain_cache import cache_directory, cached_domain
 from credspec.lab.namespaces import Plan, command_in, mount_tmpfs
 from credspec.lab.network import LabNetwork, free_subnet
+from credspec.lab.samba_commands import run_commands
 
 HOST_ACCOUNT: Final = "LABHOST$"
 READABLE: Final = ("WebApp01", "WebApp02", "WebApp03", "WebApp04", "WebApp05")
@@ -230,43 +231,48 @@ def keep_to_itself(smb_conf: Path) -> None:
 
 def _populate(lab: Lab) -> None:
     domain = lab.dns_domain
-    tool = lab.samba_tool
-    tool("computer", "create", HOST_ACCOUNT.removesuffix("$"))
-    tool("user", "setpassword", HOST_ACCOUNT, f"--newpassword={secrets.token_urlsafe(24)}aA1!")
-    tool("user", "enable", HOST_ACCOUNT)
+    host_group = f"CN=WebAppHosts,CN=Users,{lab.domain_dn}"
+    commands: list[tuple[str, ...]] = [*_computer(HOST_ACCOUNT)]
     for group, member in (("LabHosts", HOST_ACCOUNT), ("WebAppHosts", "LabHosts")):
-        tool("group", "add", group)
-        tool("group", "addmembers", group, member)
+        commands += [("group", "add", group), ("group", "addmembers", group, member)]
     for account in (*READABLE, FORBIDDEN, DISABLED):
-        group = f"CN=WebAppHosts,CN=Users,{lab.domain_dn}"
-        reader = group if account == "WebApp02" else HOST_ACCOUNT
-        make_account(
-            lab,
+        reader = host_group if account == "WebApp02" else HOST_ACCOUNT
+        commands += account_commands(
+            domain,
             account,
             readers=() if account == FORBIDDEN else (reader,),
             interval_days=1 if account == DAILY else 30,
             enabled=account != DISABLED,
         )
     # Not a password of ours as an argument: one that starts with a dash would be an option.
-    tool("user", "create", "alice", "--random-password")
-    tool("computer", "create", "DBHOST")
-    tool("user", "setpassword", "DBHOST$", f"--newpassword={secrets.token_urlsafe(24)}aA1!")
-    tool("user", "enable", "DBHOST$")
+    commands += [("user", "create", "alice", "--random-password"), *_computer("DBHOST$")]
     for name, account in (
         (f"postgres/db.{domain}", "DBHOST$"),
         (f"HTTP/web.{domain}", "WebApp01$"),
         (f"MSSQLSvc/db.{domain}:1433", "WebApp01$"),
         (f"ldap/dc1.{domain}", "DC1$"),
     ):
-        tool("spn", "add", name, account)
+        commands.append(("spn", "add", name, account))
+    run_commands(lab, commands)
     _declare_aes(lab, "DBHOST")
-    for keytab, principal in (
-        ("host.keytab", HOST_ACCOUNT),
-        ("postgres.keytab", f"postgres/db.{domain}"),
-    ):
-        path = lab.directory / keytab
-        tool("domain", "exportkeytab", str(path), f"--principal={principal}")
-        path.chmod(0o600)
+    keytabs = {"host.keytab": HOST_ACCOUNT, "postgres.keytab": f"postgres/db.{domain}"}
+    export = ("domain", "exportkeytab")
+    run_commands(
+        lab,
+        [
+            (*export, str(lab.directory / keytab), f"--principal={principal}")
+            for keytab, principal in keytabs.items()
+        ],
+    )
+    for keytab in keytabs:
+        (lab.directory / keytab).chmod(0o600)
+
+
+def _computer(account: str) -> Iterator[tuple[str, ...]]:
+    """Yield the commands that make a computer with a password."""
+    yield ("computer", "create", account.removesuffix("$"))
+    yield ("user", "setpassword", account, f"--newpassword={secrets.token_urlsafe(24)}aA1!")
+    yield ("user", "enable", account)
 
 
 def _share(lab: Lab) -> None:
