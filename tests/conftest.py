@@ -18,6 +18,7 @@ from typing import Any
 import generated_input
 import parallel
 import pytest
+import requirements
 from machine_state import changed, propagation
 
 from credspec.lab import provisioning
@@ -39,6 +40,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     parallel.longest_first(items)
     generated_input.limit_examples(items)
+    requirements.mark(items)
 
 
 @pytest.hookimpl(trylast=True)
