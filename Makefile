@@ -15,8 +15,10 @@ help: ## this list
 demo: install-demo ## a throwaway domain, the two commands in containers, proofs of the identity
 	@$(BIN)/python demo/demo.py
 
-# Each worker has a domain of its own; WORKERS=0 runs all tests in one process.
-PYTEST = $(BIN)/python -m pytest -n $(or $(WORKERS),auto)
+# Each worker has a domain of its own. One more than processors, since many tests wait for what has
+# a clock; at most 8, for memory. WORKERS=0 runs all tests in one process.
+WORKERS ?= $(shell workers=$$(( $$(nproc) + 1 )); echo $$(( workers < 8 ? workers : 8 )))
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS)
 test: install check ## all tests: unit, integration with a real domain, end-to-end with real engines (WORKERS=2)
 	@$(PYTEST)
 

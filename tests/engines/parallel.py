@@ -30,8 +30,22 @@ TOGETHER = {
     "tests/e2e/applications/test_sql_server.py": "applications",
 }
 
-# By what they take, together two thirds of the whole.
-LONGEST: tuple[str, ...] = ()
+# Each takes more than half a minute, and one of them started last would keep one worker busy alone.
+LONGEST = (
+    "tests/integration/agent/test_controller_failure.py",
+    "tests/integration/agent/test_crash_points.py",
+    "tests/integration/agent/test_booted_systemd.py",
+    "tests/integration/agent/test_unit_sandbox.py",
+    "tests/integration/cli/test_setup.py",
+    "tests/integration/runtimes/test_booted_gateway.py",
+    "tests/integration/agent/test_held_logons.py",
+    "tests/integration/agent/test_rollover.py",
+    "tests/integration/agent/test_clock.py",
+    "tests/integration/agent/test_moved_controller.py",
+    "tests/integration/agent/test_abuse.py",
+    "tests/unit/spec/test_hostile_documents.py",
+    "tests/unit/directory/test_hostile_managed_passwords.py",
+)
 
 
 def scope_of(nodeid: str) -> str:
