@@ -30,7 +30,7 @@ from credspec.lab.domain import (
 )
 from credspec.lab.domain_cache import cache_directory, cached_domain
 from credspec.lab.namespaces import Plan, command_in, mount_tmpfs
-from credspec.lab.network import LabNetwork, free_subnet
+from credspec.lab.network import LabNetwork, reserved_subnet
 from credspec.lab.samba_commands import run_commands
 
 HOST_ACCOUNT: Final = "LABHOST$"
@@ -88,25 +88,27 @@ def up(
         progress("Removing a lab that did not end well")
         existing.down()
     shutil.rmtree(directory, ignore_errors=True)
-    lab = Lab(
-        name=name,
-        realm=realm,
-        netbios=netbios,
-        network=LabNetwork.of(name, free_subnet()),
-        directory=directory,
-        run_directory=RUN_ROOT / name,
-    )
-    try:
-        _build(lab, progress, populate, use_cache=use_cache)
-    except BaseException:
-        lab.down()
-        raise
+    with contextlib.ExitStack() as reserved:
+        lab = Lab(
+            name=name,
+            realm=realm,
+            netbios=netbios,
+            network=LabNetwork.of(name, reserved.enter_context(reserved_subnet())),
+            directory=directory,
+            run_directory=RUN_ROOT / name,
+        )
+        try:
+            _connect(lab)
+            reserved.close()
+            _build(lab, progress, populate, use_cache=use_cache)
+        except BaseException:
+            lab.down()
+            raise
     return lab
 
 
-def _build(
-    lab: Lab, progress: Progress, populate: Callable[[Lab], None] | None, *, use_cache: bool
-) -> None:
+def _connect(lab: Lab) -> None:
+    """Make the lab's directory and its network."""
     # Others may pass through, for PostgreSQL's sake; what is secret has a mode of its own.
     lab.directory.mkdir(mode=0o711, parents=True)
     subnet = ipaddress.IPv4Network(f"{lab.network.host_address}/30", strict=False)
@@ -114,6 +116,11 @@ def _build(
         json.dumps({"realm": lab.realm, "netbios": lab.netbios, "subnet": str(subnet)}), "utf-8"
     )
     lab.network.up()
+
+
+def _build(
+    lab: Lab, progress: Progress, populate: Callable[[Lab], None] | None, *, use_cache: bool
+) -> None:
     password = secrets.token_urlsafe(18) + "aA1!"
     _write_files(lab, password)
     kind = "furnished" if populate is None else "bare"
