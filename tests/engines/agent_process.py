@@ -108,7 +108,7 @@ class AgentProcess:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, env={**os.environ, **environment}
             )
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while True:
             try:
                 self.client.get("/healthz")
