@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import re
 import signal
 import subprocess
@@ -31,6 +32,20 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 for ignored in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
     if signal.getsignal(ignored) == signal.SIG_IGN:
         signal.signal(ignored, signal.SIG_DFL)
+
+SEED = "CREDSPEC_ABUSE_SEED"
+
+
+def pytest_configure() -> None:
+    # Workers inherit it.
+    os.environ.setdefault(SEED, str(random.SystemRandom().randrange(1, 10**6)))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say what it takes to repeat what was chosen by chance; workers' own output is not shown."""
+    failed = terminalreporter.getreports("failed") + terminalreporter.getreports("error")
+    if any("abuse" in report.nodeid for report in failed):
+        terminalreporter.write_line(f"Abuse tests: {SEED}={os.environ[SEED]} repeats this run.")
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
