@@ -92,17 +92,6 @@ def own_runtime_directories() -> None:
     subprocess.run(mount, check=True)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def reachable_temporary_files(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Let other users pass through a worker's directory, which is one deeper than without workers.
-
-    Tests whose files another user needs open the two directories above them.
-    """
-    if parallel.worker_number() is not None:
-        above = tmp_path_factory.getbasetemp().parents[1]
-        above.chmod(above.stat().st_mode | 0o011)
-
-
 @pytest.fixture(scope="session")
 def host_mounts() -> Iterator[int]:
     """A descriptor of the host's mount namespace, for what needs the host's name resolution.

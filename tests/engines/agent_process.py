@@ -7,6 +7,7 @@ import pwd
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,18 @@ def as_user(name: str, command: list[str]) -> list[str]:
     options = [f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups"]
     options += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
     return ["setpriv", *options, *command]
+
+
+def open_to_users(directory: Path) -> None:
+    """Let other users read a directory of pytest's, and those above it that pytest has made.
+
+    There is one more of them in a worker of pytest-xdist.
+    """
+    for path in (directory, *directory.parents):
+        if path == Path(tempfile.gettempdir()):
+            return
+        path.chmod(0o755)
+    raise AssertionError(f"{directory} is not one of pytest's")
 
 
 class AgentProcess:
