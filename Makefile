@@ -5,7 +5,7 @@ BIN := .venv/bin
 LOGGED := packaging/logged.py build
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: help demo test test-runtimes try unit check docs bench bench-report soak install-demo install docs-reference interface lock clean
+.PHONY: help demo test test-runtimes try unit check check-code docs bench bench-report soak install-demo install docs-reference interface lock clean
 
 help: ## this list
 	@echo "Targets, as root on Debian 12 or 13; each installs what it needs (see README.md):"
@@ -15,8 +15,12 @@ help: ## this list
 demo: install-demo ## a throwaway domain, the two commands in containers, proofs of the identity
 	@$(BIN)/python demo/demo.py
 
-test: install check ## all tests: unit, integration with a real domain, end-to-end with real engines
-	@$(BIN)/python -m pytest
+# Each worker has a domain of its own. One more than processors, since many tests wait for what has
+# a clock; at most 8, for memory. WORKERS=0 runs all tests in one process.
+WORKERS ?= $(shell workers=$$(( $$(nproc) + 1 )); echo $$(( workers < 8 ? workers : 8 )))
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS)
+test: install check-code ## all tests: unit, integration with a real domain, end-to-end with real engines (WORKERS=2)
+	@$(PYTEST)
 
 test-runtimes: install ## those of the engines, with another Debian's (RELEASE=sid)
 	@CREDSPEC_TEST_RELEASE=$(or $(RELEASE),sid) $(BIN)/python -m pytest \
@@ -28,15 +32,19 @@ try: ## demo and test of HEAD on a fresh Debian in a folder (RELEASE=trixie|book
 	@PYTHONPATH=tests/engines $(PYTHON) tests/fresh_root $(or $(RELEASE),trixie) $(if $(KEEP),--keep-on-failure) \
 	  $(if $(ROOT),--root "$(ROOT)") $(foreach target,$(RUN),--run "make $(target)") $(if $(COMMAND),--run '$(COMMAND)')
 
+# Each test, with a part of the generated input; `make test` has it all.
 unit: .venv/tests.done ## unit tests, without a domain or root
-	@$(BIN)/python -m pytest tests/unit
+	@$(PYTEST) --hypothesis-profile=quick tests/unit
 
-check: .venv/tests.done ## formatter, linter, types, imports, links of the documents
+check: check-code ## formatter, linter, types, imports, links of the documents
+	@$(MKDOCS) build --strict --quiet
+
+# What make test does first: a test builds the documents in the same way.
+check-code: .venv/tests.done ## the same without the documents
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-cache >/dev/null || $(BIN)/lint-imports --no-cache
-	@$(MKDOCS) build --strict --quiet
 
 # It would print its makers' notice about versions to come.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs

@@ -8,29 +8,65 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import generated_input
+import parallel
 import pytest
-from hypothesis import HealthCheck, settings
+import requirements
 from machine_state import changed, propagation
 
 from credspec.lab import provisioning
-from credspec.lab.domain import Lab
+from credspec.lab.domain import Lab, all_labs
 from credspec.lab.namespaces import bind
 
-# How long an example takes says more about the machine than about the code.
-settings.register_profile("credspec", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("credspec")
-
-# A shell that starts this in the background has it ignore Ctrl-C, and so all that it starts.
+# A shell that starts this in the background has it ignore Ctrl-C, and so all that it starts; what
+# tests start must have each signal's default.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+for ignored in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
+    if signal.getsignal(ignored) == signal.SIG_IGN:
+        signal.signal(ignored, signal.SIG_DFL)
 
-# How long an example takes tells nothing on a machine that does something else as well.
-settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("tests")
+SEED = "CREDSPEC_ABUSE_SEED"
+
+
+def pytest_configure() -> None:
+    # Workers inherit it.
+    os.environ.setdefault(SEED, str(random.SystemRandom().randrange(1, 10**6)))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say what it takes to repeat what was chosen by chance; workers' own output is not shown."""
+    failed = terminalreporter.getreports("failed") + terminalreporter.getreports("error")
+    if any("abuse" in report.nodeid for report in failed):
+        terminalreporter.write_line(f"Abuse tests: {SEED}={os.environ[SEED]} repeats this run.")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    return parallel.make_scheduler(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    parallel.longest_first(items)
+    generated_input.limit_examples(items)
+    requirements.mark(items)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Remove the labs of workers that have crashed."""
+    if session.config.getoption("numprocesses", None) and parallel.worker_number() is None:
+        names = re.compile(re.escape(run_name()) + r"-\d+(-.+)?")
+        for left in list(all_labs()):
+            if names.fullmatch(left.name):
+                left.down()
+
 
 CLONE_NEWNS, MS_REC, MS_SLAVE, MS_SHARED = 0x20000, 0x4000, 0x80000, 0x100000
 MNT_DETACH = 2
@@ -46,6 +82,14 @@ def own_mount_namespace() -> None:
     hybrid = b"/sys/fs/cgroup/unified"
     if Path(hybrid.decode()).is_mount():
         assert libc.umount2(hybrid, MNT_DETACH) == 0
+
+
+def own_runtime_directories() -> None:
+    """Give this process users' runtime directories of its own: other workers use theirs."""
+    directory = Path("/run/user")
+    directory.mkdir(mode=0o755, exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "mode=0755", "runtime-directories", str(directory)]
+    subprocess.run(mount, check=True)
 
 
 @pytest.fixture(scope="session")
@@ -65,19 +109,23 @@ def host_mounts() -> Iterator[int]:
         os.close(fd)
 
 
+def run_name() -> str:
+    """The name of this run: two runs side by side need two names."""
+    return os.environ.get("CREDSPEC_TEST_LAB", "test")
+
+
 @pytest.fixture(scope="session")
 def lab_name() -> str:
-    """The name of this run's lab, with which those of its further labs begin.
-
-    Two runs side by side need two names.
-    """
-    return os.environ.get("CREDSPEC_TEST_LAB", "test")
+    """The name of this worker's lab, with which those of its further labs begin."""
+    worker = parallel.worker_number()
+    return run_name() if worker is None else f"{run_name()}-{worker}"
 
 
 @pytest.fixture(scope="session")
 def lab(host_mounts: int, lab_name: str) -> Iterator[Lab]:
     """The domain of this run."""
     own_mount_namespace()
+    own_runtime_directories()
     found = provisioning.up(lab_name)
     try:
         for name in ("resolv.conf", "hosts"):

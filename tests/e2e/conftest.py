@@ -67,7 +67,7 @@ class Host:
                 stderr=log,
                 start_new_session=True,
             )
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while not answers(sockets[command[0]]) and time.monotonic() < end:
             time.sleep(0.02)
 

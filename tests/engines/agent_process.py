@@ -7,6 +7,7 @@ import pwd
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,18 @@ def as_user(name: str, command: list[str]) -> list[str]:
     return ["setpriv", *options, *command]
 
 
+def open_to_users(directory: Path) -> None:
+    """Let other users read a directory of pytest's, and those above it that pytest has made.
+
+    There is one more of them in a worker of pytest-xdist.
+    """
+    for path in (directory, *directory.parents):
+        if path == Path(tempfile.gettempdir()):
+            return
+        path.chmod(0o755)
+    raise AssertionError(f"{directory} is not one of pytest's")
+
+
 class AgentProcess:
     """An agent with its own sockets, journal, leases, specs and audit log below `directory`."""
 
@@ -108,7 +121,7 @@ class AgentProcess:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, env={**os.environ, **environment}
             )
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while True:
             try:
                 self.client.get("/healthz")

@@ -7,7 +7,6 @@ mount namespace only.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -16,25 +15,21 @@ from pathlib import Path
 import dns.message
 import dns.rcode
 import dns.rrset
+from loopback_addresses import listen
 
 from credspec.lab.namespaces import Plan
 
 Answer = Callable[[dns.message.Message], dns.message.Message | None]
 """What a name server answers to a query; None for silence."""
 
-_numbers = itertools.count(1)
-
 
 class NameServer:
     """Answers by UDP and TCP as its function says; `questions` are the names it was asked for."""
 
     def __init__(self, answer: Answer) -> None:
-        self.address = f"127.98.0.{next(_numbers)}"
+        self.address, (self._tcp, self._udp) = listen("127.98.0", 53, udp=[53])
         self.questions: list[str] = []
         self._answer = answer
-        self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._udp.bind((self.address, 53))
-        self._tcp = socket.create_server((self.address, 53))
         for serve in (self._serve_udp, self._serve_tcp):
             threading.Thread(target=serve, daemon=True).start()
 

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import socket
 import threading
 from collections.abc import Iterator
 
-_numbers = itertools.count(1)
+from loopback_addresses import listen
 
 
 class TcpRelay:
     """Takes connections on a loopback address of its own and passes the bytes on."""
 
     def __init__(self, target: str, ports: tuple[int, ...]) -> None:
-        self.address = f"127.97.0.{next(_numbers)}"
+        self.address, listeners = listen("127.97.0", *ports)
         self._target = target
-        self._open: list[socket.socket] = []
-        for port in ports:
-            listener = socket.create_server((self.address, port))
-            self._open.append(listener)
+        self._open: list[socket.socket] = list(listeners)
+        for listener, port in zip(listeners, ports, strict=True):
             threading.Thread(target=self._accept, args=(listener, port), daemon=True).start()
 
     def close(self) -> None:

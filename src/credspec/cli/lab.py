@@ -49,7 +49,8 @@ def lab() -> None:
     It has a joined host (LABHOST$), gMSAs that this host may read (WebApp01 to WebApp05), one that
     it may not (Forbidden01), a disabled one (Disabled01), a PostgreSQL server that takes their
     Kerberos logons, and a file share that they may write (//dc1.<domain>/data). Nothing of the
-    host's /etc is changed, and `down` leaves nothing.
+    host's /etc is changed, and `down` leaves nothing but a cached domain for the next lab; `down
+    --all` removes that too.
     """
 
 
@@ -89,8 +90,19 @@ def _check_root() -> None:
     show_default=True,
     help="Domains; the second one, OTHER.TEST, is a lab NAME-trusted of its own.",
 )
-def up(name: str, realm: str, netbios: str | None, controllers: int, domains: int) -> None:
+@click.option(
+    "--no-cache",
+    is_flag=True,
+    help="Provision a domain with keys of its own instead of copying one.",
+)
+def up(
+    name: str, realm: str, netbios: str | None, controllers: int, domains: int, *, no_cache: bool
+) -> None:
     """Bring a lab up; one that is up stays as it is.
+
+    The domain is a copy of one that was provisioned in the last 12 hours, if there is one in
+    /var/cache/credspec/labs: all its copies have the same passwords, keys and SIDs. The variable
+    CREDSPEC_LAB_CACHE names another directory; `off` turns the cache off.
 
     With two domains, each trusts the other, and the lab's host may read the password of the gMSA
     OtherApp01 in OTHER.TEST.
@@ -100,11 +112,15 @@ def up(name: str, realm: str, netbios: str | None, controllers: int, domains: in
     _check_root()
     started = time.monotonic()
     with Progress() as progress, _interrupted_by_signals():
-        found = provisioning.up(name, realm=realm, netbios=netbios, progress=progress)
+        found = provisioning.up(
+            name, realm=realm, netbios=netbios, progress=progress, use_cache=not no_cache
+        )
         if controllers > 1:
             second_controller.up_second_controller(found, progress=progress)
         if domains > 1:
-            trust.up_trusted(found, name=trust.trusted_name(name), progress=progress)
+            trust.up_trusted(
+                found, name=trust.trusted_name(name), progress=progress, use_cache=not no_cache
+            )
     if progress.steps:
         took = time.monotonic() - started
         click.echo(f"Lab {name!r} is up: domain {found.dns_domain}, {took:.1f} s.", err=True)
@@ -135,17 +151,18 @@ def _interrupted_by_signals() -> Iterator[None]:
 
 @lab.command(epilog=examples("credspec lab down --name other"))
 @_NAME
-@click.option("--all", "every", is_flag=True, help="All labs of this machine.")
+@click.option("--all", "every", is_flag=True, help="All labs of this machine, and cached domains.")
 def down(name: str, every: bool) -> None:
     """Remove a lab and everything it made; one that does not exist is fine."""
     from credspec.errors import NotFoundError
-    from credspec.lab import domain
+    from credspec.lab import domain, domain_cache
     from credspec.lab.trust import trusted_name
 
     _check_root()
     if every:
         for found in list(domain.all_labs()):
             found.down()
+        domain_cache.clear()
         return
     for wanted in (trusted_name(name), name):
         with contextlib.suppress(NotFoundError):

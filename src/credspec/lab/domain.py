@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -101,6 +101,11 @@ class Lab:
         return self.directory / "krb5.conf"
 
     @property
+    def database(self) -> str:
+        """The database of the domain controller, for Samba's and ldb's tools."""
+        return str(self.directory / "dc/private/sam.ldb")
+
+    @property
     def admin_password(self) -> str:
         """The password of the domain's Administrator."""
         return (self.directory / "admin-password").read_text("utf-8").strip()
@@ -133,11 +138,11 @@ class Lab:
         Raises:
             CredspecError: `lab-samba-tool`.
         """
-        return run_tool(["samba-tool", *arguments, *self._database(arguments)])
+        return run_tool(["samba-tool", *arguments, *self.database_options(arguments)])
 
     def run_samba_tool(self, *arguments: str) -> int:
         """Run samba-tool as `samba_tool` does, on the terminal here; return its status."""
-        command = ["samba-tool", *arguments, *self._database(arguments)]
+        command = ["samba-tool", *arguments, *self.database_options(arguments)]
         return subprocess.run(command, check=False).returncode
 
     def is_running(self) -> bool:
@@ -223,11 +228,12 @@ class Lab:
     def _postgres(self) -> Service:
         return Service("postgres", self.directory)
 
-    def _database(self, arguments: tuple[str, ...]) -> list[str]:
+    def database_options(self, arguments: Sequence[str]) -> list[str]:
+        """Return the options by which a command of samba-tool works on this domain's database."""
         options = ["-s", str(self.smb_conf)]
         # The commands on the domain as a whole find the database through smb.conf.
-        if arguments[0] != "domain" or arguments[1:2] == ("kds",):
-            options += ["-H", str(self.directory / "dc" / "private" / "sam.ldb")]
+        if arguments[0] != "domain" or arguments[1] == "kds":
+            options += ["-H", self.database]
         return options
 
     def etc_files(self) -> dict[str, str]:

@@ -5,11 +5,16 @@ Containers on a Docker bridge reach it through the host, as they reach any other
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import ipaddress
 import json
+import os
 import socket
 import subprocess
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,6 +25,7 @@ _POOL: Final = ipaddress.IPv4Network("10.213.0.0/16")
 _POOL6: Final = ipaddress.IPv6Network("fd00:213::/64")
 _IPV6_DISABLED: Final = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
 _CONNECT_SECONDS: Final = 5.0
+_RESERVE_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +157,38 @@ def connects(address: str, port: int) -> bool:
         return False
 
 
-def free_subnet() -> ipaddress.IPv4Network:
-    """Return a /30 of the labs' pool that the host routes nowhere yet.
+@contextlib.contextmanager
+def reserved_subnet() -> Iterator[ipaddress.IPv4Network]:
+    """Yield a /30 of the labs' pool that the host routes nowhere yet; nobody else gets it.
+
+    Before the block ends, the network must be up, whose route says that the subnet is taken.
 
     Raises:
-        CredspecError: `lab-network` if all are taken.
+        CredspecError: `lab-network` if all are taken, or another lab's network takes a minute.
     """
+    # A lock of this network namespace, whose routes they are; it ends with the process.
+    lock = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        end = time.monotonic() + _RESERVE_SECONDS
+        while not _try_lock(lock):
+            if time.monotonic() > end:
+                found = f"another lab's network was not up after {_RESERVE_SECONDS:.0f} s"
+                raise CredspecError.of("lab-network", found, where="lab")
+            time.sleep(0.05)
+        yield _free_subnet()
+    finally:
+        os.close(lock)
+
+
+def _try_lock(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _free_subnet() -> ipaddress.IPv4Network:
     routes = json.loads(ip("-j", "-4", "route", "show", "table", "all"))
     taken = []
     for route in routes:

@@ -10,13 +10,14 @@ import re
 import secrets
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 from credspec.errors import CredspecError, UsageError
 from credspec.lab import postgres
-from credspec.lab.accounts import make_account
+from credspec.lab.accounts import account_commands
+from credspec.lab.dns_records import add_host
 from credspec.lab.domain import (
     DEFAULT_NAME,
     NAME,
@@ -27,8 +28,10 @@ from credspec.lab.domain import (
     run_tool,
     valid,
 )
+from credspec.lab.domain_cache import cache_directory, cached_domain
 from credspec.lab.namespaces import Plan, command_in, mount_tmpfs
-from credspec.lab.network import LabNetwork, free_subnet
+from credspec.lab.network import LabNetwork, reserved_subnet
+from credspec.lab.samba_commands import run_commands
 
 HOST_ACCOUNT: Final = "LABHOST$"
 READABLE: Final = ("WebApp01", "WebApp02", "WebApp03", "WebApp04", "WebApp05")
@@ -42,6 +45,9 @@ DAILY: Final = "WebApp05"
 
 SHARE: Final = "data"
 """A share of the domain controller that every account of the domain may read and write."""
+
+_CACHED: Final = ("admin-password", "dc", "host.keytab", "postgres", "postgres.keytab", SHARE)
+"""What a lab's directory holds of its domain and its services: what its copies start with."""
 
 _REALM: Final = re.compile(r"[A-Z0-9](?:[A-Z0-9-]{0,30}[A-Z0-9])?(?:\.[A-Z0-9-]{1,31})+")
 _NETBIOS: Final = re.compile(r"[A-Z0-9](?:[A-Z0-9-]{0,13}[A-Z0-9])?")
@@ -57,11 +63,14 @@ def up(
     netbios: str | None = None,
     progress: Progress = lambda _: None,
     populate: Callable[[Lab], None] | None = None,
+    use_cache: bool = True,
 ) -> Lab:
     """Bring a lab up and return it; one that is up already is returned as it is.
 
     `populate` makes other accounts than the usual ones, before the domain controller starts; then
-    there is no PostgreSQL either. If it fails or is interrupted, nothing is left.
+    there is no PostgreSQL either. If it fails or is interrupted, nothing is left. With `use_cache`,
+    the domain is a copy of one that was provisioned in the last hours, with the same keys, if there
+    is one (see `domain_cache`).
 
     Raises:
         UsageError: `lab-name-invalid`, `lab-realm-invalid`, `lab-needs-root`,
@@ -79,23 +88,27 @@ def up(
         progress("Removing a lab that did not end well")
         existing.down()
     shutil.rmtree(directory, ignore_errors=True)
-    lab = Lab(
-        name=name,
-        realm=realm,
-        netbios=netbios,
-        network=LabNetwork.of(name, free_subnet()),
-        directory=directory,
-        run_directory=RUN_ROOT / name,
-    )
-    try:
-        _build(lab, progress, populate)
-    except BaseException:
-        lab.down()
-        raise
+    with contextlib.ExitStack() as reserved:
+        lab = Lab(
+            name=name,
+            realm=realm,
+            netbios=netbios,
+            network=LabNetwork.of(name, reserved.enter_context(reserved_subnet())),
+            directory=directory,
+            run_directory=RUN_ROOT / name,
+        )
+        try:
+            _connect(lab)
+            reserved.close()
+            _build(lab, progress, populate, use_cache=use_cache)
+        except BaseException:
+            lab.down()
+            raise
     return lab
 
 
-def _build(lab: Lab, progress: Progress, populate: Callable[[Lab], None] | None) -> None:
+def _connect(lab: Lab) -> None:
+    """Make the lab's directory and its network."""
     # Others may pass through, for PostgreSQL's sake; what is secret has a mode of its own.
     lab.directory.mkdir(mode=0o711, parents=True)
     subnet = ipaddress.IPv4Network(f"{lab.network.host_address}/30", strict=False)
@@ -103,26 +116,48 @@ def _build(lab: Lab, progress: Progress, populate: Callable[[Lab], None] | None)
         json.dumps({"realm": lab.realm, "netbios": lab.netbios, "subnet": str(subnet)}), "utf-8"
     )
     lab.network.up()
+
+
+def _build(
+    lab: Lab, progress: Progress, populate: Callable[[Lab], None] | None, *, use_cache: bool
+) -> None:
     password = secrets.token_urlsafe(18) + "aA1!"
     _write_files(lab, password)
-    progress(f"Provisioning the domain {lab.realm}")
-    _provision(lab, password)
-    if populate is None:
-        _furnish(lab, progress)
-    else:
+    kind = "furnished" if populate is None else "bare"
+    with cached_domain(lab, kind, root=cache_directory() if use_cache else None) as cache:
+        if not cache.restore(lab):
+            progress(f"Provisioning the domain {lab.realm}")
+            _provision(lab, password)
+            if populate is None:
+                _furnish(lab, progress)
+            cache.begin(lab, _CACHED)
+            _start(lab, progress, populate)
+            cache.finish(lab)
+            return
+    progress(f"Copied the domain {lab.realm} from the cache")
+    _start(lab, progress, populate)
+
+
+def _start(lab: Lab, progress: Progress, populate: Callable[[Lab], None] | None) -> None:
+    if populate is not None:
         populate(lab)
-        progress("Starting the domain controller")
-        lab.start_dc()
+    progress("Starting the domain controller")
+    lab.start_postgres()
+    lab.start_dc()
     shutil.copyfile(lab.directory / "dc/private/tls/ca.pem", lab.directory / "ca.pem")
 
 
 def _furnish(lab: Lab, progress: Progress) -> None:
-    """Make what the usual lab holds, and start it."""
+    """Make what the usual lab holds."""
     progress("Making the host, the gMSAs and the service accounts")
     _populate(lab)
     _share(lab)
+    for name in ("db", "web"):
+        add_host(lab, name)
     programs = postgres.find_programs()
-    if programs is not None:
+    if programs is None:
+        progress("PostgreSQL is not installed: going on without it")
+    else:
         progress("Making the PostgreSQL database")
         postgres.initialise(
             programs,
@@ -131,13 +166,6 @@ def _furnish(lab: Lab, progress: Progress) -> None:
             roles=[f"{account}$" for account in READABLE],
             keytab=lab.directory / "postgres.keytab",
         )
-    progress("Starting the domain controller")
-    lab.start_dc()
-    _name_services(lab)
-    if programs is None:
-        progress("PostgreSQL is not installed: going on without it")
-    else:
-        lab.start_postgres()
 
 
 def _write_files(lab: Lab, password: str) -> None:
@@ -210,43 +238,48 @@ def keep_to_itself(smb_conf: Path) -> None:
 
 def _populate(lab: Lab) -> None:
     domain = lab.dns_domain
-    tool = lab.samba_tool
-    tool("computer", "create", HOST_ACCOUNT.removesuffix("$"))
-    tool("user", "setpassword", HOST_ACCOUNT, f"--newpassword={secrets.token_urlsafe(24)}aA1!")
-    tool("user", "enable", HOST_ACCOUNT)
+    host_group = f"CN=WebAppHosts,CN=Users,{lab.domain_dn}"
+    commands: list[tuple[str, ...]] = [*_computer(HOST_ACCOUNT)]
     for group, member in (("LabHosts", HOST_ACCOUNT), ("WebAppHosts", "LabHosts")):
-        tool("group", "add", group)
-        tool("group", "addmembers", group, member)
+        commands += [("group", "add", group), ("group", "addmembers", group, member)]
     for account in (*READABLE, FORBIDDEN, DISABLED):
-        group = f"CN=WebAppHosts,CN=Users,{lab.domain_dn}"
-        reader = group if account == "WebApp02" else HOST_ACCOUNT
-        make_account(
-            lab,
+        reader = host_group if account == "WebApp02" else HOST_ACCOUNT
+        commands += account_commands(
+            domain,
             account,
             readers=() if account == FORBIDDEN else (reader,),
             interval_days=1 if account == DAILY else 30,
             enabled=account != DISABLED,
         )
     # Not one of the lab's passwords as an argument: one that starts with a dash would be an option.
-    tool("user", "create", "alice", "--random-password")
-    tool("computer", "create", "DBHOST")
-    tool("user", "setpassword", "DBHOST$", f"--newpassword={secrets.token_urlsafe(24)}aA1!")
-    tool("user", "enable", "DBHOST$")
+    commands += [("user", "create", "alice", "--random-password"), *_computer("DBHOST$")]
     for name, account in (
         (f"postgres/db.{domain}", "DBHOST$"),
         (f"HTTP/web.{domain}", "WebApp01$"),
         (f"MSSQLSvc/db.{domain}:1433", "WebApp01$"),
         (f"ldap/dc1.{domain}", "DC1$"),
     ):
-        tool("spn", "add", name, account)
+        commands.append(("spn", "add", name, account))
+    run_commands(lab, commands)
     _declare_aes(lab, "DBHOST")
-    for keytab, principal in (
-        ("host.keytab", HOST_ACCOUNT),
-        ("postgres.keytab", f"postgres/db.{domain}"),
-    ):
-        path = lab.directory / keytab
-        tool("domain", "exportkeytab", str(path), f"--principal={principal}")
-        path.chmod(0o600)
+    keytabs = {"host.keytab": HOST_ACCOUNT, "postgres.keytab": f"postgres/db.{domain}"}
+    export = ("domain", "exportkeytab")
+    run_commands(
+        lab,
+        [
+            (*export, str(lab.directory / keytab), f"--principal={principal}")
+            for keytab, principal in keytabs.items()
+        ],
+    )
+    for keytab in keytabs:
+        (lab.directory / keytab).chmod(0o600)
+
+
+def _computer(account: str) -> Iterator[tuple[str, ...]]:
+    """Yield the commands that make a computer with a password."""
+    yield ("computer", "create", account.removesuffix("$"))
+    yield ("user", "setpassword", account, f"--newpassword={secrets.token_urlsafe(24)}aA1!")
+    yield ("user", "enable", account)
 
 
 def _share(lab: Lab) -> None:
@@ -258,20 +291,12 @@ def _share(lab: Lab) -> None:
         configuration.write(f"\n[{SHARE}]\n\tpath = {directory}\n\tread only = no\n")
 
 
-def _name_services(lab: Lab) -> None:
-    """Let DNS name the services; the controller must run, and takes this logon from its keys."""
-    for name in ("db", "web"):
-        record = [lab.network.address, lab.dns_domain, name, "A", lab.network.address]
-        command = ["samba-tool", "dns", "add", *record, "-P", "-s", str(lab.smb_conf)]
-        run_tool(command_in(Plan(netns=lab.network.namespace, binds=lab.etc_files()), command))
-
-
 def _declare_aes(lab: Lab, account: str) -> None:
     """Let the KDC make AES tickets for a service whose host never registered that it may."""
     dn = f"CN={account},CN=Computers,{lab.domain_dn}"
     ldif = f"dn: {dn}\nchangetype: modify\nreplace: msDS-SupportedEncryptionTypes\n"
     ldif += "msDS-SupportedEncryptionTypes: 24\n"
-    run_tool(["ldbmodify", "-H", str(lab.directory / "dc/private/sam.ldb")], ldif)
+    run_tool(["ldbmodify", "-H", lab.database], ldif)
 
 
 def _require_programs() -> None:
@@ -281,6 +306,8 @@ def _require_programs() -> None:
         "samba": "samba samba-ad-dc samba-ad-provision",
         "samba-tool": "samba",
         "ldbmodify": "ldb-tools",
+        "ldbadd": "ldb-tools",
+        "ldbsearch": "ldb-tools",
         "ldapsearch": "ldap-utils",
         "ip": "iproute2",
     }
@@ -292,6 +319,6 @@ def _require_programs() -> None:
             where="lab",
             expected="Samba 4.21 or newer, as domain controller",
             remedy="apt-get install "
-            + " ".join(packages[name] for name in missing)
+            + " ".join(dict.fromkeys(packages[name] for name in missing))
             + " (on Debian 12 from bookworm-backports)",
         )

@@ -18,7 +18,7 @@ from credspec.lab.controller_process import ControllerProcess
 from credspec.lab.delayed_link import DelayedLink
 from credspec.lab.domain import DELAY, SECOND, Lab, run_tool
 from credspec.lab.namespaces import Plan, command_in
-from credspec.lab.network import LabNetwork, free_subnet, has_ipv6, ip, remove_network
+from credspec.lab.network import LabNetwork, has_ipv6, ip, remove_network, reserved_subnet
 from credspec.lab.provisioning import Progress, keep_to_itself
 from credspec.lab.service import Service, wait_for
 
@@ -223,22 +223,29 @@ def up_second_controller(lab: Lab, *, progress: Progress = lambda _: None) -> Se
             return existing
         progress("Removing a second controller that did not end well")
         existing.down()
-    subnet = free_subnet()
-    second = SecondController(lab, LabNetwork.of(lab.second_network, subnet), has_ipv6())
-    try:
-        _build(second, subnet, progress)
-    except BaseException:
-        second.down()
-        raise
+    with contextlib.ExitStack() as reserved:
+        subnet = reserved.enter_context(reserved_subnet())
+        second = SecondController(lab, LabNetwork.of(lab.second_network, subnet), has_ipv6())
+        try:
+            _connect(second, subnet)
+            reserved.close()
+            _build(second, progress)
+        except BaseException:
+            second.down()
+            raise
     return second
 
 
-def _build(second: SecondController, subnet: ipaddress.IPv4Network, progress: Progress) -> None:
-    lab = second.lab
+def _connect(second: SecondController, subnet: ipaddress.IPv4Network) -> None:
+    """Make the controller's directory and its network."""
     second.directory.mkdir(mode=0o700)
     record = {"subnet": str(subnet), "ipv6": second.ipv6}
     (second.directory / _RECORD).write_text(json.dumps(record), "utf-8")
     second.network.up()
+
+
+def _build(second: SecondController, progress: Progress) -> None:
+    lab = second.lab
     lab.network.connect(second.network)
     second.reconnect()
     if second.ipv6:

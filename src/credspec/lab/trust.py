@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Final
 
 from credspec.errors import CredspecError, UsageError
+from credspec.lab.accounts import account_commands
 from credspec.lab.domain import Lab, all_labs, run_tool
 from credspec.lab.namespaces import Plan, command_in
 from credspec.lab.provisioning import HOST_ACCOUNT, Progress, up
 from credspec.lab.retry import retry
+from credspec.lab.samba_commands import run_commands
 
 TRUSTED_ACCOUNT: Final = "OtherApp01"
 """The other domain's only gMSA; the first lab's host may read its password across the trust."""
@@ -33,6 +35,7 @@ def up_trusted(
     realm: str = "OTHER.TEST",
     netbios: str | None = None,
     progress: Progress = lambda _: None,
+    use_cache: bool = True,
 ) -> Lab:
     """Bring up the lab `name`, whose domain and that of `lab` trust each other, and return it.
 
@@ -60,7 +63,14 @@ def up_trusted(
         _make_account(lab, other)
 
     configured = lab.smb_conf.read_text("utf-8")
-    other = up(name, realm=realm, netbios=netbios, progress=progress, populate=populate)
+    other = up(
+        name,
+        realm=realm,
+        netbios=netbios,
+        progress=progress,
+        populate=populate,
+        use_cache=use_cache,
+    )
     try:
         progress(f"Restarting the domain controller of {lab.realm}")
         lab.network.connect(other.network)
@@ -95,17 +105,8 @@ def down_trusted(lab: Lab, other: Lab) -> None:
 def _make_account(lab: Lab, other: Lab) -> None:
     shown = lab.samba_tool("computer", "show", HOST_ACCOUNT, "--attributes=objectSid")
     host_sid = _SID.findall(shown)[0]
-    tool = other.samba_tool
-    tool(
-        *("service-account", "create", f"--name={TRUSTED_ACCOUNT}"),
-        f"--dns-host-name={TRUSTED_ACCOUNT.lower()}.{other.dns_domain}",
-    )
-    tool("user", "enable", f"{TRUSTED_ACCOUNT}$")
-    tool(
-        *("service-account", "group-msa-membership", "add"),
-        *(f"--name={TRUSTED_ACCOUNT}", f"--principal={host_sid}"),
-    )
-    tool("spn", "add", f"ldap/{other.dc_host}", "DC1$")
+    commands = account_commands(other.dns_domain, TRUSTED_ACCOUNT, readers=(host_sid,))
+    run_commands(other, [*commands, ("spn", "add", f"ldap/{other.dc_host}", "DC1$")])
 
 
 def _set_realm(lab: Lab, other: Lab, *, known: bool) -> None:

@@ -12,6 +12,7 @@ import grpc
 import pytest
 from containerd_engine import IMAGE, ContainerdEngine
 from cri_client import CriClient, Pod
+from start_waits import short_start_waits
 
 from e2e.containerd.conftest import set_up, setup_of
 
@@ -111,10 +112,14 @@ def test_a_refusal_is_shown_with_its_reason(host: Any, cri: CriClient) -> None:
         assert host.leases() == []
 
 
-def test_no_agent(host: Any, cri: CriClient) -> None:
+def test_no_agent(host: Any, engine: ContainerdEngine, cri: CriClient) -> None:
     host.stop("agent")
     try:
-        with pod(cri, SPEC) as made, pytest.raises(grpc.RpcError) as refused:
+        with (
+            short_start_waits(engine.directory / "libexec/credspec-runtime"),
+            pod(cri, SPEC) as made,
+            pytest.raises(grpc.RpcError) as refused,
+        ):
             made.start("one", IMAGE, SLEEP)
         assert "[agent-unreachable]" in refused.value.details()
     finally:

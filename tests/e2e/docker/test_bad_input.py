@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from start_waits import short_start_waits
 
 IMAGE = "kerberos-client"
 PREFIX = "value must be prefixed by 'file://', 'registry://', or 'raw://' followed by a non-empty"
@@ -138,7 +139,8 @@ def test_one_bad_account_of_two_fails_the_whole(host) -> None:
 def test_no_agent(host) -> None:
     host.stop("agent")
     try:
-        text = refused(host, "credentialspec=file://WebApp01.json")
+        with short_start_waits(host.engine.directory / "libexec/credspec-runtime"):
+            text = refused(host, "credentialspec=file://WebApp01.json")
         assert "agent-unreachable" in text
         assert "systemctl start credspec-agent" in text
     finally:
@@ -150,7 +152,8 @@ def test_no_domain_controller(host) -> None:
     host.lab.stop_dc()
     host.start("agent")
     try:
-        text = refused(host, "credentialspec=file://WebApp01.json")
+        with short_start_waits(host.engine.directory / "libexec/credspec-runtime"):
+            text = refused(host, "credentialspec=file://WebApp01.json")
         assert "dns-unreachable" in text or "dc-unreachable" in text
     finally:
         host.lab.start_dc()

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from folder_engine import FolderPodmanEngine, ReleaseFolder
 from podman_engine import PodmanEngine
+from start_waits import short_start_waits
 
 IMAGE = "kerberos-client"
 SPEC = "--annotation=credspec.dev/spec=file://WebApp01.json"
@@ -105,10 +106,11 @@ def test_a_refusal_is_shown_with_its_reason(host: Any, run: Run) -> None:
     nothing_left(host)
 
 
-def test_no_agent(host: Any, run: Run) -> None:
+def test_no_agent(host: Any, engine: PodmanEngine, run: Run) -> None:
     host.stop("agent")
     try:
-        shown = run("run", "--rm", "--network=none", SPEC, CONFIRMED, IMAGE, "klist")
+        with short_start_waits(engine.setup.launcher, engine.setup.hook_launcher):
+            shown = run("run", "--rm", "--network=none", SPEC, CONFIRMED, IMAGE, "klist")
         assert shown.returncode != 0
         assert "[agent-unreachable]" in shown.stderr
         assert "systemctl start credspec-agent" in shown.stderr

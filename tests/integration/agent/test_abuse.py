@@ -19,7 +19,7 @@ from pathlib import Path
 import krb5
 import pytest
 from abuse import SEED, Abuse, Abusers, seconds_of
-from agent_process import AgentProcess, as_user
+from agent_process import AgentProcess, as_user, open_to_users
 
 from credspec.agent.journal import MAX_RECORD_BYTES
 from credspec.agent.lease_limits import CHANGES_A_SECOND, DEFAULT_LEASES
@@ -54,8 +54,7 @@ def agent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[AgentProcess]:
     directory = tmp_path_factory.mktemp("abuse")
-    for path in (directory, *directory.parents[:2]):
-        path.chmod(0o755)
+    open_to_users(directory)
     short = directory / "krb5.conf"
     short.write_text(f"[libdefaults]\n ticket_lifetime = {TICKET_SECONDS}s\n")
     monkeypatch.setenv("KRB5_CONFIG", f"{short}:{lab.krb5_conf}")

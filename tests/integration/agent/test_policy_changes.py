@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 import pytest
-from agent_process import AgentProcess, as_user
+from agent_process import AgentProcess, as_user, open_to_users
 from fetcher_agent import FetcherAgent
 
 from credspec.errors import NotPermittedError
@@ -57,9 +57,7 @@ def users_directory() -> Iterator[Path]:
 
 @pytest.fixture
 def agent(lab: Lab, tmp_path: Path) -> Iterator[AgentProcess]:
-    # Those that pytest made, and no more: the next one is /tmp.
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
+    open_to_users(tmp_path)
     found = AgentProcess(lab, tmp_path, extra=WIDE)
     text = (tmp_path / "specs/one.json").read_text()
     (tmp_path / "specs/two.json").write_text(text.replace("WebApp01", "WebApp02"))
@@ -249,9 +247,7 @@ def test_a_lease_that_is_being_made_does_not_slip_through(agent: AgentProcess, l
 
 def test_callers_of_credentials_fetchers_interface(lab: Lab, tmp_path: Path) -> None:
     """A user who may call no longer loses the tickets of all calls, root keeps its own."""
-    # Those that pytest made, and no more: the next one is /tmp.
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
+    open_to_users(tmp_path)
     agent = FetcherAgent(lab, tmp_path, extra='users = ["nobody"]\n[policy]\naccounts = ["*"]\n')
     try:
         agent.start()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent_process import AgentProcess, as_user
+from agent_process import AgentProcess, as_user, open_to_users
 
 from credspec.lab.domain import Lab
 
@@ -40,8 +40,7 @@ Ask = Callable[..., Any]
 @pytest.fixture(scope="module")
 def agent(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
     directory = tmp_path_factory.mktemp("users")
-    for path in (directory, *directory.parents[:2]):
-        path.chmod(0o755)
+    open_to_users(directory)
     extra = '[policy]\nusers = ["nobody", "daemon"]\n'
     running = AgentProcess(lab, directory, extra=extra)
     HOME.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent_process import BIN, AgentProcess, as_user
+from agent_process import BIN, AgentProcess, as_user, open_to_users
 
 from credspec.lab.domain import Lab
 from credspec.runtimes.supervised_program import PASSED_ON
@@ -28,8 +28,7 @@ ANOTHER = pwd.getpwnam("daemon")
 @pytest.fixture(scope="module")
 def agent(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
     directory = tmp_path_factory.mktemp("run")
-    for path in (directory, *directory.parents[:2]):
-        path.chmod(0o755)  # others than root must reach the socket
+    open_to_users(directory)  # others than root must reach the socket
     extra = '[policy]\nusers = ["nobody", "daemon"]\nkeytabs = ["*"]\n'
     running = AgentProcess(lab, directory, extra=extra)
     RUNTIME_DIRECTORY.mkdir(parents=True, exist_ok=True)

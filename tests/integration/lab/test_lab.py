@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from credspec.directory.dns_resolver import DnsResolver
 from credspec.errors import CredspecError
-from credspec.lab import provisioning
+from credspec.lab import domain_cache, provisioning
 from credspec.lab.domain import RUN_ROOT, STATE_ROOT, Lab
 from credspec.lab.namespaces import mount_points
 from credspec.lab.network import LabNetwork
@@ -122,7 +123,7 @@ def test_postgresql_takes_a_gmsa_from_its_keytab(lab: Lab, tmp_path: Path) -> No
 
 
 def test_two_labs_stand_side_by_side_and_one_goes_without_a_trace(
-    lab: Lab, before: dict[str, object]
+    lab: Lab, before: dict[str, object], cache: Path
 ) -> None:
     second = provisioning.up(f"{lab.name}-second", realm="SECOND.TEST")
     try:
@@ -136,10 +137,59 @@ def test_two_labs_stand_side_by_side_and_one_goes_without_a_trace(
             asked = one.exec_argv(["getent", "hosts", one.dc_host])
             shown = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
             assert shown.split()[0] == one.dc_address
+        check_a_copy(second, f"{lab.name}-half")
     finally:
         second.down()
     second.down()
     assert surroundings(lab) == before
+    assert sorted(path.suffix for path in cache.iterdir()) == ["", ".lock"]
+    domain_cache.clear()
+    assert [path.suffix for path in cache.iterdir()] == [".lock"]
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    directory = tmp_path / "cache"
+    monkeypatch.setenv(domain_cache.VARIABLE, str(directory))
+    return directory
+
+
+def check_a_copy(origin: Lab, name: str) -> None:
+    """A lab from the cache, beside the one that it was copied from."""
+    steps: list[str] = []
+    copy = provisioning.up(name, realm=origin.realm, progress=steps.append)
+    try:
+        assert steps[0] == "Copied the domain SECOND.TEST from the cache"
+        for one in (origin, copy):
+            resolver = DnsResolver(5.0, nameserver=one.dc_address)
+            for host in ("dc1", "db", "web", "gc._msdcs"):
+                assert resolver.addresses(f"{host}.second.test") == [one.dc_address]
+            [record] = resolver.srv("_ldap._tcp.dc._msdcs.second.test")
+            assert record.target == "dc1.second.test"
+        assert copy.host_keytab.read_bytes() == origin.host_keytab.read_bytes()
+        assert copy.admin_password == origin.admin_password
+        # Nothing of it is the other lab's: not its paths, not its addresses.
+        configured = copy.smb_conf.read_text()
+        assert f"{origin.directory}/" not in configured
+        assert configured.count(f"{copy.directory}/") > 3
+        asked = "credspec check --account WebApp02 --directory-only"
+        assert shell(copy, asked).returncode == 0
+        trusted = f"LDAPTLS_CACERT={copy.directory}/ca.pem ldapsearch -x -s base -b ''"
+        assert shell(copy, f"{trusted} -H ldaps://dc1.second.test").returncode == 0
+        copy.samba_tool("domain", "exportkeytab", f"{copy.directory}/k", "--principal=WebApp04$")
+        logged_on = shell(
+            copy,
+            f"export KRB5CCNAME=MEMORY: KRB5_CLIENT_KTNAME={copy.directory}/k; "
+            "psql 'host=db.second.test user=WebApp04$ dbname=demo' -Atc 'select current_user'",
+        )
+        assert logged_on.stdout == "WebApp04$\n", logged_on.stderr
+    finally:
+        copy.down()
+
+
+def shell(lab: Lab, line: str) -> subprocess.CompletedProcess[str]:
+    command = lab.exec_argv(["sh", "-c", f'PATH="{CREDSPEC.parent}:$PATH"; {line}'])
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

@@ -19,7 +19,7 @@ from pathlib import Path
 import grpc
 import peer_client
 import pytest
-from agent_process import as_user
+from agent_process import as_user, open_to_users
 from fetcher_agent import FetcherAgent
 from peer_client import CALLS, PeerClient
 
@@ -262,8 +262,7 @@ def test_users_of_this_host_may_not_call(agent: FetcherAgent) -> None:
         f"s.connect({str(agent.socket)!r}); print(s.recv(100))"
     )
     # Connected it is, but the connection is closed before anything of it is read.
-    for parent in agent.directory.parents[:2]:
-        parent.chmod(parent.stat().st_mode | 0o011)
+    open_to_users(agent.directory.parent)
     shown = subprocess.run(
         as_user("nobody", ["/usr/bin/python3", "-c", program]),
         capture_output=True,

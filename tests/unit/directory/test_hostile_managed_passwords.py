@@ -12,10 +12,12 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+from generated_input import share_of
+
 from credspec.directory.managed_password import PASSWORD_BYTES, ManagedPassword
 from credspec.errors import CredspecError
 
-BLOBS = 1_000_000
+BLOBS = share_of(1_000_000)
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 # Offsets and lengths at which readers go wrong.
 EDGES = (0, 1, 2, 12, 15, 16, 17, 255, 256, 257, 272, 274, 282, 289, 290, 291, 530, 532, 540, 547,

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import tarfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from credspec.errors import NotFoundError, UsageError
-from credspec.lab import client_image, domain, provisioning
+from credspec.errors import CredspecError, NotFoundError, UsageError
+from credspec.lab import client_image, domain, network, provisioning
 from credspec.lab.namespaces import Plan, command_in
 from credspec.lab.network import LabNetwork
 
@@ -35,9 +38,9 @@ def test_a_lab_that_was_never_up() -> None:
 
 @given(st.from_regex(r"[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?", fullmatch=True))
 def test_interface_names_fit_the_kernel(name: str) -> None:
-    network = LabNetwork.of(name, ipaddress.IPv4Network("10.213.0.4/30"))
-    assert len(network.host_interface) <= 15
-    assert (network.host_address, network.address) == ("10.213.0.5", "10.213.0.6")
+    found = LabNetwork.of(name, ipaddress.IPv4Network("10.213.0.4/30"))
+    assert len(found.host_interface) <= 15
+    assert (found.host_address, found.address) == ("10.213.0.5", "10.213.0.6")
 
 
 def test_the_command_of_a_plan_is_a_vector() -> None:
@@ -58,3 +61,36 @@ def test_the_image_holds_its_programs_and_their_libraries(tmp_path: Path) -> Non
     assert {f"bin/{name}" for name in client_image.PROGRAMS} <= names
     assert any(name.startswith("lib") and "libkrb5.so" in name for name in names)
     assert any("libgssapiv2.so" in name for name in names)
+
+
+def test_labs_that_are_brought_up_together_get_different_subnets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Simulated routes: the next lab must not look before the route of this one is there."""
+    routes: list[str] = []
+    monkeypatch.setattr(network, "ip", lambda *_: json.dumps([{"dst": dst} for dst in routes]))
+
+    def bring_up(_: int) -> str:
+        with network.reserved_subnet() as subnet:
+            time.sleep(0.01)
+            routes.append(str(subnet))
+            return str(subnet)
+
+    with ThreadPoolExecutor(8) as threads:
+        subnets = list(threads.map(bring_up, range(16)))
+    assert len(set(subnets)) == 16
+
+
+def test_a_network_that_never_comes_up_is_not_waited_for_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(network, "_RESERVE_SECONDS", 0.2)
+    monkeypatch.setattr(network, "ip", lambda *_: "[]")
+    with (
+        network.reserved_subnet(),
+        pytest.raises(CredspecError, match="lab-network"),
+        network.reserved_subnet(),
+    ):
+        pass
+    with network.reserved_subnet():
+        pass

@@ -1,0 +1,40 @@
+"""How much input tests generate: all of it with ``make test``, a part with ``make unit``.
+
+Every test runs in both; ``--hypothesis-profile=quick`` chooses the part.
+"""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+QUICK_EXAMPLES = 15
+QUICK_SHARE = 50
+
+# How long an example takes says more about the machine than about the code.
+ci = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", ci)
+settings.register_profile("quick", ci, max_examples=QUICK_EXAMPLES)
+settings.load_profile("ci")
+
+
+def is_quick() -> bool:
+    """Return whether a part is wanted."""
+    return settings.default is not None and settings.default.max_examples == QUICK_EXAMPLES
+
+
+def share_of(count: int) -> int:
+    """Return how many of `count` inputs a test that makes them itself should try."""
+    return count // QUICK_SHARE if is_quick() else count
+
+
+def limit_examples(items: list[pytest.Item]) -> None:
+    """With the quick profile, limit tests too that choose a number of examples themselves."""
+    for item in items if is_quick() else ():
+        function = getattr(item, "obj", None)
+        # Where hypothesis keeps the settings of one test.
+        own = getattr(function, "_hypothesis_internal_use_settings", None)
+        if own is not None and own.max_examples > QUICK_EXAMPLES:
+            limited = settings(own, max_examples=QUICK_EXAMPLES)
+            target = getattr(function, "__func__", function)
+            target._hypothesis_internal_use_settings = limited  # type: ignore[union-attr]

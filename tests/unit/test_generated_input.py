@@ -1,0 +1,65 @@
+"""How much input tests generate, tried on a small suite in a folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import generated_input
+import pytest
+
+ENGINES = Path(generated_input.__file__).parent
+CONFTEST = f"""
+import sys
+sys.path.insert(0, {str(ENGINES)!r})
+import generated_input
+def pytest_collection_modifyitems(items):
+    generated_input.limit_examples(items)
+"""
+SUITE = """
+from pathlib import Path
+from hypothesis import given, settings, strategies as st
+from generated_input import share_of
+def note(name):
+    with Path(__file__).with_name("calls").open("a") as file:
+        file.write(name + "\\n")
+@given(st.integers())
+def test_usual(n): note("usual")
+@settings(max_examples=70)
+@given(st.integers())
+def test_many(n): note("many")
+@settings(max_examples=5)
+@given(st.integers())
+def test_few(n): note("few")
+def test_own():
+    for _ in range(share_of(100)): note("own")
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "calls"),
+    [
+        ([], {"usual": 100, "many": 70, "few": 5, "own": 100}),
+        (["--hypothesis-profile=quick"], {"usual": 15, "many": 15, "few": 5, "own": 2}),
+    ],
+)
+def test_every_test_runs_with_all_or_a_part(
+    tmp_path: Path, options: list[str], calls: dict[str, int]
+) -> None:
+    (tmp_path / "conftest.py").write_text(CONFTEST)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "test_suite.py").write_text(SUITE)
+    command = [sys.executable, "-m", "pytest", "-p", "_hypothesis_pytestplugin"]
+    done = subprocess.run(
+        [*command, "-p", "no:cacheprovider", *options, str(tmp_path)],
+        env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},  # for a quick start
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert "4 passed" in done.stdout, done.stdout + done.stderr
+    lines = (tmp_path / "calls").read_text().splitlines()
+    assert {name: lines.count(name) for name in calls} == calls
