@@ -23,14 +23,16 @@ from credspec.lab.namespaces import bind
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("credspec", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("credspec")
+# Where nobody has the example database afterwards, a failure says how to have it again.
+settings.register_profile("ci", settings.get_profile("credspec"), print_blob=True)
+# The same few examples for each changed line (make mutate).
+settings.register_profile(
+    "mutation", settings.get_profile("credspec"), max_examples=40, derandomize=True, database=None
+)
+settings.load_profile("ci" if os.environ.get("CI") else "credspec")
 
 # A shell that starts this in the background has it ignore Ctrl-C, and so all that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-# How long an example takes tells nothing on a machine that does something else as well.
-settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("tests")
 
 CLONE_NEWNS, MS_REC, MS_SLAVE, MS_SHARED = 0x20000, 0x4000, 0x80000, 0x100000
 MNT_DETACH = 2
