@@ -210,6 +210,15 @@ def test_names_that_are_refused(names: bytes) -> None:
     assert refused(of_names(names)) == "netlogon-answer-malformed"
 
 
+def test_names_beyond_the_first_256_bytes_are_pointed_to() -> None:
+    """As in a domain of long names, whose controllers would seem silent otherwise."""
+    forest = ".".join(["f" * 60] * 3 + ["test"])
+    expected = answer(forest=forest, domain="d" * 60 + ".example", host="h" * 60 + ".example")
+    value = value_of(expected)
+    assert value.index(b"\x07example") > 255
+    assert NetlogonAnswer.unpack(datagram_of(expected, 1)) == expected
+
+
 def test_chains_of_pointers_end() -> None:
     """As many as fit, each to the one before, and all of it for every name."""
     chain = b"\1a\0" + b"".join(at(START + max(0, 2 * i + 1)) for i in range(1, 1900))
