@@ -144,7 +144,9 @@ def _summary(modules: list[Module]) -> int:
         number = sum(map(len, module.results.values()))
         good = number - len(module.results.get(Result.SURVIVED, []))
         total, noticed = total + number, noticed + good
-        _say(f"{module.name:45} {good:4}/{number:4} {good / max(number, 1):6.0%}")
+        late = len(module.results.get(Result.TIMED_OUT, []))
+        shown = f", {late} of them timed out" if late else ""
+        _say(f"{module.name:45} {good:4}/{number:4} {good / max(number, 1):6.0%}{shown}")
     _say(f"{'all':45} {noticed:4}/{total:4} {noticed / max(total, 1):6.0%}")
     return int(noticed < total)
 
