@@ -100,7 +100,10 @@ class _Changes:
         match node:
             case ast.JoinedStr() | ast.Import() | ast.ImportFrom():
                 return
-            case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+            case (
+                ast.If(test=ast.Name(id="TYPE_CHECKING"))
+                | ast.Assign(targets=[ast.Name(id="TYPE_CHECKING")])
+            ):
                 return
             case ast.Raise():
                 yield node, "pass"  # its arguments are wording

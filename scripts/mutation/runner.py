@@ -30,6 +30,7 @@ _OPTIONS = (
     "--hypothesis-profile=mutation",
 )
 _INTERRUPTED = 2
+_PR_SET_PDEATHSIG = 1
 # Loaded once, before the processes part; nothing of the package itself, and nothing with threads.
 _LIBRARIES = (
     "aiohttp",
@@ -73,6 +74,7 @@ def record(paths: list[str], files: set[str], log: Path) -> dict[str, Any]:
 
         from mutation.recorder import Recorder
 
+        os.close(reading)
         recorder = Recorder(files)
         status = int(pytest.main([*_OPTIONS, *paths], plugins=[recorder]))
         lines = {
@@ -140,6 +142,8 @@ def _fork(run: Callable[[], int], log: Path) -> int:
         return process
     try:
         os.setsid()
+        # Nothing goes on when this is ended.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         for fd in (1, 2):
             os.dup2(output, fd)

@@ -60,6 +60,7 @@ def test_what_is_changed(text: str, expected: set[str]) -> None:
         "x: list[int]",
         "def f(a: int | None) -> int | None: ...",
         "if TYPE_CHECKING:\n  x = 1",
+        "TYPE_CHECKING = False",
         "import a",
         "return_ = None",
     ],

@@ -62,7 +62,7 @@ WRONG_VALUES = {
     "domain": [5, None, "", "a/b", "../x"],
     "default_account": [5, None, "", "a/b", "a@../x"],
     "accounts": [[], None, 5, [5], [""], ["a/b"], ["a@b/c"]],
-    "created": [None, "x", 5, "1969-01-01T00:00:00+00:00", "2200-01-02T00:00:00+00:00"],
+    "created": [None, "x", 5, "1970-01-01T00:00:00+00:00", "2200-01-01T00:00:00+00:00"],
     "ticket_start": ["x", 5, "1969-01-01T00:00:00+00:00"],
     "ticket_end": ["x", 5, "9999-12-31T00:00:00+00:00"],
     "keytab_due": ["x", 5, "0001-01-01T00:00:00+00:00"],
@@ -94,6 +94,19 @@ def test_a_record_with_any_wrong_field_is_named_and_not_taken(
     path = tmp_path / f"{RECORD.lease_id}.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
     assert list(journal.records()) == [RECORD.lease_id]
+
+
+def test_a_domain_counts_also_where_all_accounts_name_their_own(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    accounts = ("WebApp01@a.test", "WebApp02@b.test")
+    for domain in ("example.test", "../x"):
+        record = replace(RECORD, domain=domain, accounts=accounts, default_account=accounts[0])
+        journal.write(record)
+        assert list(journal.records()) == [record if domain[0] != "." else record.lease_id]
+
+
+def test_what_a_host_logs_on_with_does_not_show() -> None:
+    assert "S3cr" not in repr(replace(RECORD, host_source={"guid": "{0}", "input": "S3cr"}))
 
 
 def test_a_ticket_that_ends_before_it_starts_is_none(tmp_path: Path) -> None:
