@@ -78,11 +78,12 @@ def main() -> int:
     directory = root / "build" / "mutation"
     directory.mkdir(parents=True, exist_ok=True)
     for module in modules:
-        _examine(module, asked.tests or module.tests, asked.seed, directory)
+        _examine(module, asked.tests, asked.seed, directory)
     return _summary(modules)
 
 
-def _examine(module: Module, paths: list[str], seed: str, directory: Path) -> None:
+def _examine(module: Module, asked: list[str] | None, seed: str, directory: Path) -> None:
+    paths = asked or module.tests
     _say(f"{module.name}: {' '.join(paths) or 'no unit tests'}")
     found = record(paths, {str(module.path)}, directory / "log")
     seconds = {test: time for test, time in found["seconds"].items() if time < _SLOW_SECONDS}
@@ -93,7 +94,8 @@ def _examine(module: Module, paths: list[str], seed: str, directory: Path) -> No
     source = module.path.read_bytes()
     at_import = _lines_at_import(source)
     everything = {test for tests in lines.values() for test in tests}
-    own = {test for test in seconds if test.startswith(module.own_tests)}
+    named = set(asked or [module.own_tests])
+    own = {test for test in seconds if test.partition("::")[0] in named}
     chosen = sample(mutants(source), module.number, f"{seed}:{module.name}")
     for number, mutant in enumerate(chosen):
         span = range(mutant.line, mutant.line + source[mutant.start : mutant.end].count(b"\n") + 1)

@@ -134,6 +134,13 @@ def test_a_process_of_another_user_is_one_simulated(
     assert not is_there(tmp_path, first_namespace)
 
 
+def test_where_proc_does_not_say_its_namespace_ended_processes_count_as_ended(
+    tmp_path: Path, ended: int
+) -> None:
+    (tmp_path / "pidfile").write_text(str(ended))
+    assert not is_there(tmp_path, tmp_path / "no-proc")
+
+
 def test_what_is_remembered_is_of_the_directories_that_are_kept(
     tmp_path: Path, first_namespace: Path
 ) -> None:

@@ -16,6 +16,7 @@ import pytest
 from credspec.agent.domain_session import Acquisition
 from credspec.agent.identities import _LINGER_SECONDS, Identities, Identity, IdentityName
 from credspec.directory.domain import DomainFacts
+from credspec.directory.locator import DomainController
 from credspec.errors import CredspecError, TooManyRequestsError, UnreachableError
 from credspec.kerberos.tickets import Ticket
 from credspec.providers.host_account import PluginSource
@@ -380,6 +381,63 @@ async def test_the_time_of_day_is_looked_at_every_minute() -> None:
     await identities.close()
 
 
+class Located(ScriptedSession):
+    """Knows its facts and its controllers, which change when the test says so."""
+
+    known_facts = cast("Any", "known facts")
+    controllers = cast("Any", (DomainController("dc1.example.test", ("192.0.2.1",)),))
+    controller = cast("Any", DomainController("dc1.example.test", ("192.0.2.1",)))
+
+    def __init__(self, clock: VirtualClock, domain: str) -> None:
+        super().__init__(clock, {})
+        self.domain, self.addresses = domain, ("192.0.2.1",)
+        self.asked: list[str] = []
+
+    def facts(self) -> Any:
+        self.asked.append("facts")
+        return "facts"
+
+    def read_facts(self) -> Any:
+        self.asked.append("read_facts")
+        return "facts read again"
+
+    def follow_controllers(self) -> tuple[str, ...]:
+        self.asked.append("follow_controllers")
+        return self.addresses
+
+
+async def test_facts_that_are_known_are_asked_for_only_if_that_is_wanted() -> None:
+    identities, _, clock, _ = make(moves=0)
+    session = Located(clock, "example.test")
+    identities._open_session = lambda _domain, _source: session  # type: ignore[assignment]
+    assert cast("Any", await identities.facts("example.test")) == "known facts"
+    assert session.asked == []
+    assert cast("Any", await identities.facts("example.test", again=True)) == "facts read again"
+    assert session.asked == ["read_facts"]
+    session.known_facts = None
+    assert cast("Any", await identities.facts("example.test")) == "facts"
+    (status,) = identities.domains()
+    assert status.controller == "dc1.example.test"
+    await identities.close()
+
+
+async def test_leases_are_told_of_the_controllers_that_are_there_now() -> None:
+    identities, _, clock, renewed = make(moves=0)
+    sessions = {name: Located(clock, name) for name in ("example.test", "other.test")}
+    identities._open_session = lambda domain, _source: sessions[domain]  # type: ignore[assignment]
+    one = await identities.hold(NAME, "one")
+    other = await identities.hold(IdentityName("webapp01", "other.test"), "other")
+    assert one.kdc_addresses == other.kdc_addresses == ("192.0.2.1",)
+    await identities.follow_controllers(NAME.session)
+    assert renewed == [], "nothing has changed"
+    sessions["example.test"].addresses = ("192.0.2.2", "192.0.2.3")
+    await identities.follow_controllers(NAME.session)
+    assert one.kdc_addresses == ("192.0.2.2", "192.0.2.3")
+    assert other.kdc_addresses == ("192.0.2.1",)
+    assert renewed == [b"ticket 1"]
+    await identities.close()
+
+
 class WithKeytab(ScriptedSession):
     """Makes keytabs, too, that are due in twenty days."""
 
@@ -416,6 +474,9 @@ async def test_a_keytab_is_made_again_after_the_next_password_is_there() -> None
     when = identities.refresh_at(NAME)
     assert when is not None
     assert due + timedelta(seconds=10) <= when <= due + timedelta(seconds=200)
+    # Also once all is planned again.
+    identities.clock_changed()
+    assert identities.refresh_at(NAME) == when
     await identities.close()
 
 

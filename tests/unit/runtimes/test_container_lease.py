@@ -297,6 +297,14 @@ def test_without_a_replay_cache_there_is_no_lease(
     lease.remove_directory()
 
 
+def test_what_no_agent_will_make_right_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "leases").write_text("")
+    lease = Lease("0" * 32, "/nowhere", str(tmp_path))
+    with pytest.raises(ShimError, match="Not a directory") as caught:
+        lease.make_directory(WISH)
+    assert not isinstance(caught.value, NotYetError)
+
+
 @pytest.fixture
 def users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lease:
     """A lease in a user's runtime directory, of which neither level is there yet."""
