@@ -134,6 +134,19 @@ def test_a_process_of_another_user_is_one_simulated(
     assert not is_there(tmp_path, first_namespace)
 
 
+def test_a_process_that_ends_while_it_is_looked_at_simulated(
+    tmp_path: Path, first_namespace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: object) -> bytes:
+        raise ProcessLookupError(errno.ESRCH, "No such process")
+
+    (tmp_path / "pidfile").write_text(str(OWN))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "read", read)
+        assert not is_there(tmp_path, first_namespace)
+    assert is_there(tmp_path, first_namespace)
+
+
 def test_where_proc_does_not_say_its_namespace_ended_processes_count_as_ended(
     tmp_path: Path, ended: int
 ) -> None:
