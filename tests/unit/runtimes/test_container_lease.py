@@ -224,6 +224,42 @@ def test_a_container_with_tickets_is_not_checkpointed(host: Host) -> None:
 
 
 @ROOT
+@pytest.mark.parametrize("command", ["state", "start", "kill", "exec", "pause", "update", "ps"])
+def test_all_else_is_the_runtimes_whether_there_are_tickets_or_not(
+    host: Host, command: str
+) -> None:
+    host.shim("create")
+    host.write_runtime("exit 7")
+    assert host.shim(command).returncode == 7
+    assert host.lease.is_mount()
+    assert host.agent.methods == ["PUT"]
+
+
+@ROOT
+@pytest.mark.parametrize(
+    "name",
+    [
+        "credspec.dev/spec",
+        "\\u0063redspec.dev/spec",  # as JSON may write it
+        "cr%65dspec.dev/spec",
+        "Credspec.dev/spec",
+    ],
+)
+def test_no_spelling_of_the_annotation_starts_a_container_without_its_identity(
+    host: Host, name: str
+) -> None:
+    text = '{"annotations": {"NAME": "file://a.json"}, "process": {}}'.replace("NAME", name)
+    (host.bundle / "config.json").write_text(text)
+    host.write_runtime("exit 0")
+    shown = host.shim("create")
+    if shown.returncode == 0:
+        assert [m["destination"] for m in host.seen["mounts"]] == ["/run/credspec"]
+    else:
+        assert not (host.bundle / "seen.json").exists()
+        assert "[carrier-misspelt]" in shown.stderr
+
+
+@ROOT
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGWINCH]
 )
