@@ -5,7 +5,7 @@ BIN := .venv/bin
 LOGGED := packaging/logged.py build
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: help demo test test-runtimes try unit check check-code docs bench bench-report soak install-demo install docs-reference interface lock clean
+.PHONY: help demo test test-runtimes try unit check check-code mutate docs bench bench-report soak install-demo install docs-reference interface lock clean
 
 help: ## this list
 	@echo "Targets, as root on Debian 12 or 13; each installs what it needs (see README.md):"
@@ -45,6 +45,9 @@ check-code: .venv/tests.done ## the same without the documents
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-cache >/dev/null || $(BIN)/lint-imports --no-cache
+
+mutate: .venv/tests.done ## change lines by chance: which do unit tests not notice? (MODULES="spec.lint" SAMPLE=20; root)
+	@PYTHONPATH=scripts $(BIN)/python -m mutation $(if $(SAMPLE),--sample $(SAMPLE)) $(MODULES)
 
 # It would print its makers' notice about versions to come.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs

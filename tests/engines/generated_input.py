@@ -11,10 +11,13 @@ from hypothesis import HealthCheck, settings
 QUICK_EXAMPLES = 15
 QUICK_SHARE = 50
 
-# How long an example takes says more about the machine than about the code.
-ci = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# How long an example takes says more about the machine than about the code. Where nobody has the
+# example database afterwards, a failure says how to have it again.
+ci = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.register_profile("ci", ci)
 settings.register_profile("quick", ci, max_examples=QUICK_EXAMPLES)
+# The same few examples for each changed line (make mutate).
+settings.register_profile("mutation", ci, max_examples=40, derandomize=True, database=None)
 settings.load_profile("ci")
 
 

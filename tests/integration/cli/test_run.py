@@ -31,16 +31,26 @@ def agent(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentP
     open_to_users(directory)  # others than root must reach the socket
     extra = '[policy]\nusers = ["nobody", "daemon"]\nkeytabs = ["*"]\n'
     running = AgentProcess(lab, directory, extra=extra)
-    RUNTIME_DIRECTORY.mkdir(parents=True, exist_ok=True)
-    owner = f"uid={USER.pw_uid},gid={USER.pw_gid},mode=0700"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", owner, "run", RUNTIME_DIRECTORY], check=True)
     try:
-        running.start()
-        yield running
+        with runtime_directory(USER):
+            running.start()
+            yield running
     finally:
         running.close()
-        subprocess.run(["umount", "-l", RUNTIME_DIRECTORY], check=True)
-        RUNTIME_DIRECTORY.rmdir()
+
+
+@contextmanager
+def runtime_directory(user: pwd.struct_passwd) -> Iterator[None]:
+    """What a logon makes for a user."""
+    directory = Path("/run/user") / str(user.pw_uid)
+    directory.mkdir(parents=True, exist_ok=True)
+    owner = f"uid={user.pw_uid},gid={user.pw_gid},mode=0700"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", owner, "run", directory], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", directory], check=True)
+        directory.rmdir()
 
 
 @pytest.fixture(autouse=True)
@@ -215,8 +225,11 @@ def test_a_user_without_a_runtime_directory(agent: AgentProcess) -> None:
 
 
 def test_a_user_whom_the_policy_does_not_name(agent: AgentProcess) -> None:
-    shown = run(agent, "--spec", "one", "--", "true", user="games")
-    assert shown.returncode != 0
+    with runtime_directory(pwd.getpwnam("games")):
+        shown = run(agent, "--spec", "one", "--", "true", user="games")
+        assert not list(Path(f"/run/user/{pwd.getpwnam('games').pw_uid}").glob("credspec/leases/*"))
+    assert shown.returncode not in {0, 1}
+    assert "[caller-not-permitted]" in shown.stderr
     assert "Traceback" not in shown.stderr
 
 

@@ -38,7 +38,7 @@ def ended() -> int:
     return process.pid
 
 
-def files(pid: int, start: int) -> dict[str, str]:
+def files(pid: int | str, start: int) -> dict[str, str]:
     """As runc 1.1, crun 1.8 and conmon 2.1 write them, the configuration left out."""
     return {
         "state.json": f'{{"id":"{"c" * 64}","init_process_pid":{pid},"init_process_start":{start},'
@@ -106,6 +106,68 @@ def test_a_process_that_cannot_be_seen_counts(tmp_path: Path, first_namespace: P
     (first_namespace / str(OWN)).unlink()
     (tmp_path / "pidfile").write_text(str(OWN))
     assert is_there(tmp_path, first_namespace)
+
+
+@pytest.mark.parametrize("pid", ["0", str(2**22 + 1), str(2**31), str(2**64), "9" * 30])
+@pytest.mark.parametrize("name", ["state.json", "status", "pidfile"])
+def test_a_number_that_is_no_process_is_no_reason(
+    tmp_path: Path, first_namespace: Path, name: str, pid: str
+) -> None:
+    """In kill(2), 0 is this process's group; and a number too large must not end the sweep."""
+    (tmp_path / name).write_text(files(pid, 1)[name])
+    assert is_there(tmp_path, first_namespace)
+
+
+def test_a_process_of_another_user_is_one_simulated(
+    tmp_path: Path, first_namespace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for an agent without CAP_KILL."""
+
+    def kill(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    (tmp_path / "state.json").write_text(files(OWN, start_time(OWN))["state.json"])
+    monkeypatch.setattr(os, "kill", kill)
+    assert is_there(tmp_path, first_namespace)
+    # Its start still tells it from another process of the number.
+    (tmp_path / "state.json").write_text(files(OWN, start_time(OWN) + 1)["state.json"])
+    assert not is_there(tmp_path, first_namespace)
+
+
+def test_a_process_that_ends_while_it_is_looked_at_simulated(
+    tmp_path: Path, first_namespace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: object) -> bytes:
+        raise ProcessLookupError(errno.ESRCH, "No such process")
+
+    (tmp_path / "pidfile").write_text(str(OWN))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "read", read)
+        assert not is_there(tmp_path, first_namespace)
+    assert is_there(tmp_path, first_namespace)
+
+
+def test_where_proc_does_not_say_its_namespace_ended_processes_count_as_ended(
+    tmp_path: Path, ended: int
+) -> None:
+    (tmp_path / "pidfile").write_text(str(ended))
+    assert not is_there(tmp_path, tmp_path / "no-proc")
+
+
+def test_what_is_remembered_is_of_the_directories_that_are_kept(
+    tmp_path: Path, first_namespace: Path
+) -> None:
+    states = ContainerStates(first_namespace)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "pidfile").write_text(str(OWN))
+        assert states.is_there(str(tmp_path / name))
+    states.keep({str(tmp_path / "two")})
+    assert list(states._known) == [str(tmp_path / "two")]
+    (tmp_path / "two" / "pidfile").unlink()
+    (tmp_path / "two").rmdir()
+    assert not states.is_there(str(tmp_path / "two"))
+    assert states._known == {}
 
 
 def test_no_directory(tmp_path: Path) -> None:

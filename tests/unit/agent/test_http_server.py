@@ -7,6 +7,7 @@ import json
 import os
 import socket
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from credspec.agent import http_server
 from credspec.agent.api import make_api
 from credspec.agent.daemon import listen
 from credspec.agent.http_server import refusal_response, report_admission, serving_http
+from credspec.agent.lease_limits import RequestLimits
 from credspec.agent.policy import Policy, PolicyInForce
 
 LEASE = "0" * 32
@@ -171,7 +173,10 @@ def as_user(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def users_server(as_user: None) -> AsyncIterator[Server]:
+async def users_server(as_user: None, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
+    # No time passes for the number of requests, however slow the machine is.
+    limits = partial(RequestLimits, clock=lambda: 0.0)
+    monkeypatch.setattr(api_module, "RequestLimits", limits)
     policy = PolicyInForce(
         Policy(uids=frozenset({USER}), grpc_uids=frozenset({USER, USER + 1}), spec_sources=("raw",))
     )
@@ -211,7 +216,7 @@ async def test_a_user_sees_its_own_only_simulated(users_server: Server) -> None:
 
 
 async def test_too_many_requests_are_answered_with_when_to_come_again_simulated(
-    users_server: Server, monkeypatch: pytest.MonkeyPatch
+    users_server: Server,
 ) -> None:
     for _ in range(700):
         answer = await users_server.say(

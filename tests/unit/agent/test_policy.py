@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from credspec.agent.policy import Policy
+from credspec.agent.policy import Policy, PolicyInForce
 from credspec.errors import NotPermittedError
 from credspec.spec.reference import SpecReference
 
@@ -17,6 +17,11 @@ from credspec.spec.reference import SpecReference
         (("WebApp*@contoso.com",), "Admin", "contoso.com", False),
         (("Web?pp01@*.contoso.com",), "WebApp01", "emea.CONTOSO.com", True),
         ((), "WebApp01", "contoso.com", False),
+        # An account of another domain than the spec's: the pattern's domain is the account's.
+        (("*@contoso.com",), "Admin@other.test", "contoso.com", False),
+        (("*@other.test",), "Admin@other.test", "contoso.com", True),
+        (("Admin@contoso.com",), "Admin@other.test", "contoso.com", False),
+        (("Admin",), "Admin@other.test", "contoso.com", True),
     ],
 )
 def test_accounts(patterns: tuple[str, ...], account: str, domain: str, allowed: bool) -> None:
@@ -26,6 +31,12 @@ def test_accounts(patterns: tuple[str, ...], account: str, domain: str, allowed:
     else:
         with pytest.raises(NotPermittedError, match="policy-account"):
             policy.check_accounts((account,), domain)
+    keytabs = Policy(accounts=("*",), keytabs=patterns)
+    if allowed:
+        keytabs.check_keytabs((account,), domain)
+    else:
+        with pytest.raises(NotPermittedError, match="policy-keytab"):
+            keytabs.check_keytabs((account,), domain)
 
 
 def test_all_refused_accounts_are_told_at_once() -> None:
@@ -45,7 +56,40 @@ def test_users() -> None:
     assert Policy().allows_user(0, 500)
     assert Policy().allows_user(500, 500)
     assert not Policy().allows_user(501, 500)
-    assert Policy(uids=frozenset({501})).allows_user(501, 500)
+    policy = Policy(uids=frozenset({501}), grpc_uids=frozenset({502}))
+    assert [uid for uid in (0, 500, 501, 502, 503) if policy.allows_user(uid, 500)] == [0, 500, 501]
+    assert [uid for uid in (0, 500, 501, 502, 503) if policy.allows_grpc_user(uid)] == [0, 502]
+
+
+@pytest.mark.parametrize(
+    ("uid", "grpc", "table"),
+    [
+        (501, False, None),
+        (502, True, None),
+        (502, False, "policy"),
+        (501, True, "credentials_fetc"),
+    ],
+)
+def test_users_who_are_not_named_are_refused_with_the_table_to_name_them_in(
+    uid: int, *, grpc: bool, table: str | None
+) -> None:
+    policy = Policy(uids=frozenset({501}), grpc_uids=frozenset({502}))
+    if table is None:
+        policy.check_user(uid, grpc=grpc)
+        return
+    with pytest.raises(NotPermittedError, match="policy-user") as caught:
+        policy.check_user(uid, grpc=grpc)
+    assert f"[{table}" in caught.value.problems[0].remedy
+
+
+def test_a_policy_put_in_force_counts_at_once_and_is_told() -> None:
+    seen: list[Policy] = []
+    in_force = PolicyInForce()
+    in_force.watched.append(seen.append)
+    assert not in_force.allows_user(501, 500)
+    in_force.replace(Policy(uids=frozenset({501})))
+    assert in_force.allows_user(501, 500)
+    assert seen == [in_force.policy]
 
 
 def test_keytabs_are_off_unless_allowed() -> None:

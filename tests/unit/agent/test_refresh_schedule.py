@@ -130,6 +130,30 @@ def test_a_refusal_is_the_accounts_own() -> None:
     assert delays[-1] == pytest.approx(22.5 * 60)
 
 
+@given(st.integers(1, 40), shares)
+def test_a_success_makes_up_for_all_failures_before_it(failures: int, share: float) -> None:
+    schedule: RefreshSchedule[str] = RefreshSchedule(between(share))
+    schedule.add("a", start=NOW, end=NOW + LIFE, now=NOW)
+
+    def fail() -> timedelta:
+        now = schedule.planned("a")
+        assert now is not None
+        assert schedule.due(now) == ["a"]
+        schedule.failed("a", now, unreachable=False)
+        when = schedule.planned("a")
+        assert when is not None
+        return when - now
+
+    first = fail()
+    for _ in range(failures):
+        fail()
+    now = schedule.planned("a")
+    assert now is not None
+    schedule.due(now)
+    schedule.succeeded("a", start=now, end=now + LIFE, now=now)
+    assert fail() == first
+
+
 @given(st.integers(1, 10_000), shares)
 def test_retries_back_off_and_stay_bounded(failures: int, share: float) -> None:
     longest = timedelta(minutes=10)

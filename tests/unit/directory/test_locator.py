@@ -267,6 +267,40 @@ def test_sites_that_no_record_can_have_are_not_asked_for(site: str) -> None:
     assert set(dns.asked) == {DOMAIN}
 
 
+def test_a_site_that_another_domains_controller_names_is_not_this_domains() -> None:
+    """A record that is out of date leads to it; its site may have the same name, or any other."""
+    dns = controllers(0, 1, sites={NEAR: [record(3)]})
+    stranger = answer(domain="b.test", client_site="Near")
+    ping = says({"192.0.2.1": stranger})
+    assert hosts(Locator(dns, first, everybody, ping).locate("a.test")) == ["dc2"]
+    assert dns.asked == [DOMAIN]
+
+
+def test_of_a_hosts_addresses_a_few_are_asked_each_once() -> None:
+    asked: list[str] = []
+
+    def probe(address: str, _: int) -> bool:
+        asked.append(address)
+        return True
+
+    many = [f"192.0.2.{n % 10}" for n in range(1, 40)]
+    dns = FixedDns([record(1)], {"dc1.a.test": many})
+    (found,) = Locator(dns, first, probe, silence).locate("a.test")
+    assert found.addresses == ("192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4")
+    assert sorted(asked) == sorted(found.addresses)
+
+
+def test_an_error_names_a_few_hosts_and_how_many_more_there_are() -> None:
+    def text(size: int) -> str:
+        with pytest.raises(UnreachableError) as caught:
+            Locator(crowd(size), first, takes(), silence).locate("a.test")
+        return str(caught.value)
+
+    assert "more" not in text(8)
+    assert "dc8.a.test (192.0.0.8) and 1 more" in text(9)
+    assert "and 2 more" in text(10)
+
+
 def test_dns_that_fails_for_the_site_alone_does_no_harm() -> None:
     failing = UnreachableError.of("dns-unreachable", "no answer")
     dns = controllers(0, sites={NEAR: failing})

@@ -274,6 +274,10 @@ def test_settings() -> None:
     wrong = provider_settings(
         {"enabled": "vault", "secret_seconds": True, "deadline_seconds": 1000, "x": SECRET}, "c"
     )
+    assert ProviderSettings().deadline_seconds == 10
+    for seconds in ("5", None, [], 0, 26, 1e9, True):
+        assert isinstance(provider_settings({"deadline_seconds": seconds}, "c"), list)
+    assert isinstance(provider_settings({"deadline_seconds": 25}, "c"), ProviderSettings)
     assert isinstance(wrong, list)
     assert [problem.where for problem in wrong] == [
         f"c: providers.{key}" for key in ("enabled", "secret_seconds", "deadline_seconds", "x")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from credspec.runtimes import podman_hook
 from unit.runtimes.podman_storage import CONTAINER, write_storage
+from unit.runtimes.simulated_agent import SimulatedAgent
 
 SOURCE = str(Path(__file__).parents[3] / "src")
 USERDATA = f"/run/containers/storage/overlay-containers/{CONTAINER}/userdata"
@@ -59,6 +62,59 @@ def test_a_refusal_becomes_the_containers_end(
     (last_words,) = made["hooks"]["prestart"]
     assert last_words["path"].startswith("/credspec: ")
     assert code in last_words["path"]
+    assert "credspec.dev/spec" not in made["annotations"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts a tmpfs")
+def test_a_lease_from_its_grant_to_the_containers_end(tmp_path: Path) -> None:
+    """With an agent that is simulated."""
+    (tmp_path / "leases").mkdir()
+    config = write_storage(tmp_path / "storage", {})
+    config |= {
+        "annotations": {"credspec.dev/spec": "file://a.json", "x": "y"},
+        "mounts": [
+            {"source": f"{USERDATA}/.containerenv", "destination": "/run/.containerenv"},
+            {"type": "tmpfs", "destination": "/run/credspec"},
+        ],
+    }
+    agent = SimulatedAgent(tmp_path / "agent.sock")
+    try:
+        made = json.loads(hook("precreate", config, tmp_path).stdout)
+        assert "hooks" not in made
+        (lease,) = (tmp_path / "leases").iterdir()
+        assert lease.is_mount()
+        destinations = {mount["destination"]: mount for mount in made["mounts"]}
+        assert destinations["/run/credspec"]["source"] == str(lease)
+        assert destinations["/run/credspec/.no-checkpoint"]["type"] == "ramfs"
+        assert "KRB5CCNAME=/run/credspec/krb5cc" in made["process"]["env"]
+        assert made["annotations"] == {"x": "y"}, "the shim leaves it as it is"
+        # Another container's end is not its own.
+        assert hook("poststop", {"id": "f" * 64}, tmp_path).returncode == 0
+        assert lease.is_mount()
+        assert hook("poststop", {"id": CONTAINER}, tmp_path).returncode == 0
+        assert not lease.exists()
+        assert agent.asked[0][:2] == ("PUT", f"/v1/leases/{lease.name}")
+        assert agent.asked[-1][:2] == ("DELETE", f"/v1/leases/{lease.name}")
+    finally:
+        agent.close()
+
+
+def test_words_of_a_refusal_are_one_path_of_one_line(tmp_path: Path) -> None:
+    """What Podman shows of a hook is its path, and that of a program that is not there."""
+    words = podman_hook._refused({}, "a ../b\n\tc " + "x" * 5000)["hooks"]["prestart"][0]["path"]
+    assert words.startswith("/credspec: a . ./b c xxx")
+    assert len(words) <= len("/credspec: ") + 1000
+    assert "\n" not in words
+    others = {"hooks": {"prestart": [{"path": "/other"}], "poststop": [{"path": "/more"}]}}
+    hooks = podman_hook._refused(others, "x")["hooks"]
+    assert [each["path"] for each in hooks["prestart"]] == ["/credspec: x", "/other"]
+    assert hooks["poststop"] == [{"path": "/more"}]
+
+
+def test_a_defect_becomes_the_containers_end_too(tmp_path: Path) -> None:
+    config = {"annotations": {"credspec.dev/spec": "file://a.json"}, "mounts": [5]}
+    made = json.loads(hook("precreate", config, tmp_path).stdout)
+    assert "[" in made["hooks"]["prestart"][0]["path"]
     assert "credspec.dev/spec" not in made["annotations"]
 
 

@@ -36,6 +36,34 @@ def test_create_lines_of_engines(line: str) -> None:
     assert found.state_directory("/usr/sbin/runc") == "/run/r/c1"
 
 
+@pytest.mark.parametrize("command", ["create", "run", "restore"])
+@pytest.mark.parametrize(
+    "option",
+    ["-b", "--bundle", "--console-socket", "--pid-file", "--pidfd-socket", "--preserve-fds",
+     "--config", "-f", "-pid-file", "-preserve-fds"],
+)  # fmt: skip
+def test_options_whose_value_is_no_container(command: str, option: str) -> None:
+    found = invocation(f"--root /r {command} c1 {option} value")
+    assert (found.command, found.container) == (command, "c1")
+    assert invocation(f"{command} {option}=value c1").container == "c1"
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--root", "--log", "--log-format", "--log-level", "--criu", "--rootless", "--cgroup-manager"],
+)
+def test_options_before_the_command_whose_value_is_no_command(option: str) -> None:
+    for dashes in (option, option[1:]):
+        assert invocation(f"{dashes} value delete c1").command == "delete"
+        assert invocation(f"{dashes}=value delete c1").command == "delete"
+
+
+def test_options_of_one_dash_or_two_are_the_same() -> None:
+    assert invocation("-root /r create c1").options == {"--root": "/r"}
+    # Those that are nobody's stay as they are.
+    assert invocation("-x create -d c1").options == {"-x": "", "-d": ""}
+
+
 def test_a_value_named_create_is_no_command() -> None:
     found = invocation("--root create --log create delete --force create")
     assert (found.command, found.container) == ("delete", "create")

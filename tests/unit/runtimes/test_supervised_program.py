@@ -186,6 +186,7 @@ def test_a_terminals_signal_comes_once() -> None:
     counting = (
         "import signal, sys, time; n = []; signal.signal(signal.SIGINT, lambda *_: n.append(1))\n"
         "print('ready', flush=True)\n"
+        "while not n: time.sleep(0.01)\n"
         "time.sleep(0.5); print('times', len(n), flush=True); sys.exit(len(n))"
     )
     pid, terminal = pty.fork()
@@ -197,7 +198,8 @@ def test_a_terminals_signal_comes_once() -> None:
         while b"ready" not in shown:
             shown += file.read(4096)
         file.write(b"\x03")
-        while not re.search(rb"times \d", shown):  # it may come in pieces
+        # A terminal gives a line in parts.
+        while not re.search(rb"times \d+\r\n", shown):
             shown += file.read(4096)
     assert b"times 1" in shown
     os.waitpid(pid, 0)

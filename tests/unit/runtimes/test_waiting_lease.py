@@ -210,8 +210,9 @@ def test_a_domain_that_stays_away_is_the_same_error_with_the_time(run: Path) -> 
 def test_a_container_that_is_deleted_meanwhile(run: Path) -> None:
     start = Start(run)
     start.then = {2: start.lease.give_back}
-    with pytest.raises(ShimError, match="start-abandoned"):
+    with pytest.raises(ShimError, match="start-abandoned") as caught:
         start.take()
+    assert str(caught.value).count("waited for") == 1
     assert start.pauses == 2
     assert list((run / "leases").iterdir()) == []
 
