@@ -25,9 +25,9 @@ from credspec.agent.events import Event, emit
 from credspec.agent.home_domain_watch import HomeDomainWatch
 from credspec.agent.host_identity import HOST_CACHE, HostIdentity, MachineKeytab
 from credspec.agent.http_server import serving_http
-from credspec.agent.identities import Identities, Identity
-from credspec.agent.journal import Journal
-from credspec.agent.leases import Leases
+from credspec.agent.identities.identities import Identities, Identity
+from credspec.agent.leases.journal import Journal
+from credspec.agent.leases.leases import Leases
 from credspec.agent.policy import PolicyInForce
 from credspec.agent.policy_reload import PolicyReload
 from credspec.agent.process_safety import (

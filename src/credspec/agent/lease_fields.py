@@ -7,7 +7,7 @@ import re
 from typing import Any, Final
 
 from credspec.agent.audit import Caller
-from credspec.agent.leases import LeaseRequest
+from credspec.agent.leases.leases import LeaseRequest
 from credspec.errors import UsageError
 from credspec.spec.encoding import MAX_SPEC_BYTES
 

@@ -16,9 +16,9 @@ import pytest
 from credspec.agent.audit import AuditLog
 from credspec.agent.domain_session import DomainSession
 from credspec.agent.host_identity import MachineKeytab
-from credspec.agent.identities import Identities, Identity
-from credspec.agent.journal import Journal
-from credspec.agent.leases import LeaseRequest, Leases
+from credspec.agent.identities.identities import Identities, Identity
+from credspec.agent.leases.journal import Journal
+from credspec.agent.leases.leases import LeaseRequest, Leases
 from credspec.agent.policy import Policy
 from credspec.cli.new import NewSpecRequest, make_credential_spec
 from credspec.directory.connection import Transport
@@ -242,7 +242,7 @@ async def test_a_controller_that_takes_connections_and_never_answers(
     lab: Lab, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The deadline ends it, and the event loop turns all the while."""
-    monkeypatch.setattr("credspec.agent.identities._DEADLINE_SECONDS", 2.0)
+    monkeypatch.setattr("credspec.agent.identities.identities._DEADLINE_SECONDS", 2.0)
     identities, leases = bench.agent()
     turns = 0
 

@@ -24,9 +24,9 @@ from credspec.agent.audit import AuditLog
 from credspec.agent.config import Config
 from credspec.agent.domain_session import DomainSession
 from credspec.agent.host_identity import HostIdentity, MachineKeytab
-from credspec.agent.identities import Identities, Identity
-from credspec.agent.journal import Journal
-from credspec.agent.leases import LeaseRequest, Leases
+from credspec.agent.identities.identities import Identities, Identity
+from credspec.agent.leases.journal import Journal
+from credspec.agent.leases.leases import LeaseRequest, Leases
 from credspec.agent.provided_identity import ProvidedIdentity
 from credspec.cli.new import NewSpecRequest, make_credential_spec
 from credspec.directory.connection import Transport
@@ -242,7 +242,7 @@ def test_a_bind_with_its_ticket_waits_on_no_kdc(bench: Bench, reader: Reader) ->
 async def test_a_session_nobody_needs_is_closed(
     bench: Bench, reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("credspec.agent.identities._LINGER_SECONDS", 0.05)
+    monkeypatch.setattr("credspec.agent.identities.identities._LINGER_SECONDS", 0.05)
     identities, leases = bench.agent()
     wrong = replace(reader.account, password="Wrong-Passw0rd!")
     with pytest.raises(NotPermittedError, match="kdc-password-refused"):

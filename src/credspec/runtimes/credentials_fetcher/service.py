@@ -22,9 +22,9 @@ from credspec.agent.audit import Caller
 from credspec.agent.completion import completed
 from credspec.agent.config import FetcherConfig
 from credspec.agent.events import Event, emit
-from credspec.agent.journal import LeaseRecord
 from credspec.agent.keyed_lock import KeyedLock
-from credspec.agent.leases import LeaseRequest, Leases
+from credspec.agent.leases.journal import LeaseRecord
+from credspec.agent.leases.leases import LeaseRequest, Leases
 from credspec.agent.report_limit import LimitedEvents
 from credspec.errors import (
     CredspecError,

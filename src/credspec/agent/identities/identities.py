@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 from credspec.agent.domain_session import Acquisition, DomainSession
 from credspec.agent.events import Event, emit
-from credspec.agent.refresh_schedule import RefreshSchedule, Spread
+from credspec.agent.identities.refresh_schedule import RefreshSchedule, Spread
 from credspec.directory.domain import DomainFacts
 from credspec.directory.locator import valid_domain
 from credspec.errors import (

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted_leases import ScriptedLeases, directory_in_memory
 
-from credspec.agent.lease_directory import LeaseDirectory
-from credspec.agent.lease_retries import LeaseRetries
+from credspec.agent.leases.directory import LeaseDirectory
+from credspec.agent.leases.retries import LeaseRetries
 from credspec.agent.policy import Policy
 from credspec.errors import CredspecError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from credspec.agent.journal import Journal, LeaseRecord
+from credspec.agent.leases.journal import Journal, LeaseRecord
 from credspec.errors import CredspecError
 
 RECORD = LeaseRecord(

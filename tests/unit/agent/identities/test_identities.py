@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 
 from credspec.agent.domain_session import Acquisition
-from credspec.agent.identities import Identities, Identity, IdentityName
+from credspec.agent.identities.identities import Identities, Identity, IdentityName
 from credspec.directory.domain import DomainFacts
 from credspec.errors import CredspecError, TooManyRequestsError, UnreachableError
 from credspec.kerberos.tickets import Ticket
@@ -217,7 +217,7 @@ async def test_an_adopted_ticket_that_is_missing_is_got_at_once() -> None:
 async def test_the_last_release_drops_the_ticket_after_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("credspec.agent.identities._LINGER_SECONDS", 0.02)
+    monkeypatch.setattr("credspec.agent.identities.identities._LINGER_SECONDS", 0.02)
     identities, session, _, _ = make(moves=0)
     await identities.hold(NAME, "one")
     await identities.hold(NAME, "two")
@@ -290,7 +290,7 @@ async def test_a_defect_of_the_schedule_does_not_end_the_refreshing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     identities, session, _, renewed = make(moves=50)
-    monkeypatch.setattr("credspec.agent.identities._LONGEST_SLEEP_SECONDS", 3600.0)
+    monkeypatch.setattr("credspec.agent.identities.identities._LONGEST_SLEEP_SECONDS", 3600.0)
     await identities.hold(NAME, "lease")
     (domain,) = identities._domains.values()
     real, calls = domain.schedule.due, 0

@@ -11,7 +11,7 @@ from fleet_simulation import LIFE, START, simulate
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from credspec.agent.refresh_schedule import RefreshSchedule, retry_delay
+from credspec.agent.identities.refresh_schedule import RefreshSchedule, retry_delay
 from credspec.kerberos.ticket_life import is_fit_to_give
 
 NOW = START

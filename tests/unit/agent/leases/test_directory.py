@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from credspec.agent.lease_directory import LeaseDirectories, mounted_below
+from credspec.agent.leases.directory import LeaseDirectories, mounted_below
 
 LEASE = "0" * 32
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from credspec.agent.lease_directory import USERS, means_gone
+from credspec.agent.leases.directory import USERS, means_gone
 from credspec.errors import NotPermittedError
 
 _OPEN: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

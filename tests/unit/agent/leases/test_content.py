@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from credspec.agent.identities import Identity, IdentityName
-from credspec.agent.journal import LeaseRecord
-from credspec.agent.lease_content import (
+from credspec.agent.identities.identities import Identity, IdentityName
+from credspec.agent.leases.content import (
     accounts_of,
     file_names,
     files_of,
@@ -19,6 +18,7 @@ from credspec.agent.lease_content import (
     scopes_in,
     with_dns_names,
 )
+from credspec.agent.leases.journal import LeaseRecord
 from credspec.errors import CredspecError
 from credspec.kerberos.tickets import Ticket
 from credspec.spec.document import CredentialSpec

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from credspec.agent.lease_limits import (
+from credspec.agent.leases.limits import (
     CHANGES_A_SECOND,
     DEFAULT_LEASES,
     LEASES_AT_A_TIME,

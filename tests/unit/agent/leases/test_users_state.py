@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from credspec.agent import users_state
-from credspec.agent.users_state import checked_state, is_there
+from credspec.agent.leases import users_state
+from credspec.agent.leases.users_state import checked_state, is_there
 from credspec.errors import NotPermittedError
 
 USER = 54321

@@ -9,7 +9,7 @@ from datetime import timedelta
 from itertools import count
 from typing import Final
 
-from credspec.agent.refresh_schedule import Spread, retry_delay
+from credspec.agent.identities.refresh_schedule import Spread, retry_delay
 
 _LONGEST: Final = timedelta(minutes=5)
 

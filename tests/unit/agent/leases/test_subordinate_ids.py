@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from credspec.agent.subordinate_ids import check_owner
+from credspec.agent.leases.subordinate_ids import check_owner
 from credspec.errors import NotPermittedError
 
 USER = pwd.getpwuid(os.getuid())

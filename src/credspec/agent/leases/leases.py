@@ -17,10 +17,10 @@ from credspec.agent.audit import NOBODY, AuditLog, Caller, shown
 from credspec.agent.blocking_calls import BlockingCalls
 from credspec.agent.completion import completed
 from credspec.agent.events import Event, emit
-from credspec.agent.identities import Identities, Identity, IdentityName
-from credspec.agent.journal import LEASE_ID, Journal, LeaseRecord
+from credspec.agent.identities.identities import Identities, Identity, IdentityName
 from credspec.agent.keyed_lock import KeyedLock
-from credspec.agent.lease_content import (
+from credspec.agent.lease_environment import MOUNT_POINT
+from credspec.agent.leases.content import (
     accounts_of,
     file_names,
     files_of,
@@ -28,16 +28,16 @@ from credspec.agent.lease_content import (
     scopes_in,
     with_dns_names,
 )
-from credspec.agent.lease_directory import LeaseDirectories, LeaseDirectory
-from credspec.agent.lease_environment import MOUNT_POINT
-from credspec.agent.lease_limits import LeaseLimits
-from credspec.agent.lease_policy import check_lease, refusal
-from credspec.agent.lease_retries import LeaseRetries
-from credspec.agent.liveness import FileUser, Liveness
+from credspec.agent.leases.directory import LeaseDirectories, LeaseDirectory
+from credspec.agent.leases.journal import LEASE_ID, Journal, LeaseRecord
+from credspec.agent.leases.limits import LeaseLimits
+from credspec.agent.leases.liveness import FileUser, Liveness
+from credspec.agent.leases.policy_check import check_lease, refusal
+from credspec.agent.leases.retries import LeaseRetries
+from credspec.agent.leases.subordinate_ids import check_owner
+from credspec.agent.leases.users_state import checked_state
 from credspec.agent.policy import GRPC_SOURCE, Policy, PolicyInForce
 from credspec.agent.report_limit import LimitedEvents, ReportLimit
-from credspec.agent.subordinate_ids import check_owner
-from credspec.agent.users_state import checked_state
 from credspec.directory.account_identity import valid_account_name
 from credspec.directory.domain import DomainFacts, check_netbios_name, differences
 from credspec.errors import (

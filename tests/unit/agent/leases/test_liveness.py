@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from credspec.agent import users_state
 from credspec.agent.blocking_calls import BlockingCalls
-from credspec.agent.journal import LeaseRecord
-from credspec.agent.lease_directory import LeaseDirectories, LeaseDirectory
-from credspec.agent.liveness import Liveness
+from credspec.agent.leases import users_state
+from credspec.agent.leases.directory import LeaseDirectories, LeaseDirectory
+from credspec.agent.leases.journal import LeaseRecord
+from credspec.agent.leases.liveness import Liveness
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NOW_SECONDS = 10_000.0  # of the clock that is never set

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from credspec.agent.identities import Identity, IdentityName
-from credspec.agent.journal import LeaseRecord
+from credspec.agent.identities.identities import Identity, IdentityName
 from credspec.agent.lease_environment import MOUNT_POINT, REPLAY_CACHES
+from credspec.agent.leases.journal import LeaseRecord
 from credspec.directory.account_identity import valid_account_name
 from credspec.kerberos.keytab import joined_keytabs
 from credspec.kerberos.krb5_conf import DefaultPaths, container_krb5_conf

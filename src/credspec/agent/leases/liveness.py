@@ -9,12 +9,12 @@ from collections.abc import Callable, Container, Iterable
 from functools import partial
 from typing import Final, TypeAlias, TypeVar
 
-from credspec.agent import users_state
 from credspec.agent.blocking_calls import BlockingCalls
-from credspec.agent.container_state import ContainerStates
 from credspec.agent.events import Event, emit
-from credspec.agent.journal import LeaseRecord
-from credspec.agent.lease_directory import LeaseDirectories
+from credspec.agent.leases import users_state
+from credspec.agent.leases.container_state import ContainerStates
+from credspec.agent.leases.directory import LeaseDirectories
+from credspec.agent.leases.journal import LeaseRecord
 from credspec.errors import CredspecError
 
 # A container that is being made has no runtime state yet; after this it must have.

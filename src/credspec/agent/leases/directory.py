@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from credspec.agent.lease_room import FULL, LeaseRoom
+from credspec.agent.leases.space import FULL, LeaseRoom
 from credspec.errors import CredspecError
 
 USERS: Final = Path("/run/user")

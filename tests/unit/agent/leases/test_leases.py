@@ -19,11 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted_leases import ScriptedLeases, directory_in_memory
 
-from credspec.agent import leases as leases_module
 from credspec.agent.audit import AuditLog, Caller
 from credspec.agent.events import Event
-from credspec.agent.journal import Journal, LeaseRecord
-from credspec.agent.lease_directory import LeaseDirectory
+from credspec.agent.leases import leases as leases_module
+from credspec.agent.leases.directory import LeaseDirectory
+from credspec.agent.leases.journal import Journal, LeaseRecord
 from credspec.agent.policy import Policy
 from credspec.errors import CredspecError, TooManyRequestsError
 

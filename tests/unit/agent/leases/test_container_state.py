@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from credspec.agent.container_state import ContainerStates, _is_out_of_sight
+from credspec.agent.leases.container_state import ContainerStates, _is_out_of_sight
 
 OWN = os.getpid()
 
