@@ -1,9 +1,8 @@
 """The directory that a container sees as ``/run/credspec``, made by the shim, filled by the agent.
 
-For containers of the host's own engines it is a small tmpfs of its own. For those of an
-unprivileged user it is in that user's runtime directory, a tmpfs too, since no mount of theirs
-would be seen here. The container's user, and that user, may change anything in it: so nothing is
-followed, nothing in it is trusted, and files are made under fresh names and renamed into place.
+The container's user, and the user who started the container, may change anything in it: so nothing
+is followed, nothing in it is trusted, and files are made under fresh names and renamed into place.
+Which directory a lease has is in `credspec.agent.leases.homes`.
 """
 
 from __future__ import annotations
@@ -14,52 +13,30 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from credspec.agent.leases.space import FULL, LeaseRoom
+from credspec.agent.leases.free_space import FULL, FreeSpace
+from credspec.agent.leases.mounts import is_tmpfs
 from credspec.errors import CredspecError
-
-USERS: Final = Path("/run/user")
-"""Where the users' runtime directories are (file-hierarchy(7))."""
 
 _GONE: Final = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
 )
 _UNFINISHED: Final = re.compile(r"\.krb5[^/]*\.[0-9a-f]{16}")
 _OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-_ESCAPES: Final = {ord(each): f"\\{ord(each):03o}" for each in " \t\n\\"}
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseDirectory:
-    """A lease's directory; `user` is whose runtime directory it is in, None for the host's own.
-
-    With `tree` it is two steps below that directory, which is on a tmpfs of root's.
-    """
+    """A directory on which a small tmpfs of its own is mounted."""
 
     path: Path
-    user: int | None = None
-    tree: Path | None = None
-
-    @classmethod
-    def of(
-        cls, leases_directory: Path, lease_id: str, user: int | None, place: str | None = None
-    ) -> LeaseDirectory:
-        """Return the directory of a lease, whose id must be a valid one.
-
-        `place` names another one, ``TREE/LEASE/ACCOUNT``.
-        """
-        if place is not None:
-            return cls(Path(place), tree=Path(place).parents[1])
-        if user is None:
-            return cls(leases_directory / lease_id)
-        return cls(USERS / str(user) / "credspec" / "leases" / lease_id, user)
 
     def write(self, files: dict[str, bytes], *, uid: int, gid: int, mode: int = 0o600) -> None:
         """Put files into it, each replaced atomically.
@@ -75,18 +52,16 @@ class LeaseDirectory:
         """
         with self._opened() as directory_fd, ExitStack() as stack:
             try:
-                if self.user is not None and os.fstat(directory_fd).st_uid == self.user:
-                    # Its user made it; the container's user must get in.
-                    os.fchown(directory_fd, uid, gid)
+                self._let_in(directory_fd, uid, gid)
             except OSError as error:
                 raise _not_written(self.path, error) from None
             sizes = {name: len(content) for name, content in files.items()}
-            room = stack.enter_context(LeaseRoom(directory_fd, sizes, uid))
+            room = stack.enter_context(FreeSpace(directory_fd, sizes, uid))
             for name, content in files.items():
                 put = partial(_replace, directory_fd, name, content, (uid, gid), mode)
                 self._in_room(name, put, room)
 
-    def _in_room(self, name: str, put: Callable[[], None], room: LeaseRoom) -> None:
+    def _in_room(self, name: str, put: Callable[[], None], room: FreeSpace) -> None:
         """Put a file there, if need be after what makes room for it."""
         while True:
             try:
@@ -95,9 +70,7 @@ class LeaseDirectory:
                 if error.errno in FULL and room.make(name):
                     continue
                 taken = room.taken_by_others() if error.errno in FULL else 0
-                raise _not_written(
-                    self.path / name, error, taken, is_shared=self._is_shared
-                ) from None
+                raise _not_written(self.path / name, error, taken, self._make_room) from None
             room.written(name)
             return
 
@@ -188,33 +161,69 @@ class LeaseDirectory:
         parent = self._open_parent(stack)
         fd = os.open(self.path.name, _OPEN, dir_fd=parent)
         stack.callback(os.close, fd)
-        if self._is_shared and not is_tmpfs(fd):
-            raise _missing(self.path, "that is no tmpfs")
-        # Without the mount, a ticket would land on the host's /run, outside any limit.
-        if not self._is_shared and os.fstat(fd).st_dev == os.fstat(parent).st_dev:
-            raise _missing(self.path, "nothing is mounted there")
+        self._check(fd, parent)
         return fd
-
-    @property
-    def _is_shared(self) -> bool:
-        """Whether its tmpfs holds other things, too."""
-        return self.user is not None or self.tree is not None
 
     def _open_parent(self, stack: ExitStack) -> int:
-        """Open the directory above; a user's step by step, since it may put links on the way."""
-        if self.user is None and self.tree is None:
-            fd = os.open(self.path.parent, _OPEN)
-            stack.callback(os.close, fd)
-            return fd
-        top, owner = (USERS, self.user) if self.tree is None else (self.tree, os.geteuid())
-        fd = os.open(top, _OPEN)
+        """Open the directory above."""
+        fd = os.open(self.path.parent, _OPEN)
         stack.callback(os.close, fd)
-        for part in self.path.parent.relative_to(top).parts:
+        return fd
+
+    def _check(self, fd: int, parent: int) -> None:
+        """Refuse a directory that is not in memory.
+
+        Raises:
+            CredspecError: `lease-directory-missing`.
+        """
+        # Without the mount, a ticket would land on the host's /run, outside any limit.
+        if os.fstat(fd).st_dev == os.fstat(parent).st_dev:
+            raise _missing(self.path, "nothing is mounted there")
+
+    def _let_in(self, fd: int, uid: int, gid: int) -> None:
+        """Let the container's user into it, who owns it already."""
+
+    @property
+    def _make_room(self) -> str:
+        """What to do if it is full."""
+        return "let the container remove what it has put into its /run/credspec"
+
+
+@dataclass(frozen=True, slots=True)
+class SharedDirectory(LeaseDirectory):
+    """A directory on a tmpfs that holds other things, too.
+
+    Each directory from below `top` down to the one above it must belong to `owner`, who may put
+    links on the way: so it is opened step by step. One that `is_owners` was made by `owner`, and is
+    handed over to the container's user.
+    """
+
+    top: Path
+    owner: int
+    is_owners: bool = False
+
+    def _open_parent(self, stack: ExitStack) -> int:
+        fd = os.open(self.top, _OPEN)
+        stack.callback(os.close, fd)
+        for part in self.path.parent.relative_to(self.top).parts:
             fd = os.open(part, _OPEN, dir_fd=fd)
             stack.callback(os.close, fd)
-            if os.fstat(fd).st_uid != owner:
+            if os.fstat(fd).st_uid != self.owner:
                 raise _missing(self.path, f"{part} is not the user's own")
         return fd
+
+    def _check(self, fd: int, parent: int) -> None:
+        del parent
+        if not is_tmpfs(fd):
+            raise _missing(self.path, "that is no tmpfs")
+
+    def _let_in(self, fd: int, uid: int, gid: int) -> None:
+        if self.is_owners and os.fstat(fd).st_uid == self.owner:
+            os.fchown(fd, uid, gid)
+
+    @property
+    def _make_room(self) -> str:
+        return "make room on that tmpfs, or let it be larger (df, mount)"
 
 
 def means_gone(error: OSError) -> bool:
@@ -224,73 +233,6 @@ def means_gone(error: OSError) -> bool:
     nothing of what is there.
     """
     return error.errno in _GONE
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseDirectories:
-    """Where the host's own leases are.
-
-    Those of `containers` are in a directory that only root may enter, whatever the mode of their
-    files: a container has its tickets by a bind mount, and no other user of the host needs a path
-    to them. Those of `processes` are in one that their users pass through.
-    """
-
-    containers: Path
-    processes: Path
-
-    def of(
-        self, lease_id: str, runtime_state: str, user: int | None, place: str | None = None
-    ) -> LeaseDirectory:
-        """Return the directory of a lease; the id and the rest are as in a lease's record."""
-        is_process = runtime_state == str(self.processes / f"{lease_id}.lock")
-        parent = self.processes if is_process else self.containers
-        return LeaseDirectory.of(parent, lease_id, user, place)
-
-    def wipe(self, lease_id: str) -> None:
-        """Remove the files of a lease of which only the id is known."""
-        for parent in (self.containers, self.processes):
-            LeaseDirectory.of(parent, lease_id, None).wipe()
-
-    def mounted(self) -> frozenset[str]:
-        """Return the ids of the leases that have something mounted."""
-        return mounted_below(self.containers) | mounted_below(self.processes)
-
-    def close_to_others(self, records: Iterable[tuple[str, str]]) -> bool:
-        """Let only root enter the containers' directory; return whether that is so.
-
-        `records` are ids and runtime states of all leases. Earlier versions kept processes' leases
-        in there, and left it open for their users: it stays open until the last of those ends.
-        """
-        if any(state == str(self.containers / f"{lease}.lock") for lease, state in records):
-            return False
-        with suppress(FileNotFoundError):
-            if self.containers.stat().st_mode & 0o077:
-                self.containers.chmod(0o700)
-        return True
-
-
-def mounted_below(
-    directory: Path, *, mounts: Path = Path("/proc/self/mountinfo")
-) -> frozenset[str]:
-    """Return the names in a directory on which something is mounted (proc_pid_mountinfo(5)).
-
-    One look serves all leases.
-    """
-    prefix = os.path.realpath(directory).rstrip("/").translate(_ESCAPES) + "/"
-    lines = mounts.read_text("utf-8", "surrogateescape").split("\n")
-    points = (line.split(" ", 5)[4] for line in lines if line)
-    return frozenset(p.removeprefix(prefix) for p in points if p.startswith(prefix))
-
-
-def is_tmpfs(fd: int) -> bool:
-    """Return whether an open file is on a tmpfs."""
-    device = os.fstat(fd).st_dev
-    number = f"{os.major(device)}:{os.minor(device)}"
-    for line in Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines():
-        fields, _, rest = line.partition(" - ")
-        if fields.split(" ")[2] == number:
-            return rest.split(" ")[0] == "tmpfs"
-    return False
 
 
 def _replace(
@@ -313,20 +255,17 @@ def _replace(
 
 
 def _not_written(
-    path: Path, error: OSError, taken_by_others: int = 0, *, is_shared: bool = False
+    path: Path, error: OSError, taken_by_others: int = 0, make_room: str = ""
 ) -> CredspecError:
     full = error.errno in FULL
     found = error.strerror or str(error)
     if taken_by_others:
         found += f"; other files take {taken_by_others // 1024} KiB of that file system"
-    room = "make room on that tmpfs, or let it be larger (df, mount)"
-    if not is_shared:
-        room = "let the container remove what it has put into its /run/credspec"
     return CredspecError.of(
         "lease-directory-full" if full else "lease-directory-unwritable",
         found,
         where=str(path),
-        remedy=room if full else "",
+        remedy=make_room if full else "",
     )
 
 

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from credspec.agent.leases.homes import is_place
 from credspec.agent.policy import GRPC_SOURCE, SPEC_SOURCES
 from credspec.directory.account_identity import valid_account_name
 from credspec.directory.locator import valid_domain
@@ -31,7 +32,6 @@ LEASE_ID: Final = re.compile(r"[0-9a-f]{32}")
 _UNFINISHED: Final = ".new"
 _OPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MAX_NUMBER: Final = 2**32
-_PLACE_PARTS: Final = 3
 _TEXTS: Final = ("container", "runtime_state", "domain", "default_account")
 # What lies outside is no time of a ticket, and arithmetic with it would overflow.
 _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -200,7 +200,7 @@ def _record(lease_id: str, data: bytes) -> LeaseRecord:
         and all(_is_number(number) for number in (record.uid, record.gid, record.mode))
         and (record.user is None or _is_number(record.user))
         and all(type(getattr(record, name)) is bool for name in _FLAGS)
-        and _is_place(record.place)
+        and is_place(record.place)
         and record.spec_source in {*SPEC_SOURCES, GRPC_SOURCE}
         and _is_moment(record.created_monotonic)
         and _is_host_source(record.host_source)
@@ -227,18 +227,6 @@ def _is_number(value: object) -> bool:
 
 def _is_moment(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isfinite(value))
-
-
-def _is_place(value: object) -> bool:
-    """Return whether it is TREE/LEASE/ACCOUNT, as `LeaseDirectory.of` wants it, or None."""
-    if value is None:
-        return True
-    if not isinstance(value, str) or "\0" in value:
-        return False
-    parts = value.split("/")
-    return (
-        value.startswith("/") and len(parts) > _PLACE_PARTS and not {"", ".", ".."} & {*parts[1:]}
-    )
 
 
 def _is_host_source(value: object) -> bool:

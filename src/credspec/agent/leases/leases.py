@@ -19,7 +19,6 @@ from credspec.agent.completion import completed
 from credspec.agent.events import Event, emit
 from credspec.agent.identities.identities import Identities, Identity, IdentityName
 from credspec.agent.keyed_lock import KeyedLock
-from credspec.agent.lease_environment import MOUNT_POINT
 from credspec.agent.leases.content import (
     accounts_of,
     file_names,
@@ -28,14 +27,13 @@ from credspec.agent.leases.content import (
     scopes_in,
     with_dns_names,
 )
-from credspec.agent.leases.directory import LeaseDirectories, LeaseDirectory
+from credspec.agent.leases.home import Home
+from credspec.agent.leases.homes import Homes
 from credspec.agent.leases.journal import LEASE_ID, Journal, LeaseRecord
 from credspec.agent.leases.limits import LeaseLimits
 from credspec.agent.leases.liveness import FileUser, Liveness
 from credspec.agent.leases.policy_check import check_lease, refusal
 from credspec.agent.leases.retries import LeaseRetries
-from credspec.agent.leases.subordinate_ids import check_owner
-from credspec.agent.leases.users_state import checked_state
 from credspec.agent.policy import GRPC_SOURCE, Policy, PolicyInForce
 from credspec.agent.report_limit import LimitedEvents, ReportLimit
 from credspec.directory.account_identity import valid_account_name
@@ -128,9 +126,7 @@ class Leases:
         self._identities = identities
         self._retries = LeaseRetries(self._renewed_again, sleep=sleep)
         self._journal = journal
-        self._directories = LeaseDirectories(
-            leases_directory, process_leases_directory or leases_directory
-        )
+        self._homes = Homes(leases_directory, process_leases_directory or leases_directory)
         self._spec_directory = SpecDirectory(spec_directory, trusted=True)
         self._audit = audit
         self._policy = policy if isinstance(policy, PolicyInForce) else PolicyInForce(policy)
@@ -139,7 +135,7 @@ class Leases:
         self._providers = providers or Providers()
         self._files: BlockingCalls[FileUser] = BlockingCalls()
         self._specs: BlockingCalls[int] = BlockingCalls()
-        self._liveness = Liveness(self._directories, self._files, monotonic=monotonic)
+        self._liveness = Liveness(self._homes, self._files, monotonic=monotonic)
         self._limits = LeaseLimits(lambda: self._policy.policy.leases_per_user)
         self._events = LimitedEvents()
         self._denials: ReportLimit[int] = ReportLimit(self._audit_suppressed, most=_AUDITED_DENIALS)
@@ -183,7 +179,7 @@ class Leases:
         Raises:
             UsageError: `lease-id-invalid`.
         """
-        return LeaseDirectory.of(self._directories.containers, _valid_id(lease_id), None).is_there()
+        return self._homes.is_mounted(_valid_id(lease_id))
 
     async def make(self, request: LeaseRequest) -> LeaseRecord:
         """Make a lease: all accounts of the spec have their tickets in place, or nothing is left.
@@ -232,13 +228,10 @@ class Leases:
         if present is not None and present.user != user:
             raise _not_yours(request.lease_id)
         self._check_number(request)
-        if request.place is not None:
-            return request
+        check = partial(self._homes.of(request).checked_state, request.uid, request.gid)
         try:
             # The host may look users up in a directory that does not answer.
-            state = await self._files.run(
-                user, partial(_checked_state, request), _USER_SECONDS, f"user {user}"
-            )
+            state = await self._files.run(user, check, _USER_SECONDS, f"user {user}")
         except CredspecError as error:
             if error.code != "call-timeout":
                 raise
@@ -655,7 +648,7 @@ class Leases:
         for record in list(self._journal.records()):
             if isinstance(record, str):
                 emit(Event.JOURNAL_RECORD_UNREADABLE, lease=record)
-                self._directories.wipe(record)
+                self._homes.wipe(record)
                 self._forget(record)
             else:
                 records.append(record)
@@ -782,7 +775,7 @@ class Leases:
 
         async def look(record: LeaseRecord) -> str | None:
             try:
-                look_for = partial(_missing_files, self._directory(record), record)
+                look_for = partial(_missing_files, self._homes.of(record), record)
                 missing = await self._on_files(record, look_for, _ADOPTION_SECONDS)
             except CredspecError:
                 missing = False
@@ -843,7 +836,8 @@ class Leases:
         """
         held = [i for i in map(self._identities.get, self._names(record)) if i is not None]
         now = self._now()
-        files = files_of(record, held, now, directory=self._directory_inside(record))
+        home = self._homes.of(record)
+        files = files_of(record, held, now, directory=home.inside)
         if whole and not file_names(record) <= files.keys():
             raise _unfit([i for i in held if not i.is_fit(now)], now)
         given = replace(
@@ -857,7 +851,7 @@ class Leases:
             ),
         )
         write = partial(
-            self._directory(record).write,
+            home.write,
             files,
             uid=record.uid,
             gid=record.gid,
@@ -885,11 +879,11 @@ class Leases:
         record = self._records.pop(lease_id, None)
         if record is not None:
             if record.user is None:
-                self._directory(record).wipe()
+                self._homes.of(record).wipe()
             else:
                 with contextlib.suppress(CredspecError):
                     # After whatever is being written there.
-                    wiped = self._files.submit(record.user, self._directory(record).wipe)
+                    wiped = self._files.submit(record.user, self._homes.of(record).wipe)
             for name in self._names(record):
                 self._identities.release(name, lease_id)
         self._sources.pop(lease_id, None)
@@ -904,33 +898,13 @@ class Leases:
             # A record without a living container is dropped by the next run.
             emit(Event.JOURNAL_UNWRITABLE, lease=lease_id, error=str(error))
 
-    def _directory(self, record: LeaseRecord) -> LeaseDirectory:
-        return self._directories.of(
-            _valid_id(record.lease_id), record.runtime_state, record.user, record.place
-        )
-
-    def _directory_inside(self, record: LeaseRecord) -> str | None:
-        """Return the directory as its programs see it; None if that is not known."""
-        if record.place is not None:
-            return None
-        directory = self._directory(record)
-        return str(directory.path) if record.runtime_state == str(directory.lock) else MOUNT_POINT
-
     def _close_directory(self) -> None:
-        records = self._records.values()
-        self._directories.close_to_others((each.lease_id, each.runtime_state) for each in records)
+        self._homes.close_to_others(self._records.values())
 
 
-def _checked_state(request: LeaseRequest) -> str:
-    """Check what an unprivileged user names; it may block."""
-    assert request.user is not None  # noqa: S101 - narrows for the type checker
-    check_owner(request.user, request.uid, request.gid)
-    return checked_state(request.user, request.runtime_state)
-
-
-def _missing_files(directory: LeaseDirectory, record: LeaseRecord) -> bool:
-    directory.remove_leftovers()
-    return not file_names(record) <= directory.names()
+def _missing_files(home: Home, record: LeaseRecord) -> bool:
+    home.remove_leftovers()
+    return not home.holds(file_names(record))
 
 
 def _container_gone(record: LeaseRecord) -> CredspecError:

@@ -11,9 +11,9 @@ from typing import Final, TypeAlias, TypeVar
 
 from credspec.agent.blocking_calls import BlockingCalls
 from credspec.agent.events import Event, emit
-from credspec.agent.leases import users_state
 from credspec.agent.leases.container_state import ContainerStates
-from credspec.agent.leases.directory import LeaseDirectories
+from credspec.agent.leases.home import Look
+from credspec.agent.leases.homes import Homes
 from credspec.agent.leases.journal import LeaseRecord
 from credspec.errors import CredspecError
 
@@ -33,13 +33,13 @@ class Liveness:
 
     def __init__(
         self,
-        directories: LeaseDirectories,
+        homes: Homes,
         calls: BlockingCalls[FileUser],
         *,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._monotonic = monotonic
-        self._directories = directories
+        self._homes = homes
         self._calls = calls
         self._states = ContainerStates()
 
@@ -69,7 +69,7 @@ class Liveness:
         mounted: frozenset[str] | None = frozenset()
         if user is None:
             seconds = max(seconds, _SECONDS)  # they are not where they never answer
-            mounted = await self._look(None, self._directories.mounted, seconds)
+            mounted = await self._look(None, self._homes.mounted, seconds)
         gone: list[LeaseRecord] = []
         for first in range(0, len(records), _LEASES_AT_A_TIME):
             some = records[first : first + _LEASES_AT_A_TIME]
@@ -108,24 +108,8 @@ class Liveness:
 
     def _is_alive(self, record: LeaseRecord, mounted: Container[str]) -> bool:
         """Return whether a lease's container may live; `mounted` are the mounts seen before."""
-        is_new = self._is_new(record)
-        directory = self._directories.of(
-            record.lease_id, record.runtime_state, record.user, record.place
-        )
-        # The shim mounts before it asks for a lease, and unmounts even if no agent runs.
-        is_looked_at = record.user is not None or record.place is not None
-        if is_looked_at or record.lease_id not in mounted:
-            may_be_there = is_new or is_looked_at
-            if not may_be_there or not directory.is_there():
-                return False
-        if record.runtime_state.endswith(".lock") and record.runtime_state == str(directory.lock):
-            return directory.is_locked()
-        if is_new or record.place is not None:
-            return True
-        # What a user's own runtime writes proves nothing to others.
-        if record.user is not None:
-            return users_state.is_there(record.user, record.runtime_state)
-        return self._states.is_there(record.runtime_state)
+        look = Look(mounted, self._states, self._is_new(record))
+        return self._homes.of(record).is_alive(look)
 
     def _is_new(self, record: LeaseRecord) -> bool:
         """Return whether a lease's container may still be being made, whatever the clock says."""

@@ -13,8 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from credspec.agent.leases.directory import USERS, means_gone
+from credspec.agent.leases.directory import means_gone
 from credspec.errors import NotPermittedError
+
+USERS: Final = Path("/run/user")
+"""Where the users' runtime directories are (file-hierarchy(7))."""
 
 _OPEN: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 

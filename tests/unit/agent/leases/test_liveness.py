@@ -14,7 +14,8 @@ import pytest
 
 from credspec.agent.blocking_calls import BlockingCalls
 from credspec.agent.leases import users_state
-from credspec.agent.leases.directory import LeaseDirectories, LeaseDirectory
+from credspec.agent.leases.directory import LeaseDirectory
+from credspec.agent.leases.homes import Homes
 from credspec.agent.leases.journal import LeaseRecord
 from credspec.agent.leases.liveness import Liveness
 
@@ -50,16 +51,14 @@ def release() -> Iterator[threading.Event]:
 def liveness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: threading.Event) -> Liveness:
     """Users' directories are there, user 1's state never answers, user 2's is gone (simulated)."""
 
-    def state(user: int, _: str) -> bool:
+    def state(user: int, _: str, **__: Path) -> bool:
         if user == 1:
             release.wait(60)
         return user != 2
 
     monkeypatch.setattr(LeaseDirectory, "is_there", lambda _: True)
     monkeypatch.setattr(users_state, "is_there", state)
-    return Liveness(
-        LeaseDirectories(tmp_path, tmp_path), BlockingCalls(), monotonic=lambda: NOW_SECONDS
-    )
+    return Liveness(Homes(tmp_path, tmp_path), BlockingCalls(), monotonic=lambda: NOW_SECONDS)
 
 
 async def test_files_that_never_answer_cost_their_own_user(liveness: Liveness) -> None:
@@ -99,7 +98,7 @@ async def test_without_a_list_of_mounts_no_lease_of_the_host_is_gone_simulated(
     def fails(_: object) -> frozenset[str]:
         raise OSError(24, os.strerror(24))
 
-    monkeypatch.setattr(LeaseDirectories, "mounted", fails)
+    monkeypatch.setattr(Homes, "mounted", fails)
     assert await liveness.gone([RECORD]) == []
 
 
@@ -116,7 +115,7 @@ async def test_only_a_lease_that_was_made_just_now_may_lack_its_container(
 async def test_a_defect_costs_one_lease(
     liveness: Liveness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(user: int, _: str) -> bool:
+    def fails(user: int, _: str, **__: Path) -> bool:
         if user == 3:
             raise ZeroDivisionError
         return True
@@ -133,12 +132,13 @@ Make = Callable[[Path], object]
 async def test_a_lock_that_is_none_ends_the_lease(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Make
 ) -> None:
-    own = LeaseDirectory(tmp_path / "lease")
-    own.path.mkdir()
-    make(own.lock)
-    monkeypatch.setattr(LeaseDirectory, "of", lambda *_: own)
+    uid = os.geteuid()
+    lock = tmp_path / f"{uid}/credspec/leases/{uid:032x}.lock"
+    lock.parent.mkdir(parents=True)
+    make(lock)
     monkeypatch.setattr(LeaseDirectory, "is_there", lambda _: True)
-    record = replace(of_user(5), runtime_state=str(own.lock))
+    record = replace(of_user(uid), runtime_state=str(lock))
     async with asyncio.timeout(30):
-        gone = await Liveness(LeaseDirectories(tmp_path, tmp_path), BlockingCalls()).gone([record])
+        homes = Homes(tmp_path, tmp_path, tmp_path)
+        gone = await Liveness(homes, BlockingCalls()).gone([record])
     assert gone == [record]

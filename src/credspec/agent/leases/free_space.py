@@ -22,7 +22,7 @@ _PAGE: Final = os.sysconf("SC_PAGESIZE")
 _OPEN: Final = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
-class LeaseRoom:
+class FreeSpace:
     """Gives up files of a lease that are to be replaced, one after the other, until there is room.
 
     `directory_fd` is the lease's directory, `sizes` the bytes of each file that is to be written,
