@@ -21,7 +21,8 @@ from credspec.agent.audit import NOBODY, AuditLog, Caller
 from credspec.agent.domain_session import Acquisition
 from credspec.agent.identities.identities import Identities, Identity
 from credspec.agent.leases.journal import Journal
-from credspec.agent.leases.leases import LeaseRequest, Leases
+from credspec.agent.leases.leases import Leases
+from credspec.agent.leases.request import LeaseRequest, requested_spec
 from credspec.agent.policy import Policy
 from credspec.directory.domain import DomainFacts
 from credspec.kerberos.tickets import Ticket
@@ -118,12 +119,16 @@ class ScriptedLeases:
     def request(
         self, number: int, *accounts: str, uid: int | None = None, **more: Any
     ) -> LeaseRequest:
-        """Return a request for a lease in the tree, whose directory is made."""
+        """Return a request for a lease in the tree, whose directory is made.
+
+        Its document is vouched for, as one of credentials-fetcher's calls is.
+        """
         place = self.directory / "tree" / f"lease{number}" / "account"
         place.mkdir(parents=True, exist_ok=True)
-        values = {
+        values: dict[str, Any] = {
             "lease_id": f"{number:032x}",
             "spec": raw_spec(*(accounts or ("WebApp01",))),
+            "document_is_vouched_for": True,
             "container": f"container{number}",
             "runtime_state": str(place),
             "uid": 0,
@@ -131,7 +136,9 @@ class ScriptedLeases:
             "place": str(place),
             "caller": NOBODY if uid is None else Caller(uid, 1),
         }
-        return LeaseRequest(**(values | more))
+        values |= more
+        values["spec"] = requested_spec(values["spec"])
+        return LeaseRequest(**values)
 
     def audited(self) -> list[dict[str, Any]]:
         if not self.audit_log.exists():
@@ -140,7 +147,7 @@ class ScriptedLeases:
 
     async def close(self) -> None:
         await self.identities.close()
-        await asyncio.gather(*self.leases._tasks)
+        await asyncio.gather(*self.leases._background.tasks)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from credspec.agent.lease_fields import (
     OWNER_READS,
     PLAIN_TEXT,
 )
-from credspec.agent.leases.journal import LEASE_ID
+from credspec.agent.leases.record import LEASE_ID
 from credspec.agent.policy import GRPC_SOURCE, SPEC_SOURCES
 
 _TIME: Final = {"type": "string", "format": "date-time"}

@@ -18,7 +18,8 @@ from credspec.agent.domain_session import DomainSession
 from credspec.agent.host_identity import MachineKeytab
 from credspec.agent.identities.identities import Identities, Identity
 from credspec.agent.leases.journal import Journal
-from credspec.agent.leases.leases import LeaseRequest, Leases
+from credspec.agent.leases.leases import Leases
+from credspec.agent.leases.request import LeaseRequest
 from credspec.agent.policy import Policy
 from credspec.cli.new import NewSpecRequest, make_credential_spec
 from credspec.directory.connection import Transport
@@ -26,6 +27,7 @@ from credspec.directory.locator import DnsResolver, Locator, SrvRecord
 from credspec.errors import CredspecError, NotFoundError, NotPermittedError
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.lab.domain import Lab
+from credspec.spec.reference import SpecReference
 
 
 @dataclass
@@ -76,7 +78,7 @@ class Bench:
         state.mkdir(parents=True, exist_ok=True)
         return LeaseRequest(
             lease_id=lease_id,
-            spec=f"file://{spec}",
+            spec=SpecReference("file", spec),
             container=f"container{number}",
             runtime_state=str(state),
             uid=1000,

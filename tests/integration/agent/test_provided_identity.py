@@ -26,7 +26,8 @@ from credspec.agent.domain_session import DomainSession
 from credspec.agent.host_identity import HostIdentity, MachineKeytab
 from credspec.agent.identities.identities import Identities, Identity
 from credspec.agent.leases.journal import Journal
-from credspec.agent.leases.leases import LeaseRequest, Leases
+from credspec.agent.leases.leases import Leases
+from credspec.agent.leases.request import LeaseRequest
 from credspec.agent.provided_identity import ProvidedIdentity
 from credspec.cli.new import NewSpecRequest, make_credential_spec
 from credspec.directory.connection import Transport
@@ -42,6 +43,7 @@ from credspec.providers.host_account import GivenAccount, HostAccount, HostSourc
 from credspec.providers.selection import Providers
 from credspec.providers.settings import ProviderSettings
 from credspec.spec.host_account import CREDSPEC_PLUGIN_GUID
+from credspec.spec.reference import SpecReference
 
 UNKNOWN = "{00000000-0000-0000-0000-00000000000a}"
 
@@ -143,7 +145,7 @@ class Bench:
         state.mkdir(parents=True, exist_ok=True)
         return LeaseRequest(
             lease_id=lease_id,
-            spec=f"file://{spec}",
+            spec=SpecReference("file", spec),
             container=f"container{number}",
             runtime_state=str(state),
             uid=1000,

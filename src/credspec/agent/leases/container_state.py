@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from credspec.agent.leases.directory import means_gone
+from credspec.agent.leases.directory_errors import means_gone
 
 # Of runc, crun, and Podman, which writes the number of the process alone. The first two are JSON
 # that begins with what is wanted; runc's goes on with the whole configuration, which would cost

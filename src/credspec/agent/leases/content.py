@@ -10,7 +10,7 @@ from datetime import datetime
 
 from credspec.agent.identities.identities import Identity, IdentityName
 from credspec.agent.lease_environment import MOUNT_POINT, REPLAY_CACHES
-from credspec.agent.leases.journal import LeaseRecord
+from credspec.agent.leases.record import LeaseRecord
 from credspec.directory.account_identity import valid_account_name
 from credspec.kerberos.keytab import joined_keytabs
 from credspec.kerberos.krb5_conf import DefaultPaths, container_krb5_conf

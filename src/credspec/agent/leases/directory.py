@@ -7,7 +7,6 @@ Which directory a lease has is in `credspec.agent.leases.homes`.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import re
@@ -20,13 +19,11 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from credspec.agent.leases.directory_errors import means_gone, missing, not_written
 from credspec.agent.leases.free_space import FULL, FreeSpace
 from credspec.agent.leases.mounts import is_tmpfs
 from credspec.errors import CredspecError
 
-_GONE: Final = frozenset(
-    {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
-)
 _UNFINISHED: Final = re.compile(r"\.krb5[^/]*\.[0-9a-f]{16}")
 _OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -54,7 +51,7 @@ class LeaseDirectory:
             try:
                 self._let_in(directory_fd, uid, gid)
             except OSError as error:
-                raise _not_written(self.path, error) from None
+                raise not_written(self.path, error) from None
             sizes = {name: len(content) for name, content in files.items()}
             room = stack.enter_context(FreeSpace(directory_fd, sizes, uid))
             for name, content in files.items():
@@ -70,7 +67,7 @@ class LeaseDirectory:
                 if error.errno in FULL and room.make(name):
                     continue
                 taken = room.taken_by_others() if error.errno in FULL else 0
-                raise _not_written(self.path / name, error, taken, self._make_room) from None
+                raise not_written(self.path / name, error, taken, self._make_room) from None
             room.written(name)
             return
 
@@ -154,7 +151,7 @@ class LeaseDirectory:
             try:
                 fd = self._open(stack)
             except OSError as error:
-                raise _missing(self.path, error.strerror or str(error)) from None
+                raise missing(self.path, error.strerror or str(error)) from None
             yield fd
 
     def _open(self, stack: ExitStack) -> int:
@@ -178,7 +175,7 @@ class LeaseDirectory:
         """
         # Without the mount, a ticket would land on the host's /run, outside any limit.
         if os.fstat(fd).st_dev == os.fstat(parent).st_dev:
-            raise _missing(self.path, "nothing is mounted there")
+            raise missing(self.path, "nothing is mounted there")
 
     def _let_in(self, fd: int, uid: int, gid: int) -> None:
         """Let the container's user into it, who owns it already."""
@@ -209,13 +206,13 @@ class SharedDirectory(LeaseDirectory):
             fd = os.open(part, _OPEN, dir_fd=fd)
             stack.callback(os.close, fd)
             if os.fstat(fd).st_uid != self.owner:
-                raise _missing(self.path, f"{part} is not the user's own")
+                raise missing(self.path, f"{part} is not the user's own")
         return fd
 
     def _check(self, fd: int, parent: int) -> None:
         del parent
         if not is_tmpfs(fd):
-            raise _missing(self.path, "that is no tmpfs")
+            raise missing(self.path, "that is no tmpfs")
 
     def _let_in(self, fd: int, uid: int, gid: int) -> None:
         if self.is_owners and os.fstat(fd).st_uid == self.owner:
@@ -224,15 +221,6 @@ class SharedDirectory(LeaseDirectory):
     @property
     def _make_room(self) -> str:
         return "make room on that tmpfs, or let it be larger (df, mount)"
-
-
-def means_gone(error: OSError) -> bool:
-    """Return whether an error says that a path names nothing, not that it cannot be looked at.
-
-    A network or user's file system that does not answer, or a lack of descriptors or memory, says
-    nothing of what is there.
-    """
-    return error.errno in _GONE
 
 
 def _replace(
@@ -252,28 +240,3 @@ def _replace(
         with suppress(OSError):
             os.unlink(temporary, dir_fd=directory_fd)
         raise
-
-
-def _not_written(
-    path: Path, error: OSError, taken_by_others: int = 0, make_room: str = ""
-) -> CredspecError:
-    full = error.errno in FULL
-    found = error.strerror or str(error)
-    if taken_by_others:
-        found += f"; other files take {taken_by_others // 1024} KiB of that file system"
-    return CredspecError.of(
-        "lease-directory-full" if full else "lease-directory-unwritable",
-        found,
-        where=str(path),
-        remedy=make_room if full else "",
-    )
-
-
-def _missing(directory: Path, found: str) -> CredspecError:
-    return CredspecError.of(
-        "lease-directory-missing",
-        found,
-        where=str(directory),
-        expected="the tmpfs that credspec-runtime mounts, or a directory in the user's own",
-        remedy="if the agent has a mount namespace of its own, mounts of the host must reach it",
-    )

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from credspec.agent.leases.journal import LeaseRecord
+from credspec.agent.leases.record import LeaseRecord
 from credspec.errors import TooManyRequestsError
 from credspec.rate_limit import Clock, RateLimits
 

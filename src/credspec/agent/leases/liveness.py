@@ -14,7 +14,7 @@ from credspec.agent.events import Event, emit
 from credspec.agent.leases.container_state import ContainerStates
 from credspec.agent.leases.home import Look
 from credspec.agent.leases.homes import Homes
-from credspec.agent.leases.journal import LeaseRecord
+from credspec.agent.leases.record import LeaseRecord
 from credspec.errors import CredspecError
 
 # A container that is being made has no runtime state yet; after this it must have.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from credspec.agent.leases.journal import LeaseRecord
+from credspec.agent.leases.record import LeaseRecord
 from credspec.agent.policy import GRPC_SOURCE, Policy
 from credspec.errors import NotPermittedError, Problem
 

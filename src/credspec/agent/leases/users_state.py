@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from credspec.agent.leases.directory import means_gone
+from credspec.agent.leases.directory_errors import means_gone
 from credspec.errors import NotPermittedError
 
 USERS: Final = Path("/run/user")

@@ -18,7 +18,7 @@ from credspec.agent.leases.content import (
     scopes_in,
     with_dns_names,
 )
-from credspec.agent.leases.journal import LeaseRecord
+from credspec.agent.leases.record import LeaseRecord
 from credspec.errors import CredspecError
 from credspec.kerberos.tickets import Ticket
 from credspec.spec.document import CredentialSpec

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from credspec.agent.leases.journal import Journal, LeaseRecord
+from credspec.agent.leases.journal import Journal
+from credspec.agent.leases.record import LeaseRecord
 from credspec.errors import CredspecError
 
 RECORD = LeaseRecord(

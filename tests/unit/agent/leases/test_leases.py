@@ -10,7 +10,7 @@ import string
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,14 @@ from scripted_leases import ScriptedLeases, directory_in_memory
 
 from credspec.agent.audit import AuditLog, Caller
 from credspec.agent.events import Event
-from credspec.agent.leases import leases as leases_module
+from credspec.agent.leases import recovery
 from credspec.agent.leases.directory import LeaseDirectory
-from credspec.agent.leases.journal import Journal, LeaseRecord
+from credspec.agent.leases.journal import Journal
+from credspec.agent.leases.limits import LeaseLimits
+from credspec.agent.leases.record import LeaseRecord
 from credspec.agent.policy import Policy
 from credspec.errors import CredspecError, TooManyRequestsError
+from credspec.providers.host_account import source_of_record
 
 FEW = settings(
     deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -118,14 +121,14 @@ def test_a_grant_that_its_caller_does_not_wait_for_has_an_end_in_the_audit_log_s
                 loop.call_soon_threadsafe(task.cancel)
 
         if moment == "before the line":
-            give = bench.leases._give
+            give = bench.leases._delivery.give
 
             async def given(*values: Any, **options: Any) -> LeaseRecord:
                 found = await give(*values, **options)
                 task.cancel()
                 return found
 
-            monkeypatch.setattr(bench.leases, "_give", given)
+            monkeypatch.setattr(bench.leases._delivery, "give", given)
         else:
             monkeypatch.setattr(AuditLog, "write", slow)
         with pytest.raises(asyncio.CancelledError):
@@ -234,7 +237,7 @@ def test_no_record_of_the_journal_keeps_the_agent_from_starting(
             again = ScriptedLeases(place)
             await again.leases.adopt()
             assert alive.lease_id in {record.lease_id for record in again.leases.all()}
-            again.leases._now = lambda: datetime.now(UTC) + timedelta(hours=1)
+            again.leases._sweep._liveness._monotonic = lambda: time.monotonic() + 3600
             await again.leases.sweep()
             await again.leases.sweep()
             assert alive.lease_id in {record.lease_id for record in again.leases.all()}
@@ -274,8 +277,8 @@ def test_no_lease_keeps_the_others_from_being_looked_after(fields: list[dict[str
             made = await bench.leases.make(bench.request(0xA))
             for number, each in enumerate(fields):
                 record = replace(made, lease_id=f"{number:032x}", place=None, **each)
-                bench.leases._records[record.lease_id] = record
-            bench.leases._now = lambda: datetime.now(UTC) + timedelta(hours=1)
+                bench.leases._table.records[record.lease_id] = record
+            bench.leases._sweep._liveness._monotonic = lambda: time.monotonic() + 3600
             await bench.leases.sweep()
             assert [record.lease_id for record in bench.leases.all()] == [made.lease_id]
             await bench.close()
@@ -289,14 +292,14 @@ async def test_a_defect_costs_one_lease(directory: Path, monkeypatch: pytest.Mon
         await bench.leases.make(bench.request(number))
     await bench.close()
     again = ScriptedLeases(directory)
-    real = leases_module._source_of
+    real = source_of_record
 
-    def fails(record: LeaseRecord) -> Any:
-        if record.lease_id.endswith("2"):
+    def fails(record: Any, *, home: str, lease_id: str) -> Any:
+        if lease_id.endswith("2"):
             raise ZeroDivisionError
-        return real(record)
+        return real(record, home=home, lease_id=lease_id)
 
-    monkeypatch.setattr(leases_module, "_source_of", fails)
+    monkeypatch.setattr(recovery, "source_of_record", fails)
     await again.leases.adopt()
     assert [record.container for record in again.leases.all()] == ["container1", "container3"]
     (directory / "tree/lease1/account").rename(directory / "gone")
@@ -308,7 +311,7 @@ async def test_a_defect_costs_one_lease(directory: Path, monkeypatch: pytest.Mon
             raise ZeroDivisionError
         await real_release(lease_id)
 
-    monkeypatch.setattr(again.leases, "release", refuses)
+    monkeypatch.setattr(again.leases._sweep, "_release", refuses)
     assert await again.leases.sweep() == 1
     assert [record.container for record in again.leases.all()] == ["container1"]
     await again.close()
@@ -336,6 +339,7 @@ async def test_renewals_go_on_whatever_one_lease_does(
 
 
 USER = 4711
+UNKNOWN: dict[str, Any] = {"place": None, "document_is_vouched_for": False}
 
 
 def of_user(bench: ScriptedLeases, number: int, *accounts: str, **more: Any) -> Any:
@@ -371,8 +375,8 @@ async def test_many_requests_at_once_do_not_get_past_the_number(directory: Path)
         directory,
         policy_with(5),
     )
-    bench.leases._limits = leases_module.LeaseLimits(lambda: 5)
-    bench.leases._limits._changes._rate = 1e6
+    bench.leases._claims._limits = LeaseLimits(lambda: 5)
+    bench.leases._claims._limits._changes._rate = 1e6
     requests = [of_user(bench, number) for number in range(40)]
     found = await asyncio.gather(*map(bench.leases.make, requests), return_exceptions=True)
     assert sum(isinstance(each, LeaseRecord) for each in found) == bench.leases.count == 5
@@ -383,19 +387,19 @@ async def test_denials_of_a_user_are_written_down_in_bounded_number(directory: P
     bench = ScriptedLeases(directory, Policy(spec_sources=(), leases_per_user=200))
     for number in range(100):
         with pytest.raises(CredspecError):
-            await bench.leases.make(of_user(bench, number, spec="raw://{}", place=None))
+            await bench.leases.make(of_user(bench, number, spec="raw://{}", **UNKNOWN))
     lines = bench.audited()
     assert len(lines) == 20
     assert bench.leases.denied == 100
-    bench.leases._denials._clock = lambda: time.monotonic() + 61
-    bench.leases._denials.flush()
-    await asyncio.gather(*bench.leases._tasks)
+    bench.leases._audit._denials._clock = lambda: time.monotonic() + 61
+    bench.leases._audit._denials.flush()
+    await asyncio.gather(*bench.leases._background.tasks)
     (summary,) = bench.audited()[20:]
     assert (summary["uid"], summary["suppressed"], summary["decision"]) == (USER, 80, "denied")
     # Root's are all written down.
     for number in range(30):
         with pytest.raises(CredspecError):
-            await bench.leases.make(bench.request(number, spec="raw://{}", place=None))
+            await bench.leases.make(bench.request(number, spec="raw://{}", **UNKNOWN))
     assert len(bench.audited()) == 21 + 30
     await bench.close()
 
@@ -416,7 +420,10 @@ async def test_a_mistyped_reference_is_written_nowhere(
     directory: Path, capfd: pytest.CaptureFixture[str], spec: str
 ) -> None:
     bench = ScriptedLeases(directory)
-    for request in (bench.request(1, spec=spec, place=None), of_user(bench, 2, spec=spec)):
+    for request in (
+        bench.request(1, spec=spec, **UNKNOWN),
+        of_user(bench, 2, spec=spec),
+    ):
         with pytest.raises(CredspecError) as caught:
             await bench.leases.make(request)
         assert "hunter2" not in str(caught.value)

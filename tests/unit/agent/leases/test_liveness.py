@@ -16,8 +16,8 @@ from credspec.agent.blocking_calls import BlockingCalls
 from credspec.agent.leases import users_state
 from credspec.agent.leases.directory import LeaseDirectory
 from credspec.agent.leases.homes import Homes
-from credspec.agent.leases.journal import LeaseRecord
 from credspec.agent.leases.liveness import Liveness
+from credspec.agent.leases.record import LeaseRecord
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NOW_SECONDS = 10_000.0  # of the clock that is never set

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from credspec.agent.leases.journal import LeaseRecord
 from credspec.agent.leases.policy_check import check_lease, refusal
+from credspec.agent.leases.record import LeaseRecord
 from credspec.agent.policy import Policy, PolicyInForce
 from credspec.errors import NotPermittedError
 
