@@ -98,6 +98,8 @@ class ScriptedLeases:
     ) -> None:
         self.directory = directory
         self.session = SimulatedSession()
+        # Of other domains, by name.
+        self.sessions: dict[str, SimulatedSession] = {}
         for name in ("journal", "leases", "tree"):
             (directory / name).mkdir(exist_ok=True)
         self.audit_log = directory / "audit.jsonl"
@@ -105,7 +107,10 @@ class ScriptedLeases:
         async def renewed(identity: Identity) -> None:
             await self.leases.renew(identity)
 
-        self.identities = Identities(lambda _domain, _source: self.session, renewed)  # type: ignore[arg-type,return-value]
+        self.identities = Identities(
+            lambda domain, _source: self.sessions.get(domain, self.session),  # type: ignore[arg-type,return-value]
+            renewed,
+        )
         self.leases = Leases(
             self.identities,
             Journal(directory / "journal"),
