@@ -19,7 +19,8 @@ from typing import Any
 
 from credspec.agent.audit import NOBODY, AuditLog, Caller
 from credspec.agent.domain_session import Acquisition
-from credspec.agent.identities.identities import Identities, Identity
+from credspec.agent.identities.identities import Identities
+from credspec.agent.identities.identity import Identity
 from credspec.agent.leases.journal import Journal
 from credspec.agent.leases.leases import Leases
 from credspec.agent.leases.request import LeaseRequest, requested_spec

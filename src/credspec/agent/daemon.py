@@ -25,7 +25,8 @@ from credspec.agent.events import Event, emit
 from credspec.agent.home_domain_watch import HomeDomainWatch
 from credspec.agent.host_identity import HOST_CACHE, HostIdentity, MachineKeytab
 from credspec.agent.http_server import serving_http
-from credspec.agent.identities.identities import Identities, Identity
+from credspec.agent.identities.identities import Identities
+from credspec.agent.identities.identity import Identity
 from credspec.agent.leases.journal import Journal
 from credspec.agent.leases.leases import Leases
 from credspec.agent.policy import PolicyInForce

@@ -11,7 +11,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from credspec.agent import loop_watch
-from credspec.agent.identities.identities import DomainStatus, Identities
+from credspec.agent.identities.identities import Identities
+from credspec.agent.identities.open_domain import DomainStatus
 from credspec.agent.leases.leases import Leases
 
 

@@ -24,7 +24,8 @@ from credspec.agent.audit import AuditLog
 from credspec.agent.config import Config
 from credspec.agent.domain_session import DomainSession
 from credspec.agent.host_identity import HostIdentity, MachineKeytab
-from credspec.agent.identities.identities import Identities, Identity
+from credspec.agent.identities.identities import Identities
+from credspec.agent.identities.identity import Identity
 from credspec.agent.leases.journal import Journal
 from credspec.agent.leases.leases import Leases
 from credspec.agent.leases.request import LeaseRequest
@@ -244,7 +245,7 @@ def test_a_bind_with_its_ticket_waits_on_no_kdc(bench: Bench, reader: Reader) ->
 async def test_a_session_nobody_needs_is_closed(
     bench: Bench, reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("credspec.agent.identities.identities._LINGER_SECONDS", 0.05)
+    monkeypatch.setattr("credspec.agent.identities.domains._LINGER_SECONDS", 0.05)
     identities, leases = bench.agent()
     wrong = replace(reader.account, password="Wrong-Passw0rd!")
     with pytest.raises(NotPermittedError, match="kdc-password-refused"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from credspec.agent.identities.identities import Identity, IdentityName
+from credspec.agent.identities.identity import Identity, IdentityName
 from credspec.agent.lease_environment import MOUNT_POINT, REPLAY_CACHES
 from credspec.agent.leases.record import LeaseRecord
 from credspec.directory.account_identity import valid_account_name

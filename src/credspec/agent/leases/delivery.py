@@ -8,7 +8,8 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
-from credspec.agent.identities.identities import Identities, Identity, IdentityName
+from credspec.agent.identities.identities import Identities
+from credspec.agent.identities.identity import Identity, IdentityName
 from credspec.agent.leases.content import file_names, files_of
 from credspec.agent.leases.files import LeaseFiles
 from credspec.agent.leases.journal import Journal

@@ -18,7 +18,8 @@ from credspec.agent.audit import NOBODY, AuditLog, Caller
 from credspec.agent.blocking_calls import BlockingCalls
 from credspec.agent.completion import completed
 from credspec.agent.events import Event, emit
-from credspec.agent.identities.identities import Identities, Identity
+from credspec.agent.identities.identities import Identities
+from credspec.agent.identities.identity import Identity
 from credspec.agent.keyed_lock import KeyedLock
 from credspec.agent.leases.audit import LeaseAudit
 from credspec.agent.leases.background import BackgroundTasks

@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Final
 
 from credspec.agent.events import Event, emit
-from credspec.agent.identities.identities import Identities, Identity
+from credspec.agent.identities.identities import Identities
+from credspec.agent.identities.identity import Identity
 from credspec.agent.leases.background import BackgroundTasks
 from credspec.agent.leases.delivery import Delivery, unfit
 from credspec.agent.leases.ending import LeaseEnds

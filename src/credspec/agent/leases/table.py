@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from credspec.agent.identities.identities import IdentityName
+from credspec.agent.identities.identity import IdentityName
 from credspec.agent.leases.content import identity_names
 from credspec.agent.leases.record import LeaseRecord, valid_id
 from credspec.errors import NotFoundError

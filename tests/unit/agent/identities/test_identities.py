@@ -11,7 +11,8 @@ from typing import cast
 import pytest
 
 from credspec.agent.domain_session import Acquisition
-from credspec.agent.identities.identities import Identities, Identity, IdentityName
+from credspec.agent.identities.identities import Identities
+from credspec.agent.identities.identity import Identity, IdentityName
 from credspec.directory.domain import DomainFacts
 from credspec.errors import CredspecError, TooManyRequestsError, UnreachableError
 from credspec.kerberos.tickets import Ticket
@@ -217,7 +218,7 @@ async def test_an_adopted_ticket_that_is_missing_is_got_at_once() -> None:
 async def test_the_last_release_drops_the_ticket_after_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("credspec.agent.identities.identities._LINGER_SECONDS", 0.02)
+    monkeypatch.setattr("credspec.agent.identities.domains._LINGER_SECONDS", 0.02)
     identities, session, _, _ = make(moves=0)
     await identities.hold(NAME, "one")
     await identities.hold(NAME, "two")
@@ -252,7 +253,7 @@ async def test_specs_that_name_many_domains_take_few_threads() -> None:
         def close(self) -> None:
             closed.append(self.domain)
 
-    identities._open_session = lambda domain, _: Unused(domain)  # type: ignore[assignment]
+    identities._domains._open_session = lambda domain, _: Unused(domain)  # type: ignore[assignment]
     for number in range(300):
         with pytest.raises(UnreachableError):
             await identities.facts(f"d{number}.test")
@@ -276,7 +277,7 @@ async def test_domains_that_are_all_being_asked_are_refused_beyond_a_number() ->
             raise down()
 
     identities, _, clock, _ = make(moves=0)
-    identities._open_session = lambda _domain, _source: Waiting(clock, {})  # type: ignore[assignment]
+    identities._domains._open_session = lambda _domain, _source: Waiting(clock, {})  # type: ignore[assignment]
     tasks = [asyncio.create_task(identities.facts(f"d{number}.test")) for number in range(128)]
     await asyncio.sleep(0.01)
     with pytest.raises(TooManyRequestsError, match="domains-too-many"):
@@ -290,9 +291,9 @@ async def test_a_defect_of_the_schedule_does_not_end_the_refreshing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     identities, session, _, renewed = make(moves=50)
-    monkeypatch.setattr("credspec.agent.identities.identities._LONGEST_SLEEP_SECONDS", 3600.0)
+    monkeypatch.setattr("credspec.agent.identities.acquisition._LONGEST_SLEEP_SECONDS", 3600.0)
     await identities.hold(NAME, "lease")
-    (domain,) = identities._domains.values()
+    (domain,) = identities._domains.all()
     real, calls = domain.schedule.due, 0
 
     def fails_once(now: datetime) -> list[IdentityName]:
@@ -317,7 +318,7 @@ async def test_a_defect_in_renewing_leases_does_not_end_the_refreshing() -> None
             raise ZeroDivisionError
         renewed.append(b"")
 
-    identities._renewed = fails
+    identities._acquirer._renewed = fails
     await identities.hold(NAME, "lease")
     while not renewed:
         await asyncio.sleep(0.001)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from credspec.agent.identities.identities import Identity, IdentityName
+from credspec.agent.identities.identity import Identity, IdentityName
 from credspec.agent.leases.content import (
     accounts_of,
     file_names,
