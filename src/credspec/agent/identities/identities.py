@@ -212,7 +212,7 @@ class Identities:
                 await asyncio.shield(task)
             except CredspecError as error:
                 problems = dict.fromkeys((*error.problems, *self._why_not_given(name)))
-                failure = type(error)(*problems)
+                failure = error.with_problems(problems)
             finally:
                 # Its error leads to this frame, which must not lead back to it.
                 del task

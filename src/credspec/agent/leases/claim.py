@@ -14,7 +14,7 @@ from datetime import datetime
 from functools import partial
 from typing import Final
 
-from credspec.agent.blocking_calls import BlockingCalls
+from credspec.agent.blocking_calls import BlockingCalls, CallTimeoutError
 from credspec.agent.identities.identities import Identities
 from credspec.agent.leases.content import accounts_of, scopes_in, with_dns_names
 from credspec.agent.leases.homes import Homes
@@ -26,7 +26,14 @@ from credspec.agent.leases.table import LeaseTable
 from credspec.agent.policy import PolicyInForce
 from credspec.directory.account_identity import valid_account_name
 from credspec.directory.domain import DomainFacts, check_netbios_name, differences
-from credspec.errors import CredspecError, InvalidSpecError, NotPermittedError, UnreachableError
+from credspec.errors import (
+    CredspecError,
+    InvalidSpecError,
+    NotPermittedError,
+    Step,
+    UnreachableError,
+    during,
+)
 from credspec.providers.host_account import (
     GivenAccount,
     HostAccount,
@@ -110,9 +117,7 @@ class Claims:
         try:
             # The host may look users up in a directory that does not answer.
             state = await self._homes_calls.run(user, check, _USER_SECONDS, f"user {user}")
-        except CredspecError as error:
-            if error.code != "call-timeout":
-                raise
+        except CallTimeoutError:
             raise CredspecError.of(
                 "user-lookup-timeout",
                 f"no answer within {_USER_SECONDS:.0f} s",
@@ -181,11 +186,12 @@ class Claims:
             NotPermittedError: `host-account-other-domain`.
             CredspecError: `host-account-invalid`.
         """
-        checked = checked_account(
-            account.domain, account.user, account.password, "account of the request"
-        )
-        given = GivenAccount(checked, home)
-        self._providers.check(given)
+        with during(Step.HOST_LOGON):
+            checked = checked_account(
+                account.domain, account.user, account.password, "account of the request"
+            )
+            given = GivenAccount(checked, home)
+            self._providers.check(given)
         return given.concealed(lambda text: self._table.secrets.keep(text, lease_id))
 
     def _check_number(self, request: LeaseRequest) -> None:
@@ -225,7 +231,8 @@ class Claims:
         source = plugin_source(spec)
         if source is None:
             return None
-        self._providers.check(source)
+        with during(Step.HOST_LOGON):
+            self._providers.check(source)
         if self._providers.holds_secret(source):
             return source.concealed(lambda text: self._table.secrets.keep(text, request.lease_id))
         return source

@@ -216,8 +216,9 @@ class Homes(LeaseRoots):
         Raises:
             ValueError: no kind of home knows it.
         """
-        for kind in KINDS:
-            home = kind.of(record, self) if kind.takes(record.place) else None
+        takers = (each for each in KINDS if each.takes(record.place))
+        for taker in takers:
+            home = taker.of(record, self)
             if home is not None:
                 return home
         raise ValueError("no kind of home")

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from credspec.agent.audit import NOBODY, AuditLog, Caller
+from credspec.agent.audit import NOBODY, AuditLog, AuditUnwritableError, Caller
 from credspec.agent.blocking_calls import BlockingCalls
 from credspec.agent.completion import completed
 from credspec.agent.events import Event, emit
@@ -171,7 +171,7 @@ class Leases:
                 return await self._grant(request, await self._claims.examine(request))
         except CredspecError as error:
             self.denied += 1
-            if error.code != "audit-unwritable":
+            if not isinstance(error, AuditUnwritableError):
                 await self._audit.denied(request, error)
             raise
         finally:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from credspec.agent.leases.record import LeaseRecord
-from credspec.errors import TooManyRequestsError
+from credspec.errors import QuotaExceededError, TooManyRequestsError
 from credspec.rate_limit import Clock, RateLimits
 
 DEFAULT_LEASES: Final = 256
@@ -83,7 +83,7 @@ class LeaseLimits:
         most = self._most()
         if sum(record.user == user for record in records) < most:
             return
-        error = TooManyRequestsError.of(
+        error = QuotaExceededError.of(
             "leases-too-many",
             f"user {user} has {most} leases",
             where="lease",
