@@ -29,8 +29,10 @@ from credspec.agent.leases.record import LeaseRecord
 from credspec.agent.leases.request import LeaseRequest, MalformedReference, requested_spec
 from credspec.agent.policy import GRPC_SOURCE, Policy
 from credspec.directory.domain import DomainFacts
-from credspec.errors import CredspecError, NotFoundError, TooManyRequestsError
+from credspec.errors import CredspecError, NotFoundError, Step, TooManyRequestsError
 from credspec.providers.host_account import GivenAccount, HostAccount
+from credspec.providers.selection import Providers
+from credspec.providers.settings import ProviderSettings
 from credspec.spec.document import CredentialSpec
 from credspec.spec.reference import SpecReference
 
@@ -318,6 +320,21 @@ async def test_an_account_that_came_along_is_kept_for_the_lease_only(directory: 
     bench.leases._table.secrets.drop(request.lease_id)
     with pytest.raises(CredspecError, match="host-account-forgotten"):
         claim.source.revealed()
+    await bench.close()
+
+
+async def test_an_account_of_another_domain_in_a_spec_is_refused_before_it_logs_on(
+    directory: Path,
+) -> None:
+    bench = AskedLeases(directory, Policy())
+    bench.leases._claims._providers = Providers(ProviderSettings(enabled=("inline",)))
+    guid = "{11111111-2222-3333-4444-555555555555}"
+    other = with_plugin(guid, "other.test:reader:hunter2")
+    with pytest.raises(CredspecError, match="host-account-other-domain") as caught:
+        await bench.leases.make(replace(bench.request(1), spec=other))
+    assert caught.value.step is Step.HOST_LOGON
+    assert bench.session.asked == 0
+    assert_untouched(bench)
     await bench.close()
 
 
