@@ -1,4 +1,4 @@
-"""Tickets of identities, acquired from their domains: for whoever waits, and when it is time."""
+"""Tickets of identities, acquired from their domains: when callers wait, and when it is time."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ class Acquirer:
             return
         wanted = self._table.acquiring.get(name)
         if wanted is not None:
-            # Somebody waits for it already, and the schedule is told of what comes of that.
+            # Somebody waits for it already, and its outcome reaches the schedule.
             await asyncio.wait([wanted])
             return
         try:

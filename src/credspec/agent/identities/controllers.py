@@ -1,4 +1,4 @@
-"""Whether the domain controllers that containers are told of still take connections."""
+"""Whether the domain controllers in containers' krb5.conf still take connections."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class ControllerChecks:
         self._renewed = renewed
 
     async def follow(self, key: SessionKey) -> None:
-        """Make sure that what containers are told of domain controllers is true.
+        """Make sure that the domain controllers in containers' krb5.conf are there.
 
         If one of those named to containers is gone, controllers are located again and all leases
-        of the session's identities are told. Does nothing while no controller can be located.
+        of the session's identities get the new ones. Does nothing if no controller can be located.
         """
         await asyncio.shield(self._check(self._domains.get(key)))
 
@@ -55,15 +55,15 @@ class ControllerChecks:
         try:
             addresses = await domain.run(domain.session.follow_controllers)
         except CredspecError:
-            # What containers were told stays; the schedule reports the outage.
+            # Containers keep what they have; the schedule reports the outage.
             return
         finally:
             domain.controllers_checked_at = asyncio.get_running_loop().time()
-        told = [
+        affected = [
             identity
             for name, identity in self._table.held.items()
             if self._domains.find(name.session) is domain and identity.kdc_addresses != addresses
         ]
-        for identity in told:
+        for identity in affected:
             identity.kdc_addresses = addresses
             await self._renewed(identity)

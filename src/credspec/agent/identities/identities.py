@@ -199,7 +199,7 @@ class Identities:
             identity = self._table.held.get(name)
             if identity is not None and identity.may_be_given(self._now(), keytab=keytab):
                 return identity
-            # One whose time has come is acquired already; that it failed is not told here.
+            # One whose time has come is acquired already; its failure is not reported here.
             domain = self._domains.get(name.session)
             task = self._table.acquiring.get(name) or domain.refreshing.get(name)
             if task is None:

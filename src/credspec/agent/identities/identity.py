@@ -45,7 +45,7 @@ class Identity:
     adopted from an earlier run and not acquired since; so is `password_due`, the time at which the
     domain said to ask for the password again. `keytab` is there while a holder wants it, and
     `keytab_due` is when another one must be made. `refusal` is what the directory or the KDC said
-    since the ticket was got, if they would give no other: then nobody else is given this one.
+    since the ticket was obtained, if they would give no other: then nobody else is given this one.
     """
 
     name: IdentityName

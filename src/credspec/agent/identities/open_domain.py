@@ -52,7 +52,7 @@ class OpenDomain:
         self.controllers_check: asyncio.Task[None] | None = None
         self.controllers_checked_at = 0.0
         self.unreached_since: datetime | None = None
-        # How many accounts have got their tickets.
+        # How many tickets were obtained.
         self.answers = 0
         self.asking: asyncio.Task[DomainFacts] | None = None
         self._threads = ThreadPoolExecutor(
@@ -82,7 +82,7 @@ class OpenDomain:
         except CredspecError as error:
             failure = error.detached()
             forget_frames(error)
-        except Exception as error:  # noqa: BLE001 - the caller is told, and it is tried again
+        except Exception as error:  # noqa: BLE001 - the caller is answered, and it is tried again
             emit(Event.INTERNAL_ERROR, domain=self.session.domain, error=type(error).__name__)
             failure = internal_error(error, f"domain {self.session.domain}")
             forget_frames(error)

@@ -38,7 +38,7 @@ class LeaseDirectory:
     def write(self, files: dict[str, bytes], *, uid: int, gid: int, mode: int = 0o600) -> None:
         """Put files into it, each replaced atomically.
 
-        Where there is no room beside what they replace, that is removed first.
+        Where there is no space in addition to what they replace, that is removed first.
 
         `files` maps plain names to contents; `uid` and `gid` are the host's numbers of the
         container's user, `mode` are the files' permission bits.
@@ -59,7 +59,7 @@ class LeaseDirectory:
                 self._in_room(name, put, room)
 
     def _in_room(self, name: str, put: Callable[[], None], room: FreeSpace) -> None:
-        """Put a file there, if need be after what makes room for it."""
+        """Put a file there; if need be, free space for it first."""
         while True:
             try:
                 put()
@@ -104,7 +104,7 @@ class LeaseDirectory:
         """Return whether it is there and fit for tickets.
 
         Raises:
-            OSError: it cannot be told, as without free descriptors; `means_gone` is False for it.
+            OSError: it is unknown, as without free descriptors; `means_gone` is False for it.
         """
         try:
             with ExitStack() as stack:
@@ -183,7 +183,7 @@ class LeaseDirectory:
     @property
     def _make_room(self) -> str:
         """What to do if it is full."""
-        return "let the container remove what it has put into its /run/credspec"
+        return "remove the container's own files from its /run/credspec"
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +191,8 @@ class SharedDirectory(LeaseDirectory):
     """A directory on a tmpfs that holds other things, too.
 
     Each directory from below `top` down to the one above it must belong to `owner`, who may put
-    links on the way: so it is opened step by step. One that `is_owners` was made by `owner`, and is
-    handed over to the container's user.
+    links in the path: so it is opened step by step. One that `is_owners` was made by `owner`, and
+    is handed over to the container's user.
     """
 
     top: Path
@@ -220,7 +220,7 @@ class SharedDirectory(LeaseDirectory):
 
     @property
     def _make_room(self) -> str:
-        return "make room on that tmpfs, or let it be larger (df, mount)"
+        return "free space on that tmpfs, or enlarge it (df, mount)"
 
 
 def _replace(

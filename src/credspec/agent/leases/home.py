@@ -96,7 +96,7 @@ class Home(Protocol):
         """Return whether the container may live.
 
         Raises:
-            OSError: it cannot be told now.
+            OSError: it is unknown now.
         """
 
 

@@ -88,7 +88,7 @@ class Journal:
             "journal-unwritable",
             error.strerror or str(error),
             where=f"journal {self._directory}",
-            remedy="make room there, or let it be written to (df, mount)",
+            remedy="free space there, or make it writable (df, mount)",
         )
 
     def _path(self, lease_id: str) -> Path:

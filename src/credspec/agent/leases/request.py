@@ -26,7 +26,7 @@ class MalformedReference:
 
 
 RequestedSpec: TypeAlias = SpecReference | CredentialSpec | MalformedReference
-"""A reference to a credential spec, or one that whoever asks has read and checked already."""
+"""A reference to a credential spec, or one that the door has read and checked already."""
 
 
 def requested_spec(text: str) -> SpecReference | MalformedReference:
@@ -42,7 +42,7 @@ class LeaseRequest:
     """A request for a lease; fields as in `LeaseRecord`.
 
     `host_account` is what to log on with in place of what the spec or the host has. It is kept only
-    in memory, for as long as the lease. With `document_is_vouched_for` whoever asks has decided
+    in memory, for as long as the lease. With `document_is_vouched_for` the door has decided
     already that this document may be used, by a list of its own of those who may bring one
     (``[credentials_fetcher] users``): then `spec_sources` of the policy has no say.
     """
