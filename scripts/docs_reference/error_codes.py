@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -63,12 +63,35 @@ class UnknownCodeError(Exception):
 
 def raised_codes(families: Mapping[str, Sequence[str]], source: Path = SOURCE) -> list[Raised]:
     """Return all that is raised, in the order of the source; `families` are computed codes."""
-    found: list[Raised] = []
-    for path in sorted(source.rglob("*.py")):
-        module = path.relative_to(source).as_posix()
-        if not path.name.endswith("_pb2.py"):
-            found += _Module(module, ast.parse(path.read_text("utf-8")), families).raised()
+    trees = {
+        path.relative_to(source).as_posix(): ast.parse(path.read_text("utf-8"))
+        for path in sorted(source.rglob("*.py"))
+        if not path.name.endswith("_pb2.py")
+    }
+    bases = _bases_of_errors(trees)
+    found = [
+        replace(each, kind=bases.get(each.kind, each.kind))
+        for module, tree in trees.items()
+        for each in _Module(module, tree, families).raised()
+    ]
     return list(dict.fromkeys(found))
+
+
+def _bases_of_errors(trees: Mapping[str, ast.Module]) -> dict[str, str]:
+    """Return the class in errors.py that each error class defined elsewhere is one of."""
+    parents = {
+        node.name: _name(node.bases[0])
+        for module, tree in trees.items()
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) and node.bases and module != "errors.py"
+    }
+    found = {}
+    for name in parents:
+        base = name
+        while base in parents:
+            base = parents[base]
+        found[name] = base
+    return found
 
 
 class _Module:
@@ -144,14 +167,14 @@ class _Module:
         """Yield what tables of the module name: refusals of a KDC, patterns of fields, codes."""
         for node in ast.walk(self._tree):
             match node:
-                case ast.Call(func=ast.Name(id="Refusal"), args=[code, found, remedy]) if (
+                case ast.Call(func=ast.Name(id="Refusal"), args=[code, found, remedy, *more]) if (
                     self.name == "kerberos/kdc_errors.py"
                 ):
                     yield Raised(
                         code=_joined(code, self._names),
                         found=_joined(found, self._names),
                         remedy=_joined(remedy, self._names),
-                        kind="NotPermittedError",
+                        kind=_name(more[0]) if more else "NotPermittedError",
                         module=self.name,
                     )
                 case ast.Tuple(elts=[ast.Constant(value=str(code)), expected]) if (

@@ -74,7 +74,7 @@ _STEPS = (
     (
         "Policy and permissions",
         "Who may use the agent, and which accounts ([policy](policy.md)).",
-        r"agent/(policy|lease_policy|subordinate_ids|users_state|host_users)",
+        r"agent/(policy|host_users)|agent/leases/(policy_check|subordinate_ids|users_state)",
     ),
     (
         "Agent and leases",

@@ -7,12 +7,12 @@ on them. This is the one module that every package may import.
 
 from __future__ import annotations
 
-from contextlib import suppress
-from enum import IntEnum
+from contextlib import contextmanager, suppress
+from enum import Enum, IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 
 class ExitStatus(IntEnum):
@@ -28,6 +28,15 @@ class ExitStatus(IntEnum):
     # Of `credspec run` only, as shells have it.
     PROGRAM_NOT_EXECUTABLE = 126
     PROGRAM_NOT_FOUND = 127
+
+
+class Step(Enum):
+    """What is done for a lease, as far as it matters which of them failed."""
+
+    HOST_LOGON = "host logon"
+    """The host, or the account that it was given, logs on."""
+    ACCOUNT = "account"
+    """A ticket of one of the spec's accounts is requested."""
 
 
 # Not a dataclass: that would cost every command the import of inspect.
@@ -69,6 +78,8 @@ class CredspecError(Exception):
     parts: tuple[CredspecError, ...] = ()
     """The errors that `joined` made this one of, none if it is a single one."""
     retry_after: int | None = None
+    step: Step | None = None
+    """What was being done for a lease, where that was said; see `during`."""
 
     def __init__(self, *problems: Problem) -> None:
         if not problems:
@@ -88,8 +99,14 @@ class CredspecError(Exception):
 
         An error that is kept, or handed from one thread or task to another, must be such a one.
         """
-        copy = type(self)(*self.problems)
+        copy = self.with_problems(self.problems)
         copy.parts = tuple(part.detached() for part in self.parts)
+        return copy
+
+    def with_problems(self, problems: Iterable[Problem]) -> Self:
+        """Return an error of the same class and step with other problems."""
+        copy = type(self)(*problems)
+        copy.step = self.step
         return copy
 
     @property
@@ -120,6 +137,16 @@ class CredspecError(Exception):
         if not problems:
             problems = [Problem(code="unknown", found=str(document.get("detail", "unknown error")))]
         return cls(*problems)
+
+
+@contextmanager
+def during(step: Step) -> Iterator[None]:
+    """Let the errors of a block say at which step they were met, unless a step in it said so."""
+    try:
+        yield
+    except CredspecError as error:
+        error.step = error.step or step
+        raise
 
 
 class UsageError(CredspecError):
@@ -170,6 +197,10 @@ class TooManyRequestsError(CredspecError):
     retry_after: int = 1
 
 
+class QuotaExceededError(TooManyRequestsError):
+    """A caller has as much as it may have: waiting makes it no less."""
+
+
 class NotFoundError(CredspecError):
     """The thing asked for does not exist."""
 
@@ -185,7 +216,7 @@ def joined(errors: Sequence[CredspecError]) -> CredspecError:
     without the frames they came through.
     """
     decisive = next((e for e in errors if not isinstance(e, UnreachableError)), errors[0])
-    error = type(decisive)(*dict.fromkeys(p for each in errors for p in each.problems))
+    error = decisive.with_problems(dict.fromkeys(p for each in errors for p in each.problems))
     error.parts = tuple(part.detached() for each in errors for part in each.parts or (each,))
     return error
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from credspec.agent.refresh_schedule import RefreshSchedule
+from credspec.agent.identities.refresh_schedule import RefreshSchedule
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 LIFE = timedelta(hours=10)

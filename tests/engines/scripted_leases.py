@@ -19,9 +19,11 @@ from typing import Any
 
 from credspec.agent.audit import NOBODY, AuditLog, Caller
 from credspec.agent.domain_session import Acquisition
-from credspec.agent.identities import Identities, Identity
-from credspec.agent.journal import Journal
-from credspec.agent.leases import LeaseRequest, Leases
+from credspec.agent.identities.identities import Identities
+from credspec.agent.identities.identity import Identity
+from credspec.agent.leases.journal import Journal
+from credspec.agent.leases.leases import Leases
+from credspec.agent.leases.request import LeaseRequest, requested_spec
 from credspec.agent.policy import Policy
 from credspec.directory.domain import DomainFacts
 from credspec.kerberos.tickets import Ticket
@@ -97,6 +99,8 @@ class ScriptedLeases:
     ) -> None:
         self.directory = directory
         self.session = SimulatedSession()
+        # Of other domains, by name.
+        self.sessions: dict[str, SimulatedSession] = {}
         for name in ("journal", "leases", "tree"):
             (directory / name).mkdir(exist_ok=True)
         self.audit_log = directory / "audit.jsonl"
@@ -104,7 +108,10 @@ class ScriptedLeases:
         async def renewed(identity: Identity) -> None:
             await self.leases.renew(identity)
 
-        self.identities = Identities(lambda _domain, _source: self.session, renewed)  # type: ignore[arg-type,return-value]
+        self.identities = Identities(
+            lambda domain, _source: self.sessions.get(domain, self.session),  # type: ignore[arg-type,return-value]
+            renewed,
+        )
         self.leases = Leases(
             self.identities,
             Journal(directory / "journal"),
@@ -118,12 +125,16 @@ class ScriptedLeases:
     def request(
         self, number: int, *accounts: str, uid: int | None = None, **more: Any
     ) -> LeaseRequest:
-        """Return a request for a lease in the tree, whose directory is made."""
+        """Return a request for a lease in the tree, whose directory is made.
+
+        Its document is vouched for, as one of credentials-fetcher's calls is.
+        """
         place = self.directory / "tree" / f"lease{number}" / "account"
         place.mkdir(parents=True, exist_ok=True)
-        values = {
+        values: dict[str, Any] = {
             "lease_id": f"{number:032x}",
             "spec": raw_spec(*(accounts or ("WebApp01",))),
+            "document_is_vouched_for": True,
             "container": f"container{number}",
             "runtime_state": str(place),
             "uid": 0,
@@ -131,7 +142,9 @@ class ScriptedLeases:
             "place": str(place),
             "caller": NOBODY if uid is None else Caller(uid, 1),
         }
-        return LeaseRequest(**(values | more))
+        values |= more
+        values["spec"] = requested_spec(values["spec"])
+        return LeaseRequest(**values)
 
     def audited(self) -> list[dict[str, Any]]:
         if not self.audit_log.exists():
@@ -140,7 +153,7 @@ class ScriptedLeases:
 
     async def close(self) -> None:
         await self.identities.close()
-        await asyncio.gather(*self.leases._tasks)
+        await asyncio.gather(*self.leases._background.tasks)
 
 
 @contextmanager

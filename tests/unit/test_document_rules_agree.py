@@ -12,7 +12,7 @@ from generated_specs import SPECS
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from credspec.agent.lease_content import accounts_of, scopes_in
+from credspec.agent.leases.content import accounts_of, scopes_in
 from credspec.directory.account_identity import valid_account_name
 from credspec.directory.locator import valid_domain
 from credspec.errors import CredspecError, InvalidSpecError, NotPermittedError

@@ -8,7 +8,15 @@ import weakref
 
 import pytest
 
-from credspec.errors import CredspecError, NotPermittedError, forget_frames
+from credspec.errors import (
+    CredspecError,
+    NotPermittedError,
+    Problem,
+    Step,
+    during,
+    forget_frames,
+    joined,
+)
 
 
 class Secret:
@@ -63,3 +71,28 @@ def test_a_detached_error_is_the_same_without_its_frames() -> None:
     assert detached.problems == caught.value.problems
     assert detached.__traceback__ is None
     assert detached.__context__ is None
+
+
+@pytest.mark.parametrize("step", list(Step))
+def test_an_error_says_at_which_step_it_was_met_wherever_it_is_handed_on(step: Step) -> None:
+    with pytest.raises(NotPermittedError) as caught, during(step):
+        raise NotPermittedError.of("x", "y")
+    error = caught.value
+    others = error.with_problems([Problem("z", "other text")])
+    joint = joined([error, NotPermittedError.of("a", "b")])
+    for each in (error, error.detached(), others, others.detached(), joint, joint.detached()):
+        assert each.step is step
+        assert type(each) is NotPermittedError
+    assert joint.parts[1].step is None
+
+
+def test_the_innermost_step_counts() -> None:
+    """An account's ticket may need the host to log on first."""
+    with pytest.raises(CredspecError) as caught, during(Step.ACCOUNT), during(Step.HOST_LOGON):
+        raise CredspecError.of("x", "y")
+    assert caught.value.step is Step.HOST_LOGON
+
+
+def test_what_is_no_error_of_credspec_passes_a_step_as_it_is() -> None:
+    with pytest.raises(ZeroDivisionError), during(Step.ACCOUNT):
+        raise ZeroDivisionError

@@ -31,11 +31,11 @@ from aiohttp.http_exceptions import PayloadEncodingError
 from credspec.admission import peer_of
 from credspec.agent.audit import Caller
 from credspec.agent.events import Event, emit
-from credspec.agent.identities import Identities
+from credspec.agent.identities.identities import Identities
 from credspec.agent.lease_environment import KEYTAB_ENVIRONMENT, LEASE_ENVIRONMENT
 from credspec.agent.lease_fields import MAX_BODY_BYTES, lease_request, parse_body
-from credspec.agent.lease_limits import RequestLimits
-from credspec.agent.leases import Leases
+from credspec.agent.leases.leases import Leases
+from credspec.agent.leases.limits import RequestLimits
 from credspec.agent.listing import Listing, send_list
 from credspec.agent.openapi import openapi_document
 from credspec.agent.passing_errors import retry_after

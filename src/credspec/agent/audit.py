@@ -50,6 +50,10 @@ NOBODY: Final = Caller(-1, -1)
 """The caller of what the agent does on its own."""
 
 
+class AuditUnwritableError(CredspecError):
+    """A decision cannot be written down, so that nothing is granted: `audit-unwritable`."""
+
+
 class AuditLog:
     """A file that only grows; opened for each line, so that it may be rotated at any time."""
 
@@ -67,9 +71,9 @@ class AuditLog:
         write = partial(self.write, event, caller, **fields)
         try:
             await self._calls.run("audit", write, _SECONDS, f"audit log {self._path}")
+        except AuditUnwritableError:
+            raise
         except CredspecError as error:
-            if error.code == "audit-unwritable":
-                raise
             self._unwritable(error.problems[0].found)
 
     def write(self, event: Event, caller: Caller, **fields: Any) -> None:
@@ -104,7 +108,7 @@ class AuditLog:
             emit(Event.AUDIT_UNWRITABLE, path=str(self._path), suppressed=suppressed.count)
         if self._events.allows(reason):
             emit(Event.AUDIT_UNWRITABLE, path=str(self._path), error=reason)
-        raise CredspecError.of(
+        raise AuditUnwritableError.of(
             "audit-unwritable",
             reason,
             where=f"audit log {self._path}",

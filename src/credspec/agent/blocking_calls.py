@@ -25,6 +25,10 @@ K = TypeVar("K", bound=Hashable)
 _T = TypeVar("_T")
 
 
+class CallTimeoutError(CredspecError):
+    """A call did not end in time: `call-timeout`."""
+
+
 @dataclass(slots=True, eq=False)
 class _Call:
     run: Callable[[], Any]
@@ -110,7 +114,7 @@ class BlockingCalls(Generic[K]):
         except TimeoutError:
             if submitted.future.done() and not submitted.future.cancelled():
                 raise  # the call's own
-            raise CredspecError.of(
+            raise CallTimeoutError.of(
                 "call-timeout",
                 f"no answer within {seconds:.0f} s",
                 where=where,

@@ -23,11 +23,12 @@ from credspec.agent.controller_watch import watch_controllers
 from credspec.agent.domain_session import DomainSession
 from credspec.agent.events import Event, emit
 from credspec.agent.home_domain_watch import HomeDomainWatch
-from credspec.agent.host_identity import HOST_CACHE, HostIdentity, MachineKeytab
+from credspec.agent.host_identity import HOST_CACHE, HostIdentity, KeytabMissingError, MachineKeytab
 from credspec.agent.http_server import serving_http
-from credspec.agent.identities import Identities, Identity
-from credspec.agent.journal import Journal
-from credspec.agent.leases import Leases
+from credspec.agent.identities.identities import Identities
+from credspec.agent.identities.identity import Identity
+from credspec.agent.leases.journal import Journal
+from credspec.agent.leases.leases import Leases
 from credspec.agent.policy import PolicyInForce
 from credspec.agent.policy_reload import PolicyReload
 from credspec.agent.process_safety import (
@@ -45,7 +46,7 @@ from credspec.agent.service_sockets import inherited_listener
 from credspec.agent.signals import handle_signals, survive_signals
 from credspec.directory.libldap import libldap
 from credspec.directory.locator import DnsResolver, Locator
-from credspec.errors import CredspecError, NotPermittedError, UsageError
+from credspec.errors import CredspecError, UsageError
 from credspec.kerberos.keys import Enctype, derive_key
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.providers.host_account import HostSource
@@ -261,8 +262,8 @@ def _home_domain(config: Config, host_identity: MachineKeytab) -> str | None:
     try:
         # A missing keytab is reported at the start, not when the first container fails.
         emit(Event.HOST_IDENTITY, principal=host_identity.name)
-    except NotPermittedError as error:
-        if error.code != "host-keytab-missing" or not config.providers.enabled:
+    except KeytabMissingError:
+        if not config.providers.enabled:
             raise
         emit(Event.HOST_NOT_JOINED, providers=list(config.providers.enabled))
         return None

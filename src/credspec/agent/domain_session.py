@@ -21,6 +21,7 @@ from credspec.agent.keytab_principal import with_guess
 from credspec.agent.known_salts import KnownSalts
 from credspec.directory.accounts import (
     GroupManagedServiceAccount,
+    PasswordNotPermittedError,
     find_account,
     read_key_version,
     read_managed_password,
@@ -31,7 +32,15 @@ from credspec.directory.controller_probe import answers
 from credspec.directory.domain import DomainFacts, read_domain_facts, read_trusted_domain
 from credspec.directory.locator import DomainController, Locator, valid_domain
 from credspec.directory.managed_password import ManagedPassword
-from credspec.errors import CredspecError, NotFoundError, NotPermittedError, UnreachableError
+from credspec.errors import (
+    CredspecError,
+    NotFoundError,
+    NotPermittedError,
+    Step,
+    UnreachableError,
+    during,
+)
+from credspec.kerberos.kdc_errors import KdcUnreachableError, PolicyRefusedError
 from credspec.kerberos.keytab import account_keytab
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.kerberos.service_ticket import realms_of_service
@@ -244,25 +253,27 @@ class DomainSession:
 
     def _ticket(self, name: str, realm: str, password: ManagedPassword, logons: int) -> Ticket:
         """Get an account's ticket; `logons` is `_logons` from before its password was read."""
-        try:
-            return self._armored_ticket(name, realm, password)
-        except UnreachableError as error:
-            if logons != self._logons:
-                # The controllers were located just now.
-                raise self._looked_at(error) from None
+        with during(Step.ACCOUNT):
+            try:
+                return self._armored_ticket(name, realm, password)
+            except UnreachableError as error:
+                if logons != self._logons:
+                    # The controllers were located just now.
+                    raise self._looked_at(error) from None
         # Those that were located when the held connection was made may have moved or gone.
         with self._lock:
             self._drop_connection()
             self._connected()
-        try:
-            return self._armored_ticket(name, realm, password)
-        except UnreachableError as error:
-            raise self._looked_at(error) from None
+        with during(Step.ACCOUNT):
+            try:
+                return self._armored_ticket(name, realm, password)
+            except UnreachableError as error:
+                raise self._looked_at(error) from None
 
     def _looked_at(self, error: UnreachableError) -> UnreachableError:
         """Say whether the KDCs take connections: only then the network path is not at fault."""
         addresses = tuple(a for dc in self.controllers for a in dc.addresses)
-        if error.code != "kdc-unreachable" or not addresses:
+        if not isinstance(error, KdcUnreachableError) or not addresses:
             return error
         taking = _answering(addresses)
         found = f"{len(taking)} of {len(addresses)} addresses take connections on port 88 now"
@@ -272,8 +283,8 @@ class DomainSession:
             else "check that the domain controllers run, and the network path to them (TCP 88)"
         )
         first, *others = error.problems
-        return UnreachableError(
-            first._replace(found=f"{first.found}; {found}", remedy=remedy), *others
+        return error.with_problems(
+            (first._replace(found=f"{first.found}; {found}", remedy=remedy), *others)
         )
 
     def _armored_ticket(self, name: str, realm: str, password: ManagedPassword) -> Ticket:
@@ -282,18 +293,22 @@ class DomainSession:
         # The agent's process has its default cache by this variable, and so has a caller of kinit.
         cache = identity.cache or os.environ.get("KRB5CCNAME", HOST_CACHE)
         if self._needs_armor:
-            identity.log_on()
+            self._log_host_on()
         is_armored = self._needs_armor or bool(getattr(identity, "has_tgt", False))
         try:
             return self._salted_ticket(name, realm, password, cache if is_armored else None)
-        except NotPermittedError as error:
-            if error.code != "kdc-policy" or is_armored:
+        except PolicyRefusedError:
+            if is_armored:
                 raise
         # Policies may ask from which host a logon comes, which only armour shows.
-        identity.log_on()
+        self._log_host_on()
         ticket = self._salted_ticket(name, realm, password, cache)
         self._needs_armor = True
         return ticket
+
+    def _log_host_on(self) -> None:
+        with during(Step.HOST_LOGON):
+            self._host_identity.log_on()
 
     def _salted_ticket(
         self, name: str, realm: str, password: ManagedPassword, armor: str | None
@@ -386,7 +401,8 @@ class DomainSession:
         try:
             found = self._with_connection(read)
         except NotPermittedError as error:
-            if error.code != "password-not-permitted" or not self._logged_on_long_ago():
+            is_of_logon = isinstance(error, PasswordNotPermittedError)
+            if not is_of_logon or not self._logged_on_long_ago():
                 raise with_guess(error, self._guess) from None
             # A group membership made after the host's logon counts only with a new ticket.
             self._log_on_again()
@@ -459,7 +475,8 @@ class DomainSession:
         site = next((dc.site for dc in self.controllers if dc.is_closest), None)
         self.controllers = self._locator.locate(self.domain, port=self._transport.port, site=site)
         self._tell_kdcs(self.domain, self.controllers)
-        home = self._host_identity.domain
+        with during(Step.HOST_LOGON):
+            home = self._host_identity.domain
         if home != self.domain:
             # The path to a trusted domain leads through the host's own.
             self._tell_kdcs(home, self._locator.locate(home))
@@ -483,7 +500,8 @@ class DomainSession:
         for controller in self.controllers:
             # Any controller's KDC gives it: if none does, the next controller's name helps no more.
             service = f"ldap/{controller.host}"
-            ticket = self._host_identity.get_service_ticket(service)
+            with during(Step.HOST_LOGON):
+                ticket = self._host_identity.get_service_ticket(service)
             is_held = self._known_tickets.get(service) is ticket
             self._known_tickets[service] = ticket
             try:

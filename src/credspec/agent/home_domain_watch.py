@@ -7,7 +7,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from credspec.agent.identities import Identities
+from credspec.agent.identities.identities import Identities
 from credspec.errors import CredspecError
 
 # A fleet comes up together after a power failure, and its hosts must not ask together.

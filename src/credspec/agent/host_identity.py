@@ -22,7 +22,12 @@ from credspec.agent.keytab_principal import (
     with_guess,
 )
 from credspec.errors import CredspecError, NotPermittedError, UnreachableError
-from credspec.kerberos.kdc_errors import kerberos_error
+from credspec.kerberos.kdc_errors import (
+    KeyRefusedError,
+    PrincipalRefusedError,
+    WrongRealmError,
+    kerberos_error,
+)
 from credspec.kerberos.service_ticket import get_service_ticket_by_tgt
 from credspec.kerberos.ticket_life import lasts
 from credspec.kerberos.tickets import Ticket, ticket_from_keytab
@@ -31,10 +36,18 @@ HOST_CACHE: Final = "MEMORY:credspec-host"
 """The credential cache of the host identity, and the default one of the agent's process."""
 
 _RENEW_BEFORE_END: Final = timedelta(minutes=30)
+
+
+class KeytabMissingError(NotPermittedError):
+    """There is no host keytab: `host-keytab-missing`."""
+
+
+class KeytabStaleError(NotPermittedError):
+    """The domain refuses the host keytab's key: `host-keytab-stale`."""
+
+
 # What a domain says to a principal that is not, or no longer, the host's.
-_WRONG_GUESS: Final = frozenset(
-    {"host-keytab-stale", "kdc-principal-unknown", "kdc-account-disabled", "kdc-wrong-realm"}
-)
+_WrongGuess = KeytabStaleError | PrincipalRefusedError | WrongRealmError
 
 
 class HostIdentity(Protocol):
@@ -204,7 +217,7 @@ class MachineKeytab:
         # What was guessed may be left over from another name or domain: the next likely one.
         for other in self._others:
             is_elsewhere = other.realm != first.rpartition("@")[2].lower()
-            if failure.code not in _WRONG_GUESS and not (
+            if not isinstance(failure, _WrongGuess) and not (
                 is_elsewhere and isinstance(failure, UnreachableError)
             ):
                 break
@@ -217,10 +230,8 @@ class MachineKeytab:
     def _tgt_of(self, name: str) -> Ticket:
         try:
             return ticket_from_keytab(name, self.keytab, into_cache=self._cache)
-        except NotPermittedError as error:
-            if error.code != "kdc-key-refused":
-                raise
-            raise NotPermittedError.of(
+        except KeyRefusedError:
+            raise KeytabStaleError.of(
                 "host-keytab-stale",
                 f"the domain refuses the key of {name}",
                 where=f"host keytab {self.keytab}",
@@ -265,7 +276,7 @@ class MachineKeytab:
             with self.keytab.open("rb"):
                 return
         except FileNotFoundError:
-            raise NotPermittedError.of(
+            raise KeytabMissingError.of(
                 "host-keytab-missing",
                 "no such file",
                 where=f"host keytab {self.keytab}",

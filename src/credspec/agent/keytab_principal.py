@@ -138,7 +138,7 @@ def with_guess(error: CredspecError, guess: str) -> CredspecError:
         return error
     first, *others = error.problems
     remedy = f"{first.remedy}; {guess}" if first.remedy else guess
-    return type(error)(first._replace(remedy=remedy), *others)
+    return error.with_problems((first._replace(remedy=remedy), *others))
 
 
 def _as_unreadable(error: CredspecError, keytab: Path) -> NotPermittedError:

@@ -7,9 +7,10 @@ import re
 from typing import Any, Final
 
 from credspec.agent.audit import Caller
-from credspec.agent.leases import LeaseRequest
+from credspec.agent.leases.request import LeaseRequest, MalformedReference, requested_spec
 from credspec.errors import UsageError
 from credspec.spec.encoding import MAX_SPEC_BYTES
+from credspec.spec.reference import SpecReference
 
 MAX_BODY_BYTES: Final = 256 * 1024
 """The body: a ``raw://`` document of 64 KiB, escaped."""
@@ -96,7 +97,7 @@ def _outside_texts(body: bytes) -> int:
     return len(parts) + sum(map(len, parts[::2]))
 
 
-def _spec(body: dict[str, Any]) -> str:
+def _spec(body: dict[str, Any]) -> SpecReference | MalformedReference:
     value = body.get("spec")
     if type(value) is not str:
         raise _wrong_type("spec", value, "a text")
@@ -104,7 +105,7 @@ def _spec(body: dict[str, Any]) -> str:
     most = MAX_RAW_CHARACTERS if is_raw else MAX_PATH_BYTES
     if len(value) > most:
         raise _too_long("spec", f"at most {most} characters")
-    return value
+    return requested_spec(value)
 
 
 def _text(body: dict[str, Any], name: str, most: int) -> str:

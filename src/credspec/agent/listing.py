@@ -14,8 +14,10 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from credspec.agent.identities import DomainStatus, Identities, Identity
-from credspec.agent.leases import Leases
+from credspec.agent.identities.identities import Identities
+from credspec.agent.identities.identity import Identity
+from credspec.agent.identities.open_domain import DomainStatus
+from credspec.agent.leases.leases import Leases
 from credspec.agent.metrics import Snapshot, metrics_text
 from credspec.errors import NotFoundError
 from credspec.rate_limit import Clock

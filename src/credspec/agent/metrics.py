@@ -11,8 +11,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from credspec.agent import loop_watch
-from credspec.agent.identities import DomainStatus, Identities
-from credspec.agent.leases import Leases
+from credspec.agent.identities.identities import Identities
+from credspec.agent.identities.open_domain import DomainStatus
+from credspec.agent.leases.leases import Leases
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Final
 
 from credspec import __version__
-from credspec.agent.journal import LEASE_ID
 from credspec.agent.lease_fields import (
     ABSOLUTE_PATH,
     MAX_CONTAINER,
@@ -17,6 +16,7 @@ from credspec.agent.lease_fields import (
     OWNER_READS,
     PLAIN_TEXT,
 )
+from credspec.agent.leases.record import LEASE_ID
 from credspec.agent.policy import GRPC_SOURCE, SPEC_SOURCES
 
 _TIME: Final = {"type": "string", "format": "date-time"}

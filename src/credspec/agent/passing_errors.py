@@ -10,7 +10,12 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from credspec.errors import CredspecError, TooManyRequestsError, UnreachableError
+from credspec.errors import (
+    CredspecError,
+    QuotaExceededError,
+    TooManyRequestsError,
+    UnreachableError,
+)
 
 JUST_BOOTED_SECONDS: Final = 600.0
 """How long after the host's boot its clock may be wrong and its DNS may not know the domain yet."""
@@ -29,8 +34,6 @@ _AFTER_A_BOOT: Final = frozenset(
 # Of the class of outages, but lasting: answers of DNS and faults of the set-up.
 _NO_OUTAGE: Final = frozenset({"domain-not-found"})
 _OF_THE_SETUP: Final = ("ldap-certificate", "ldap-ca-file")
-# More leases than a user may have do not become fewer by waiting.
-_QUOTAS: Final = frozenset({"leases-too-many"})
 
 
 def uptime() -> float:
@@ -45,7 +48,7 @@ def retry_after(error: CredspecError, uptime: Callable[[], float] = uptime) -> i
     policy or of the set-up.
     """
     if isinstance(error, TooManyRequestsError):
-        return None if error.code in _QUOTAS else error.retry_after
+        return None if isinstance(error, QuotaExceededError) else error.retry_after
     codes = {problem.code for problem in error.problems}
     lasting = {c for c in codes if c in _NO_OUTAGE or c.startswith(_OF_THE_SETUP)}
     if not isinstance(error, UnreachableError):

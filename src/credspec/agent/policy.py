@@ -8,7 +8,6 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 from credspec.errors import NotPermittedError, Problem
-from credspec.spec.reference import SpecReference
 
 SPEC_SOURCES: Final = ("file", "raw")
 """Where a spec may come from: the host's spec directory, or the caller who starts the container."""
@@ -35,14 +34,6 @@ class Policy:
     uids: frozenset[int] = frozenset()
     grpc_uids: frozenset[int] = frozenset()
     leases_per_user: int = 256
-
-    def check_source(self, reference: SpecReference) -> None:
-        """Refuse a spec that comes from where it may not.
-
-        Raises:
-            NotPermittedError: `policy-spec-source`.
-        """
-        self.check_spec_source(reference.scheme)
 
     def check_spec_source(self, source: str) -> None:
         """Refuse a spec that comes from where it may not: ``file`` or ``raw``.

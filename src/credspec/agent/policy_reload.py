@@ -13,7 +13,7 @@ from typing import Final
 
 from credspec.agent.config import Config
 from credspec.agent.events import Event, emit
-from credspec.agent.leases import Leases
+from credspec.agent.leases.leases import Leases
 from credspec.errors import CredspecError
 
 # Names of users may come from a directory that does not answer.

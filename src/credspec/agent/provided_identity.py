@@ -12,6 +12,7 @@ from typing import ClassVar, Final
 from credspec.agent.config import Config
 from credspec.agent.host_identity import KeytabIdentity
 from credspec.errors import CredspecError, UnreachableError
+from credspec.kerberos.kdc_errors import LogonRefusedError
 from credspec.kerberos.keys import AES_ENCTYPES
 from credspec.kerberos.service_ticket import get_service_ticket_by_tgt
 from credspec.kerberos.ticket_life import lasts
@@ -24,12 +25,6 @@ from credspec.spec.host_account import CREDSPEC_PLUGIN_GUID
 _RENEW_BEFORE_END: Final = timedelta(minutes=30)
 # Each try of a wrong password counts towards the account's lockout.
 _REFUSED_SECONDS: Final = 60.0
-_REFUSALS: Final = frozenset(
-    {
-        *("kdc-password-refused", "kdc-key-refused", "kdc-key-expired", "keytab-no-key"),
-        *("kdc-principal-unknown", "kdc-account-disabled", "kdc-enctype-weak"),
-    }
-)
 
 _numbers: Final = itertools.count()
 
@@ -56,6 +51,10 @@ def _with_names(account: HostAccount) -> HostAccount:
         return account
     name, _, realm = KeytabIdentity(account.keytab, account.user or None).name.rpartition("@")
     return HostAccount(realm, name, keytab=account.keytab)
+
+
+class _NotAtOnceError(Exception):
+    """The KDC gives no ticket of a service in the first exchange."""
 
 
 class ProvidedIdentity:
@@ -116,11 +115,7 @@ class ProvidedIdentity:
                     return self._get_by_tgt(service)
                 try:
                     ticket = self._get(service)
-                except UnreachableError:
-                    raise
-                except CredspecError as error:
-                    if error.code in _REFUSALS or error.code.startswith("host-"):
-                        raise
+                except _NotAtOnceError:
                     # Some KDCs may give it only for a TGT.
                     return self._get_by_tgt(service)
                 self._service_tickets[service] = ticket
@@ -165,9 +160,7 @@ class ProvidedIdentity:
         account, is_new = self._current_account()
         try:
             return self._ticket_of(account, service)
-        except CredspecError as error:
-            if error.code not in _REFUSALS:
-                raise
+        except LogonRefusedError as error:
             self._remember_refusal(account, error)
             if is_new:
                 raise
@@ -175,9 +168,8 @@ class ProvidedIdentity:
         account, _ = self._current_account()
         try:
             return self._ticket_of(account, service)
-        except CredspecError as error:
-            if error.code in _REFUSALS:
-                self._remember_refusal(account, error)
+        except LogonRefusedError as error:
+            self._remember_refusal(account, error)
             raise
 
     def _remember_refusal(self, account: HostAccount, error: CredspecError) -> None:
@@ -195,6 +187,18 @@ class ProvidedIdentity:
             # They go with the cache's former content.
             self._service_tickets.clear()
             add = False
+        try:
+            return self._exchange(principal, account, service, add=add)
+        except (UnreachableError, LogonRefusedError):
+            raise
+        except CredspecError:
+            if service is None:
+                raise
+            raise _NotAtOnceError from None
+
+    def _exchange(
+        self, principal: str, account: HostAccount, service: str | None, *, add: bool
+    ) -> Ticket:
         if account.keytab is not None:
             return ticket_from_keytab(
                 *(principal, account.keytab),

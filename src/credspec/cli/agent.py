@@ -17,7 +17,7 @@ from credspec.errors import CredspecError, NotPermittedError, UsageError
 
 if TYPE_CHECKING:
     from credspec.agent.config import Config
-    from credspec.agent.leases import Leases
+    from credspec.agent.leases.leases import Leases
 
 _USERS = Path("/run/user")
 _DIRECTORIES = (

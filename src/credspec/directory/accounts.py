@@ -40,6 +40,10 @@ _ATTRIBUTES: Final = (
 )
 
 
+class PasswordNotPermittedError(NotPermittedError):
+    """Who is logged on may not read a managed password: `password-not-permitted`."""
+
+
 @dataclass(frozen=True, slots=True)
 class GroupManagedServiceAccount:
     """A gMSA as the directory holds it; `account_name` is the sAMAccountName with its ``$``."""
@@ -224,7 +228,7 @@ def not_permitted(
     bare = account.account_name.removesuffix("$")
     host = reader.rpartition("@")[0] if reader else read_own_name(connection, facts)
     commands = how_to_allow(bare, names, host)
-    return NotPermittedError.of(
+    return PasswordNotPermittedError.of(
         "password-not-permitted",
         f"{shown} may not read the managed password of {account.account_name}; allowed: {who}",
         where=f"account {bare}",

@@ -15,7 +15,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from credspec.directory.netlogon_ping import MAX_ANSWER_BYTES, NetlogonAnswer, ping_request
+from credspec.directory.netlogon_ping import (
+    MAX_ANSWER_BYTES,
+    EmptyAnswerError,
+    NetlogonAnswer,
+    ping_request,
+)
 from credspec.errors import CredspecError
 
 PING_PORT: Final = 389
@@ -182,9 +187,9 @@ def _pinged(address: str, domain: str, ping: Ping) -> tuple[NetlogonAnswer | Non
     for datagram in ping(address, ping_request(domain, message_id)):
         try:
             answer = NetlogonAnswer.unpack(datagram, message_id=message_id)
-        except CredspecError as error:
-            if error.code == "netlogon-answer-empty":
-                return None, "does not serve the domain"
+        except EmptyAnswerError:
+            return None, "does not serve the domain"
+        except CredspecError:
             continue
         return answer, _refusal(answer, domain)
     return None, ""

@@ -50,6 +50,10 @@ _POINTER: Final = 0xC0
 _MAX_NAME_BYTES: Final = 255
 
 
+class EmptyAnswerError(CredspecError):
+    """A controller answers that it does not serve the domain: `netlogon-answer-empty`."""
+
+
 class ControllerFlag(IntFlag):
     """What a domain controller says about itself: the `Flags` of its answer (MS-ADTS 6.3.1.2)."""
 
@@ -203,7 +207,7 @@ def _netlogon_value(datagram: bytes, message_id: int | None) -> bytes:
             raise _malformed("a search that failed", "success")
     messages.finish()
     if not value:
-        raise CredspecError.of(
+        raise EmptyAnswerError.of(
             "netlogon-answer-empty",
             "the answer says nothing",
             where="NetLogon",

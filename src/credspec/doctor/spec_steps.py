@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from credspec.agent.lease_content import accounts_of
+from credspec.agent.leases.content import accounts_of
 from credspec.directory.domain import differences
 from credspec.doctor.step import Finding, Step
 from credspec.errors import InvalidSpecError

@@ -23,12 +23,45 @@ POLICY: Final = 12
 BAD_OPTION: Final = 13
 
 
+class LogonRefusedError(NotPermittedError):
+    """What an account logs on with is not accepted; another key, password or account might be."""
+
+
+class KeyRefusedError(LogonRefusedError):
+    """The key is not the account's: `kdc-key-refused`."""
+
+
+class PrincipalRefusedError(LogonRefusedError):
+    """The domain has no such account, or a disabled one."""
+
+
+class WrongRealmError(NotPermittedError):
+    """The account is of another realm."""
+
+
+class EnctypeUnsupportedError(NotPermittedError):
+    """The domain takes no key of the encryption types offered: `kdc-enctype-unsupported`."""
+
+
+class PolicyRefusedError(NotPermittedError):
+    """A policy of the domain rejects the logon: `kdc-policy`."""
+
+
+class OptionRefusedError(NotPermittedError):
+    """The domain does not grant the kind of ticket: `kdc-option-refused`."""
+
+
+class KdcUnreachableError(UnreachableError):
+    """No KDC answered: `kdc-unreachable`."""
+
+
 class Refusal(NamedTuple):
-    """What an error number means: our code, what was found, what to do."""
+    """What an error number means: our code, what was found, what to do, and the error's class."""
 
     code: str
     found: str
     remedy: str
+    error: type[NotPermittedError] = NotPermittedError
 
 
 _DISABLED: Final = Refusal(
@@ -36,11 +69,13 @@ _DISABLED: Final = Refusal(
     "the account is disabled or expired",
     "enable it, e.g. Enable-ADAccount or samba-tool user enable; look at its accountExpires and, "
     "for a user, at its lockout",
+    PrincipalRefusedError,
 )
 _KEY_REFUSED: Final = Refusal(
     "kdc-key-refused",
     "the domain refused the account's key",
     "a keytab may be stale: renew it (e.g. adcli update, net ads keytab create)",
+    KeyRefusedError,
 )
 _SKEW: Final = Refusal(
     "kdc-clock-skew",
@@ -114,6 +149,7 @@ _OPTION: Final = Refusal(
     "the domain does not grant the kind of ticket that was asked for",
     "look at what the account may delegate (userAccountControl, msDS-AllowedToDelegateTo), at "
     "accounts that are sensitive and cannot be delegated, and at Protected Users",
+    OptionRefusedError,
 )
 _KEYTAB: Final = Refusal(
     "keytab-malformed",
@@ -146,6 +182,7 @@ REFUSALS: Final[dict[int, Refusal]] = {
         "kdc-principal-unknown",
         "the domain does not know this principal",
         "check the account name and the realm",
+        PrincipalRefusedError,
     ),
     7: _SERVICE_UNKNOWN,
     8: Refusal(
@@ -167,12 +204,14 @@ REFUSALS: Final[dict[int, Refusal]] = {
         "look at the account's authentication policy and silo (from which hosts it may log on, "
         "Get-ADAuthenticationPolicy, samba-tool domain auth policy), at its logon hours and "
         "workstations, at Protected Users, and at selective authentication of trusts",
+        PolicyRefusedError,
     ),
     BAD_OPTION: _OPTION,
     14: Refusal(
         "kdc-enctype-unsupported",
         "the domain offers no encryption type that this account has keys for",
         "check msDS-SupportedEncryptionTypes of the account",
+        EnctypeUnsupportedError,
     ),
     15: _PREAUTH,
     16: _PREAUTH,
@@ -190,6 +229,7 @@ REFUSALS: Final[dict[int, Refusal]] = {
         "kdc-key-expired",
         "the account's password has expired",
         "let the account change its password (host: adcli update)",
+        LogonRefusedError,
     ),
     PREAUTH_FAILED: _KEY_REFUSED,
     25: _PREAUTH,
@@ -224,6 +264,7 @@ REFUSALS: Final[dict[int, Refusal]] = {
         "kdc-wrong-realm",
         "the account is of another realm",
         "check the principal's realm: it is the DNS name of the account's own domain in upper case",
+        WrongRealmError,
     ),
     # Smart cards and certificates (RFC 4556), where the host's krb5.conf brings them in.
     **dict.fromkeys((*range(62, 67), *range(70, 82)), _PREAUTH),
@@ -295,13 +336,12 @@ def error_of(number: int, text: str, principal: str) -> CredspecError:
     where = f"ticket of {principal}"
     refusal = REFUSALS.get(number - KRB5_BASE)
     if refusal is not None:
-        code, found, remedy = refusal
-        return NotPermittedError.of(code, found, where=where, remedy=remedy)
+        return refusal.error.of(refusal.code, refusal.found, where=where, remedy=refusal.remedy)
     if number in _UNREACHABLE:
         found, remedy = _UNREACHABLE[number]
-        return UnreachableError.of("kdc-unreachable", found, where=where, remedy=remedy)
+        return KdcUnreachableError.of("kdc-unreachable", found, where=where, remedy=remedy)
     if number in _NO_KEY:
-        return NotPermittedError.of(
+        return LogonRefusedError.of(
             "keytab-no-key",
             "the keytab holds no key of this principal",
             where=where,

@@ -25,6 +25,11 @@ from credspec.kerberos.kdc_errors import (
     POLICY,
     REFUSALS,
     UNREACHABLE,
+    EnctypeUnsupportedError,
+    KeyRefusedError,
+    LogonRefusedError,
+    OptionRefusedError,
+    PolicyRefusedError,
     error_of,
     kerberos_error,
 )
@@ -121,7 +126,7 @@ def _check_enctypes(keytab: krb5.KeyTab, principal: str, wanted: tuple[int, ...]
         if entry.principal.name == principal.encode()
     }
     if found and not found & set(wanted):
-        raise NotPermittedError.of(
+        raise LogonRefusedError.of(
             "keytab-no-key",
             f"the keytab holds only {', '.join(map(enctype_name, sorted(found)))} of this "
             "principal",
@@ -194,7 +199,7 @@ def _user_key(context: krb5.Context, principal: str, name: krb5.Principal, passw
 
 
 def _too_weak(principal: str, found: str) -> NotPermittedError:
-    return NotPermittedError.of(
+    return LogonRefusedError.of(
         "kdc-enctype-weak",
         f"what answers as a domain controller asks for a weak logon: {found}",
         where=f"ticket of {principal}",
@@ -205,9 +210,9 @@ def _too_weak(principal: str, found: str) -> NotPermittedError:
 
 
 def _of_password(error: CredspecError, principal: str) -> CredspecError:
-    if error.code != "kdc-key-refused":
+    if not isinstance(error, KeyRefusedError):
         return error
-    return NotPermittedError.of(
+    return LogonRefusedError.of(
         "kdc-password-refused",
         "the domain refused the password",
         where=f"ticket of {principal}",
@@ -294,26 +299,24 @@ def ticket_from_managed_password(
     try:
         # Nearly every domain takes the AES256 key only, which saves a derivation.
         return ask([derive_key(in_force, Enctype.AES256_CTS_HMAC_SHA1_96, guessed)], guessed)
-    except NotPermittedError as error:
-        if error.code not in {"kdc-key-refused", "kdc-enctype-unsupported"}:
-            raise
+    except (KeyRefusedError, EnctypeUnsupportedError) as error:
         refusal = error
     salt = salt_of_kdc(principal) or computer_salt(realm, account)
-    if salt == guessed and refusal.code == "kdc-key-refused":
+    if salt == guessed and isinstance(refusal, KeyRefusedError):
         # Each refused key may count towards a lockout.
         attempts.remove(in_force)
     for value in attempts:
         try:
             return ask(derive_keys(value, salt), salt)
         except NotPermittedError as error:
-            refusal = refusal if refusal.code == "kdc-key-refused" else error
-    if refusal.code == "kdc-key-refused":
+            refusal = refusal if isinstance(refusal, KeyRefusedError) else error
+    if isinstance(refusal, KeyRefusedError):
         raise _of_managed_password(principal)
     raise refusal
 
 
-def _of_managed_password(principal: str) -> NotPermittedError:
-    return NotPermittedError.of(
+def _of_managed_password(principal: str) -> KeyRefusedError:
+    return KeyRefusedError.of(
         "kdc-key-refused",
         "the domain refused the keys of the managed password that it gave",
         where=f"ticket of {principal}",
@@ -368,7 +371,7 @@ def _as_exchange(
 
 def _refuses_option(error: krb5.Krb5Error | NotPermittedError) -> bool:
     if isinstance(error, NotPermittedError):
-        return error.code in {REFUSALS[number].code for number in (POLICY, BAD_OPTION)}
+        return isinstance(error, PolicyRefusedError | OptionRefusedError)
     return error.err_code in {KRB5_BASE + POLICY, KRB5_BASE + BAD_OPTION}
 
 
@@ -464,7 +467,7 @@ def _check_clock(principal: str, issued: int) -> None:
     ahead = issued - time.time()
     if abs(ahead) <= CLOCK_SKEW.total_seconds():
         return
-    code, found, remedy = REFUSALS[CLOCK_SKEW_ERROR]
+    code, found, remedy, _ = REFUSALS[CLOCK_SKEW_ERROR]
     direction = "behind" if ahead > 0 else "ahead of"
     found = f"{found}: it is {abs(ahead):.0f} s {direction} it"
     raise NotPermittedError.of(code, found, where=f"ticket of {principal}", remedy=remedy)

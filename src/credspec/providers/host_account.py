@@ -7,7 +7,7 @@ only this module.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Final, Protocol
@@ -76,6 +76,11 @@ class PluginSource:
         """Return the same source with its input kept by `keep`."""
         return replace(self, plugin_input="", secret=keep(self.plugin_input))
 
+    def to_record(self) -> dict[str, str]:
+        """Return what may be written down: without the input where that may hold a secret."""
+        kept = {} if self.secret is not None else {"input": self.plugin_input}
+        return {"guid": self.guid} | kept
+
     def __str__(self) -> str:
         return f"plug-in {self.guid}#{self.secret or fingerprint(self.plugin_input)[:8]}"
 
@@ -106,6 +111,10 @@ class GivenAccount:
             return self.account
         return replace(self.account, password=self.secret.reveal())
 
+    def to_record(self) -> dict[str, str]:
+        """Return nothing, since nothing of it may be written down."""
+        return {}
+
     def __str__(self) -> str:
         account = self.account
         tag = self.secret or fingerprint(account.password)[:8]
@@ -120,12 +129,38 @@ class LostSource:
     home: ClassVar[str] = ""
     secret: ClassVar[None] = None
 
+    def to_record(self) -> dict[str, str]:
+        """Return nothing: nothing is known of it."""
+        return {}
+
     def __str__(self) -> str:
         return f"lost#{self.lease_id[:8]}"
 
 
 HostSource = PluginSource | GivenAccount | LostSource
 """Where a host identity comes from, other than from the machine keytab."""
+
+
+def source_of_record(
+    record: Mapping[str, str] | None, *, home: str, lease_id: str
+) -> HostSource | None:
+    """Return the source that a lease of an earlier run had, by what its `to_record` returned.
+
+    `home` is the DNS name of the lease's domain; the machine keytab's record is None, and so is its
+    source. One of which not all was written down is a `LostSource`.
+    """
+    if record is None:
+        return None
+    if "guid" in record and "input" in record:
+        return PluginSource(record["guid"], record["input"], home)
+    return LostSource(lease_id)
+
+
+def is_source_record(value: object) -> bool:
+    """Return whether a value read from a file may be the record of a source, or None."""
+    return value is None or (
+        isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+    )
 
 
 def checked_account(domain: str, user: str, password: str, where: str) -> HostAccount:

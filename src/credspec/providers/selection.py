@@ -169,7 +169,7 @@ class Providers:
             return result
         # Its text may hold the provider's input, and so may the frames it came through.
         failure = (
-            type(result)(*result.problems)
+            result.with_problems(result.problems)
             if isinstance(result, CredspecError)
             else internal_error(cast("Exception", result), where)
         )

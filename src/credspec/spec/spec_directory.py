@@ -41,6 +41,10 @@ _AROUND: Final = " \t\r\n\"'`"
 _DOCUMENT_SIGNS: Final = frozenset('{}":')
 
 
+class SpecExistsError(CredspecError):
+    """There is a spec of this name already: `spec-exists`."""
+
+
 def load(reference: SpecReference, spec_directory: SpecDirectory) -> CredentialSpec:
     """Return the credential spec that a ``file://`` or ``raw://`` reference names.
 
@@ -173,7 +177,7 @@ class SpecDirectory:
             with self._open_parent(parents) as parent:
                 _replace(leaf, data, parent, no_clobber=no_clobber)
         except FileExistsError:
-            raise CredspecError.of(
+            raise SpecExistsError.of(
                 "spec-exists",
                 f'A credential spec already exists with the name "{name}".',
                 remedy="leave out -NoClobber to overwrite it, or choose another name",

@@ -21,8 +21,8 @@ import pytest
 from abuse import SEED, Abuse, Abusers, seconds_of
 from agent_process import AgentProcess, as_user, open_to_users
 
-from credspec.agent.journal import MAX_RECORD_BYTES
-from credspec.agent.lease_limits import CHANGES_A_SECOND, DEFAULT_LEASES
+from credspec.agent.leases.journal import MAX_RECORD_BYTES
+from credspec.agent.leases.limits import CHANGES_A_SECOND, DEFAULT_LEASES
 from credspec.lab.domain import Lab
 
 LISTED, UNLISTED = pwd.getpwnam("nobody"), pwd.getpwnam("games")

@@ -18,7 +18,7 @@ from agent_process import AgentProcess
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from credspec.agent.lease_directory import LeaseDirectory
+from credspec.agent.leases.directory import LeaseDirectory
 from credspec.errors import CredspecError
 from credspec.lab.domain import Lab
 

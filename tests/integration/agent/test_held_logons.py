@@ -24,6 +24,7 @@ from credspec.agent.provided_identity import ProvidedIdentity
 from credspec.directory.connection import Connection, Transport
 from credspec.directory.locator import DnsResolver, Locator
 from credspec.errors import UnreachableError
+from credspec.kerberos.kdc_errors import KdcUnreachableError
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.lab.domain import Lab
 from credspec.providers.host_account import GivenAccount, HostAccount
@@ -193,7 +194,7 @@ def test_what_was_found_just_now_is_not_looked_up_again(
     monkeypatch.setattr(
         "credspec.agent.domain_session.ticket_from_managed_password",
         lambda *_, **_options: (_ for _ in ()).throw(
-            UnreachableError.of("kdc-unreachable", "simulated")
+            KdcUnreachableError.of("kdc-unreachable", "simulated")
         ),
     )
     with pytest.raises(UnreachableError, match="simulated"):

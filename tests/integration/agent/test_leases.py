@@ -16,9 +16,11 @@ import pytest
 from credspec.agent.audit import AuditLog
 from credspec.agent.domain_session import DomainSession
 from credspec.agent.host_identity import MachineKeytab
-from credspec.agent.identities import Identities, Identity
-from credspec.agent.journal import Journal
-from credspec.agent.leases import LeaseRequest, Leases
+from credspec.agent.identities.identities import Identities
+from credspec.agent.identities.identity import Identity
+from credspec.agent.leases.journal import Journal
+from credspec.agent.leases.leases import Leases
+from credspec.agent.leases.request import LeaseRequest
 from credspec.agent.policy import Policy
 from credspec.cli.new import NewSpecRequest, make_credential_spec
 from credspec.directory.connection import Transport
@@ -26,6 +28,7 @@ from credspec.directory.locator import DnsResolver, Locator, SrvRecord
 from credspec.errors import CredspecError, NotFoundError, NotPermittedError
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.lab.domain import Lab
+from credspec.spec.reference import SpecReference
 
 
 @dataclass
@@ -76,7 +79,7 @@ class Bench:
         state.mkdir(parents=True, exist_ok=True)
         return LeaseRequest(
             lease_id=lease_id,
-            spec=f"file://{spec}",
+            spec=SpecReference("file", spec),
             container=f"container{number}",
             runtime_state=str(state),
             uid=1000,
@@ -242,7 +245,7 @@ async def test_a_controller_that_takes_connections_and_never_answers(
     lab: Lab, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The deadline ends it, and the event loop turns all the while."""
-    monkeypatch.setattr("credspec.agent.identities._DEADLINE_SECONDS", 2.0)
+    monkeypatch.setattr("credspec.agent.identities.open_domain._DEADLINE_SECONDS", 2.0)
     identities, leases = bench.agent()
     turns = 0
 
@@ -503,7 +506,7 @@ async def test_facts_that_are_held_and_wrong_are_asked_for_again(bench: Bench) -
     """As if the domain had been made again, with another SID, since it was asked."""
     identities, leases = bench.agent()
     facts = await identities.facts("example.test")
-    session = identities._domains["example.test", None].session
+    session = identities._domains.get(("example.test", None)).session
     session._facts = replace(facts, sid="S-1-5-21-1-2-3")
     await leases.make(bench.request(1, "one.json"))
     assert session.known_facts == facts

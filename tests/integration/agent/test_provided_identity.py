@@ -24,9 +24,11 @@ from credspec.agent.audit import AuditLog
 from credspec.agent.config import Config
 from credspec.agent.domain_session import DomainSession
 from credspec.agent.host_identity import HostIdentity, MachineKeytab
-from credspec.agent.identities import Identities, Identity
-from credspec.agent.journal import Journal
-from credspec.agent.leases import LeaseRequest, Leases
+from credspec.agent.identities.identities import Identities
+from credspec.agent.identities.identity import Identity
+from credspec.agent.leases.journal import Journal
+from credspec.agent.leases.leases import Leases
+from credspec.agent.leases.request import LeaseRequest
 from credspec.agent.provided_identity import ProvidedIdentity
 from credspec.cli.new import NewSpecRequest, make_credential_spec
 from credspec.directory.connection import Transport
@@ -42,6 +44,7 @@ from credspec.providers.host_account import GivenAccount, HostAccount, HostSourc
 from credspec.providers.selection import Providers
 from credspec.providers.settings import ProviderSettings
 from credspec.spec.host_account import CREDSPEC_PLUGIN_GUID
+from credspec.spec.reference import SpecReference
 
 UNKNOWN = "{00000000-0000-0000-0000-00000000000a}"
 
@@ -143,7 +146,7 @@ class Bench:
         state.mkdir(parents=True, exist_ok=True)
         return LeaseRequest(
             lease_id=lease_id,
-            spec=f"file://{spec}",
+            spec=SpecReference("file", spec),
             container=f"container{number}",
             runtime_state=str(state),
             uid=1000,
@@ -242,7 +245,7 @@ def test_a_bind_with_its_ticket_waits_on_no_kdc(bench: Bench, reader: Reader) ->
 async def test_a_session_nobody_needs_is_closed(
     bench: Bench, reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("credspec.agent.identities._LINGER_SECONDS", 0.05)
+    monkeypatch.setattr("credspec.agent.identities.domains._LINGER_SECONDS", 0.05)
     identities, leases = bench.agent()
     wrong = replace(reader.account, password="Wrong-Passw0rd!")
     with pytest.raises(NotPermittedError, match="kdc-password-refused"):

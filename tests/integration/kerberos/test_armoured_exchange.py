@@ -15,6 +15,7 @@ from credspec.agent.domain_session import DomainSession
 from credspec.agent.host_identity import HOST_CACHE, MachineKeytab
 from credspec.directory.domain import DomainFacts
 from credspec.errors import NotPermittedError
+from credspec.kerberos.kdc_errors import PolicyRefusedError
 from credspec.kerberos.keys import Enctype, derive_key
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.kerberos.tickets import Ticket, ticket_from_keys
@@ -81,7 +82,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, *, refuse_without: bool = False) ->
     def watch(*arguments: Any, armor: str | None) -> Ticket:
         armours.append(armor)
         if refuse_without and armor is None:
-            raise NotPermittedError.of("kdc-policy", "simulated")
+            raise PolicyRefusedError.of("kdc-policy", "simulated")
         return exchange(*arguments, armor=armor)
 
     monkeypatch.setattr(domain_session, "ticket_from_managed_password", watch)

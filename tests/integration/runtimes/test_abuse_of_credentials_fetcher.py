@@ -18,7 +18,7 @@ from abuse import SEED, Abuse, Abusers, seconds_of
 from agent_process import as_user
 from fetcher_agent import FetcherAgent
 
-from credspec.agent.lease_limits import CHANGES_A_SECOND, DEFAULT_LEASES
+from credspec.agent.leases.limits import CHANGES_A_SECOND, DEFAULT_LEASES
 from credspec.lab.domain import Lab
 
 LISTED, UNLISTED = "nobody", "games"

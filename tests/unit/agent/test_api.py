@@ -14,9 +14,10 @@ from aiohttp import ClientSession, UnixConnector, web
 from credspec.agent.api import make_api
 from credspec.agent.audit import AuditLog
 from credspec.agent.domain_session import DomainSession
-from credspec.agent.identities import Identities, Identity
-from credspec.agent.journal import Journal
-from credspec.agent.leases import Leases
+from credspec.agent.identities.identities import Identities
+from credspec.agent.identities.identity import Identity
+from credspec.agent.leases.journal import Journal
+from credspec.agent.leases.leases import Leases
 from credspec.errors import CredspecError, InvalidSpecError, NotPermittedError, UnreachableError
 
 LEASE = "0" * 32

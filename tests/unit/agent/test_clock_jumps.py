@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from credspec.agent.domain_session import Acquisition
-from credspec.agent.identities import Identities, Identity, IdentityName
+from credspec.agent.identities.identities import Identities
+from credspec.agent.identities.identity import Identity, IdentityName
 from credspec.errors import CredspecError, NotFoundError, NotPermittedError, UnreachableError
 from credspec.kerberos.ticket_life import is_fit_to_give
 from credspec.kerberos.tickets import Ticket

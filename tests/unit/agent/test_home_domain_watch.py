@@ -11,7 +11,8 @@ import pytest
 from scripted_leases import SimulatedSession
 
 from credspec.agent.home_domain_watch import HomeDomainWatch
-from credspec.agent.identities import Identities, IdentityName
+from credspec.agent.identities.identities import Identities
+from credspec.agent.identities.identity import IdentityName
 from credspec.errors import CredspecError, NotPermittedError, UnreachableError
 
 DOMAIN = "example.test"

@@ -11,7 +11,7 @@ import pytest
 
 from credspec.agent.config import load_config, users_in_configuration
 from credspec.agent.host_users import USERS_VARIABLE, HostUser, user_named, user_of, write_users
-from credspec.agent.subordinate_ids import check_owner
+from credspec.agent.leases.subordinate_ids import check_owner
 from credspec.errors import NotPermittedError, UsageError
 
 ALICE = HostUser("alice@contoso.com", "alice", 1_234_567, (1_234_567, 4_000))

@@ -13,6 +13,7 @@ from credspec.errors import (
     NotFoundError,
     NotPermittedError,
     Problem,
+    QuotaExceededError,
     TooManyRequestsError,
     UnreachableError,
     UsageError,
@@ -53,7 +54,7 @@ def test_an_outage_is_waited_for_at_any_time(code: str) -> None:
         CredspecError.of("journal-unwritable", "x"),
         UnreachableError.of("ldap-certificate-authority", "x"),
         UnreachableError.of("ldap-ca-file", "x"),
-        TooManyRequestsError.of("leases-too-many", "x"),
+        QuotaExceededError.of("leases-too-many", "x"),
     ],
 )
 def test_a_refusal_never(error: CredspecError) -> None:

@@ -4,7 +4,6 @@ import pytest
 
 from credspec.agent.policy import Policy, PolicyInForce
 from credspec.errors import NotPermittedError
-from credspec.spec.reference import SpecReference
 
 
 @pytest.mark.parametrize(
@@ -46,10 +45,10 @@ def test_all_refused_accounts_are_told_at_once() -> None:
 
 
 def test_raw_specs_are_off_unless_allowed() -> None:
-    Policy().check_source(SpecReference("file", "www.json"))
+    Policy().check_spec_source("file")
     with pytest.raises(NotPermittedError, match="policy-spec-source"):
-        Policy().check_source(SpecReference("raw", "{}"))
-    Policy(spec_sources=("file", "raw")).check_source(SpecReference("raw", "{}"))
+        Policy().check_spec_source("raw")
+    Policy(spec_sources=("file", "raw")).check_spec_source("raw")
 
 
 def test_users() -> None:

@@ -13,9 +13,9 @@ from credspec.agent import policy_reload
 from credspec.agent.audit import AuditLog
 from credspec.agent.config import Config, load_config
 from credspec.agent.events import Event
-from credspec.agent.identities import Identities
-from credspec.agent.journal import Journal
-from credspec.agent.leases import Leases
+from credspec.agent.identities.identities import Identities
+from credspec.agent.leases.journal import Journal
+from credspec.agent.leases.leases import Leases
 from credspec.agent.policy import Policy
 from credspec.agent.policy_reload import PolicyReload, changed_beside_policy
 

@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from credspec.kerberos.kdc_errors import KRB5_BASE, REFUSALS, UNREACHABLE, error_of
+from credspec.kerberos.kdc_errors import (
+    KRB5_BASE,
+    REFUSALS,
+    UNREACHABLE,
+    EnctypeUnsupportedError,
+    KdcUnreachableError,
+    KeyRefusedError,
+    LogonRefusedError,
+    OptionRefusedError,
+    PolicyRefusedError,
+    error_of,
+)
 
 NAME = "web$@A.TEST"
 # RFC 4120 7.5.9, without what only a defect of a client or of the network brings about.
@@ -100,3 +111,26 @@ def test_a_policy_names_what_it_may_be() -> None:
     text = str(error_of(KRB5_BASE + 12, "KDC policy rejects request -1765328372", NAME))
     for word in ("authentication policy", "silo", "selective authentication", "[kdc-policy]"):
         assert word in text
+
+
+def test_a_code_always_comes_in_the_same_class() -> None:
+    """What is decided by the class is then decided by the code, as callers elsewhere see it."""
+    classes: dict[str, set[type]] = {}
+    for number in (*(KRB5_BASE + n for n in REFUSALS), *UNREACHABLE, 2, 13, 4711):
+        error = error_of(number, "text", "www@EXAMPLE.TEST")
+        classes.setdefault(error.code, set()).add(type(error))
+    assert {code: len(each) for code, each in classes.items() if len(each) > 1} == {}
+    by_class = {next(iter(each)): code for code, each in classes.items()}
+    assert by_class[KeyRefusedError] == "kdc-key-refused"
+    assert by_class[PolicyRefusedError] == "kdc-policy"
+    assert by_class[OptionRefusedError] == "kdc-option-refused"
+    assert by_class[EnctypeUnsupportedError] == "kdc-enctype-unsupported"
+    assert by_class[KdcUnreachableError] == "kdc-unreachable"
+    refused = {code for code, (cls,) in classes.items() if issubclass(cls, LogonRefusedError)}
+    assert refused == {
+        "kdc-key-refused",
+        "kdc-key-expired",
+        "keytab-no-key",
+        "kdc-principal-unknown",
+        "kdc-account-disabled",
+    }

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from credspec.directory.managed_password import PASSWORD_BYTES, ManagedPassword
 from credspec.errors import NotPermittedError
 from credspec.kerberos import tickets
+from credspec.kerberos.kdc_errors import EnctypeUnsupportedError, KeyRefusedError
 from credspec.kerberos.keys import Key, computer_salt, derive_keys
 from credspec.kerberos.tickets import Ticket, ticket_from_managed_password
 
@@ -37,11 +38,11 @@ class SimulatedKdc:
         assert options["forwardable"]
         fitting = [k for k in given if k.enctype in {each.enctype for each in self.keys}]
         if not fitting:
-            raise NotPermittedError.of("kdc-enctype-unsupported", "simulated")
+            raise EnctypeUnsupportedError.of("kdc-enctype-unsupported", "simulated")
         # The strongest that both have.
         if fitting[0] not in self.keys:
             self.refused.append(fitting[0])
-            raise NotPermittedError.of("kdc-key-refused", "simulated")
+            raise KeyRefusedError.of("kdc-key-refused", "simulated")
         now = datetime.now(UTC)
         return Ticket(principal, now, now + LONG, fitting[0].enctype, b"cache")
 

@@ -119,13 +119,12 @@ def status_of(error: CredspecError) -> StatusName:
 
 def _status_of_one(error: CredspecError) -> StatusName:
     code = error.code
-    if code in PERMANENT_FAULTS and type(error) is CredspecError:
+    if code in PERMANENT_FAULTS and next(_classes(error)) is CredspecError:
         return "FAILED_PRECONDITION"
-    status = next(_statuses_by_class(error))
+    status = STATUS_OF_CLASS[next(_classes(error))]
     return "INTERNAL" if status not in RETRIABLE and code in TRANSIENT_REFUSALS else status
 
 
-def _statuses_by_class(error: CredspecError) -> Iterator[StatusName]:
-    for cls in type(error).__mro__:
-        if cls in STATUS_OF_CLASS:
-            yield STATUS_OF_CLASS[cls]
+def _classes(error: CredspecError) -> Iterator[type[CredspecError]]:
+    """Return the classes of an error that have a status, the nearest first."""
+    return (cls for cls in type(error).__mro__ if cls in STATUS_OF_CLASS)

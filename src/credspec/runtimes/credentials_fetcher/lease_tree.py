@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from credspec.agent.lease_directory import is_tmpfs
+from credspec.agent.leases.mounts import is_tmpfs
 from credspec.errors import CredspecError, NotPermittedError, UsageError
 
 LEASE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")

@@ -24,7 +24,7 @@ from credspec.runtimes.credentials_fetcher.metadata import TicketEntry, read_met
 from credspec.spec.document import CredentialSpec
 from credspec.spec.encoding import MAX_SPEC_BYTES
 from credspec.spec.host_account import host_account_config
-from credspec.spec.spec_directory import SpecDirectory
+from credspec.spec.spec_directory import SpecDirectory, SpecExistsError
 
 LEASE_TREE: Final = Path("/var/credentials-fetcher/krbdir")
 ECS_CONFIG: Final = Path("/etc/ecs/ecs.config")
@@ -115,9 +115,7 @@ def write_specs(found: Takeover, directory: SpecDirectory) -> list[str]:
     for name, text in sorted(found.specs.items()):
         try:
             directory.write(name, text, no_clobber=True)
-        except CredspecError as error:
-            if error.code != "spec-exists":
-                raise
+        except SpecExistsError:
             present = b""
             with suppress(InvalidSpecError):
                 present = directory.read(name)

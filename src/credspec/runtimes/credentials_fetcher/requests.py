@@ -16,7 +16,7 @@ from typing import Final
 
 from credspec.directory.account_identity import valid_account_name
 from credspec.directory.locator import valid_domain
-from credspec.errors import CredspecError, InvalidSpecError, UnreachableError, UsageError
+from credspec.errors import CredspecError, InvalidSpecError, Step, UnreachableError, UsageError
 from credspec.runtimes.credentials_fetcher.accepted_specs import AcceptedSpec, accepted_spec
 from credspec.runtimes.credentials_fetcher.lease_tree import LEASE_ID
 from credspec.spec.document import CredentialSpec
@@ -315,9 +315,7 @@ def why_no_ticket(error: CredspecError, *, has_user: bool) -> Refusal:
     """Return the text for a lease that could not be made."""
     if isinstance(error, InvalidSpecError):
         return Refusal.SPEC_FIELDS
-    is_accounts = "$@" in error.problems[0].where
-    is_hosts = error.code.startswith(("host-", "kdc-")) and not is_accounts
-    if is_hosts or isinstance(error, UnreachableError):
+    if error.step is Step.HOST_LOGON or isinstance(error, UnreachableError):
         return Refusal.USER_TICKET if has_user else Refusal.HOST_TICKET
     return Refusal.ACCOUNT_TICKET
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from credspec.agent.config import Config
 from credspec.agent.daemon import listen, share
 from credspec.agent.events import Event, emit
-from credspec.agent.leases import Leases
+from credspec.agent.leases.leases import Leases
 from credspec.errors import UsageError
 from credspec.runtimes.credentials_fetcher.connections import CallerConnections
 from credspec.runtimes.credentials_fetcher.lease_tree import LeaseTree

@@ -22,9 +22,10 @@ from credspec.agent.audit import Caller
 from credspec.agent.completion import completed
 from credspec.agent.config import FetcherConfig
 from credspec.agent.events import Event, emit
-from credspec.agent.journal import LeaseRecord
 from credspec.agent.keyed_lock import KeyedLock
-from credspec.agent.leases import LeaseRequest, Leases
+from credspec.agent.leases.leases import Leases
+from credspec.agent.leases.record import LeaseRecord
+from credspec.agent.leases.request import LeaseRequest
 from credspec.agent.report_limit import LimitedEvents
 from credspec.errors import (
     CredspecError,
@@ -448,10 +449,10 @@ class Service:
         self, lease: str, ticket: WantedTicket, user: UserPassword | None, caller: Caller
     ) -> LeaseRequest:
         place = str(self._tree.path(lease, ticket.name))
-        spec = ticket.spec if user is None else _without_host_account(ticket.spec)
         return LeaseRequest(
             lease_id=_own_id(lease, ticket.name),
-            spec=f"raw://{spec.to_text(compact=True)}",
+            spec=ticket.spec if user is None else _without_host_account(ticket.spec),
+            document_is_vouched_for=True,
             container=f"{lease}/{ticket.name}",
             runtime_state=place,
             uid=self._config.uid,

@@ -8,7 +8,7 @@ from generated_specs import SPECS
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from credspec.errors import InvalidSpecError, NotPermittedError, UnreachableError
+from credspec.errors import InvalidSpecError, NotPermittedError, Step, UnreachableError, joined
 from credspec.runtimes.credentials_fetcher.connections import caller_of
 from credspec.runtimes.credentials_fetcher.requests import (
     Refusal,
@@ -254,6 +254,7 @@ def test_access_keys_that_are_none(index: int, value: str) -> None:
 
 def test_which_step_failed() -> None:
     hosts = NotPermittedError.of("host-keytab-missing", "x")
+    hosts.step = Step.HOST_LOGON
     accounts = NotPermittedError.of("password-not-permitted", "x")
     nobody = UnreachableError.of("domain-timeout", "x")
     assert why_no_ticket(hosts, has_user=False) is Refusal.HOST_TICKET
@@ -261,6 +262,24 @@ def test_which_step_failed() -> None:
     assert why_no_ticket(accounts, has_user=True) is Refusal.ACCOUNT_TICKET
     wrong = InvalidSpecError.of("spec-sid-invalid", "x")
     assert why_no_ticket(wrong, has_user=False) is Refusal.SPEC_FIELDS
+
+
+@given(
+    step=st.sampled_from([None, *Step]),
+    code=st.sampled_from(["host-keytab-stale", "kdc-policy", "kdc-account-disabled", "x"]),
+    where=st.sampled_from(["ticket of HOST1$@EXAMPLE.TEST", "ticket of reader@EXAMPLE.TEST", ""]),
+    has_user=st.booleans(),
+)
+def test_no_text_says_which_step_failed(
+    step: Step | None, code: str, where: str, *, has_user: bool
+) -> None:
+    """The host's own principal ends in a dollar sign as well."""
+    error = NotPermittedError.of(code, "x", where=where)
+    error.step = step
+    of_host = Refusal.USER_TICKET if has_user else Refusal.HOST_TICKET
+    expected = of_host if step is Step.HOST_LOGON else Refusal.ACCOUNT_TICKET
+    assert why_no_ticket(error, has_user=has_user) is expected
+    assert why_no_ticket(joined([error.detached()]), has_user=has_user) is expected
 
 
 def test_the_caller_by_the_name_of_the_connection() -> None:

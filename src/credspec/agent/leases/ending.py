@@ -1,0 +1,96 @@
+"""The end of leases: released, revoked by the policy, or dropped before they began."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from credspec.agent.events import Event, emit
+from credspec.agent.identities.identities import Identities
+from credspec.agent.keyed_lock import KeyedLock
+from credspec.agent.leases.audit import LeaseAudit
+from credspec.agent.leases.files import LeaseFiles
+from credspec.agent.leases.journal import Journal
+from credspec.agent.leases.policy_check import refusal
+from credspec.agent.leases.record import LeaseRecord
+from credspec.agent.leases.retries import LeaseRetries
+from credspec.agent.leases.table import LeaseTable
+from credspec.agent.policy import PolicyInForce
+from credspec.errors import CredspecError
+
+_LEASES_AT_A_TIME: Final = 20
+
+
+class LeaseEnds:
+    """Ends leases: identities are let go of, files are wiped, the journal forgets them."""
+
+    def __init__(
+        self,
+        identities: Identities,
+        table: LeaseTable,
+        journal: Journal,
+        files: LeaseFiles,
+        *,
+        retries: LeaseRetries,
+        audit: LeaseAudit,
+        policy: PolicyInForce,
+        locks: KeyedLock[str],
+    ) -> None:
+        self._identities = identities
+        self._table = table
+        self._journal = journal
+        self._files = files
+        self._retries = retries
+        self._audit = audit
+        self._policy = policy
+        self._locks = locks
+
+    def drop(self, lease_id: str) -> asyncio.Future[None] | None:
+        """End a lease; a user's files are wiped later, the future says when."""
+        wiped: asyncio.Future[None] | None = None
+        self._retries.end(lease_id)
+        record = self._table.records.pop(lease_id, None)
+        if record is not None:
+            wiped = self._files.wipe(record)
+            for name in self._table.names(record):
+                self._identities.release(name, lease_id)
+        self._table.sources.pop(lease_id, None)
+        self._table.secrets.drop(lease_id)
+        self.forget(lease_id)
+        return wiped
+
+    def forget(self, lease_id: str) -> None:
+        """Remove a lease from the journal."""
+        try:
+            self._journal.remove(lease_id)
+        except CredspecError as error:
+            # A record without a living container is dropped by the next run.
+            emit(Event.JOURNAL_UNWRITABLE, lease=lease_id, error=str(error))
+
+    async def revoke(self, record: LeaseRecord, error: CredspecError) -> None:
+        """End a lease that is not allowed any more, and say so where grants are written."""
+        self.drop(record.lease_id)
+        await self._audit.revoked(record, error)
+
+    async def revoke_if_refused(self, record: LeaseRecord) -> bool:
+        """End a lease if the policy does not allow it any more; return whether it has ended."""
+        refused = refusal(self._policy.policy, record)
+        if refused is not None:
+            await self.revoke(record, refused)
+        return refused is not None
+
+    async def enforce_policy(self) -> int:
+        """End every lease that the policy does not allow any more; return how many."""
+        tasks = []
+        for number, record in enumerate(list(self._table.records.values())):
+            if refusal(self._policy.policy, record) is not None:
+                # Each by itself: one that is being made must not hold up the others.
+                tasks.append(asyncio.create_task(self._end_refused(record.lease_id)))
+            if number % _LEASES_AT_A_TIME == 0:
+                await asyncio.sleep(0)
+        return sum(await asyncio.gather(*tasks))
+
+    async def _end_refused(self, lease_id: str) -> bool:
+        async with self._locks.hold(lease_id):
+            record = self._table.records.get(lease_id)
+            return record is not None and await self.revoke_if_refused(record)

@@ -1,0 +1,108 @@
+"""The journal: one record for each lease, written before the lease has any effect.
+
+It lives on tmpfs, as the leases themselves do: what a restart of the agent must know survives, and
+a restart of the host, which ends all containers, forgets it. No record holds a secret.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from credspec.agent.leases.record import LEASE_ID, LeaseRecord, record_from_json
+from credspec.errors import CredspecError
+
+MAX_RECORD_BYTES: Final = 32 * 1024
+"""The longest record that is written or read."""
+
+_UNFINISHED: Final = ".new"
+_OPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Journal:
+    """Records in a directory that only root can enter."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def write(self, record: LeaseRecord) -> None:
+        """Write or replace a lease's record, atomically.
+
+        Raises:
+            CredspecError: `journal-unwritable`, `journal-record-too-long`.
+        """
+        path = self._path(record.lease_id)
+        temporary = path.with_suffix(_UNFINISHED)
+        data = json.dumps(record.to_json()).encode()
+        if len(data) > MAX_RECORD_BYTES:
+            raise CredspecError.of(
+                "journal-record-too-long",
+                f"{len(data)} bytes for one lease",
+                where=f"journal {self._directory}",
+                expected=f"at most {MAX_RECORD_BYTES}",
+                remedy="divide the accounts among several credential specs",
+            )
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        except OSError as error:
+            with suppress(OSError):
+                temporary.unlink()
+            raise self._unwritable(error) from None
+
+    def remove(self, lease_id: str) -> None:
+        """Remove a lease's record; one that is not there is fine.
+
+        Raises:
+            CredspecError: `journal-unwritable`.
+        """
+        try:
+            self._path(lease_id).unlink(missing_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def remove_leftovers(self) -> None:
+        """Remove what a run that was killed had begun to write; no run may be writing now."""
+        for path in self._directory.glob(f"*{_UNFINISHED}"):
+            with suppress(OSError):
+                path.unlink()
+
+    def records(self) -> Iterator[LeaseRecord | str]:
+        """Return all records; of one that cannot be read, its lease id."""
+        for path in sorted(self._directory.glob("*.json")):
+            if not LEASE_ID.fullmatch(path.stem):
+                continue
+            try:
+                record = record_from_json(path.stem, json.loads(_read(path)))
+            except Exception:  # noqa: BLE001 - whatever is in it, it costs this lease only
+                yield path.stem
+                continue
+            yield record
+
+    def _unwritable(self, error: OSError) -> CredspecError:
+        return CredspecError.of(
+            "journal-unwritable",
+            error.strerror or str(error),
+            where=f"journal {self._directory}",
+            remedy="free space there, or make it writable (df, mount)",
+        )
+
+    def _path(self, lease_id: str) -> Path:
+        if not LEASE_ID.fullmatch(lease_id):
+            raise ValueError("not a lease id")
+        return self._directory / f"{lease_id}.json"
+
+
+def _read(path: Path) -> bytes:
+    fd = os.open(path, _OPEN)
+    try:
+        data = os.read(fd, MAX_RECORD_BYTES + 1)
+    finally:
+        os.close(fd)
+    if len(data) > MAX_RECORD_BYTES:
+        raise ValueError("too long")
+    return data

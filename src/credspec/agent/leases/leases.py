@@ -1,0 +1,261 @@
+"""All leases of this host: made, released, given another account to log on with.
+
+A request goes from here to `claim` (whatever may refuse it), to `delivery` (its tickets), and into
+the audit log; what goes on while a lease lasts is in `renewal`, `sweep` and, after a restart, in
+`recovery`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from credspec.agent.audit import NOBODY, AuditLog, AuditUnwritableError, Caller
+from credspec.agent.blocking_calls import BlockingCalls
+from credspec.agent.completion import completed
+from credspec.agent.events import Event, emit
+from credspec.agent.identities.identities import Identities
+from credspec.agent.identities.identity import Identity
+from credspec.agent.keyed_lock import KeyedLock
+from credspec.agent.leases.audit import LeaseAudit
+from credspec.agent.leases.background import BackgroundTasks
+from credspec.agent.leases.claim import Claim, Claims, not_yours
+from credspec.agent.leases.delivery import Delivery
+from credspec.agent.leases.ending import LeaseEnds
+from credspec.agent.leases.files import FILES_SECONDS, LeaseFiles
+from credspec.agent.leases.homes import Homes
+from credspec.agent.leases.host_account_change import HostAccountChange
+from credspec.agent.leases.journal import Journal
+from credspec.agent.leases.liveness import Liveness
+from credspec.agent.leases.policy_check import check_lease
+from credspec.agent.leases.record import LeaseRecord, valid_id
+from credspec.agent.leases.recovery import Recovery
+from credspec.agent.leases.renewal import Renewal
+from credspec.agent.leases.request import LeaseRequest
+from credspec.agent.leases.retries import LeaseRetries
+from credspec.agent.leases.sweep import Sweep
+from credspec.agent.leases.table import LeaseTable
+from credspec.agent.policy import Policy, PolicyInForce
+from credspec.agent.report_limit import LimitedEvents
+from credspec.errors import CredspecError
+from credspec.providers.host_account import HostAccount
+from credspec.providers.selection import Providers
+from credspec.spec.spec_directory import SpecDirectory
+
+
+class Leases:
+    """All leases of this host."""
+
+    def __init__(
+        self,
+        identities: Identities,
+        journal: Journal,
+        *,
+        leases_directory: Path,
+        process_leases_directory: Path | None = None,
+        spec_directory: Path,
+        audit: AuditLog,
+        policy: Policy | PolicyInForce | None = None,
+        providers: Providers | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.policy = policy if isinstance(policy, PolicyInForce) else PolicyInForce(policy)
+        self.granted = 0
+        self.denied = 0
+        self._identities = identities
+        self._journal = journal
+        self._table = LeaseTable()
+        self._locks: KeyedLock[str] = KeyedLock()
+        self._homes = Homes(leases_directory, process_leases_directory or leases_directory)
+        self._background = BackgroundTasks()
+        providers = providers or Providers()
+        calls: BlockingCalls[int | None] = BlockingCalls()
+        events = LimitedEvents()
+        files = LeaseFiles(self._homes, calls)
+        self._audit = LeaseAudit(audit, events, self._background)
+        self._claims = Claims(
+            *(identities, self._table),
+            homes=self._homes,
+            homes_calls=calls,
+            specs=SpecDirectory(spec_directory, trusted=True),
+            policy=self.policy,
+            providers=providers,
+            now=now,
+            monotonic=monotonic,
+        )
+        self._delivery = Delivery(identities, self._table, journal, files, now)
+        self._retries = LeaseRetries(self._try_again, sleep=sleep)
+        self._ends = LeaseEnds(
+            *(identities, self._table, journal, files),
+            retries=self._retries,
+            audit=self._audit,
+            policy=self.policy,
+            locks=self._locks,
+        )
+        self._renewal = Renewal(
+            *(identities, self._table, self._delivery, self._ends),
+            retries=self._retries,
+            events=events,
+            background=self._background,
+            now=now,
+        )
+        liveness = Liveness(self._homes, calls, monotonic=monotonic)
+        self._recovery = Recovery(
+            *(identities, self._table, journal, files),
+            liveness=liveness,
+            ends=self._ends,
+            audit=self._audit,
+            policy=self.policy,
+            providers=providers,
+            background=self._background,
+        )
+        self._sweep = Sweep(self._table, liveness, self._homes, self.release)
+        self._account_change = HostAccountChange(
+            *(identities, self._table, self._claims, self._delivery),
+            audit=self._audit,
+            policy=self.policy,
+            locks=self._locks,
+        )
+
+    @property
+    def count(self) -> int:
+        """How many leases there are."""
+        return len(self._table.records)
+
+    def all(self) -> list[LeaseRecord]:
+        """Return all leases, oldest first."""
+        return self._table.all()
+
+    def get(self, lease_id: str) -> LeaseRecord:
+        """Return one lease.
+
+        Raises:
+            UsageError: `lease-id-invalid`.
+            NotFoundError: `lease-not-found`.
+        """
+        return self._table.get(lease_id)
+
+    def sees_directory(self, lease_id: str) -> bool:
+        """Return whether what is mounted for a lease of the host's own is seen by this process.
+
+        Raises:
+            UsageError: `lease-id-invalid`.
+        """
+        return self._homes.is_mounted(valid_id(lease_id))
+
+    async def make(self, request: LeaseRequest) -> LeaseRecord:
+        """Make a lease: all accounts of the spec have their tickets in place, or nothing is left.
+
+        A second request for the same id replaces the first. The answer is in the audit log before
+        it is given.
+
+        Raises:
+            InvalidSpecError: the spec cannot be read or used.
+            NotPermittedError: the policy, the directory or the KDC refuses.
+            CredspecError: of the step that failed.
+        """
+        valid_id(request.lease_id)
+        try:
+            async with self._claims.turn(request), self._locks.hold(request.lease_id):
+                request = await self._claims.of_caller(request)
+                former = self._table.records.get(request.lease_id)
+                if former is not None:
+                    self._ends.drop(request.lease_id)
+                    await completed(self._audit.released(former, request.caller))
+                return await self._grant(request, await self._claims.examine(request))
+        except CredspecError as error:
+            self.denied += 1
+            if not isinstance(error, AuditUnwritableError):
+                await self._audit.denied(request, error)
+            raise
+        finally:
+            if request.lease_id not in self._table.records:
+                self._table.secrets.drop(request.lease_id)
+
+    async def _grant(self, request: LeaseRequest, claim: Claim) -> LeaseRecord:
+        """Give a lease its tickets, or leave nothing of it; the journal has it first."""
+        record = claim.record
+        self._journal.write(record)
+        self._table.sources[record.lease_id] = claim.source
+        self._table.records[record.lease_id] = record
+        is_written = False
+        try:
+            await self._delivery.hold(record)
+            # It may have been replaced while the domain was asked.
+            check_lease(self.policy.policy, record)
+            record = await self._delivery.give(record, whole=True)
+            is_written = True  # or will be, even if the caller goes meanwhile
+            await completed(self._audit.granted(record, request, claim.source))
+        except BaseException as error:
+            self._ends.drop(record.lease_id)
+            if is_written:
+                end = self._audit.released(record, request.caller)
+                # If the disk does not answer, the line is on its way; its end follows it there.
+                if isinstance(error, CredspecError):
+                    self._background.start(end)
+                else:
+                    await completed(end)
+            raise
+        self.granted += 1
+        emit(
+            Event.LEASE_GRANTED,
+            lease=record.lease_id,
+            container=record.container,
+            domain=record.domain,
+            accounts=list(record.accounts),
+        )
+        return record
+
+    async def release(self, lease_id: str, caller: Caller = NOBODY) -> None:
+        """Release a lease and wipe its tickets; one that does not exist is fine.
+
+        Raises:
+            UsageError: `lease-id-invalid`.
+            NotPermittedError: `lease-not-yours`.
+        """
+        async with self._locks.hold(valid_id(lease_id)):
+            record = self._table.records.get(lease_id)
+            if record is None:
+                return
+            if caller.uid not in {NOBODY.uid, 0, os.geteuid(), record.user}:
+                raise not_yours(lease_id)
+            wiped = self._ends.drop(lease_id)
+            emit(Event.LEASE_RELEASED, lease=lease_id, container=record.container)
+            await completed(self._audit.released(record, caller))
+            if wiped is not None:
+                await asyncio.wait([wiped], timeout=FILES_SECONDS)
+
+    async def replace_host_account(
+        self, lease_id: str, account: HostAccount, caller: Caller = NOBODY
+    ) -> LeaseRecord:
+        """Let a lease log on with another account, see `HostAccountChange.make`."""
+        return await self._account_change.make(lease_id, account, caller)
+
+    async def renew(self, identity: Identity) -> None:
+        """Give an identity's new ticket to all its leases, see `Renewal.renew`."""
+        await self._renewal.renew(identity)
+
+    async def _try_again(self, lease_id: str) -> bool:
+        return await self._renewal.try_again(lease_id)
+
+    async def refresh(self, lease_ids: Iterable[str]) -> list[CredspecError]:
+        """Acquire the identities of some leases now, each once; return what failed."""
+        return await self._renewal.refresh(lease_ids)
+
+    async def enforce_policy(self) -> int:
+        """End every lease that the policy does not allow any more; return how many."""
+        return await self._ends.enforce_policy()
+
+    async def adopt(self) -> None:
+        """Take over the leases of an earlier run, see `Recovery.adopt`."""
+        await self._recovery.adopt()
+
+    async def sweep(self) -> int:
+        """Release the leases whose containers are gone; return how many."""
+        return await self._sweep.run()

@@ -1,0 +1,117 @@
+"""Which leases' containers are gone, found out without holding the event loop up."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Callable, Container, Iterable
+from functools import partial
+from typing import Final, TypeAlias, TypeVar
+
+from credspec.agent.blocking_calls import BlockingCalls
+from credspec.agent.events import Event, emit
+from credspec.agent.leases.container_state import ContainerStates
+from credspec.agent.leases.home import Look
+from credspec.agent.leases.homes import Homes
+from credspec.agent.leases.record import LeaseRecord
+from credspec.errors import CredspecError
+
+# A container that is being made has no runtime state yet; after this it must have.
+_CREATION_SECONDS: Final = 120.0
+_LEASES_AT_A_TIME: Final = 64
+_SECONDS: Final = 10.0
+
+_T = TypeVar("_T")
+
+FileUser: TypeAlias = int | None
+"""Whose files: an unprivileged user's, or with None the host's own."""
+
+
+class Liveness:
+    """Looks after the containers of leases; `calls` has a thread for each user's files."""
+
+    def __init__(
+        self,
+        homes: Homes,
+        calls: BlockingCalls[FileUser],
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._monotonic = monotonic
+        self._homes = homes
+        self._calls = calls
+        self._states = ContainerStates()
+
+    async def gone(
+        self, records: Iterable[LeaseRecord], *, seconds: float = _SECONDS
+    ) -> list[LeaseRecord]:
+        """Return the records whose containers are gone for certain.
+
+        What does not answer in so many seconds, or cannot be looked at, is not gone.
+        """
+        by_user: defaultdict[FileUser, list[LeaseRecord]] = defaultdict(list)
+        for record in records:
+            by_user[record.user].append(record)
+        found = await asyncio.gather(
+            *(self._gone_of(user, some, seconds) for user, some in by_user.items())
+        )
+        return [record for some in found for record in some]
+
+    async def forget_all_but(self, records: Iterable[LeaseRecord]) -> None:
+        """Forget what was remembered of other containers."""
+        states = {record.runtime_state for record in records if record.user is None}
+        await self._look(None, partial(self._states.keep, states), _SECONDS)
+
+    async def _gone_of(
+        self, user: FileUser, records: list[LeaseRecord], seconds: float
+    ) -> list[LeaseRecord]:
+        mounted: frozenset[str] | None = frozenset()
+        if user is None:
+            seconds = max(seconds, _SECONDS)  # they are not where they never answer
+            mounted = await self._look(None, self._homes.mounted, seconds)
+        gone: list[LeaseRecord] = []
+        for first in range(0, len(records), _LEASES_AT_A_TIME):
+            some = records[first : first + _LEASES_AT_A_TIME]
+            found = None
+            if mounted is not None:
+                look_at = partial(self._gone_among, some, mounted)
+                found = await self._look(user, look_at, seconds)
+            if found is None:
+                break
+            gone += found
+        return gone
+
+    async def _look(self, user: FileUser, call: Callable[[], _T], seconds: float) -> _T | None:
+        """Call in the thread of a user's files; None if that did not come about."""
+        where = "the host's leases" if user is None else f"files of user {user}"
+        try:
+            return await self._calls.run(user, call, seconds, where)
+        except CredspecError as error:
+            emit(Event.LEASES_NOT_CHECKED, error=str(error))
+        except Exception as error:  # noqa: BLE001 - another time, then
+            emit(Event.LEASES_NOT_CHECKED, error=f"{where}: {type(error).__name__}")
+        return None
+
+    def _gone_among(self, records: list[LeaseRecord], mounted: Container[str]) -> list[LeaseRecord]:
+        gone = []
+        for record in records:
+            try:
+                if not self._is_alive(record, mounted):
+                    gone.append(record)
+            except OSError:
+                pass  # it is unknown now
+            except Exception as error:  # noqa: BLE001 - it costs this lease, and no other
+                emit(Event.INTERNAL_ERROR, path=record.lease_id, error=type(error).__name__)
+                gone.append(record)
+        return gone
+
+    def _is_alive(self, record: LeaseRecord, mounted: Container[str]) -> bool:
+        """Return whether a lease's container may live; `mounted` are the mounts seen before."""
+        look = Look(mounted, self._states, self._is_new(record))
+        return self._homes.of(record).is_alive(look)
+
+    def _is_new(self, record: LeaseRecord) -> bool:
+        """Return whether a lease's container may still be being made, whatever the clock says."""
+        made = record.created_monotonic
+        return made is not None and 0 <= self._monotonic() - made < _CREATION_SECONDS

@@ -1,0 +1,147 @@
+"""The record of a lease: what the journal keeps of it and the API shows. It holds no secret."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from credspec.agent.leases.homes import is_place
+from credspec.agent.policy import GRPC_SOURCE, SPEC_SOURCES
+from credspec.directory.account_identity import valid_account_name
+from credspec.directory.locator import valid_domain
+from credspec.errors import UsageError
+from credspec.providers.host_account import is_source_record
+
+LEASE_ID: Final = re.compile(r"[0-9a-f]{32}")
+"""What a lease's id looks like; anything else never becomes a path."""
+
+_MAX_NUMBER: Final = 2**32
+_TEXTS: Final = ("container", "runtime_state", "domain", "default_account")
+# What lies outside is no time of a ticket, and arithmetic with it would overflow.
+_EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
+_FLAGS: Final = ("ready", "keytab", "name_fallback", "replay_cache")
+_TIMES: Final = ("created", "ticket_start", "ticket_end", "keytab_due")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRecord:
+    """What is known of a lease.
+
+    `container` is the runtime's id of the container and `runtime_state` the directory in which the
+    runtime keeps it as long as it exists, or the lock of a process (`LeaseDirectory.lock`); `uid`
+    and `gid` are the host's numbers of its user; `user` is the unprivileged user who made it, None
+    for the host's own. `default_account` and `accounts` are without ``$``; `ready` tells whether
+    the container was given its tickets, `ticket_start` and `ticket_end` from when to when all of
+    them are good. `mode` is that of the files; with `keytab` there is one of all accounts, and
+    `keytab_due` is when it must be made again. `name_fallback` is whether its krb5.conf may
+    have ``dns_canonicalize_hostname = fallback``, `replay_cache` whether the directory has one for
+    replay caches. `host_source` is what the host logs on with, if it
+    is not the machine identity: `guid` and `input` of a plug-in, without `input` where that may
+    hold a secret; empty for an account that came with the request. `place` is the directory of a
+    lease that has its files in a tree of others. `spec_source` tells where its spec came from:
+    ``file``, ``raw``, or ``grpc`` for a call that brought it. `created_monotonic` is when it was
+    made by the clock that is never set (CLOCK_MONOTONIC), in seconds, None if that is unknown.
+    """
+
+    lease_id: str
+    container: str
+    runtime_state: str
+    uid: int
+    gid: int
+    domain: str
+    default_account: str
+    accounts: tuple[str, ...]
+    created: datetime
+    ready: bool = False
+    ticket_start: datetime | None = None
+    ticket_end: datetime | None = None
+    user: int | None = None
+    mode: int = 0o600
+    keytab: bool = False
+    keytab_due: datetime | None = None
+    name_fallback: bool = False
+    replay_cache: bool = False
+    host_source: dict[str, str] | None = field(default=None, repr=False, hash=False)
+    place: str | None = None
+    spec_source: str = "file"
+    created_monotonic: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as JSON values."""
+        # Not asdict, which copies every value deeply.
+        values: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
+        values["accounts"] = list(self.accounts)
+        for name in _TIMES:
+            values[name] = None if values[name] is None else values[name].isoformat()
+        return values
+
+
+def valid_id(lease_id: str) -> str:
+    """Return a lease's id.
+
+    Raises:
+        UsageError: `lease-id-invalid`.
+    """
+    if not LEASE_ID.fullmatch(lease_id):
+        raise UsageError.of(
+            "lease-id-invalid",
+            f"{lease_id[:80]!r} is not a lease id",
+            expected="32 hexadecimal digits",
+        )
+    return lease_id
+
+
+def record_from_json(lease_id: str, raw: dict[str, Any]) -> LeaseRecord:
+    """Return the record of a lease of which every field is what `LeaseRecord.to_json` returns.
+
+    `raw` may be anything, and is changed.
+
+    Raises:
+        Exception: of any kind, if it is not such a record.
+    """
+    for name in _TIMES:
+        if raw.get(name) is not None or name == "created":
+            raw[name] = datetime.fromisoformat(raw[name]).astimezone(UTC)
+    raw["accounts"] = tuple(raw["accounts"])
+    if raw.get("place") is not None:
+        raw.setdefault("spec_source", GRPC_SOURCE)  # of a version that did not say
+    record = LeaseRecord(**raw)
+    start, end = record.ticket_start, record.ticket_end
+    is_sound = (
+        record.lease_id == lease_id
+        and all(isinstance(getattr(record, name), str) for name in _TEXTS)
+        and "\0" not in record.runtime_state
+        and all(_is_number(number) for number in (record.uid, record.gid, record.mode))
+        and (record.user is None or _is_number(record.user))
+        and all(type(getattr(record, name)) is bool for name in _FLAGS)
+        and is_place(record.place)
+        and record.spec_source in {*SPEC_SOURCES, GRPC_SOURCE}
+        and _is_moment(record.created_monotonic)
+        and is_source_record(record.host_source)
+        and (start is None or end is None or start <= end)
+        and all(_EARLIEST < getattr(record, name) < _LATEST for name in _given_times(record))
+    )
+    if not is_sound or not record.accounts:
+        raise ValueError("not a record")
+    valid_domain(record.domain)
+    for account in (record.default_account, *record.accounts):
+        name, _, domain = account.partition("@")
+        valid_account_name(name)
+        valid_domain(domain or record.domain)
+    return record
+
+
+def _given_times(record: LeaseRecord) -> list[str]:
+    return [name for name in _TIMES if getattr(record, name) is not None]
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is int and 0 <= value < _MAX_NUMBER
+
+
+def _is_moment(value: object) -> bool:
+    return value is None or (isinstance(value, float) and math.isfinite(value))

@@ -1,0 +1,182 @@
+"""After a restart: which leases of the run before are taken over, and which end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from functools import partial
+from typing import Final
+
+from credspec.agent.events import Event, emit
+from credspec.agent.identities.identities import Identities
+from credspec.agent.leases.audit import LeaseAudit
+from credspec.agent.leases.background import BackgroundTasks
+from credspec.agent.leases.content import file_names
+from credspec.agent.leases.ending import LeaseEnds
+from credspec.agent.leases.files import LeaseFiles
+from credspec.agent.leases.home import Home
+from credspec.agent.leases.journal import Journal
+from credspec.agent.leases.liveness import Liveness
+from credspec.agent.leases.policy_check import check_lease
+from credspec.agent.leases.record import LeaseRecord
+from credspec.agent.leases.table import LeaseTable
+from credspec.agent.policy import PolicyInForce
+from credspec.errors import CredspecError
+from credspec.providers.host_account import source_of_record
+from credspec.providers.selection import Providers
+
+# Of a user's files: the host's own engines wait for the agent meanwhile.
+_FILES_SECONDS: Final = 2.0
+_LEASES_AT_A_TIME: Final = 20
+
+
+class Recovery:
+    """Takes over the leases of an earlier run whose containers still live, and ends the others."""
+
+    def __init__(
+        self,
+        identities: Identities,
+        table: LeaseTable,
+        journal: Journal,
+        files: LeaseFiles,
+        *,
+        liveness: Liveness,
+        ends: LeaseEnds,
+        audit: LeaseAudit,
+        policy: PolicyInForce,
+        providers: Providers,
+        background: BackgroundTasks,
+    ) -> None:
+        self._identities = identities
+        self._table = table
+        self._journal = journal
+        self._files = files
+        self._liveness = liveness
+        self._ends = ends
+        self._audit = audit
+        self._policy = policy
+        self._providers = providers
+        self._background = background
+
+    async def adopt(self) -> None:
+        """Take over what can be taken over.
+
+        The containers keep the tickets that they have; nobody is asked until it is their time. What
+        the policy does not allow any more is ended, too. A record that is damaged, or that cannot
+        be taken over for any reason, costs its own lease.
+        """
+        records = self._read_journal()
+        gone = await self._liveness.gone(records, seconds=_FILES_SECONDS)
+        ended = {record.lease_id for record in gone}
+        in_place = await self._with_files_in_place(r for r in records if r.lease_id not in ended)
+        dropped = []
+        for number, record in enumerate(records):
+            self._table.records[record.lease_id] = record
+            is_dropped = await self._adopt_or_end(
+                record,
+                is_gone=record.lease_id in ended,
+                in_place=record.lease_id in in_place,
+            )
+            # One that was being made has no grant in the audit log that would need an end.
+            if is_dropped and record.ready:
+                dropped.append(record)
+            if number % _LEASES_AT_A_TIME == 0:
+                await asyncio.sleep(0)
+        self._background.start(self._audit.not_adopted(dropped))
+        self._files.homes.close_to_others(self._table.records.values())
+        # The clock may have been set while nobody looked.
+        self._identities.clock_changed()
+
+    def _read_journal(self) -> list[LeaseRecord]:
+        """Return the records that can be read; of the others the files are wiped."""
+        self._journal.remove_leftovers()
+        records = []
+        for record in list(self._journal.records()):
+            if isinstance(record, str):
+                emit(Event.JOURNAL_RECORD_UNREADABLE, lease=record)
+                self._files.homes.wipe(record)
+                self._ends.forget(record)
+            else:
+                records.append(record)
+        return records
+
+    async def _adopt_or_end(self, record: LeaseRecord, *, is_gone: bool, in_place: bool) -> bool:
+        """Adopt or revoke a lease of an earlier run; return whether it was dropped instead."""
+        is_dropped = False
+        try:
+            self._table.sources[record.lease_id] = source_of_record(
+                record.host_source, home=record.domain, lease_id=record.lease_id
+            )
+            if is_gone:
+                raise _container_gone(record)
+            refused = self._refused_now(record)
+            if refused is not None:
+                await self._ends.revoke(record, refused)
+                return False
+            self._adopt(record, in_place=in_place)
+        except Exception as error:  # noqa: BLE001 - it costs this lease, and no other
+            if not isinstance(error, CredspecError):
+                emit(Event.INTERNAL_ERROR, path=record.lease_id, error=type(error).__name__)
+            is_dropped = True
+            self._ends.drop(record.lease_id)
+            emit(Event.LEASE_NOT_ADOPTED, lease=record.lease_id, container=record.container)
+        else:
+            emit(Event.LEASE_ADOPTED, lease=record.lease_id, container=record.container)
+        return is_dropped
+
+    def _refused_now(self, record: LeaseRecord) -> CredspecError | None:
+        """Return why a lease of an earlier run is not allowed any more, None if it is."""
+        source = self._table.sources.get(record.lease_id)
+        try:
+            check_lease(self._policy.policy, record)
+            if source is not None:
+                self._providers.check(source)
+        except CredspecError as error:
+            return error
+        return None
+
+    def _adopt(self, record: LeaseRecord, *, in_place: bool) -> None:
+        """Take over one lease.
+
+        Raises:
+            CredspecError: it must end.
+        """
+        if not record.ready or record.ticket_start is None or record.ticket_end is None:
+            raise _container_gone(record)
+        for name in self._table.names(record):
+            self._identities.adopt(
+                name,
+                record.lease_id,
+                start=record.ticket_start,
+                end=record.ticket_end,
+                tickets_in_place=in_place,
+                keytab_due=record.keytab_due or (record.created if record.keytab else None),
+            )
+
+    async def _with_files_in_place(self, records: Iterable[LeaseRecord]) -> set[str]:
+        """Return which leases have all their files; of those that cannot be looked at, it is taken.
+
+        What an earlier run had begun to write is removed.
+        """
+
+        async def look(record: LeaseRecord) -> str | None:
+            home = self._files.homes.of(record)
+            try:
+                is_whole = await self._files.run(
+                    home, partial(_is_whole, home, record), _FILES_SECONDS
+                )
+            except CredspecError:
+                is_whole = True
+            return record.lease_id if is_whole else None
+
+        found = await asyncio.gather(*map(look, records))
+        return {lease_id for lease_id in found if lease_id is not None}
+
+
+def _is_whole(home: Home, record: LeaseRecord) -> bool:
+    home.remove_leftovers()
+    return home.holds(file_names(record))
+
+
+def _container_gone(record: LeaseRecord) -> CredspecError:
+    return CredspecError.of("container-gone", "the container is gone", where=record.lease_id)
