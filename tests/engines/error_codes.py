@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ SOURCE = Path(credspec.__file__).parent
 def raised(*rooms: str) -> set[tuple[type[CredspecError], str]]:
     """Class and code of every ``SomeError.of("code", ...)`` and ``SomeError(Problem(...))``.
 
+    The class is the nearest one of `credspec.errors`.
+
     `rooms` are folders or modules below the package; all of it without any. A code that is chosen
     by an expression counts with every constant of it.
     """
@@ -28,6 +31,10 @@ def _modules(path: Path) -> list[Path]:
 
 
 def _raised_in(path: Path) -> Iterator[tuple[type[CredspecError], str]]:
+    if path.name == "__main__.py":
+        return
+    parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+    module = importlib.import_module(".".join(parts).removesuffix(".__init__"))
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if not isinstance(node, ast.Call) or not node.args:
             continue
@@ -35,10 +42,10 @@ def _raised_in(path: Path) -> Iterator[tuple[type[CredspecError], str]]:
             name, codes = ast.unparse(node.func.value), _constants(node.args[0])
         else:
             name, codes = ast.unparse(node.func), list(_codes_of_problems(node.args))
-        cls = getattr(errors, name, None)
+        cls = getattr(module, name, None)
         if isinstance(cls, type) and issubclass(cls, CredspecError):
             for code in codes:
-                yield cls, code
+                yield next(each for each in cls.__mro__ if each.__module__ == errors.__name__), code
 
 
 def _codes_of_problems(arguments: list[ast.expr]) -> Iterator[str]:

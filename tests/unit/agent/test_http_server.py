@@ -20,7 +20,7 @@ from credspec.agent import http_server
 from credspec.agent.api import make_api
 from credspec.agent.daemon import listen
 from credspec.agent.http_server import refusal_response, report_admission, serving_http
-from credspec.agent.lease_limits import RequestLimits
+from credspec.agent.leases.limits import RequestLimits
 from credspec.agent.policy import Policy, PolicyInForce
 
 LEASE = "0" * 32

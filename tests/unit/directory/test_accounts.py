@@ -116,7 +116,8 @@ def test_another_reader_than_the_host_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reader", "shown"), [("", "nobody that this host can see"), ("a@X", "nobody that a@X can see")]
+    ("reader", "shown"),
+    [("", "no account that this host can see"), ("a@X", "no account that a@X can see")],
 )
 def test_where_nobody_is_seen_that_may_read(reader: str, shown: str) -> None:
     account = GroupManagedServiceAccount(

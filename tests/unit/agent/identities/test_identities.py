@@ -305,7 +305,7 @@ async def test_the_session_of_a_provided_account_lasts_as_long_as_it_is_used(
 
     identities, _, clock, _ = make(moves=0)
     session = Provided(clock, {2: down()})
-    identities._open_session = lambda _domain, _source: session  # type: ignore[assignment]
+    identities._domains._open_session = lambda _domain, _source: session  # type: ignore[assignment]
     source = PluginSource("guid", "input")
     name = IdentityName("webapp01", "example.test", source)
     await identities.hold(name, "lease")
@@ -320,8 +320,8 @@ async def test_the_session_of_a_provided_account_lasts_as_long_as_it_is_used(
     task = asyncio.create_task(
         identities.hold(IdentityName("waits", "example.test", source), "lease")
     )
-    await until(lambda: identities._domains and next(iter(identities._domains.values())).calls)
-    identities._close_unused(name.session)
+    await until(lambda: any(each.calls for each in identities._domains.all()))
+    identities._domains.close_unused(name.session)
     assert closed == ["example.test"], "an account is being got by it"
     release.set()
     await task
@@ -362,10 +362,10 @@ async def test_a_caller_that_goes_leaves_the_acquisition_to_the_others() -> None
 
     identities, _, clock, _ = make(moves=0)
     session = Waiting(clock, {})
-    identities._open_session = lambda _domain, _source: session  # type: ignore[assignment]
+    identities._domains._open_session = lambda _domain, _source: session  # type: ignore[assignment]
     goes = asyncio.create_task(identities.hold(NAME, "goes"))
     stays = asyncio.create_task(identities.hold(NAME, "stays"))
-    await until(lambda: identities._acquiring)
+    await until(lambda: identities._table.acquiring)
     goes.cancel()
     await asyncio.wait([goes])
     answered.set()
@@ -411,7 +411,7 @@ class Located(ScriptedSession):
 async def test_facts_that_are_known_are_asked_for_only_if_that_is_wanted() -> None:
     identities, _, clock, _ = make(moves=0)
     session = Located(clock, "example.test")
-    identities._open_session = lambda _domain, _source: session  # type: ignore[assignment]
+    identities._domains._open_session = lambda _domain, _source: session  # type: ignore[assignment]
     assert cast("Any", await identities.facts("example.test")) == "known facts"
     assert session.asked == []
     assert cast("Any", await identities.facts("example.test", again=True)) == "facts read again"
@@ -426,7 +426,7 @@ async def test_facts_that_are_known_are_asked_for_only_if_that_is_wanted() -> No
 async def test_leases_are_told_of_the_controllers_that_are_there_now() -> None:
     identities, _, clock, renewed = make(moves=0)
     sessions = {name: Located(clock, name) for name in ("example.test", "other.test")}
-    identities._open_session = lambda domain, _source: sessions[domain]  # type: ignore[assignment]
+    identities._domains._open_session = lambda domain, _source: sessions[domain]  # type: ignore[assignment]
     one = await identities.hold(NAME, "one")
     other = await identities.hold(IdentityName("webapp01", "other.test"), "other")
     assert one.kdc_addresses == other.kdc_addresses == ("192.0.2.1",)
@@ -452,7 +452,7 @@ class WithKeytab(ScriptedSession):
 async def test_a_keytab_lasts_as_long_as_a_holder_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
     identities, _, clock, renewed = make(moves=0)
     session = WithKeytab(clock, {})
-    identities._open_session = lambda _domain, _source: session  # type: ignore[assignment]
+    identities._domains._open_session = lambda _domain, _source: session  # type: ignore[assignment]
     identity = await identities.hold(NAME, "ticket")
     assert identity.keytab is None
     assert (await identities.hold(NAME, "keytab", keytab=True)).keytab == b"keys"
@@ -469,7 +469,7 @@ async def test_a_keytab_lasts_as_long_as_a_holder_wants_it(monkeypatch: pytest.M
 
 async def test_a_keytab_is_made_again_after_the_next_password_is_there() -> None:
     identities, _, clock, _ = make(moves=0)
-    identities._open_session = lambda _domain, _source: WithKeytab(clock, {})  # type: ignore[assignment]
+    identities._domains._open_session = lambda _domain, _source: WithKeytab(clock, {})  # type: ignore[assignment]
     due = START + timedelta(hours=1)
     times = {"start": START, "end": START + timedelta(days=7)}
     identities.adopt(NAME, "lease", tickets_in_place=True, keytab_due=due, **times)

@@ -71,14 +71,18 @@ def with_scope(scope: str) -> CredentialSpec:
     return parsed(found)
 
 
-def with_plugin(guid: str, given: str) -> CredentialSpec:
+def document_with_plugin(guid: str, given: str) -> dict[str, Any]:
     found = document()
     found["ActiveDirectoryConfig"]["HostAccountConfig"] = {
         "PortableCcgVersion": "1",
         "PluginGUID": guid,
         "PluginInput": given,
     }
-    return parsed(found)
+    return found
+
+
+def with_plugin(guid: str, given: str) -> CredentialSpec:
+    return parsed(document_with_plugin(guid, given))
 
 
 INLINE = with_plugin("{11111111-2222-3333-4444-555555555555}", "example.test:reader:hunter2")
@@ -115,7 +119,7 @@ REFUSED = [
     ),
     Refused("policy-keytab", spec(parsed(document()), keytab=True)),
     Refused("host-account-inline", spec(INLINE)),
-    Refused("host-account-guid", spec(with_plugin("x", "y"))),
+    Refused("host-account-guid", spec("raw://" + json.dumps(document_with_plugin("x", "y")))),
     Refused(
         "host-account-invalid",
         spec(parsed(document()), host_account=HostAccount("example.test", "", "hunter2")),
