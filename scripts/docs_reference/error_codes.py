@@ -28,6 +28,14 @@ _IN_BRACKETS = re.compile(r"(.*\S) \[([a-z0-9-]+)\]", re.DOTALL)
 _FIELDS = ("code", "found", "where", "expected", "remedy")
 _ERRORS = re.compile(r"(?:\w+Error|kind|cls)\.of|Problem")
 _DEEPEST = 3
+_WITH_CODES_IN_TEXTS = (
+    "agent/doors/credentials_fetcher/",
+    "contract/",
+    "gateway/",
+    "run/",
+    "setup/",
+    "shim/",
+)
 _SHOWN = ("code", "found", "expected", "remedy")
 # The code of these is computed; what it may be is found elsewhere or listed in error_words.toml.
 _COMPUTED = frozenset(
@@ -37,8 +45,8 @@ _COMPUTED = frozenset(
         ("kerberos/kdc_errors.py", "error_of"),  # from its table of refusals
         ("kerberos/tickets.py", "_check_clock"),  # the same
         ("spec/validation.py", "_problem"),  # from its tables of patterns
-        ("runtimes/process_lease.py", "in_host_mounts"),  # the shim's
-        ("runtimes/docker_gateway/create_request.py", "_check_options"),  # the shim's
+        ("run/process_lease.py", "in_host_mounts"),  # the shim's
+        ("gateway/create_request.py", "_check_options"),  # the shim's
     }
 )
 
@@ -80,7 +88,7 @@ class _Module:
     def raised(self) -> Iterator[Raised]:
         yield from self._of_calls()
         yield from self._of_tables()
-        if self.name.startswith("runtimes/") or self.name == "cli/main.py":
+        if self.name.startswith(_WITH_CODES_IN_TEXTS) or self.name == "cli/main.py":
             yield from self._of_texts()
 
     def _of_calls(self) -> Iterator[Raised]:

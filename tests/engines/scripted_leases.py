@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from credspec.agent.audit import NOBODY, AuditLog, Caller
-from credspec.agent.domain_session import Acquisition
 from credspec.agent.identities import Identities, Identity
 from credspec.agent.journal import Journal
 from credspec.agent.leases import LeaseRequest, Leases
-from credspec.agent.policy import Policy
+from credspec.config.policy import Policy
 from credspec.directory.domain import DomainFacts
 from credspec.kerberos.tickets import Ticket
+from credspec.session.domain_session import Acquisition
 
 FACTS = DomainFacts(
     dns_name="example.test",

@@ -12,8 +12,6 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from credspec.agent.domain_session import Acquisition, DomainSession
-from credspec.agent.events import Event, emit
 from credspec.agent.refresh_schedule import RefreshSchedule, Spread
 from credspec.directory.domain import DomainFacts
 from credspec.directory.locator import valid_domain
@@ -30,6 +28,8 @@ from credspec.errors import (
 from credspec.kerberos.ticket_life import is_fit_to_give, state_of
 from credspec.kerberos.tickets import Ticket
 from credspec.providers.host_account import HostSource
+from credspec.service.events import Event, emit
+from credspec.session.domain_session import Acquisition, DomainSession
 
 _T = TypeVar("_T")
 _DEADLINE_SECONDS: Final = 30.0

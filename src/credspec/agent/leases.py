@@ -16,10 +16,8 @@ from typing import Any, Final, TypeVar
 from credspec.agent.audit import NOBODY, AuditLog, Caller, shown
 from credspec.agent.blocking_calls import BlockingCalls
 from credspec.agent.completion import completed
-from credspec.agent.events import Event, emit
 from credspec.agent.identities import Identities, Identity, IdentityName
 from credspec.agent.journal import LEASE_ID, Journal, LeaseRecord
-from credspec.agent.keyed_lock import KeyedLock
 from credspec.agent.lease_content import (
     accounts_of,
     file_names,
@@ -29,15 +27,15 @@ from credspec.agent.lease_content import (
     with_dns_names,
 )
 from credspec.agent.lease_directory import LeaseDirectories, LeaseDirectory
-from credspec.agent.lease_environment import MOUNT_POINT
 from credspec.agent.lease_limits import LeaseLimits
 from credspec.agent.lease_policy import check_lease, refusal
 from credspec.agent.lease_retries import LeaseRetries
 from credspec.agent.liveness import FileUser, Liveness
-from credspec.agent.policy import GRPC_SOURCE, Policy, PolicyInForce
 from credspec.agent.report_limit import LimitedEvents, ReportLimit
 from credspec.agent.subordinate_ids import check_owner
 from credspec.agent.users_state import checked_state
+from credspec.config.policy import GRPC_SOURCE, Policy, PolicyInForce
+from credspec.contract.names import MOUNT_POINT
 from credspec.directory.account_identity import valid_account_name
 from credspec.directory.domain import DomainFacts, check_netbios_name, differences
 from credspec.errors import (
@@ -62,6 +60,8 @@ from credspec.providers.host_account import (
 from credspec.providers.kept_secrets import KeptSecrets
 from credspec.providers.selection import Providers, plugin_source
 from credspec.rate_limit import Suppressed
+from credspec.service.events import Event, emit
+from credspec.service.keyed_lock import KeyedLock
 from credspec.spec.document import CredentialSpec
 from credspec.spec.reference import SpecReference, parse_reference
 from credspec.spec.spec_directory import SpecDirectory, load

@@ -12,10 +12,10 @@ from typing import Final, TypeAlias, TypeVar
 from credspec.agent import users_state
 from credspec.agent.blocking_calls import BlockingCalls
 from credspec.agent.container_state import ContainerStates
-from credspec.agent.events import Event, emit
 from credspec.agent.journal import LeaseRecord
 from credspec.agent.lease_directory import LeaseDirectories
 from credspec.errors import CredspecError
+from credspec.service.events import Event, emit
 
 # A container that is being made has no runtime state yet; after this it must have.
 _CREATION_SECONDS: Final = 120.0

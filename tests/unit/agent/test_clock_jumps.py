@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from credspec.agent.domain_session import Acquisition
 from credspec.agent.identities import Identities, Identity, IdentityName
 from credspec.errors import CredspecError, NotFoundError, NotPermittedError, UnreachableError
 from credspec.kerberos.ticket_life import is_fit_to_give
 from credspec.kerberos.tickets import Ticket
+from credspec.session.domain_session import Acquisition
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 LIFE = timedelta(hours=10)

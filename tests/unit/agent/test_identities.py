@@ -10,11 +10,11 @@ from typing import cast
 
 import pytest
 
-from credspec.agent.domain_session import Acquisition
 from credspec.agent.identities import Identities, Identity, IdentityName
 from credspec.directory.domain import DomainFacts
 from credspec.errors import CredspecError, TooManyRequestsError, UnreachableError
 from credspec.kerberos.tickets import Ticket
+from credspec.session.domain_session import Acquisition
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 NAME = IdentityName("webapp01", "example.test")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from credspec.agent.journal import LeaseRecord
 from credspec.agent.lease_policy import check_lease, refusal
-from credspec.agent.policy import Policy, PolicyInForce
+from credspec.config.policy import Policy, PolicyInForce
 from credspec.errors import NotPermittedError
 
 RECORD = LeaseRecord(

@@ -11,7 +11,7 @@ from scripted_leases import ScriptedLeases, directory_in_memory
 
 from credspec.agent.lease_directory import LeaseDirectory
 from credspec.agent.lease_retries import LeaseRetries
-from credspec.agent.policy import Policy
+from credspec.config.policy import Policy
 from credspec.errors import CredspecError
 
 

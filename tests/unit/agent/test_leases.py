@@ -21,11 +21,11 @@ from scripted_leases import ScriptedLeases, directory_in_memory
 
 from credspec.agent import leases as leases_module
 from credspec.agent.audit import AuditLog, Caller
-from credspec.agent.events import Event
 from credspec.agent.journal import Journal, LeaseRecord
 from credspec.agent.lease_directory import LeaseDirectory
-from credspec.agent.policy import Policy
+from credspec.config.policy import Policy
 from credspec.errors import CredspecError, TooManyRequestsError
+from credspec.service.events import Event
 
 FEW = settings(
     deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
