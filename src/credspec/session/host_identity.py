@@ -9,14 +9,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import ClassVar, Final, Protocol
+from typing import Final, Protocol
 
 from credspec.errors import CredspecError, NotPermittedError, UnreachableError
 from credspec.kerberos.kdc_errors import kerberos_error
 from credspec.kerberos.service_ticket import get_service_ticket_by_tgt
-from credspec.kerberos.ticket_life import lasts
 from credspec.kerberos.tickets import Ticket, ticket_from_keytab
 from credspec.session.keytab_principal import (
     HostNames,
@@ -26,11 +25,11 @@ from credspec.session.keytab_principal import (
     read_keytab,
     with_guess,
 )
+from credspec.session.ticket_holder import TicketHolder
 
 HOST_CACHE: Final = "MEMORY:credspec-host"
 """The credential cache of the host identity, and the default one of the agent's process."""
 
-_RENEW_BEFORE_END: Final = timedelta(minutes=30)
 # What a domain says to a principal that is not, or no longer, the host's.
 _WRONG_GUESS: Final = frozenset(
     {"host-keytab-stale", "kdc-principal-unknown", "kdc-account-disabled", "kdc-wrong-realm"}
@@ -71,11 +70,10 @@ class MachineKeytab:
 
     `principal` may be given without realm, or be None to choose among the keytab's computer
     accounts, see `computer_principals`; `domain` is the one whose account is wanted then, None for
-    what this host is said to be in. `cache` names the credential cache to use, None for the
+    what this host is said to be in. With `any_account` the keytab may be of any account, and its
+    first entry is the one by default. `cache` names the credential cache to use, None for the
     process's default one.
     """
-
-    _any_account: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -84,16 +82,16 @@ class MachineKeytab:
         *,
         cache: str | None = None,
         domain: str | None = None,
+        any_account: bool = False,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.guess = ""
         self.keytab = keytab
         self.principal = principal
         self.cache = cache
-        self._now = now
+        self._any_account = any_account
         self._lock = threading.Lock()
-        self._ticket: Ticket | None = None
-        self._service_tickets: dict[str, Ticket] = {}
+        self._tickets = TicketHolder(self._cache, self._acquire, now=now)
         self._name: str | None = None
         self._wanted_domain = domain
         self._others: list[KeytabPrincipal] = []
@@ -127,7 +125,7 @@ class MachineKeytab:
             UnreachableError: no KDC answered.
         """
         with self._lock:
-            return self._log_on()
+            return self._tickets.get_tgt()
 
     def get_service_ticket(self, service: str) -> Ticket:
         """Put a service's ticket into the cache, unless the one at hand still lasts.
@@ -139,63 +137,37 @@ class MachineKeytab:
             NotPermittedError, UnreachableError: as `log_on`.
         """
         with self._lock:
-            ticket = self._service_tickets.get(service)
-            if ticket is None or not self._lasts(ticket):
-                # Besides an old ticket of the same service, a new one would not be found.
-                if ticket is not None:
-                    self._forget()
-                add = self._ticket is not None or bool(self._service_tickets)
-                if not service.lower().endswith(f".{self.domain}"):
-                    return self._get_by_tgt(service)
-                try:
-                    ticket = ticket_from_keytab(
-                        self.name, self.keytab, into_cache=self._cache, add=add, service=service
-                    )
-                except UnreachableError:
-                    raise
-                except CredspecError:
-                    # Some KDCs may give it for a TGT alone; if the key is wrong, this tells.
-                    return self._get_by_tgt(service)
-                self._service_tickets[service] = ticket
-            return ticket
+            return self._tickets.get_service_ticket(service, self.domain)
 
     @property
     def has_tgt(self) -> bool:
         """Whether the cache holds a TGT that lasts."""
-        return self._ticket is not None and self._lasts(self._ticket)
+        return self._tickets.has_tgt
 
     def forget(self) -> None:
         """Drop the tickets."""
         with self._lock:
-            self._forget()
+            self._tickets.forget()
 
     def close(self) -> None:
         """Do nothing: all domains' sessions share it."""
-
-    def _forget(self) -> None:
-        self._ticket = None
-        self._service_tickets.clear()
 
     @property
     def _cache(self) -> str:
         return self.cache or HOST_CACHE
 
-    def _get_by_tgt(self, service: str) -> Ticket:
-        ticket = self._log_on()
-        get_service_ticket_by_tgt(self._cache, service)
-        return ticket
-
-    def _lasts(self, ticket: Ticket) -> bool:
-        return lasts(ticket.start, ticket.end, self._now(), _RENEW_BEFORE_END)
-
-    def _log_on(self) -> Ticket:
-        if self._ticket is None or not self._lasts(self._ticket):
-            self._ticket = self._get_tgt()
-        return self._ticket
+    def _acquire(self, service: str | None) -> Ticket:
+        if service is None:
+            return self._get_tgt()
+        return ticket_from_keytab(
+            self.name,
+            self.keytab,
+            into_cache=self._cache,
+            add=self._tickets.has_tickets,
+            service=service,
+        )
 
     def _get_tgt(self) -> Ticket:
-        # They go with the cache's former content.
-        self._service_tickets.clear()
         first = self.name
         try:
             return self._tgt_of(first)
@@ -280,12 +252,6 @@ class MachineKeytab:
                 where=f"host keytab {self.keytab}",
                 remedy="run it as root, or log on as yourself: kinit USER@REALM, or --keytab FILE",
             ) from None
-
-
-class KeytabIdentity(MachineKeytab):
-    """Whoever a keytab holds keys of; without `principal` its first entry."""
-
-    _any_account = True
 
 
 class CallersTicket:

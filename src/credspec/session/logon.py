@@ -24,7 +24,6 @@ from credspec.session.host_identity import (
     HOST_CACHE,
     CallersTicket,
     HostIdentity,
-    KeytabIdentity,
     MachineKeytab,
 )
 from credspec.session.provided_identity import (
@@ -76,7 +75,7 @@ def log_on(config: Config, logon: Logon, krb5_conf: AgentKrb5Conf) -> HostIdenti
     """
     if logon.keytab is not None:
         os.environ["KRB5CCNAME"] = HOST_CACHE
-        return KeytabIdentity(logon.keytab, logon.user)
+        return MachineKeytab(logon.keytab, logon.user, any_account=True)
     if logon.user is not None:
         return _with_password(config, logon, krb5_conf)
     callers = CallersTicket.of_default_cache(datetime.now(UTC))

@@ -6,22 +6,20 @@ import itertools
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import ClassVar, Final
 
 from credspec.config.host import Config
-from credspec.errors import CredspecError, UnreachableError
+from credspec.errors import CredspecError
 from credspec.kerberos.keys import AES_ENCTYPES
-from credspec.kerberos.service_ticket import get_service_ticket_by_tgt
-from credspec.kerberos.ticket_life import lasts
 from credspec.kerberos.tickets import Ticket, ticket_from_keytab, ticket_from_password
 from credspec.providers.host_account import HostAccount, HostSource, PluginSource
 from credspec.providers.kept_secrets import fingerprint
 from credspec.providers.selection import Providers
-from credspec.session.host_identity import KeytabIdentity
+from credspec.session.host_identity import MachineKeytab
+from credspec.session.ticket_holder import TicketHolder
 from credspec.spec.host_account import CREDSPEC_PLUGIN_GUID
 
-_RENEW_BEFORE_END: Final = timedelta(minutes=30)
 # Each try of a wrong password counts towards the account's lockout.
 _REFUSED_SECONDS: Final = 60.0
 _REFUSALS: Final = frozenset(
@@ -45,7 +43,7 @@ def domain_of(account: HostAccount, providers: Providers, where: str) -> str:
     """Return the DNS name of the domain that an account is of, in lower case.
 
     Raises:
-        NotPermittedError: `host-account-other-domain`; and as `KeytabIdentity.name`.
+        NotPermittedError: `host-account-other-domain`; and as `MachineKeytab.name`.
     """
     return providers.settings.domains.dns_name(_with_names(account), where)
 
@@ -54,7 +52,8 @@ def _with_names(account: HostAccount) -> HostAccount:
     """Return an account with its domain and user, which for some only their keytab tells."""
     if account.keytab is None:
         return account
-    name, _, realm = KeytabIdentity(account.keytab, account.user or None).name.rpartition("@")
+    identity = MachineKeytab(account.keytab, account.user or None, any_account=True)
+    name, _, realm = identity.name.rpartition("@")
     return HostAccount(realm, name, keytab=account.keytab)
 
 
@@ -81,10 +80,8 @@ class ProvidedIdentity:
         self.cache = f"MEMORY:credspec-provided-{next(_numbers)}"
         self._source = source
         self._providers = providers
-        self._now = now
         self._lock = threading.Lock()
-        self._ticket: Ticket | None = None
-        self._service_tickets: dict[str, Ticket] = {}
+        self._tickets = TicketHolder(self.cache, self._get, now=now, is_final=_is_refusal)
         self._principal: str | None = None
         self._account: HostAccount | None = None
         self._forgetting: threading.Timer | None = None
@@ -99,7 +96,7 @@ class ProvidedIdentity:
             UnreachableError: no KDC answered.
         """
         with self._lock:
-            return self._log_on()
+            return self._tickets.get_tgt()
 
     def get_service_ticket(self, service: str) -> Ticket:
         """Put a service's ticket into the cache, unless the one at hand still lasts.
@@ -107,37 +104,20 @@ class ProvidedIdentity:
         Raises as `log_on`.
         """
         with self._lock:
-            ticket = self._service_tickets.get(service)
-            if ticket is None or not self._lasts(ticket):
-                if ticket is not None:
-                    # Besides an old ticket of the same service, a new one would not be found.
-                    self._forget_tickets()
-                if not service.lower().endswith(f".{self.domain}"):
-                    return self._get_by_tgt(service)
-                try:
-                    ticket = self._get(service)
-                except UnreachableError:
-                    raise
-                except CredspecError as error:
-                    if error.code in _REFUSALS or error.code.startswith("host-"):
-                        raise
-                    # Some KDCs may give it for a TGT alone.
-                    return self._get_by_tgt(service)
-                self._service_tickets[service] = ticket
-            return ticket
+            return self._tickets.get_service_ticket(service, self.domain)
 
     def check(self, account: HostAccount) -> None:
         """Refuse an account that cannot be of this identity's domain.
 
         Raises:
-            NotPermittedError: `host-account-other-domain`; and as `KeytabIdentity.name`.
+            NotPermittedError: `host-account-other-domain`; and as `MachineKeytab.name`.
         """
         self._principal_of(account)
 
     def forget(self) -> None:
         """Drop the tickets and what the provider said."""
         with self._lock:
-            self._forget_tickets()
+            self._tickets.forget()
             self._forget_account()
 
     def close(self) -> None:
@@ -150,16 +130,6 @@ class ProvidedIdentity:
             krb5.cc_destroy(context, krb5.cc_resolve(context, self.cache.encode()))
         except krb5.Krb5Error:
             return  # never logged on
-
-    def _log_on(self) -> Ticket:
-        if self._ticket is None or not self._lasts(self._ticket):
-            self._ticket = self._get(None)
-        return self._ticket
-
-    def _get_by_tgt(self, service: str) -> Ticket:
-        ticket = self._log_on()
-        get_service_ticket_by_tgt(self.cache, service)
-        return ticket
 
     def _get(self, service: str | None) -> Ticket:
         account, is_new = self._current_account()
@@ -188,13 +158,9 @@ class ProvidedIdentity:
     def _ticket_of(self, account: HostAccount, service: str | None) -> Ticket:
         principal = self._principal_of(account)
         if principal != self._principal:
-            self._forget_tickets()
+            self._tickets.forget()
             self._principal = principal
-        add = self._ticket is not None or bool(self._service_tickets)
-        if service is None:
-            # They go with the cache's former content.
-            self._service_tickets.clear()
-            add = False
+        add = service is not None and self._tickets.has_tickets
         if account.keytab is not None:
             return ticket_from_keytab(
                 *(principal, account.keytab),
@@ -241,13 +207,11 @@ class ProvidedIdentity:
             self._forgetting.cancel()
         self._account = self._forgetting = None
 
-    def _forget_tickets(self) -> None:
-        self._ticket = None
-        self._service_tickets.clear()
-
-    def _lasts(self, ticket: Ticket) -> bool:
-        return lasts(ticket.start, ticket.end, self._now(), _RENEW_BEFORE_END)
-
 
 def _print_of(account: HostAccount) -> str:
     return fingerprint(f"{account.domain}\0{account.user}\0{account.password}")
+
+
+def _is_refusal(error: CredspecError) -> bool:
+    """Return whether the account is refused, or what the provider says of it."""
+    return error.code in _REFUSALS or error.code.startswith("host-")
