@@ -56,16 +56,16 @@ def ask_agent(
         answer = _exchange(connection, head.encode() + payload)
     except (BlockingIOError, TimeoutError):
         raise NotYetError(
-            f"credspec agent: no answer within {seconds:.0f} s at {agent_socket}; "
-            "look at its log [agent-timeout]"
+            "agent-timeout",
+            f"credspec agent: no answer within {seconds:.0f} s at {agent_socket}; look at its log",
         ) from None
     except OSError as error:
         may_pass = error.errno in _NO_AGENT or (error.errno == _EACCES and has_just_booted())
         kind = NotYetError if may_pass else ShimError
         raise kind(
+            "agent-unreachable",
             f"credspec agent: not reachable at {agent_socket} ({error.strerror}); "
-            "start it with `systemctl start credspec-agent` or `credspec agent` "
-            "[agent-unreachable]"
+            "start it with `systemctl start credspec-agent` or `credspec agent`",
         ) from None
     finally:
         connection.close()
@@ -80,17 +80,22 @@ def ask_agent(
     except ValueError:
         if status.startswith(b"2"):
             raise NotYetError(
-                "credspec agent: its answer ended early; look at its log [agent-answer]"
+                "agent-answer", "credspec agent: its answer ended early; look at its log"
             ) from None
         document = {}
     if not status.startswith(b"2") or not isinstance(document, dict):
-        text = (
-            str((document.get("detail") if isinstance(document, dict) else "") or "")
-            or f"credspec agent: answered {status.decode('ascii', 'replace')} [agent-answer]"
-        )
-        after = _retry_after(header)
-        raise ShimError(text) if after is None else NotYetError(text, after)
+        raise _refusal(document, status.decode("ascii", "replace"), _retry_after(header))
     return document
+
+
+def _refusal(document: object, status: str, retry_after: float | None) -> ShimError:
+    """Return the error of a problem document; of several problems, with the code of the last."""
+    try:
+        code = str(document["problems"][-1]["code"])  # type: ignore[index]
+        text = str(document["detail"]).removesuffix(f" [{code}]")  # type: ignore[index]
+    except (LookupError, TypeError):
+        return ShimError("agent-answer", f"credspec agent: answered {status}")
+    return ShimError(code, text) if retry_after is None else NotYetError(code, text, retry_after)
 
 
 def _retry_after(header: bytes) -> float | None:

@@ -9,10 +9,10 @@ import os
 
 from credspec.contract import c_library
 from credspec.contract.agent_client import ask_agent
-from credspec.contract.errors import NotYetError, ShimError
+from credspec.contract.errors import NotYetError, ShimError, StartAbandonedError
 from credspec.contract.host_paths import LEASES, leases_directory
 from credspec.contract.selinux_label import mount_option, set_label
-from credspec.contract.start_wait import EndedBySignals, StartWait, abandoned, with_time
+from credspec.contract.start_wait import EndedBySignals, StartWait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing itself costs milliseconds
@@ -79,7 +79,7 @@ class Lease:
                 # As long as it is open, no other file system has its number.
                 made = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             elif not self._is_directory(made):
-                raise abandoned(wait.waited)
+                raise StartAbandonedError(wait.waited)
             return ask_agent(self.agent_socket, "PUT", f"/v1/leases/{self.lease_id}", body)
 
         with EndedBySignals():
@@ -89,9 +89,10 @@ class Lease:
                 # The container may have been deleted meanwhile, and another made of the same id.
                 if made < 0 or self._is_directory(made):
                     self.give_back()
-                if isinstance(error, ShimError) and "; waited for " not in str(error):
-                    raise ShimError(with_time(str(error), wait.waited)) from None
-                raise
+                if not isinstance(error, ShimError) or isinstance(error, StartAbandonedError):
+                    raise
+                waited = f"; waited for {wait.waited:.0f} s" if wait.waited else ""
+                raise ShimError(error.code, error.text + waited) from None
             finally:
                 if made >= 0:
                     os.close(made)
@@ -172,8 +173,9 @@ def _make_users_directory(leases: str, directory: str, mode: int) -> None:
         os.chmod(directory, mode)
     except OSError as error:
         raise ShimError(
+            "user-directory",
             f"{directory}: {error.strerror}; rootless containers need the user's runtime directory,"
-            " which a logon makes (loginctl enable-linger USER) [user-directory]"
+            " which a logon makes (loginctl enable-linger USER)",
         ) from None
 
 
@@ -190,7 +192,7 @@ def _make_replay_cache(directory: str) -> None:
         os.mkdir(directory)
         os.chmod(directory, 0o1777)  # noqa: S103 - the directory above decides who gets here
     except OSError as error:
-        raise ShimError(f"{directory}: {error.strerror} [lease-directory]") from None
+        raise ShimError("lease-directory", f"{directory}: {error.strerror}") from None
 
 
 def _mount_tmpfs(directory: str, wish: Wish) -> None:
@@ -202,9 +204,9 @@ def _mount_tmpfs(directory: str, wish: Wish) -> None:
     except OSError as error:
         kind = NotYetError if error.errno == _ENOENT else ShimError
         raise kind(
+            "agent-unreachable",
             f"credspec agent: {directory}: {error.strerror}; the agent makes this directory when "
-            "it starts: start it with `systemctl start credspec-agent` or `credspec agent` "
-            "[agent-unreachable]"
+            "it starts: start it with `systemctl start credspec-agent` or `credspec agent`",
         ) from None
     options = f"{_TMPFS_OPTIONS},mode={wish.directory_mode:o},uid={wish.uid},gid={wish.gid}"
     options += mount_option(wish.label)
@@ -219,7 +221,7 @@ def _mount_tmpfs(directory: str, wish: Wish) -> None:
     except OSError as error:
         os.rmdir(directory)
         reason = os.strerror(error.errno or 0)
-        raise ShimError(f"{directory}: cannot mount a tmpfs: {reason} [mount]") from None
+        raise ShimError("mount", f"{directory}: cannot mount a tmpfs: {reason}") from None
 
 
 def _mount(directory: str, flags: int, options: str) -> None:

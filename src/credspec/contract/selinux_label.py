@@ -43,8 +43,9 @@ def mount_label(config: dict[str, Any]) -> str:
         if len(parts) >= _FEWEST_PARTS and all(parts):
             return label
     raise ShimError(
+        "selinux-label",
         f"config.json: linux.mountLabel is {str(label)[:80]!r}; expected an SELinux label such "
-        "as system_u:object_r:container_file_t:s0:c1,c2 [selinux-label]"
+        "as system_u:object_r:container_file_t:s0:c1,c2",
     )
 
 
@@ -65,6 +66,7 @@ def set_label(directory: str, label: str) -> None:
         os.setxattr(directory, _XATTR, f"{label}\0".encode(), follow_symlinks=False)
     except OSError as error:
         raise ShimError(
+            "selinux-label",
             f"{directory}: cannot have the SELinux label {label} ({error.strerror}); look for the "
-            "denial with `ausearch -m avc` [selinux-label]"
+            "denial with `ausearch -m avc`",
         ) from None

@@ -11,7 +11,7 @@ import _signal
 import os
 import time
 
-from credspec.contract.errors import NotYetError, ShimError
+from credspec.contract.errors import NotYetError, ShimError, StartAbandonedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing itself costs milliseconds
@@ -117,29 +117,11 @@ class StartWait:
             self._sleep(this)
             self.waited = self._clock() - started
             if not self._is_wanted():
-                raise abandoned(self.waited)
+                raise StartAbandonedError(self.waited)
 
 
 def _retry_after(error: Exception) -> float | None:
     return error.retry_after if isinstance(error, NotYetError) else None
-
-
-def abandoned(seconds: float) -> ShimError:
-    """Return the error of a start that nobody waits for any more, after so many seconds."""
-    return ShimError(
-        f"container start: it was given up or the container deleted while this waited; "
-        f"waited for {seconds:.0f} s [start-abandoned]"
-    )
-
-
-def with_time(text: str, seconds: float) -> str:
-    """Return an error's text with how long was waited, if at all, before the code at its end."""
-    if not seconds:
-        return text
-    words, bracket, code = text.rpartition(" [")
-    waited = f"waited for {seconds:.0f} s"
-    has_code = bracket and text.endswith("]")
-    return f"{words}; {waited}{bracket}{code}" if has_code else f"{text}; {waited}"
 
 
 def _chance(low: float, high: float) -> float:
@@ -183,4 +165,4 @@ class EndedBySignals:
     def _received(self, number: int, _: FrameType | None) -> None:
         for each in self._before:
             _signal.signal(each, _signal.SIG_IGN)  # the rest is taking down
-        raise ShimError(f"container start: ended by signal {number} [start-interrupted]")
+        raise ShimError("start-interrupted", f"container start: ended by signal {number}")

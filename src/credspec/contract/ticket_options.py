@@ -124,7 +124,7 @@ def _flag(text: str | None) -> bool:
 
 
 def _not_understood(name: str, found: object, expected: str) -> ShimError:
-    return ShimError(f"{name}: {str(found)[:80]!r}; expected {expected} [option-invalid]")
+    return ShimError("option-invalid", f"{name}: {str(found)[:80]!r}; expected {expected}")
 
 
 def _mapped(
@@ -138,8 +138,9 @@ def _mapped(
         outside = _translated(inside, own_id_ranges(kind))
     if outside is None:
         raise ShimError(
+            "container-user-unmapped",
             f"container user: {kind} {number} is not mapped to the host; add it to the {kind} "
-            "mappings of the container's user namespace [container-user-unmapped]"
+            "mappings of the container's user namespace",
         )
     return outside
 

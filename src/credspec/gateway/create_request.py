@@ -212,8 +212,7 @@ def _check_options(wanted: dict[str, str], environment: list[str]) -> None:
     try:
         check_options(wanted)
     except ShimError as error:
-        text, _, code = str(error).rpartition(" [")
-        raise UsageError.of(code.rstrip("]"), text) from None
+        raise UsageError.of(error.code, error.text) from None
     check_variables(environment)
     for annotation, variable in OPTIONS:
         given = [entry.partition("=")[2] for entry in environment if _is(entry, variable)]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import json
 import os
-import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,12 +26,12 @@ from credspec.errors import CredspecError
 from credspec.run.supervised_program import ProcessUser, held_signals, run_program
 
 _T = TypeVar("_T")
-_CODE: Final = re.compile(r"(.*) \[([a-z0-9-]+)\]", re.DOTALL)
 HOST_MOUNTS: Final = Path("/proc/1/ns/mnt")
 """The mount namespace of the host's first process."""
 OWN_MOUNTS: Final = Path("/proc/self/ns/mnt")
 
 _SHOWN_NAME: Final = 40
+_ENDED_EARLY: Final = '["mount", "the process in the host\'s mount namespace ended early"]'
 _CLONE_NEWNS: Final = 0x00020000
 
 
@@ -178,16 +178,15 @@ def in_host_mounts(call: Callable[[], None], hosts: Path = HOST_MOUNTS) -> None:
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
-            text = _failure_of(lambda: _enter(hosts)) or _failure_of(call)
-            os.write(writer, text.encode())
+            found = _failure_of(lambda: _enter(hosts)) or _failure_of(call)
+            os.write(writer, json.dumps(found).encode())
             os._exit(0)
         os.close(writer)
         with os.fdopen(reader, "rb") as answer:
-            failure = answer.read().decode()
+            failure = json.loads(answer.read() or _ENDED_EARLY)
         os.waitpid(child, 0)
     if failure:
-        match = _CODE.fullmatch(failure)
-        text, code = (match[1], match[2]) if match else (failure, "lease-directory")
+        code, text = failure
         raise CredspecError.of(code, text)
 
 
@@ -199,12 +198,15 @@ def _is_another(namespace: Path) -> bool:
         return False
 
 
-def _failure_of(call: Callable[[], None]) -> str:
+def _failure_of(call: Callable[[], None]) -> tuple[str, str] | None:
+    """Call, and return the code and the text of what it raised, if anything."""
     try:
         call()
-    except (ShimError, OSError) as error:
-        return str(error)
-    return ""
+    except ShimError as error:
+        return error.code, error.text
+    except OSError as error:
+        return "lease-directory", str(error)
+    return None
 
 
 def _enter(namespace: Path) -> None:
@@ -213,6 +215,7 @@ def _enter(namespace: Path) -> None:
     if libc.setns(fd, _CLONE_NEWNS) != 0:
         reason = os.strerror(ctypes.get_errno())
         raise ShimError(
+            "mount",
             f"the host's mount namespace: {reason}; in a service, start it with ExecStart=+ "
-            "and --user [mount]"
+            "and --user",
         )

@@ -129,12 +129,12 @@ def _only(found: list[str]) -> str:
     if len(set(found)) > 1:
         shown = " and ".join(repr(spec[:80]) for spec in found)
         raise ShimError(
-            f"credential spec: {shown} in one container; expected one [spec-carriers-disagree]"
+            "spec-carriers-disagree", f"credential spec: {shown} in one container; expected one"
         )
     spec = found[0]
     if len(spec) > _MAX_SPEC_CHARACTERS:
         raise ShimError(
-            f"credential spec: {len(spec)} characters; expected at most 64 KiB [spec-too-large]"
+            "spec-too-large", f"credential spec: {len(spec)} characters; expected at most 64 KiB"
         )
     return spec
 
@@ -149,8 +149,8 @@ def _take_variables(config: dict[str, Any]) -> dict[str, str]:
             kept.append(entry)
         elif taken.setdefault(name, value) != value:
             raise ShimError(
-                f"variable {name}: two values in one container; expected one "
-                "[spec-carriers-disagree]"
+                "spec-carriers-disagree",
+                f"variable {name}: two values in one container; expected one",
             )
     if taken:
         process["env"] = kept
@@ -176,7 +176,7 @@ def _check_annotations(annotations: dict[str, Any]) -> None:
         if right is not None or is_in_domain(name):
             expected = f"did you mean {right}?" if right else f"expected {', '.join(ANNOTATIONS)}"
             raise ShimError(
-                f"annotation {name[:80]!a} is not understood; {expected} [carrier-misspelt]"
+                "carrier-misspelt", f"annotation {name[:80]!a} is not understood; {expected}"
             )
 
 
@@ -189,8 +189,8 @@ def _check_variables(config: dict[str, Any]) -> None:
         right = is_misspelt(name, VARIABLES) if value else None
         if right is not None:
             raise ShimError(
-                f"variable {name[:80]!a} is not understood; did you mean {right}? "
-                "[carrier-misspelt]"
+                "carrier-misspelt",
+                f"variable {name[:80]!a} is not understood; did you mean {right}?",
             )
 
 
@@ -216,9 +216,10 @@ def _check_no_tickets_expected(config: dict[str, Any], origin: Origin) -> None:
         found = f"--tmpfs {str(tmpfs[0].get('destination'))[:80]}"
     if found is not None:
         raise ShimError(
+            "spec-missing",
             f"credential spec: none, but the {found} is for a container with one; name the spec "
             f"(--security-opt credentialspec=..., or the annotation {ANNOTATION}), or leave this "
-            f"out; what the image sets is emptied by -e NAME= [spec-missing]"
+            "out; what the image sets is emptied by -e NAME=",
         )
 
 
@@ -232,9 +233,10 @@ def _check_variable_counts(config: dict[str, Any], origin: Origin) -> None:
         raise _in_build(f"variable {VARIABLE}")
     if origin.engine != DOCKER:
         raise ShimError(
+            "spec-carrier-unconfirmed",
             f"credential spec: the variable {VARIABLE} may come from the image, which must not "
             f"choose its identity, and counts with Docker only; use the annotation {ANNOTATION}, "
-            f"or take the variable out with {VARIABLE}= [spec-carrier-unconfirmed]"
+            f"or take the variable out with {VARIABLE}=",
         )
     if not _is_confirmed(config):
         raise _unconfirmed(f"variable {VARIABLE}")
@@ -253,17 +255,19 @@ def _check_annotations_count(
     image = origin.image_annotations(config) if origin.engine == PODMAN else None
     if image is None:
         raise ShimError(
+            "spec-carrier-unconfirmed",
             f"credential spec: the annotation {ANNOTATION} may come from the image, which must not "
             "choose its identity; the container's image is not in Podman's storage, so that this "
             "cannot be told; use an image of the storage itself, not --rootfs or an additional "
-            "store [spec-carrier-unconfirmed]"
+            "store",
         )
     for name in ANNOTATIONS:
         if annotations.get(name) and str(annotations[name]) in image.get(name, ()):
             code = "spec-carrier-unconfirmed" if name == ANNOTATION else "option-unconfirmed"
             raise ShimError(
+                code,
                 f"annotation {name}: the image itself sets it to this value, and an image must not "
-                f"choose its identity or options; take it out of the image [{code}]"
+                "choose its identity or options; take it out of the image",
             )
 
 
@@ -279,20 +283,20 @@ def _options(config: dict[str, Any], annotations: dict[str, Any], origin: Origin
         # Podman follows the image's links on the way to a tmpfs.
         if origin.engine != DOCKER:
             raise ShimError(
-                f"{shown}: counts with Docker only; use the annotation of that name "
-                "[option-unconfirmed]"
+                "option-unconfirmed",
+                f"{shown}: counts with Docker only; use the annotation of that name",
             )
         if named[0] == short_name(REQUESTED):
             continue
         name = by_short_name.get(named[0])
         if name is None:
             raise ShimError(
-                f"{shown}: no such option; expected {', '.join(by_short_name)} [option-invalid]"
+                "option-invalid", f"{shown}: no such option; expected {', '.join(by_short_name)}"
             )
         if options.setdefault(name, named[1]) != named[1]:
             raise ShimError(
-                f"{name}: {options[name][:40]!r} and {named[1][:40]!r}; expected one value "
-                "[option-carriers-disagree]"
+                "option-carriers-disagree",
+                f"{name}: {options[name][:40]!r} and {named[1][:40]!r}; expected one value",
             )
     return options
 
@@ -302,26 +306,28 @@ def _check_variables_agree(taken: dict[str, str], options: dict[str, str]) -> No
         value = taken.get(variable)
         if value and options.get(annotation) != value:
             raise ShimError(
+                "option-unconfirmed",
                 f"variable {variable}: may come from the image, which must not choose options of "
                 f"tickets; use the annotation {annotation} (Docker 24 and newer), a label of that "
                 f"name with the gateway, or --tmpfs {MOUNT_POINT}/{short_name(annotation)}=VALUE; "
-                f"take the image's out with -e {variable}= [option-unconfirmed]"
+                f"take the image's out with -e {variable}=",
             )
 
 
 def _in_build(carrier: str) -> ShimError:
     return ShimError(
+        "spec-in-build",
         f"credential spec: the {carrier} in a build; images are built without an identity, since a "
         f"Dockerfile must not choose one: take it out of the Dockerfile and the base image, or set "
-        f"ENV {VARIABLE}= first [spec-in-build]"
+        f"ENV {VARIABLE}= first",
     )
 
 
 def _unconfirmed(carrier: str) -> ShimError:
     return ShimError(
+        "spec-carrier-unconfirmed",
         f"credential spec: the {carrier} may come from the image, which must not choose its "
-        f"identity; confirm it with --tmpfs {MOUNT_POINT}, or with Docker use the gateway "
-        "[spec-carrier-unconfirmed]"
+        f"identity; confirm it with --tmpfs {MOUNT_POINT}, or with Docker use the gateway",
     )
 
 

@@ -82,8 +82,9 @@ def _refused_by(runtime: str, arguments: Sequence[str], invocation: Invocation) 
     status = _run(runtime, arguments)
     if status == 0:
         raise ShimError(
+            "container-exists",
             f"container {invocation.container[:80]!r}: there was one of this id, and the runtime "
-            "made another all the same, which has no tickets; delete it [container-exists]"
+            "made another all the same, which has no tickets; delete it",
         )
     return status
 
@@ -118,8 +119,8 @@ def check_restore(invocation: Invocation, run_directory: str) -> None:
         config, Origin.of(invocation)
     ):
         raise ShimError(
-            "restore: tickets cannot be restored; remove the container and run it again "
-            "[checkpoint-refused]"
+            "checkpoint-refused",
+            "restore: tickets cannot be restored; remove the container and run it again",
         )
 
 

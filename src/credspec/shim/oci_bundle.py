@@ -59,8 +59,8 @@ def check_members(config: dict[str, Any]) -> None:
 def malformed(found: str) -> ShimError:
     """Return the error of a configuration that cannot be relied on."""
     return ShimError(
-        f"config.json: {found}; expected a bundle as the OCI runtime specification has it "
-        "[bundle-malformed]"
+        "bundle-malformed",
+        f"config.json: {found}; expected a bundle as the OCI runtime specification has it",
     )
 
 

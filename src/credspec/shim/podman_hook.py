@@ -54,8 +54,9 @@ def _with_tickets(
         found = _state(config)
         if found is None and (config.get("annotations") or {}).get(ANNOTATION):
             raise ShimError(
+                "podman-container-unknown",
                 "Podman: no directory of the container among its mounts; "
-                "use --runtime credspec instead of the hooks [podman-container-unknown]"
+                "use --runtime credspec instead of the hooks",
             )
         state, container = found or ("", "")
         wish = take_wish(config, Origin(PODMAN, container), is_users=is_users)

@@ -145,8 +145,9 @@ def main(
                 )
         elif invocation.command == "checkpoint" and _has_lease(invocation, runtime, run_directory):
             raise ShimError(
+                "checkpoint-refused",
                 "checkpoint: it would write the container's tickets to the disk; "
-                "stop the container and start it again instead [checkpoint-refused]"
+                "stop the container and start it again instead",
             )
         elif invocation.command == "restore" and _may_have_spec(invocation.bundle):
             from credspec.shim.container_lease import check_restore
@@ -212,6 +213,6 @@ def _find_runtime(runtimes: "Sequence[str]") -> str:
         if posix.access(path, posix.X_OK):
             return path
     raise ShimError(
-        f"container runtime: none of {', '.join(runtimes)} is installed; "
-        "install runc or crun [runtime-missing]"
+        "runtime-missing",
+        f"container runtime: none of {', '.join(runtimes)} is installed; install runc or crun",
     )

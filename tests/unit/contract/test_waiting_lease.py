@@ -22,6 +22,7 @@ from credspec.contract.errors import NotYetError, ShimError
 from credspec.contract.lease import Lease
 from credspec.contract.start_wait import StartWait
 from credspec.contract.ticket_options import Wish
+from credspec.errors import CredspecError
 from unit.shim.podman_storage import CONTAINER, write_storage
 
 GRANTED = b'HTTP/1.0 200 OK\r\n\r\n{"environment": {}}'
@@ -29,8 +30,9 @@ WISH = Wish("file://a.json", 0, 0, 0o600, keytab=False)
 
 
 def problem(status: int, code: str, header: str = "") -> bytes:
-    detail = json.dumps({"detail": f"where: what [{code}]"})
-    return f"HTTP/1.0 {status} Words\r\n{header}X: y\r\n\r\n{detail}".encode()
+    error = CredspecError.of(code, "what", where="where")
+    document = json.dumps(error.to_json())
+    return f"HTTP/1.0 {status} Words\r\n{header}X: y\r\n\r\n{document}".encode()
 
 
 LATE = problem(503, "dns-unreachable", "Retry-After: 1\r\n")
@@ -123,7 +125,7 @@ def test_the_leases_directory_comes_later(run: Path) -> None:
             try:
                 Path(path).mkdir()
             except FileNotFoundError:
-                raise NotYetError("x: no such directory [agent-unreachable]") from None
+                raise NotYetError("agent-unreachable", "x: no such directory") from None
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(lease_module, "_mount_tmpfs", mount)
