@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from credspec.contract import names
 from credspec.contract.lease_environment import LEASE_ENVIRONMENT
 from credspec.contract.ticket_options import ANNOTATIONS, VARIABLES
 from credspec.errors import InvalidSpecError, UsageError
@@ -18,7 +19,6 @@ from credspec.gateway.create_request import (
     parse_version,
 )
 from credspec.gateway.json_object import JsonObject
-from credspec.shim import runtime as shim
 from unit.contract.spellings import spellings
 
 OPTION = "credentialspec=file://www.json"
@@ -280,7 +280,7 @@ def test_runc_is_a_conflict_where_our_runtime_runs_crun(
 ) -> None:
     for name in present:
         (tmp_path / name).touch(0o755)
-    monkeypatch.setattr(shim, "_SEARCH_PATH", str(tmp_path))
+    monkeypatch.setattr(names, "_SEARCH_PATH", str(tmp_path))
     if present == ["crun"]:
         with pytest.raises(UsageError, match="docker-runtime-conflict"):
             rewritten(request(OPTION, Runtime="runc"))

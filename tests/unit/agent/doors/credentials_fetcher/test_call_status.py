@@ -41,11 +41,14 @@ ECS_AGENT_RETRIES = {
 CLASSES = {c for c in vars(errors).values() if isclass(c) and issubclass(c, CredspecError)}
 REACHED = (
     "agent",
+    "config",
     "directory",
     "kerberos",
     "providers",
+    "service",
+    "session",
+    "sockets",
     "spec",
-    "agent/doors/credentials_fetcher",
     "errors.py",
 )
 """What runs in the agent; errors of programs of their own never come to a client of gRPC."""

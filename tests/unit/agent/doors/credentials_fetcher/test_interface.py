@@ -15,8 +15,8 @@ from credspec.agent.doors import credentials_fetcher
 from credspec.agent.doors.credentials_fetcher import credentialsfetcher_pb2 as wire
 from credspec.agent.doors.credentials_fetcher.call_handlers import _read
 
-ROOM = Path(credentials_fetcher.__file__).parent
-SOURCE = ROOM.parents[2]
+PACKAGE = Path(credentials_fetcher.__file__).parent
+SOURCE = PACKAGE.parents[3]
 
 
 @pytest.mark.parametrize("name", ["credentialsfetcher_pb2.py", "credentialsfetcher_pb2.pyi"])
@@ -27,12 +27,12 @@ def test_generating_anew_gives_the_same(tmp_path: Path, name: str) -> None:
             f"--proto_path={SOURCE}",
             f"--python_out={tmp_path}",
             f"--pyi_out={tmp_path}",
-            str(ROOM / "credentialsfetcher.proto"),
+            str(PACKAGE / "credentialsfetcher.proto"),
         ]
     )
     assert status == 0
-    made = tmp_path / ROOM.relative_to(SOURCE) / name
-    assert made.read_text() == (ROOM / name).read_text(), "run `make interface`"
+    made = tmp_path / PACKAGE.relative_to(SOURCE) / name
+    assert made.read_text() == (PACKAGE / name).read_text(), "run `make interface`"
 
 
 def shape(file: descriptor_pb2.FileDescriptorProto) -> tuple[object, ...]:
