@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import os
 import pwd
-import secrets
 import stat
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
+
+from credspec.file_replacement import replace_file
 
 USERS_VARIABLE: Final = "CREDSPEC_USERS"
 """Environment variable that names the file with the users that were looked up."""
@@ -68,11 +69,7 @@ def write_users(names: Iterable[str], path: Path) -> None:
         except (KeyError, ValueError, OSError):
             continue
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "w", encoding="utf-8") as file:
-        json.dump({"users": found}, file)
-    temporary.replace(path)
+    replace_file(path, json.dumps({"users": found}).encode(), mode=0o600)
 
 
 def _user(entry: pwd.struct_passwd, looked_up: str) -> HostUser:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from credspec.errors import CredspecError, NotPermittedError
+from credspec.file_replacement import replace_file
 
 
 def read_file(path: Path) -> bytes | None:
@@ -42,21 +43,14 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         CredspecError: `setup-write`.
     """
     path = Path(os.path.realpath(path))  # a link stays a link
-    temporary = path.with_name(f".{path.name}.credspec")
+    owner = None
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        temporary.unlink(missing_ok=True)
-        temporary.touch(mode=0o600, exist_ok=False)
-        temporary.write_bytes(data)
-        temporary.chmod(mode)
         with contextlib.suppress(FileNotFoundError):
             present = path.stat()
-            os.chown(temporary, present.st_uid, present.st_gid)
-            temporary.chmod(present.st_mode & 0o7777)
-        temporary.replace(path)
+            owner, mode = (present.st_uid, present.st_gid), present.st_mode & 0o7777
+        replace_file(path, data, mode=mode, owner=owner)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise _failed("setup-write", path, error) from None
 
 

@@ -14,6 +14,7 @@ from typing import Final
 
 import credspec
 from credspec.errors import CredspecError, NotPermittedError, UsageError
+from credspec.file_replacement import replace_file
 
 UNIT_DIRECTORY: Final = Path("/etc/systemd/system")
 _UNIT_DIRECTORIES: Final = (
@@ -205,14 +206,10 @@ class SystemdSetup:
 
     def _write(self, unit: str) -> None:
         path = self.unit_directory / unit
-        temporary = path.with_name(f".{path.name}.new")
         try:
             path.parent.mkdir(mode=0o755, exist_ok=True)
-            temporary.write_text(self.text(unit), "utf-8")
-            temporary.chmod(0o644)
-            temporary.replace(path)
+            replace_file(path, self.text(unit).encode(), mode=0o644)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             kind = NotPermittedError if isinstance(error, PermissionError) else CredspecError
             raise kind.of(
                 "setup-write", error.strerror or str(error), where=str(path), remedy="run as root"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Final
 
 from credspec.agent.lease_directory import is_tmpfs
 from credspec.errors import CredspecError, NotPermittedError, UsageError
+from credspec.file_replacement import replace_file
 
 LEASE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """What the id of a lease looks like: 20 hexadecimal digits, or an ECS task's own."""
@@ -28,7 +28,6 @@ MOST_METADATA_BYTES: Final = 1 << 20
 
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OTHERS_WRITE: Final = 0o022
 
 
@@ -108,19 +107,9 @@ class LeaseTree:
             CredspecError: `lease-tree-unwritable`.
         """
         name = f"{_valid(LEASE_ID, lease)}{METADATA}"
-        temporary = f".{name}.{secrets.token_hex(8)}"
         try:
             with _opened(self.root) as root, _opened(lease, root) as parent:
-                fd = os.open(temporary, _NEW_FILE, 0o600, dir_fd=parent)
-                try:
-                    with os.fdopen(fd, "wb") as file:
-                        os.fchmod(fd, 0o644)
-                        file.write(data)
-                    os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
-                except OSError:
-                    with suppress(OSError):
-                        os.unlink(temporary, dir_fd=parent)
-                    raise
+                replace_file(name, data, mode=0o644, dir_fd=parent)
         except OSError as error:
             raise _unwritable(self.root / lease / name, error) from None
 
