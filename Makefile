@@ -129,7 +129,7 @@ docs-reference: .venv/tests.done ## write the generated pages of docs/
 # What is generated of credentials-fetcher's interface; a test says when this must be run again.
 interface: .venv/tests.done ## generate credentials-fetcher's interface
 	@$(BIN)/python -m grpc_tools.protoc --proto_path=src --python_out=src --pyi_out=src \
-	  src/credspec/runtimes/credentials_fetcher/credentialsfetcher.proto
+	  src/credspec/agent/doors/credentials_fetcher/credentialsfetcher.proto
 
 # Needs uv, which is not part of the locked tools.
 lock: ## write the lock files

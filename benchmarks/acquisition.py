@@ -13,12 +13,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from credspec.agent.config import Config, load_config
-from credspec.agent.domain_session import DomainSession
-from credspec.agent.host_identity import HOST_CACHE, MachineKeytab
-from credspec.agent.process_safety import overwrite_freed_memory
+from credspec.config.host import Config, load_config
 from credspec.directory.locator import DnsResolver, Locator
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
+from credspec.service.process_safety import overwrite_freed_memory
+from credspec.session.domain_session import DomainSession
+from credspec.session.host_identity import HOST_CACHE, MachineKeytab
 from floor import Floor, plain_environment
 from measure import figure, interleaved, row
 

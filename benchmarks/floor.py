@@ -8,8 +8,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from credspec.agent.config import Config
-from credspec.agent.host_identity import MachineKeytab
+from credspec.config.host import Config
+from credspec.session.host_identity import MachineKeytab
 
 
 def build(program: Path) -> None:

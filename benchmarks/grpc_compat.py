@@ -12,8 +12,8 @@ from pathlib import Path
 
 from peer_client import PeerClient
 
-from credspec.agent.client import AgentClient
-from credspec.agent.config import load_config
+from credspec.api_client import AgentClient
+from credspec.config.host import load_config
 from credspec.lab.domain import Lab
 from measure import figure, interleaved, row
 

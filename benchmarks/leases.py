@@ -16,8 +16,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
-from credspec.agent.client import AgentClient
-from credspec.agent.config import load_config
+from credspec.api_client import AgentClient
+from credspec.config.host import load_config
 from credspec.errors import AgentUnreachableError
 from credspec.lab.domain import Lab, run_tool
 from floor import Floor, build

@@ -16,13 +16,13 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from credspec.agent.client import AgentClient
-from credspec.agent.config import load_config
+from credspec.api_client import AgentClient
+from credspec.config.host import load_config
 from credspec.lab import provisioning
 from credspec.lab.client_image import write_client_image
 from credspec.lab.docker_engine import DockerEngine
 from credspec.lab.domain import Lab
-from credspec.runtimes.docker_setup import DockerSetup
+from credspec.setup.docker import DockerSetup
 from floor import build
 from measure import Sample, interleaved, row
 

@@ -17,13 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from credspec.agent.client import AgentClient
-from credspec.agent.config import load_config
+from credspec.api_client import AgentClient
+from credspec.config.host import load_config
 from credspec.errors import CredspecError
 from credspec.lab import provisioning
 from credspec.lab.client_image import write_client_image
 from credspec.lab.docker_engine import DockerEngine
-from credspec.runtimes.docker_setup import DockerSetup
+from credspec.setup.docker import DockerSetup
 
 IMAGE = "kerberos-client"
 NEW_SPEC = "New-CredentialSpec -AccountName WebApp01 -Path ./www.json"

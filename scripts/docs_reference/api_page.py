@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from credspec.agent.openapi import openapi_document
+from credspec.agent.doors.http.openapi import openapi_document
 from docs_reference.markdown import escaped, wrapped
 
 _HEAD = Path(__file__).parent / "heads/api.md"

@@ -23,7 +23,7 @@ def cli_page() -> str:
     """Return the page."""
     parts = [_HEAD.read_text("utf-8").rstrip("\n") + "\n"]
     # Commands that read secrets forbid core dumps of their process, which is not one of them here.
-    with mock.patch("credspec.agent.process_safety.forbid_core_dumps"):
+    with mock.patch("credspec.service.process_safety.forbid_core_dumps"):
         for context in commands():
             parts += _entry(context)
     for name, run in (

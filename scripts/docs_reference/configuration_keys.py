@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from credspec.agent.config import Config, load_config
+from credspec.account_provider import server as account_service
+from credspec.config.host import Config, load_config
 from credspec.errors import UsageError
-from credspec.providers import account_service, program, selection
+from credspec.providers import program, selection
 from credspec.providers.provider_table import ProviderTable
 
 DOMAIN_TABLE = 'domains."contoso.com"'

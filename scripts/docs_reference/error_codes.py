@@ -1,8 +1,9 @@
 """Finds every stable error code in the source, with the texts it is raised with.
 
 Codes are found where an error or a `Problem` is made (``X.of(...)``, ``Problem(...)``), where a
-table names them (`REFUSALS`, patterns of fields) and, in the modules that use the standard library
-only, at the end of a text in brackets. A helper that is given the code is followed to its callers.
+table names them (`REFUSALS`, patterns of fields), where the shim's errors are made (a code and a
+text) and at the end of texts in brackets. A helper that is given the code is followed to its
+callers.
 """
 
 from __future__ import annotations
@@ -27,7 +28,17 @@ CODE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _IN_BRACKETS = re.compile(r"(.*\S) \[([a-z0-9-]+)\]", re.DOTALL)
 _FIELDS = ("code", "found", "where", "expected", "remedy")
 _ERRORS = re.compile(r"(?:\w+Error|kind|cls)\.of|Problem")
+_OF_CODE_AND_TEXT = re.compile(r"ShimError|NotYetError|kind|super\.__init__")
 _DEEPEST = 3
+_PAIR = 2
+_WITH_CODES_IN_TEXTS = (
+    "agent/doors/credentials_fetcher/",
+    "contract/",
+    "gateway/",
+    "run/",
+    "setup/",
+    "shim/",
+)
 _SHOWN = ("code", "found", "expected", "remedy")
 # The code of these is computed; what it may be is found elsewhere or listed in error_words.toml.
 _COMPUTED = frozenset(
@@ -37,8 +48,12 @@ _COMPUTED = frozenset(
         ("kerberos/kdc_errors.py", "error_of"),  # from its table of refusals
         ("kerberos/tickets.py", "_check_clock"),  # the same
         ("spec/validation.py", "_misformed"),  # from its tables of patterns
-        ("runtimes/process_lease.py", "in_host_mounts"),  # the shim's
-        ("runtimes/docker_gateway/create_request.py", "_check_options"),  # the shim's
+        ("run/process_lease.py", "in_host_mounts"),  # the shim's
+        ("gateway/create_request.py", "_check_options"),  # the shim's
+        ("contract/agent_client.py", "_refusal"),  # the agent's
+        ("contract/errors.py", "__init__"),  # the class itself
+        ("contract/lease.py", "take"),  # the same error again
+        ("shim/carriers.py", "_check_annotations_count"),  # as others of that module
     }
 )
 
@@ -103,7 +118,9 @@ class _Module:
     def raised(self) -> Iterator[Raised]:
         yield from self._of_calls()
         yield from self._of_tables()
-        if self.name.startswith("runtimes/") or self.name == "cli/main.py":
+        if self.name.startswith(("contract/", "shim/", "run/")):
+            yield from self._of_codes_and_texts()
+        if self.name.startswith(_WITH_CODES_IN_TEXTS) or self.name == "cli/main.py":
             yield from self._of_texts()
 
     def _of_calls(self) -> Iterator[Raised]:
@@ -185,6 +202,19 @@ class _Module:
                 case _:
                     continue
 
+    def _of_codes_and_texts(self) -> Iterator[Raised]:
+        """Yield the shim's errors, which have a code and a text."""
+        for function, call in self._all_calls:
+            if not _OF_CODE_AND_TEXT.fullmatch(_name(call.func)) or len(call.args) < _PAIR:
+                continue
+            names = local_texts(function, self._names) if function else self._names
+            for code in texts_of(call.args[0], names):
+                if CODE.fullmatch(code):
+                    for text in texts_of(call.args[1], names):
+                        yield self._of_text(code, text)
+                elif (self.name, function.name if function else "") not in _COMPUTED:
+                    raise UnknownCodeError(f"src/credspec/{self.name}:{call.lineno}: {code!r}")
+
     def _of_texts(self) -> Iterator[Raised]:
         """Yield what texts name that end in a code in brackets."""
         for function, node in _strings_in(self._tree, None):
@@ -192,17 +222,20 @@ class _Module:
             for text in texts_of(node, names):
                 match = _IN_BRACKETS.fullmatch(text)
                 if match:
-                    cause, _, remedy = match[1].rpartition("; ")
-                    found, _, expected = cause.partition("; expected ")
-                    if remedy.startswith("expected "):
-                        found, expected, remedy = cause, remedy.removeprefix("expected "), ""
-                    yield Raised(
-                        code=match[2],
-                        found=(found or remedy).removeprefix("credspec: "),
-                        expected=expected,
-                        remedy=remedy if found else "",
-                        module=self.name,
-                    )
+                    yield self._of_text(match[2], match[1])
+
+    def _of_text(self, code: str, text: str) -> Raised:
+        cause, _, remedy = text.rpartition("; ")
+        found, _, expected = cause.partition("; expected ")
+        if remedy.startswith("expected "):
+            found, expected, remedy = cause, remedy.removeprefix("expected "), ""
+        return Raised(
+            code=code,
+            found=(found or remedy).removeprefix("credspec: "),
+            expected=expected,
+            remedy=remedy if found else "",
+            module=self.name,
+        )
 
 
 def _calls_in(
@@ -231,6 +264,8 @@ def _name(node: ast.expr) -> str:
             return name
         case ast.Attribute(value=value, attr=name):
             return f"{_name(value)}.{name}"
+        case ast.Call(func=ast.Name(id="super")):
+            return "super"
     return ""
 
 

@@ -29,7 +29,7 @@ _STEPS = (
     (
         "Configuration",
         "Reading `/etc/credspec/config.toml` ([all keys](configuration.md)).",
-        r"agent/(config|domain_config)|providers/(settings|provider_table|account_domains)",
+        r"config/(host|domains)\b|providers/(settings|provider_table|account_domains)",
     ),
     (
         "Reading and checking a credential spec",
@@ -64,42 +64,42 @@ _STEPS = (
     (
         "Kerberos logon and tickets",
         "Answers of the KDC, and libkrb5 on this host.",
-        r"kerberos/|agent/(host_identity|provided_identity|domain_session|keytab_principal|logon)",
+        r"kerberos/|session/",
     ),
     (
         "Providers of host accounts",
         "The account of a host that is not joined ([providers](providers.md)).",
-        r"providers/",
+        r"providers/|account_provider/",
     ),
     (
         "Policy and permissions",
         "Who may use the agent, and which accounts ([policy](policy.md)).",
-        r"agent/(policy|host_users)|agent/leases/(policy_check|subordinate_ids|users_state)",
+        r"config/|agent/leases/(policy_check|subordinate_ids|users_state)",
     ),
     (
         "Agent and leases",
         "Requests to the agent, leases, and the files it writes.",
-        r"agent/(?!systemd_setup)|rate_limit|admission|errors",
+        r"agent/(?!doors/credentials_fetcher)|api_client|service/|sockets/|rate_limit|errors",
     ),
     (
         "Starting a container",
         "The runtime shim and Podman's hooks, which run when a container starts; `credspec run`.",
-        r"runtimes/(?!docker_gateway|credentials_fetcher|\w+_setup|engine_files|shim_l)|cli/run",
+        r"contract/|shim/|run/|cli/run",
     ),
     (
         "Docker gateway",
         "Requests that the gateway answers itself ([Docker](runtimes/docker.md)).",
-        r"runtimes/docker_gateway/",
+        r"gateway/",
     ),
     (
         "Setting up the host and its engines",
         "`credspec setup`.",
-        r"runtimes/(\w+_setup|engine_files|shim_launcher)|agent/systemd_setup",
+        r"setup/(?!credentials_fetcher)",
     ),
     (
         "credentials-fetcher's interface",
         "`credspec agent --grpc-compat` and `credspec import` ([page](credentials-fetcher.md)).",
-        r"runtimes/credentials_fetcher/",
+        r"agent/doors/credentials_fetcher/|setup/credentials_fetcher",
     ),
     (
         "Doctor",
@@ -111,6 +111,13 @@ _STEPS = (
         "`credspec lab`.",
         r"lab/",
     ),
+)
+# The packages from the lowest layer in pyproject.toml to the highest.
+_FROM_BELOW = (
+    *("errors", "contract/", "rate_limit", "api_client", "service/", "sockets/", "spec/"),
+    *("directory/", "kerberos/", "providers/", "config/", "session/", "shim/"),
+    *("agent/", "agent/doors/credentials_fetcher/", "gateway/", "run/", "account_provider/"),
+    *("setup/", "doctor/", "lab/", "cli/"),
 )
 _EXITS = {
     ExitStatus.OK: "success; `credspec lint` also with warnings",
@@ -126,7 +133,7 @@ _EXITS = {
 # Problems that are made apart from their error, by where that happens.
 _DEFAULT_KIND = (
     (
-        r"agent/config|agent/domain_config|providers/settings|providers/account_domains",
+        r"config/(host|domains)\b|providers/settings|providers/account_domains",
         "UsageError",
     ),
     (r"spec/", "InvalidSpecError"),
@@ -179,10 +186,16 @@ def _kinds() -> dict[str, type[CredspecError]]:
 
 
 def _step(found: Sequence[Raised]) -> str:
+    """Return the step of a code: that of the lowest package that raises it."""
+    module = min((each.module for each in found), key=_height)
     for _, _, modules in _STEPS:
-        if re.match(modules, found[0].module):
+        if re.match(modules, module):
             return modules
-    raise ValueError(f"{found[0].module}: belongs to no step of errors_page.py")
+    raise ValueError(f"{module}: belongs to no step of errors_page.py")
+
+
+def _height(module: str) -> int:
+    return max(i for i, start in enumerate(_FROM_BELOW) if module.startswith(start))
 
 
 def _entry(code: str, found: Sequence[Raised], words: Mapping[str, Any]) -> str:

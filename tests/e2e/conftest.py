@@ -19,13 +19,13 @@ import pytest
 from agent_process import AgentProcess
 from folder_engine import ALL, DOCKER, ReleaseFolder
 
-from credspec.agent.client import AgentClient
-from credspec.agent.config import Config, load_config
+from credspec.api_client import AgentClient
+from credspec.config.host import Config, load_config
 from credspec.lab.client_image import write_client_image
 from credspec.lab.docker_engine import DockerEngine
 from credspec.lab.domain import Lab
-from credspec.runtimes.docker_setup import DockerSetup
-from credspec.runtimes.shim_launcher import launcher_text
+from credspec.setup.docker import DockerSetup
+from credspec.setup.launcher import launcher_text
 
 IMAGE = "kerberos-client"
 BIN = Path(sys.executable).parent

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from credspec.agent.client import AgentClient
+from credspec.api_client import AgentClient
 from credspec.cli.new import NewSpecRequest, make_credential_spec
 from credspec.errors import AgentUnreachableError
 from credspec.lab.domain import Lab

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engine_command import run_client
 
-from credspec.runtimes.podman_setup import PodmanSetup
+from credspec.setup.podman import PodmanSetup
 
 
 class PodmanEngine:

@@ -14,8 +14,8 @@ from engine_command import run_client
 
 import credspec
 from credspec.lab.namespaces import bind, unmount_below
-from credspec.runtimes.docker_setup import DockerSetup
-from credspec.runtimes.podman_setup import PodmanSetup
+from credspec.setup.docker import DockerSetup
+from credspec.setup.podman import PodmanSetup
 
 USER = pwd.getpwnam("nobody")
 FIRST_ID, IDS = 200_000, 65_536

@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from credspec.agent.audit import NOBODY, AuditLog, Caller
-from credspec.agent.domain_session import Acquisition
 from credspec.agent.identities.identities import Identities
 from credspec.agent.identities.identity import Identity
 from credspec.agent.leases.journal import Journal
 from credspec.agent.leases.leases import Leases
 from credspec.agent.leases.request import LeaseRequest, requested_spec
-from credspec.agent.policy import Policy
+from credspec.config.policy import Policy
 from credspec.directory.domain import DomainFacts
 from credspec.kerberos.tickets import Ticket
+from credspec.session.domain_session import Acquisition
 
 FACTS = DomainFacts(
     dns_name="example.test",

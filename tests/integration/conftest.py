@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from credspec.agent.domain_session import DomainSession
-from credspec.agent.host_identity import MachineKeytab
 from credspec.directory.connection import Connection, Transport
 from credspec.directory.domain import DomainFacts, read_domain_facts
 from credspec.directory.locator import DnsResolver, DomainController, Locator
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.lab.domain import Lab
+from credspec.session.domain_session import DomainSession
+from credspec.session.host_identity import MachineKeytab
 
 
 @pytest.fixture(scope="session")

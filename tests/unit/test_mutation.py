@@ -70,7 +70,7 @@ def test_what_is_left_alone(text: str) -> None:
 
 
 def test_every_change_compiles_and_is_one() -> None:
-    for path in (ROOT / "src/credspec/spec/fixes.py", ROOT / "src/credspec/agent/policy.py"):
+    for path in (ROOT / "src/credspec/spec/fixes.py", ROOT / "src/credspec/config/policy.py"):
         source = path.read_bytes()
         found = mutants(source)
         assert len({mutant.apply(source) for mutant in found}) >= len(found) - 2

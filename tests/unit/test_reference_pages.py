@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from credspec.agent.config import load_config
+from credspec.config.host import load_config
 from docs_reference import cli_page, configuration_page, error_codes, errors_page
 from docs_reference.__main__ import DOCS, PAGES
 from docs_reference.error_codes import UnknownCodeError, raised_codes
@@ -95,7 +95,7 @@ def test_a_code_that_is_computed_must_be_listed(tmp_path: Path) -> None:
 
 
 def test_a_code_without_a_fix_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = error_codes.Raised(code="new-code", found="it is so", module="agent/api.py")
+    found = error_codes.Raised(code="new-code", found="it is so", module="agent/doors/http/api.py")
     monkeypatch.setattr(errors_page, "raised_codes", lambda _: [found])
     monkeypatch.setattr(errors_page, "WORDS", Path(__file__).with_name("no_words.toml"))
     monkeypatch.setattr(Path, "read_text", lambda *_: "[families]\n")

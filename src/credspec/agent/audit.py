@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from credspec.agent.blocking_calls import BlockingCalls
-from credspec.agent.events import Event, emit
 from credspec.errors import CredspecError
 from credspec.rate_limit import Throttle
+from credspec.service.events import Event, emit
 
 _FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 

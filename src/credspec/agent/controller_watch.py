@@ -7,8 +7,8 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from credspec.agent.events import Event, emit
 from credspec.agent.identities.identities import Identities
+from credspec.service.events import Event, emit
 
 # A controller that is gone is replaced within a minute: this, a second to see it, three to locate.
 _INTERVAL_SECONDS: Final = (20.0, 40.0)

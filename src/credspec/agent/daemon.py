@@ -8,30 +8,38 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from credspec.agent import loop_watch
-from credspec.agent.api import make_api
 from credspec.agent.audit import AuditLog
 from credspec.agent.blocking_calls import BlockingCalls
 from credspec.agent.clock_watch import ClockChange, watch_clock
-from credspec.agent.config import Config
 from credspec.agent.controller_watch import watch_controllers
-from credspec.agent.domain_session import DomainSession
-from credspec.agent.events import Event, emit
+from credspec.agent.doors.http.api import make_api
+from credspec.agent.doors.http.server import serving_http
 from credspec.agent.home_domain_watch import HomeDomainWatch
-from credspec.agent.host_identity import HOST_CACHE, HostIdentity, KeytabMissingError, MachineKeytab
-from credspec.agent.http_server import serving_http
 from credspec.agent.identities.identities import Identities
 from credspec.agent.identities.identity import Identity
 from credspec.agent.leases.journal import Journal
 from credspec.agent.leases.leases import Leases
-from credspec.agent.policy import PolicyInForce
 from credspec.agent.policy_reload import PolicyReload
-from credspec.agent.process_safety import (
+from credspec.agent.report_limit import ReportLimit
+from credspec.agent.service_sockets import inherited_listener
+from credspec.config.host import Config
+from credspec.config.policy import PolicyInForce
+from credspec.directory.libldap import libldap
+from credspec.errors import CredspecError
+from credspec.kerberos.keys import Enctype, derive_key
+from credspec.kerberos.krb5_conf import AgentKrb5Conf
+from credspec.providers.host_account import HostSource
+from credspec.providers.selection import Providers
+from credspec.rate_limit import Suppressed
+from credspec.service.events import Event, emit
+from credspec.service.notification import keep_watchdog_quiet, notify
+from credspec.service.process_safety import (
     CAPABILITIES,
     drop_capabilities,
     forbid_core_dumps,
@@ -39,26 +47,22 @@ from credspec.agent.process_safety import (
     lock_memory,
     overwrite_freed_memory,
 )
-from credspec.agent.provided_identity import ProvidedIdentity, account_of_configuration
-from credspec.agent.report_limit import ReportLimit
-from credspec.agent.service_notification import keep_watchdog_quiet, notify
-from credspec.agent.service_sockets import inherited_listener
-from credspec.agent.signals import handle_signals, survive_signals
-from credspec.directory.libldap import libldap
-from credspec.directory.locator import DnsResolver, Locator
-from credspec.errors import CredspecError, UsageError
-from credspec.kerberos.keys import Enctype, derive_key
-from credspec.kerberos.krb5_conf import AgentKrb5Conf
-from credspec.providers.host_account import HostSource
-from credspec.providers.selection import Providers
-from credspec.rate_limit import Suppressed
+from credspec.service.signals import handle_signals, survive_signals
+from credspec.session.host_identity import (
+    HOST_CACHE,
+    HostIdentity,
+    KeytabMissingError,
+    MachineKeytab,
+)
+from credspec.session.open_session import open_session
+from credspec.session.provided_identity import ProvidedIdentity, account_of_configuration
+from credspec.sockets.listener import listen, share
 
 _SWEEP_SECONDS: Final = 30.0
 _RESTART_SECONDS: Final = 5.0
 _READY_SECONDS: Final = 5.0
 _MOST_WAITING: Final = 64
 _INTEGER_DIGITS: Final = 4300
-_BACKLOG: Final = 4096
 
 
 def prepare_process(config: Config) -> bool:
@@ -130,7 +134,7 @@ async def serve(
         return MachineKeytab(config.keytab, config.principal, cache=cache, domain=domain)
 
     identities = Identities(
-        lambda domain, source: _open_session(
+        lambda domain, source: open_session(
             config,
             identity_for(source, domain),
             krb5_conf,
@@ -302,63 +306,12 @@ def _unusable_files(config: Config, *, is_joined: bool) -> list[str]:
     return reasons
 
 
-def _open_session(
-    config: Config, host_identity: HostIdentity, krb5_conf: AgentKrb5Conf, domain: str
-) -> DomainSession:
-    return DomainSession(
-        domain,
-        host_identity=host_identity,
-        locator=Locator(DnsResolver(), preferences=config.domains),
-        transport=config.transport,
-        ca_file=config.ca_file,
-        krb5_conf=krb5_conf,
-    )
-
-
 def _load_libraries() -> None:
     """Load what is slow to load now, not while the first container waits."""
     for name in ("dns.resolver", "krb5"):
         importlib.import_module(name)
     libldap()
     derive_key(b"", Enctype.AES256_CTS_HMAC_SHA1_96, "")
-
-
-def listen(path: Path, *, others: bool) -> socket.socket:
-    """Take the socket's place, unless a living agent has it; `others` than root may connect.
-
-    Raises:
-        UsageError: `agent-running`.
-        CredspecError: `agent-socket-missing` if this process may make no Unix socket.
-    """
-    try:
-        other = socket.socket(socket.AF_UNIX)
-    except OSError as error:
-        raise CredspecError.of(
-            "agent-socket-missing",
-            f"cannot make a Unix socket ({error.strerror}), and systemd passed none",
-            where=str(path),
-            remedy="run `systemctl start credspec-agent.socket`",
-        ) from None
-    with other:
-        try:
-            other.connect(str(path))
-        except OSError:
-            path.unlink(missing_ok=True)
-        else:
-            raise UsageError.of("agent-running", "another agent answers there", where=str(path))
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(path))  # the umask leaves it to root only
-    if others:
-        share(path, others=True)
-    listener.listen(_BACKLOG)
-    return listener
-
-
-def share(path: Path, *, others: bool) -> None:
-    """Let `others` than root connect to a socket, or only root; one that has gone is fine."""
-    with suppress(FileNotFoundError):
-        # Who of them is heard is decided by the kernel's word on each caller.
-        path.chmod(0o666 if others else 0o600)
 
 
 def _make_directories(config: Config) -> None:

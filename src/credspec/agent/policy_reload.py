@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Final
 
-from credspec.agent.config import Config
-from credspec.agent.events import Event, emit
 from credspec.agent.leases.leases import Leases
+from credspec.config.host import Config
 from credspec.errors import CredspecError
+from credspec.service.events import Event, emit
 
 # Names of users may come from a directory that does not answer.
 _LOAD_SECONDS: Final = 30.0

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from credspec.agent.events import Event, emit
 from credspec.rate_limit import Clock, K, Suppressed, Throttle
+from credspec.service.events import Event, emit
 
 _MOST: Final = 10
 _SECONDS: Final = 60.0

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from credspec.errors import CredspecError, UsageError
+from credspec.sockets.admission import peer_of
 
 _FIRST_DESCRIPTOR: Final = 3
 _REQUEST_SECONDS: Final = 0.5
@@ -74,8 +75,7 @@ def refuse_waiting_callers(error: CredspecError) -> None:
 
 
 def _answer(caller: socket.socket, answer: bytes) -> None:
-    credentials = caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    if int.from_bytes(credentials[4:8], "little") != 0:
+    if peer_of(caller).uid != 0:
         return
     # A request that is not read would reset the connection, and with it the answer.
     caller.settimeout(_REQUEST_SECONDS)

@@ -12,8 +12,8 @@ import click
 from credspec.cli.help_text import examples
 
 if TYPE_CHECKING:
-    from credspec.admission import AdmissionReport
-    from credspec.providers.account_service import AccountService, AccountServiceSettings
+    from credspec.account_provider.server import AccountService, AccountServiceSettings
+    from credspec.sockets.admission import AdmissionReport
 
 
 @click.command(
@@ -34,12 +34,16 @@ def account_provider(config_path: Path | None, *, check: bool) -> None:
     Clients prove who they are by a certificate of one authority; each gets one secret. Runs until
     SIGTERM or Ctrl-C.
     """
-    from credspec.agent.config import DEFAULT_CONFIG_PATH, load_config
-    from credspec.agent.events import configure_logging
-    from credspec.agent.process_safety import forbid_core_dumps, lock_memory, overwrite_freed_memory
-    from credspec.agent.signals import survive_signals
+    from credspec.account_provider.server import AccountService, account_service_settings
+    from credspec.config.host import DEFAULT_CONFIG_PATH, load_config
     from credspec.errors import UsageError
-    from credspec.providers.account_service import AccountService, account_service_settings
+    from credspec.service.events import configure_logging
+    from credspec.service.process_safety import (
+        forbid_core_dumps,
+        lock_memory,
+        overwrite_freed_memory,
+    )
+    from credspec.service.signals import survive_signals
 
     config = load_config(config_path)
     if check and not config.account_provider:
@@ -65,21 +69,21 @@ def account_provider(config_path: Path | None, *, check: bool) -> None:
 
 
 def _tell(client: str, secret: str, given: bool) -> None:
-    from credspec.agent.events import Event, emit
+    from credspec.service.events import Event, emit
 
     event = Event.ACCOUNT_GIVEN if given else Event.ACCOUNT_REFUSED
     emit(event, client=client, secret=secret)
 
 
 def _report(report: AdmissionReport) -> None:
-    from credspec.agent.events import Event, emit
+    from credspec.service.events import Event, emit
 
     emit(Event.REQUEST_FAILED, path="connections", error=str(report))
 
 
 async def _serve(service: AccountService, settings: AccountServiceSettings) -> None:
-    from credspec.agent.events import Event, emit
-    from credspec.agent.signals import handle_signals
+    from credspec.service.events import Event, emit
+    from credspec.service.signals import handle_signals
 
     stop = asyncio.Event()
     handle_signals(stop.set)

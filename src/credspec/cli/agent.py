@@ -16,8 +16,8 @@ from credspec.cli.help_text import examples
 from credspec.errors import CredspecError, NotPermittedError, UsageError
 
 if TYPE_CHECKING:
-    from credspec.agent.config import Config
     from credspec.agent.leases.leases import Leases
+    from credspec.config.host import Config
 
 _USERS = Path("/run/user")
 _DIRECTORIES = (
@@ -71,12 +71,12 @@ def agent(config_path: Path | None, grpc_socket: Path | None, *, prepare: bool) 
 
 
 def _run(config_path: Path | None, grpc_socket: Path | None) -> None:
-    from credspec.agent.config import load_config
+    from credspec.config.host import load_config
 
     config = load_config(config_path)
     from credspec.agent.daemon import prepare_process, serve
-    from credspec.agent.events import Event, configure_logging, emit
     from credspec.agent.loop_watch import watched_loop
+    from credspec.service.events import Event, configure_logging, emit
 
     beside = [] if grpc_socket is None else [_compatible_service(grpc_socket, config)]
     try:
@@ -97,9 +97,9 @@ def _run(config_path: Path | None, grpc_socket: Path | None) -> None:
 
 def _prepare(config_path: Path | None) -> None:
     """Do what the agent's unit forbids the agent itself; the unit calls it outside the sandbox."""
-    from credspec.agent.config import users_in_configuration
-    from credspec.agent.host_users import USERS_VARIABLE, write_users
-    from credspec.agent.process_safety import enter_mounts_of_host
+    from credspec.config.host import users_in_configuration
+    from credspec.config.host_users import USERS_VARIABLE, write_users
+    from credspec.service.process_safety import enter_mounts_of_host
 
     target = os.environ.get(USERS_VARIABLE)
     if not target:
@@ -124,7 +124,7 @@ def _prepare(config_path: Path | None) -> None:
 def _compatible_service(
     path: Path, config: Config
 ) -> Callable[[Leases], AbstractAsyncContextManager[None]]:
-    from credspec.runtimes.credentials_fetcher import server
+    from credspec.agent.doors.credentials_fetcher import server
 
     server.check(config)
     return lambda leases: server.serving(path.absolute(), config, leases)

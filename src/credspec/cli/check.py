@@ -25,11 +25,11 @@ from credspec.cli.new import ask_on_terminal
 from credspec.errors import ExitStatus, NotPermittedError, UsageError
 
 if TYPE_CHECKING:
-    from credspec.agent.config import Config
-    from credspec.agent.host_identity import HostIdentity
-    from credspec.agent.logon import Logon
+    from credspec.config.host import Config
     from credspec.doctor.step import StepResult
     from credspec.kerberos.krb5_conf import AgentKrb5Conf
+    from credspec.session.host_identity import HostIdentity
+    from credspec.session.logon import Logon
 
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -104,15 +104,15 @@ def check(
     if spec is not None and (account or domain):
         raise click.UsageError("A spec names its own domain and accounts.")
 
-    from credspec.agent.config import load_config
-    from credspec.agent.logon import Logon, own_krb5_conf
-    from credspec.agent.process_safety import forbid_core_dumps
     from credspec.cli.spec_argument import spec_source
+    from credspec.config.host import load_config
     from credspec.directory.account_identity import valid_account_name
     from credspec.directory.locator import valid_domain
     from credspec.doctor.examination import Examination
     from credspec.doctor.waiting import examine_until_well, first_cause
     from credspec.providers.selection import Providers
+    from credspec.service.process_safety import forbid_core_dumps
+    from credspec.session.logon import Logon, own_krb5_conf
 
     forbid_core_dumps()  # it reads managed passwords
     config = load_config()
@@ -159,8 +159,8 @@ def check(
 def _identity(
     config: Config, logon: Logon, krb5_conf: AgentKrb5Conf, *, own_ticket: bool
 ) -> HostIdentity:
-    from credspec.agent.host_identity import HOST_CACHE, MachineKeytab
-    from credspec.agent.logon import log_on
+    from credspec.session.host_identity import HOST_CACHE, MachineKeytab
+    from credspec.session.logon import log_on
 
     no_choice = logon.user is None and logon.keytab is None
     if no_choice and not own_ticket and os.access(config.keytab, os.R_OK):

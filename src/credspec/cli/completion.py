@@ -22,7 +22,7 @@ def complete_spec(
     files = [CompletionItem(incomplete, type="file")]
     if incomplete.startswith(_PATH_SIGNS) or "/" in incomplete:
         return files
-    from credspec.agent.config import load_config
+    from credspec.config.host import load_config
     from credspec.errors import CredspecError
     from credspec.spec.spec_directory import SpecDirectory
 

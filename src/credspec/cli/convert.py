@@ -11,7 +11,7 @@ from credspec.cli.completion import complete_spec
 from credspec.cli.help_text import examples
 
 if TYPE_CHECKING:
-    from credspec.agent.config import Config
+    from credspec.config.host import Config
 
 _FORMS = ("json", "raw", "docker-run", "compose", "kubernetes", "ecs", "ecs-document", "oci")
 _REFERRING_FORMS = ("docker-run", "compose", "oci")
@@ -50,8 +50,8 @@ def convert(
     input. Its kind is recognised by its contents: a spec in any encoding, a Kubernetes
     GMSACredentialSpec in YAML or JSON, a Compose file, an OCI config.json, or --security-opt.
     """
-    from credspec.agent.config import load_config
     from credspec.cli.spec_argument import spec_source
+    from credspec.config.host import load_config
     from credspec.spec import conversions
     from credspec.spec.document import CredentialSpec
     from credspec.spec.spec_directory import SpecDirectory

@@ -58,14 +58,18 @@ def docker_gateway(
     It forwards everything else to dockerd unchanged. Use it with `docker context use credspec`,
     or with DOCKER_HOST.
     """
-    from credspec.agent.config import load_config
-    from credspec.agent.process_safety import forbid_core_dumps, lock_memory, overwrite_freed_memory
+    from credspec.config.host import load_config
+    from credspec.service.process_safety import (
+        forbid_core_dumps,
+        lock_memory,
+        overwrite_freed_memory,
+    )
 
     # Specs with host accounts in them pass through.
     overwrite_freed_memory()
     forbid_core_dumps()
     lock_memory()
-    from credspec.runtimes.docker_gateway.server import run, say_on_standard_error
+    from credspec.gateway.server import run, say_on_standard_error
 
     config = load_config()
     own = listen or config.gateway_socket

@@ -52,8 +52,8 @@ def credentials_fetcher(
     /etc/credspec/config.toml are printed. Nothing of credentials-fetcher is changed. Exit status:
     0 if all was taken over or needs no counterpart, else 1.
     """
-    from credspec.agent.config import load_config
-    from credspec.runtimes.credentials_fetcher import migration
+    from credspec.config.host import load_config
+    from credspec.setup import credentials_fetcher_migration as migration
     from credspec.spec.spec_directory import SpecDirectory
 
     config = load_config()

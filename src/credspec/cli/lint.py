@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from pathlib import Path
 
 import click
@@ -12,6 +10,7 @@ import click
 from credspec.cli.help_text import examples
 from credspec.cli.lint_files import Linted, files_of, lint_file, parse, print_text, status_of
 from credspec.errors import CredspecError, InvalidSpecError, UsageError
+from credspec.file_replacement import replace_file
 from credspec.spec.lint import lint_document
 
 
@@ -108,19 +107,10 @@ def _fix(path: str) -> Linted:
 def _replace(path: Path, data: bytes) -> None:
     """Write the file whole or not at all, with the mode it had; a link stays one."""
     target = path.resolve()
-    temporary = target.with_name(f".credspec-{secrets.token_hex(8)}")
     try:
         mode = target.stat().st_mode & 0o7777
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            os.fchmod(file.fileno(), mode)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
+        replace_file(target, data, mode=mode, durable=True)
     except OSError as error:
         raise CredspecError.of(
             "lint-unwritable", error.strerror or str(error), where=str(path)
         ) from None
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ def list_specs(output: str) -> None:
 
     Get-CredentialSpec lists only names and paths, as PowerShell does.
     """
-    from credspec.agent.config import load_config
+    from credspec.config.host import load_config
     from credspec.spec.spec_directory import SpecDirectory
 
     directory = SpecDirectory(load_config().spec_directory)

@@ -85,7 +85,7 @@ class _LazyGroup(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         if cmd_name in _WITH_SECRETS:
-            from credspec.agent.process_safety import forbid_core_dumps
+            from credspec.service.process_safety import forbid_core_dumps
 
             forbid_core_dumps()
         module, attribute, _ = _COMMANDS[cmd_name]

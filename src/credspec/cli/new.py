@@ -26,10 +26,10 @@ _NO_ANSWER: Final = frozenset(
 )
 
 if TYPE_CHECKING:
-    from credspec.agent.config import Config
-    from credspec.agent.domain_session import DomainSession
-    from credspec.agent.logon import Logon
+    from credspec.config.host import Config
     from credspec.directory.domain import DomainFacts
+    from credspec.session.domain_session import DomainSession
+    from credspec.session.logon import Logon
     from credspec.spec.document import GroupManagedServiceAccount
 
 
@@ -40,7 +40,7 @@ class NewSpecRequest:
     Accounts may be named in any form that the directory knows. `additional_accounts` are pairs of
     account and domain; a domain of None is that of the main account. Of `path` and `file_name` at
     most one is given. `host_account` is ``PLUGIN=INPUT``, see `credspec.spec.host_account`.
-    `user` and `keytab` say what to log on with, see `credspec.agent.logon.Logon`.
+    `user` and `keytab` say what to log on with, see `credspec.session.logon.Logon`.
     """
 
     account_name: str
@@ -65,8 +65,8 @@ def make_credential_spec(
     Raises:
         CredspecError: of the class of the step that failed.
     """
-    from credspec.agent.config import load_config
-    from credspec.agent.logon import Logon
+    from credspec.config.host import load_config
+    from credspec.session.logon import Logon
     from credspec.spec.document import ActiveDirectoryConfig, CredentialSpec, DomainJoinConfig
     from credspec.spec.file_name import default_file_name, valid_file_name, with_json_suffix
     from credspec.spec.host_account import host_account_config
@@ -133,9 +133,10 @@ def _look_up(
     config: Config, logon: Logon, request: NewSpecRequest
 ) -> tuple[DomainFacts, str, tuple[GroupManagedServiceAccount, ...]]:
     """Return the facts of the main account's domain, its name, and all entries of the spec."""
-    from credspec.agent.logon import log_on, open_session, own_krb5_conf
     from credspec.directory.account_identity import parse_account_identity
     from credspec.directory.domain import check_netbios_name
+    from credspec.session.logon import log_on, own_krb5_conf
+    from credspec.session.open_session import open_session
     from credspec.spec.document import GroupManagedServiceAccount
 
     with ExitStack() as stack:

@@ -138,7 +138,7 @@ def _additional(value: Value) -> tuple[str, str | None]:
 
 
 def _get(given: Arguments) -> list[Path]:
-    from credspec.agent.config import load_config
+    from credspec.config.host import load_config
     from credspec.spec.spec_directory import SpecDirectory
 
     del given

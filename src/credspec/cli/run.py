@@ -15,7 +15,7 @@ from credspec.cli.help_text import examples
 from credspec.errors import CredspecError, NotPermittedError, UsageError
 
 if TYPE_CHECKING:
-    from credspec.runtimes.supervised_program import ProcessUser
+    from credspec.run.supervised_program import ProcessUser
 
 
 @click.command(
@@ -61,10 +61,10 @@ def run(
 
     Waits for an agent or a domain that is not there yet, as after a boot; never after a refusal.
     """
-    from credspec.agent.config import load_config
-    from credspec.runtimes.process_lease import run_process
-    from credspec.runtimes.start_wait import DEFAULT_SECONDS
-    from credspec.runtimes.ticket_options import Wish
+    from credspec.config.host import load_config
+    from credspec.contract.start_wait import DEFAULT_SECONDS
+    from credspec.contract.ticket_options import Wish
+    from credspec.run.process_lease import run_process
 
     config = load_config()
     seconds = next(v for v in (wait, config.wait_seconds, DEFAULT_SECONDS) if v is not None)
@@ -124,8 +124,8 @@ def _reference(text: str, spec_directory: Path) -> str:
 
 
 def _mode(text: str) -> int:
-    from credspec.runtimes.shim import ShimError
-    from credspec.runtimes.ticket_options import file_mode
+    from credspec.contract.errors import ShimError
+    from credspec.contract.ticket_options import file_mode
 
     try:
         return file_mode(text)
@@ -141,7 +141,7 @@ def _mode(text: str) -> int:
 def _user(name: str) -> ProcessUser:
     import pwd
 
-    from credspec.runtimes.supervised_program import ProcessUser
+    from credspec.run.supervised_program import ProcessUser
 
     try:
         entry = pwd.getpwnam(name)

@@ -74,7 +74,7 @@ def agent(
     Makes the spec directory, too. Run again, it changes nothing. Leases and their tickets stay
     through restarts.
     """
-    from credspec.agent.host_setup import lease_warnings
+    from credspec.setup.agent import lease_warnings
 
     plan, units = agent_plan(docker_gateway=docker_gateway, grpc_compat=grpc_compat, undo=undo)
     if undo:
@@ -125,10 +125,10 @@ def docker(
 
     What daemon.json holds is kept. Run again, it changes nothing.
     """
-    from credspec.agent.config import load_config
-    from credspec.runtimes.docker_setup import DAEMON_CONFIG, DockerSetup
-    from credspec.runtimes.shim_launcher import LAUNCHER_DIRECTORY
-    from credspec.runtimes.start_wait import DEFAULT_SECONDS
+    from credspec.config.host import load_config
+    from credspec.contract.start_wait import DEFAULT_SECONDS
+    from credspec.setup.docker import DAEMON_CONFIG, DockerSetup
+    from credspec.setup.launcher import LAUNCHER_DIRECTORY
 
     config = load_config()
     plan = DockerSetup(
@@ -177,10 +177,10 @@ def containerd(
     What config.toml holds is kept. Run again, it changes nothing. `ctr run` only needs the
     launcher: --runc-binary.
     """
-    from credspec.agent.config import load_config
-    from credspec.runtimes.containerd_setup import CONTAINERD_CONFIG, ContainerdSetup
-    from credspec.runtimes.shim_launcher import LAUNCHER_DIRECTORY
-    from credspec.runtimes.start_wait import CONTAINERD_SECONDS
+    from credspec.config.host import load_config
+    from credspec.contract.start_wait import CONTAINERD_SECONDS
+    from credspec.setup.containerd import CONTAINERD_CONFIG, ContainerdSetup
+    from credspec.setup.launcher import LAUNCHER_DIRECTORY
 
     ours = load_config()
     plan = ContainerdSetup(
@@ -219,10 +219,10 @@ def podman(
     output: str,
 ) -> None:
     """Register the runtime and the hooks with Podman. Run again, it changes nothing."""
-    from credspec.agent.config import load_config
-    from credspec.runtimes.podman_setup import CONFIG_DIRECTORY, HOOKS_DIRECTORY, PodmanSetup
-    from credspec.runtimes.shim_launcher import LAUNCHER_DIRECTORY
-    from credspec.runtimes.start_wait import DEFAULT_SECONDS
+    from credspec.config.host import load_config
+    from credspec.contract.start_wait import DEFAULT_SECONDS
+    from credspec.setup.launcher import LAUNCHER_DIRECTORY
+    from credspec.setup.podman import CONFIG_DIRECTORY, HOOKS_DIRECTORY, PodmanSetup
 
     config = load_config()
     plan = PodmanSetup(
@@ -243,15 +243,15 @@ def podman(
 
 
 def _lease_warnings(*, undo: bool) -> tuple[Problem, ...]:
-    from credspec.agent.config import load_config
-    from credspec.agent.host_setup import lease_warnings
+    from credspec.config.host import load_config
+    from credspec.setup.agent import lease_warnings
 
     return lease_warnings(load_config()) if undo else ()
 
 
 def _agent_step(*, gateway: bool) -> str:
     """Return what is to be done for the agent, empty if its service is installed."""
-    from credspec.agent.systemd_setup import AGENT_UNIT, GATEWAY_UNIT, unit_is_there
+    from credspec.setup.systemd import AGENT_UNIT, GATEWAY_UNIT, unit_is_there
 
     if unit_is_there(AGENT_UNIT) and (not gateway or unit_is_there(GATEWAY_UNIT)):
         return ""

@@ -15,8 +15,8 @@ from credspec.cli.help_text import examples
 from credspec.cli.setup_report import left_in_place, report
 
 if TYPE_CHECKING:
-    from credspec.agent.config import Config
-    from credspec.agent.host_setup import AgentSetup
+    from credspec.config.host import Config
+    from credspec.setup.agent import AgentSetup
 
 NEXT_OF_DOCKER: Final = (
     "docker context use credspec (each user of this host runs `credspec setup docker` once, which "
@@ -72,17 +72,17 @@ def agent_plan(
     Raises:
         UsageError: as `load_config`.
     """
-    from credspec.agent.config import CONFIG_VARIABLE, Config, load_config
-    from credspec.agent.host_setup import AgentSetup
-    from credspec.agent.systemd_setup import (
+    from credspec.config.host import CONFIG_VARIABLE, Config, load_config
+    from credspec.errors import UsageError
+    from credspec.setup.agent import AgentSetup
+    from credspec.setup.systemd import (
         AGENT_SOCKET,
         AGENT_UNIT,
         FETCHER_UNITS,
         GATEWAY_UNIT,
         SystemdSetup,
     )
-    from credspec.agent.unit_paths import paths_of_configuration, service_environment
-    from credspec.errors import UsageError
+    from credspec.setup.unit_paths import paths_of_configuration, service_environment
 
     units: tuple[str, ...] = (AGENT_UNIT, AGENT_SOCKET)
     units += (GATEWAY_UNIT,) if docker_gateway or undo else ()
@@ -130,8 +130,8 @@ def _together(names: tuple[str, ...]) -> click.Command:
 
 
 def _run(names: Sequence[str], *, undo: bool, dry_run: bool, output: str) -> None:
-    from credspec.agent.config import load_config
-    from credspec.agent.host_setup import lease_warnings
+    from credspec.config.host import load_config
+    from credspec.setup.agent import lease_warnings
 
     plans: dict[str, Plan] = {}
     agent = None
@@ -166,7 +166,7 @@ def reload_if_registered(changes: list[str]) -> list[str]:
     Raises:
         CredspecError: `systemctl`.
     """
-    from credspec.agent.systemd_setup import reload_docker
+    from credspec.setup.systemd import reload_docker
 
     return reload_docker() if any(" in /etc/docker/" in change for change in changes) else []
 
@@ -192,8 +192,8 @@ def wait_seconds(config: Config, default: float, option: float | None = None) ->
 
 
 def _docker(config: Config) -> Plan:
-    from credspec.runtimes.docker_setup import DockerSetup
-    from credspec.runtimes.start_wait import DEFAULT_SECONDS
+    from credspec.contract.start_wait import DEFAULT_SECONDS
+    from credspec.setup.docker import DockerSetup
 
     return DockerSetup(
         run_directory=config.run_directory,
@@ -203,8 +203,8 @@ def _docker(config: Config) -> Plan:
 
 
 def _containerd(config: Config) -> Plan:
-    from credspec.runtimes.containerd_setup import ContainerdSetup
-    from credspec.runtimes.start_wait import CONTAINERD_SECONDS
+    from credspec.contract.start_wait import CONTAINERD_SECONDS
+    from credspec.setup.containerd import ContainerdSetup
 
     return ContainerdSetup(
         run_directory=config.run_directory, wait_seconds=wait_seconds(config, CONTAINERD_SECONDS)
@@ -212,8 +212,8 @@ def _containerd(config: Config) -> Plan:
 
 
 def _podman(config: Config) -> Plan:
-    from credspec.runtimes.podman_setup import PodmanSetup
-    from credspec.runtimes.start_wait import DEFAULT_SECONDS
+    from credspec.contract.start_wait import DEFAULT_SECONDS
+    from credspec.setup.podman import PodmanSetup
 
     return PodmanSetup(
         run_directory=config.run_directory, wait_seconds=wait_seconds(config, DEFAULT_SECONDS)

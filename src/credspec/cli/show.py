@@ -33,8 +33,8 @@ def show(*, spec: str, show_secrets: bool, output: str) -> None:
     input. A Kubernetes GMSACredentialSpec, a Compose file or an OCI config.json that holds a spec
     is read as well.
     """
-    from credspec.agent.config import load_config
     from credspec.cli.spec_argument import spec_source
+    from credspec.config.host import load_config
     from credspec.spec.conversions import read_any_form
     from credspec.spec.document import CredentialSpec
 

@@ -26,7 +26,7 @@ def main() -> None:
 
 
 def _end_by_interrupts() -> None:
-    """Let SIGINT end this process until `credspec.runtimes.supervised_program` takes it over.
+    """Let SIGINT end this process until `credspec.run.supervised_program` takes it over.
 
     Before that nothing is to be cleaned up, and a KeyboardInterrupt amid an import may come out as
     another error.

@@ -12,7 +12,7 @@ import click
 from credspec.cli.help_text import examples
 
 if TYPE_CHECKING:
-    from credspec.agent.client import AgentClient
+    from credspec.api_client import AgentClient
 
 _LISTS: Final = ("identities", "leases", "domains")
 _PIPE_WIDTH: Final = 1000
@@ -38,8 +38,8 @@ def status(output: str, watch: bool, interval: float) -> None:
     A ticket's bar is the part of its lifetime that is left. With --watch and --output json, each
     time is a line.
     """
-    from credspec.agent.client import AgentClient
-    from credspec.agent.config import load_config
+    from credspec.api_client import AgentClient
+    from credspec.config.host import load_config
 
     client = AgentClient(load_config().agent_socket)
     if not watch:

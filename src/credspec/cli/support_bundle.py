@@ -34,7 +34,7 @@ def support_bundle(path: Path, output: str) -> None:
     lines of the audit log and of the journal, units and engines. It has no key, no password and no
     ticket; only its owner may read it. Run it as root to have all of it.
     """
-    from credspec.agent.config import Config, load_config
+    from credspec.config.host import Config, load_config
     from credspec.doctor.support_bundle import make_bundle
     from credspec.errors import UsageError
 

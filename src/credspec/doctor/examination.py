@@ -8,9 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from credspec.agent.config import Config
-from credspec.agent.host_identity import HostIdentity
-from credspec.agent.keytab_principal import with_guess
+from credspec.config.host import Config
 from credspec.directory.accounts import GroupManagedServiceAccount
 from credspec.directory.connection import Connection
 from credspec.directory.domain import DomainFacts
@@ -27,6 +25,8 @@ from credspec.errors import CredspecError, NotPermittedError
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.kerberos.tickets import Ticket
 from credspec.providers.selection import Providers, plugin_source
+from credspec.session.host_identity import HostIdentity
+from credspec.session.keytab_principal import with_guess
 from credspec.spec.document import CredentialSpec
 
 _DOCKER_SOCKET = Path("/var/run/docker.sock")

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from credspec import __version__
-from credspec.agent.config import Config
-from credspec.agent.systemd_setup import AGENT_SOCKET, AGENT_UNIT, GATEWAY_UNIT
+from credspec.config.host import Config
+from credspec.setup.systemd import AGENT_SOCKET, AGENT_UNIT, GATEWAY_UNIT
 
 _SECONDS: Final = 15
 _LINES: Final = 300

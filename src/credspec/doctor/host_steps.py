@@ -10,15 +10,15 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from credspec.agent.client import AgentClient
+from credspec.api_client import AgentClient
+from credspec.contract.lease import Lease
+from credspec.contract.names import RUNTIME
+from credspec.contract.ticket_options import Wish
 from credspec.doctor.join_steps import JOIN_STEP
 from credspec.doctor.step import Finding, Step
 from credspec.errors import AgentUnreachableError, CredspecError, NotPermittedError, Problem
-from credspec.runtimes.container_lease import Lease
-from credspec.runtimes.docker_gateway.create_request import RUNTIME
-from credspec.runtimes.process_lease import HOST_MOUNTS, OWN_MOUNTS, in_host_mounts
-from credspec.runtimes.shim_launcher import NAME
-from credspec.runtimes.ticket_options import Wish
+from credspec.run.process_lease import HOST_MOUNTS, OWN_MOUNTS, in_host_mounts
+from credspec.setup.launcher import NAME
 
 if TYPE_CHECKING:
     from credspec.doctor.examination import Examination

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from credspec.agent.host_identity import MachineKeytab
-from credspec.agent.keytab_principal import read_keytab
-from credspec.agent.systemd_setup import AGENT_UNIT
 from credspec.doctor.host_join import look_at_join
 from credspec.doctor.step import Finding, Step
 from credspec.errors import Problem
+from credspec.session.host_identity import MachineKeytab
+from credspec.session.keytab_principal import read_keytab
+from credspec.setup.systemd import AGENT_UNIT
 
 if TYPE_CHECKING:
     from credspec.doctor.examination import Examination

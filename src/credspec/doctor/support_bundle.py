@@ -19,8 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from credspec.agent.client import AgentClient
-from credspec.agent.config import CONFIG_VARIABLE, DEFAULT_CONFIG_PATH, Config
+from credspec.api_client import AgentClient
+from credspec.config.host import CONFIG_VARIABLE, DEFAULT_CONFIG_PATH, Config
 from credspec.doctor import host_facts
 from credspec.doctor.redaction import Redactor
 from credspec.errors import CredspecError, NotPermittedError, UsageError
@@ -176,8 +176,8 @@ def _literals(text: str) -> Iterator[str]:
 
 
 def _keytab(config: Config) -> Any:
-    from credspec.agent.keytab_principal import read_keytab
     from credspec.kerberos.tickets import enctype_name, keytab_enctypes
+    from credspec.session.keytab_principal import read_keytab
 
     rows = [
         {

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from credspec.errors import CredspecError
+from credspec.file_replacement import replace_file
 
 _LIBDEFAULTS = (
     # Names are what the user typed: reverse DNS must not change which service is asked for.
@@ -90,13 +90,9 @@ class AgentKrb5Conf:
             self._realms[realm] = wanted
 
     def _write(self, realms: Mapping[str, Iterable[str]]) -> None:
-        temporary = self._path.with_suffix(".new")
         try:
-            temporary.write_text(agent_krb5_conf(realms), "utf-8")
-            temporary.replace(self._path)
+            replace_file(self._path, agent_krb5_conf(realms).encode(), mode=0o600)
         except OSError as error:
-            with suppress(OSError):
-                temporary.unlink()
             raise CredspecError.of(
                 "krb5-conf-unwritable",
                 error.strerror or str(error),

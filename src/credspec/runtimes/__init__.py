@@ -1,1 +1,1 @@
-"""How a lease reaches a container: the OCI runtime shim and the engines' gateways."""
+"""What launchers of an earlier version import, until `credspec setup` writes them again."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import posixpath
-import secrets
 import stat
 import unicodedata
 from contextlib import contextmanager, suppress
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
 from credspec.errors import CredspecError, InvalidSpecError
+from credspec.file_replacement import TEMPORARY, replace_file
 from credspec.spec.document import CredentialSpec
 from credspec.spec.encoding import MAX_SPEC_BYTES, check_size
 from credspec.spec.reference import malformed_reference, registry_reference
@@ -34,9 +34,7 @@ if TYPE_CHECKING:
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # Without O_NONBLOCK the opening of a FIFO would wait for a writer.
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MODE: Final = 0o644
-_TEMPORARY: Final = ".credspec-"
 _AROUND: Final = " \t\r\n\"'`"
 _DOCUMENT_SIGNS: Final = frozenset('{}":')
 
@@ -140,8 +138,7 @@ class SpecDirectory:
                 return sorted(
                     entry.name
                     for entry in entries
-                    if entry.is_file(follow_symlinks=False)
-                    and not entry.name.startswith(_TEMPORARY)
+                    if entry.is_file(follow_symlinks=False) and not entry.name.startswith(TEMPORARY)
                 )
         except (FileNotFoundError, NotADirectoryError):
             raise CredspecError.of(
@@ -175,7 +172,9 @@ class SpecDirectory:
         data = _encoded(text)
         try:
             with self._open_parent(parents) as parent:
-                _replace(leaf, data, parent, no_clobber=no_clobber)
+                replace_file(
+                    leaf, data, mode=_MODE, dir_fd=parent, no_clobber=no_clobber, durable=True
+                )
         except FileExistsError:
             raise SpecExistsError.of(
                 "spec-exists",
@@ -340,26 +339,6 @@ def _encoded(text: str) -> bytes:
         ) from None
     check_size(data)
     return data
-
-
-def _replace(leaf: str, data: bytes, parent: int, *, no_clobber: bool) -> None:
-    temporary = f"{_TEMPORARY}{secrets.token_hex(8)}"
-    descriptor = os.open(temporary, _NEW_FILE, 0o600, dir_fd=parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fchmod(file.fileno(), _MODE)
-            os.fsync(file.fileno())
-        if no_clobber:
-            # A link, unlike a rename, never takes the place of another file.
-            os.link(temporary, leaf, src_dir_fd=parent, dst_dir_fd=parent, follow_symlinks=False)
-        else:
-            os.rename(temporary, leaf, src_dir_fd=parent, dst_dir_fd=parent)
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary, dir_fd=parent)
-    os.fsync(parent)
 
 
 def _likeness(component: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from containerd_engine import ContainerdEngine
 from folder_engine import FolderContainerdEngine, ReleaseFolder
 
-from credspec.runtimes.containerd_setup import ContainerdSetup
+from credspec.setup.containerd import ContainerdSetup
 
 
 @pytest.fixture(scope="package")

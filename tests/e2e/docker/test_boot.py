@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from credspec.errors import CredspecError
-from credspec.runtimes.shim_launcher import launcher_text
+from credspec.setup.launcher import launcher_text
 
 SPEC = "--security-opt credentialspec=file://WebApp01.json"
 LATE_SECONDS = 10.0

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from credspec.runtimes.docker_setup import DockerSetup
+from credspec.setup.docker import DockerSetup
 
 
 def check(host: Any, *arguments: str) -> tuple[int, dict[str, Any]]:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 from folder_engine import FolderDockerEngine, ReleaseFolder
 
-from credspec.agent.client import AgentClient
-from credspec.runtimes.docker_setup import DockerSetup
+from credspec.api_client import AgentClient
+from credspec.setup.docker import DockerSetup
 
 IMAGE = "kerberos-client"
 

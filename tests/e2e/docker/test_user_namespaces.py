@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from rootless_engines import FIRST_ID, USER, bind_subordinate_ids, unbind_subordinate_ids
 
-from credspec.runtimes.docker_setup import DockerSetup
+from credspec.setup.docker import DockerSetup
 from e2e.docker.gateway_fixtures import Daemon, docker, running_daemon
 
 IMAGE = "kerberos-client"

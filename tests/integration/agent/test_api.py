@@ -19,7 +19,7 @@ from agent_process import AgentProcess
 from hypothesis import HealthCheck, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from credspec.agent.openapi import openapi_document
+from credspec.agent.doors.http.openapi import openapi_document
 from credspec.lab.domain import Lab
 
 LEASE = "0" * 31 + "1"

@@ -18,15 +18,15 @@ import pytest
 from booted_systemd import BootedSystemd
 from peer_client import PeerClient
 
-from credspec.agent.systemd_setup import AGENT_SOCKET, AGENT_UNIT
 from credspec.cli.new import NewSpecRequest, make_credential_spec
 from credspec.lab.domain import Lab
+from credspec.setup.systemd import AGENT_SOCKET, AGENT_UNIT
 
 CREDSPEC = str(Path(sys.executable).with_name("credspec"))
 LEASE = "0" * 31 + "1"
 PUT = f"""
 from pathlib import Path
-from credspec.agent.client import AgentClient
+from credspec.api_client import AgentClient
 client = AgentClient(Path("/run/credspec/agent.sock"))
 body = {{"spec": "file://one.json", "container": "c1", "runtime_state": "/run/test/state",
          "uid": 1000, "gid": 1000}}
@@ -47,7 +47,7 @@ ExecStart=+{CREDSPEC} run --spec one.json --user nobody -- \
 
 LIST = """
 from pathlib import Path
-from credspec.agent.client import AgentClient
+from credspec.api_client import AgentClient
 from credspec.errors import CredspecError
 client = AgentClient(Path("/run/credspec/agent.sock"))
 try:

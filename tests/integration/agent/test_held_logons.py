@@ -18,9 +18,6 @@ import krb5
 import pytest
 from agent_process import AgentProcess
 
-from credspec.agent.domain_session import DomainSession
-from credspec.agent.host_identity import HostIdentity, MachineKeytab
-from credspec.agent.provided_identity import ProvidedIdentity
 from credspec.directory.connection import Connection, Transport
 from credspec.directory.locator import DnsResolver, Locator
 from credspec.errors import UnreachableError
@@ -29,6 +26,9 @@ from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.lab.domain import Lab
 from credspec.providers.host_account import GivenAccount, HostAccount
 from credspec.providers.selection import Providers
+from credspec.session.domain_session import DomainSession
+from credspec.session.host_identity import HostIdentity, MachineKeytab
+from credspec.session.provided_identity import ProvidedIdentity
 
 LIFE = 10
 """The lifetime of tickets here, in seconds."""
@@ -192,7 +192,7 @@ def test_what_was_found_just_now_is_not_looked_up_again(
 ) -> None:
     session = session_of(lab, machine(lab, now), krb5_conf)
     monkeypatch.setattr(
-        "credspec.agent.domain_session.ticket_from_managed_password",
+        "credspec.session.domain_session.ticket_from_managed_password",
         lambda *_, **_options: (_ for _ in ()).throw(
             KdcUnreachableError.of("kdc-unreachable", "simulated")
         ),

@@ -14,20 +14,20 @@ import krb5
 import pytest
 
 from credspec.agent.audit import AuditLog
-from credspec.agent.domain_session import DomainSession
-from credspec.agent.host_identity import MachineKeytab
 from credspec.agent.identities.identities import Identities
 from credspec.agent.identities.identity import Identity
 from credspec.agent.leases.journal import Journal
 from credspec.agent.leases.leases import Leases
 from credspec.agent.leases.request import LeaseRequest
-from credspec.agent.policy import Policy
 from credspec.cli.new import NewSpecRequest, make_credential_spec
+from credspec.config.policy import Policy
 from credspec.directory.connection import Transport
 from credspec.directory.locator import DnsResolver, Locator, SrvRecord
 from credspec.errors import CredspecError, NotFoundError, NotPermittedError
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.lab.domain import Lab
+from credspec.session.domain_session import DomainSession
+from credspec.session.host_identity import MachineKeytab
 from credspec.spec.reference import SpecReference
 
 
@@ -273,7 +273,7 @@ async def test_permission_by_a_new_group_needs_no_restart(lab: Lab, bench: Bench
     identities, _ = bench.agent()
     session = bench._session(lab.dns_domain)
     monkey = pytest.MonkeyPatch()
-    monkey.setattr("credspec.agent.domain_session._TICKET_IS_NEW", timedelta(-1))
+    monkey.setattr("credspec.session.domain_session._TICKET_IS_NEW", timedelta(-1))
     try:
         with pytest.raises(NotPermittedError):
             session.acquire("Forbidden01")

@@ -17,7 +17,7 @@ from pathlib import Path
 import krb5
 import pytest
 
-from credspec.agent.client import AgentClient
+from credspec.api_client import AgentClient
 from credspec.lab import provisioning
 from credspec.lab.domain import Lab
 from credspec.lab.provisioning import DAILY
@@ -29,9 +29,9 @@ FAKETIME = f"/usr/lib/{os.uname().machine}-linux-gnu/faketime/libfaketimeMT.so.1
 ACQUIRE = f"""
 import json, os, sys, time
 os.environ["KRB5CCNAME"] = "MEMORY:credspec-host"
-from credspec.agent.config import load_config
-from credspec.agent.domain_session import DomainSession
-from credspec.agent.host_identity import MachineKeytab
+from credspec.config.host import load_config
+from credspec.session.domain_session import DomainSession
+from credspec.session.host_identity import MachineKeytab
 from credspec.directory.accounts import find_account, read_key_version
 from credspec.directory.locator import DnsResolver, Locator
 from credspec.kerberos.keytab import managed_password_keys

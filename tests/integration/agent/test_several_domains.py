@@ -14,8 +14,6 @@ import krb5
 import pytest
 from agent_process import BIN, AgentProcess
 
-from credspec.agent.domain_session import DomainSession
-from credspec.agent.host_identity import MachineKeytab
 from credspec.cli.new import NewSpecRequest, make_credential_spec
 from credspec.directory.connection import Transport
 from credspec.directory.locator import DnsResolver, DomainController, Locator
@@ -23,6 +21,8 @@ from credspec.errors import CredspecError, NotPermittedError, UnreachableError
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.lab.domain import Lab, open_lab
 from credspec.lab.trust import TRUSTED_ACCOUNT, down_trusted, trusted_name
+from credspec.session.domain_session import DomainSession
+from credspec.session.host_identity import MachineKeytab
 
 
 @pytest.fixture(scope="module")
@@ -326,7 +326,7 @@ def test_a_controller_of_a_trusted_domain_cannot_impersonate_the_hosts_own(
     facts = honest.facts()
     honest.close()
     assert session_of(other.dns_domain, other).facts().dns_name == other.dns_domain
-    monkeypatch.setattr("credspec.agent.domain_session.read_domain_facts", lambda *_: facts)
+    monkeypatch.setattr("credspec.session.domain_session.read_domain_facts", lambda *_: facts)
     with pytest.raises(NotPermittedError, match="domain-controller-other-realm"):
         session_of(lab.dns_domain, other).acquire("WebApp01")
 

@@ -16,7 +16,7 @@ import pytest
 from booted_systemd import BootedSystemd
 from folder_engine import ReleaseFolder
 
-from credspec.agent.systemd_setup import (
+from credspec.setup.systemd import (
     AGENT_SOCKET,
     AGENT_UNIT,
     FETCHER_UNITS,

@@ -25,7 +25,7 @@ LEASE = "c" * 32
 ASK = """
 import json, sys
 from pathlib import Path
-from credspec.agent.client import AgentClient
+from credspec.api_client import AgentClient
 from credspec.errors import CredspecError
 socket, method, path, body = sys.argv[1:]
 try:

@@ -18,7 +18,7 @@ import pytest
 from agent_process import BIN, AgentProcess, as_user, open_to_users
 
 from credspec.lab.domain import Lab
-from credspec.runtimes.supervised_program import PASSED_ON
+from credspec.run.supervised_program import PASSED_ON
 
 USER = pwd.getpwnam("nobody")
 RUNTIME_DIRECTORY = Path("/run/user") / str(USER.pw_uid)
@@ -272,7 +272,7 @@ def test_signals_reach_the_program(agent: AgentProcess, number: signal.Signals) 
 # `credspec run` itself, which gets a signal when its program runs and it does not know of it yet.
 IN_BETWEEN = """
 import os, subprocess, sys
-from credspec.runtimes import supervised_program
+from credspec.run import supervised_program
 number = int(sys.argv.pop(1))
 class Popen(subprocess.Popen):
     def __init__(self, *arguments, **options):

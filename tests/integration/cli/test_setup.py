@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from booted_systemd import BootedSystemd
 
-from credspec.agent.systemd_setup import AGENT_SOCKET, AGENT_UNIT, GATEWAY_UNIT
 from credspec.lab.domain import Lab
+from credspec.setup.systemd import AGENT_SOCKET, AGENT_UNIT, GATEWAY_UNIT
 
 CREDSPEC = str(Path(sys.executable).with_name("credspec"))
 DOCKER = """

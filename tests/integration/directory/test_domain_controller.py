@@ -8,8 +8,6 @@ from collections.abc import Sequence
 
 import pytest
 
-from credspec.agent.domain_session import DomainSession
-from credspec.agent.host_identity import MachineKeytab
 from credspec.directory.accounts import find_account, read_key_version, read_managed_password
 from credspec.directory.connection import Connection, Transport
 from credspec.directory.domain import DomainFacts, read_domain_facts
@@ -18,6 +16,8 @@ from credspec.errors import NotFoundError, NotPermittedError, UnreachableError, 
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.lab.domain import Lab
 from credspec.lab.provisioning import FORBIDDEN, READABLE
+from credspec.session.domain_session import DomainSession
+from credspec.session.host_identity import MachineKeytab
 
 
 def test_the_controller_is_located_by_dns(lab: Lab) -> None:

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pytest
 
-from credspec.agent.host_identity import HOST_CACHE, MachineKeytab
 from credspec.directory.connection import Connection, Transport
 from credspec.directory.domain import read_domain_facts
 from credspec.directory.locator import DomainController
@@ -26,6 +25,7 @@ from credspec.errors import CredspecError, UnreachableError
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.kerberos.service_ticket import get_service_ticket_by_tgt
 from credspec.lab.domain import Lab
+from credspec.session.host_identity import HOST_CACHE, MachineKeytab
 
 ADDRESS = "127.0.0.7"
 CONTROLLER = DomainController(ADDRESS, (ADDRESS,))
@@ -265,7 +265,7 @@ import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import os
 from credspec.directory.connection import Connection
-from credspec.agent.process_safety import limit_memory
+from credspec.service.process_safety import limit_memory
 limit_memory()
 import test_hostile_controller as played
 from credspec.errors import CredspecError

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from credspec.agent.config import Config, load_config
-from credspec.agent.host_identity import HOST_CACHE, CallersTicket, MachineKeytab
+from credspec.config.host import Config, load_config
 from credspec.directory.connection import Transport
 from credspec.directory.domain import DomainFacts
 from credspec.doctor.examination import Examination
@@ -24,6 +23,7 @@ from credspec.kerberos.tickets import ticket_from_password
 from credspec.lab.domain import Lab, run_tool
 from credspec.lab.namespaces import Plan, command_in
 from credspec.lab.provisioning import DISABLED, FORBIDDEN, HOST_ACCOUNT
+from credspec.session.host_identity import HOST_CACHE, CallersTicket, MachineKeytab
 
 Examine = Callable[..., "Results"]
 

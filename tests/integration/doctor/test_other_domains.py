@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from credspec.agent.config import load_config
-from credspec.agent.host_identity import MachineKeytab
+from credspec.config.host import load_config
 from credspec.doctor.examination import Examination
 from credspec.doctor.step import State, StepResult
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.lab.domain import Lab, open_lab, run_tool
 from credspec.lab.trust import TRUSTED_ACCOUNT, down_trusted, trusted_name
+from credspec.session.host_identity import MachineKeytab
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,6 @@ from typing import Any
 
 import pytest
 
-from credspec.agent import domain_session
-from credspec.agent.domain_session import DomainSession
-from credspec.agent.host_identity import HOST_CACHE, MachineKeytab
 from credspec.directory.domain import DomainFacts
 from credspec.errors import NotPermittedError
 from credspec.kerberos.kdc_errors import PolicyRefusedError
@@ -21,6 +18,9 @@ from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.kerberos.tickets import Ticket, ticket_from_keys
 from credspec.lab.domain import Lab
 from credspec.lab.provisioning import READABLE
+from credspec.session import domain_session
+from credspec.session.domain_session import DomainSession
+from credspec.session.host_identity import HOST_CACHE, MachineKeytab
 
 PASSWORD = "Passw0rd-Silo-1!"
 

@@ -13,11 +13,11 @@ from typing import Any
 import krb5
 import pytest
 
-from credspec.agent.domain_session import DomainSession
 from credspec.kerberos import tickets
 from credspec.kerberos.as_exchange import ExchangeError
 from credspec.kerberos.kdc_errors import KRB5_BASE
 from credspec.lab.domain import Lab, run_tool
+from credspec.session.domain_session import DomainSession
 
 FRONT = "Front01"
 """A gMSA of a web front end."""

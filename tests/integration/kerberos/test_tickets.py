@@ -11,8 +11,6 @@ from pathlib import Path
 import krb5
 import pytest
 
-from credspec.agent.domain_session import DomainSession
-from credspec.agent.host_identity import MachineKeytab
 from credspec.directory.accounts import read_managed_password
 from credspec.directory.connection import Connection
 from credspec.directory.domain import DomainFacts
@@ -27,6 +25,8 @@ from credspec.kerberos.tickets import (
 )
 from credspec.lab.domain import Lab, run_tool
 from credspec.lab.provisioning import HOST_ACCOUNT
+from credspec.session.domain_session import DomainSession
+from credspec.session.host_identity import MachineKeytab
 
 
 def exported_keys(lab: Lab, account: str, path: Path) -> dict[int, bytes]:

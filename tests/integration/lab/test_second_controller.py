@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from credspec.agent.host_identity import MachineKeytab
 from credspec.directory.accounts import read_managed_password
 from credspec.directory.connection import Connection, Transport
 from credspec.directory.domain import read_domain_facts
@@ -30,6 +29,7 @@ from credspec.lab.second_controller import (
     find_second_controller,
     up_second_controller,
 )
+from credspec.session.host_identity import MachineKeytab
 
 SRV = "_ldap._tcp.dc._msdcs.example.test"
 FILES = ("hosts", "resolv.conf", "krb5.conf", "ca.pem")

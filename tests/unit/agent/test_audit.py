@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from credspec.agent import audit
 from credspec.agent.audit import AuditLog, Caller, shown
-from credspec.agent.events import Event
 from credspec.errors import CredspecError
+from credspec.service.events import Event
 
 
 def test_lines_are_appended_and_are_roots_alone(tmp_path: Path) -> None:

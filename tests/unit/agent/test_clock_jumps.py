@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from credspec.agent.domain_session import Acquisition
 from credspec.agent.identities.identities import Identities
 from credspec.agent.identities.identity import Identity, IdentityName
 from credspec.errors import CredspecError, NotFoundError, NotPermittedError, UnreachableError
 from credspec.kerberos.ticket_life import is_fit_to_give
 from credspec.kerberos.tickets import Ticket
+from credspec.session.domain_session import Acquisition
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 LIFE = timedelta(hours=10)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from credspec.agent.events import Event
+from credspec.service.events import Event
 
 ROOT = Path(__file__).parents[3]
-METRICS = (ROOT / "src/credspec/agent/metrics.py").read_text()
+METRICS = (ROOT / "src/credspec/agent/doors/http/metrics.py").read_text()
 
 
 def test_the_dashboard_asks_for_metrics_that_exist() -> None:

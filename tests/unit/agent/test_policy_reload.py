@@ -11,13 +11,13 @@ import pytest
 
 from credspec.agent import policy_reload
 from credspec.agent.audit import AuditLog
-from credspec.agent.config import Config, load_config
-from credspec.agent.events import Event
 from credspec.agent.identities.identities import Identities
 from credspec.agent.leases.journal import Journal
 from credspec.agent.leases.leases import Leases
-from credspec.agent.policy import Policy
 from credspec.agent.policy_reload import PolicyReload, changed_beside_policy
+from credspec.config.host import Config, load_config
+from credspec.config.policy import Policy
+from credspec.service.events import Event
 
 Told = list[tuple[Event, dict[str, Any]]]
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from credspec.agent import report_limit
-from credspec.agent.events import Event
 from credspec.agent.report_limit import LimitedEvents, ReportLimit
 from credspec.rate_limit import Suppressed
+from credspec.service.events import Event
 
 
 class Clock:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from credspec.agent.client import AgentClient
+from credspec.api_client import AgentClient
 from credspec.errors import CredspecError
 
 # As systemd does it: the socket is descriptor 3, and the variables name this process.

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from credspec.agent.policy import Policy
 from credspec.cli.run import run
+from credspec.config.policy import Policy
 from credspec.errors import CredspecError, NotPermittedError
-from credspec.runtimes import process_lease
+from credspec.run import process_lease
 
 
 @pytest.mark.parametrize("spec", ["./other.json", "raw://{}"])

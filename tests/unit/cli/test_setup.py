@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from credspec.agent.config import Config
-from credspec.agent.host_setup import AgentSetup, count_leases, lease_warnings
-from credspec.agent.systemd_setup import AGENT_UNIT, SystemdSetup
 from credspec.cli.setup import setup
 from credspec.cli.setup_report import planned, report
+from credspec.config.host import Config
 from credspec.errors import CredspecError, UsageError
+from credspec.setup.agent import AgentSetup, count_leases, lease_warnings
+from credspec.setup.systemd import AGENT_UNIT, SystemdSetup
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
@@ -88,7 +88,7 @@ def test_leases_are_warned_of_and_nothing_else(
 def test_without_systemd_no_directory_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("credspec.agent.systemd_setup._RUNNING_SYSTEMD", tmp_path / "absent")
+    monkeypatch.setattr("credspec.setup.systemd._RUNNING_SYSTEMD", tmp_path / "absent")
     plan = AgentSetup(
         systemd=SystemdSetup(program=Path(sys.executable), unit_directory=tmp_path / "units"),
         config=Config(spec_directory=tmp_path / "specs"),
@@ -106,7 +106,7 @@ def test_a_program_that_is_not_there_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("umask", ["000", "077"])
 def test_the_spec_directory_is_roots_whatever_the_umask(tmp_path: Path, umask: str) -> None:
     code = (
-        "from pathlib import Path; from credspec.agent.host_setup import _make_directory"
+        "from pathlib import Path; from credspec.setup.agent import _make_directory"
         f"; print(_make_directory(Path({str(tmp_path / 'a/b')!r}), dry_run=False))"
     )
     shown = subprocess.run(

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from credspec.agent.config import Config
-from credspec.agent.host_identity import MachineKeytab
+from credspec.config.host import Config
 from credspec.doctor.examination import Examination
 from credspec.doctor.step import State
 from credspec.errors import CredspecError
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
+from credspec.session.host_identity import MachineKeytab
 
 IDENTITY = {"account": "WebApp01$", "domain": "contoso.com", "last_error": "[kdc-unreachable]"}
 

@@ -20,8 +20,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from credspec.agent.config import Config, load_config
 from credspec.cli.support_bundle import support_bundle
+from credspec.config.host import Config, load_config
 from credspec.doctor.redaction import Redactor
 from credspec.doctor.support_bundle import collect, make_bundle
 from credspec.errors import CredspecError, UsageError

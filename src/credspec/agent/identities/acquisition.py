@@ -8,8 +8,6 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
-from credspec.agent.domain_session import Acquisition
-from credspec.agent.events import Event, emit
 from credspec.agent.identities.identity import Identity, IdentityName
 from credspec.agent.identities.open_domain import OpenDomain
 from credspec.agent.identities.refresh_schedule import Spread
@@ -21,6 +19,8 @@ from credspec.errors import (
     UnreachableError,
     internal_error,
 )
+from credspec.service.events import Event, emit
+from credspec.session.domain_session import Acquisition
 
 # The time of day is looked at again this often, whatever is planned.
 _LONGEST_SLEEP_SECONDS: Final = 60.0

@@ -7,8 +7,6 @@ from collections.abc import Callable, Coroutine, Iterable
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
-from credspec.agent.domain_session import DomainSession
-from credspec.agent.events import Event, emit
 from credspec.agent.identities.identity import SessionKey
 from credspec.agent.identities.open_domain import DomainStatus, OpenDomain
 from credspec.agent.identities.refresh_schedule import Spread
@@ -17,6 +15,8 @@ from credspec.directory.domain import DomainFacts
 from credspec.directory.locator import valid_domain
 from credspec.errors import CredspecError, TooManyRequestsError, UnreachableError
 from credspec.providers.host_account import HostSource
+from credspec.service.events import Event, emit
+from credspec.session.domain_session import DomainSession
 
 _LINGER_SECONDS: Final = 60.0
 _MOST_DOMAINS: Final = 128

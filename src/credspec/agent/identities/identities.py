@@ -8,8 +8,6 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Final
 
-from credspec.agent.domain_session import DomainSession
-from credspec.agent.events import Event, emit
 from credspec.agent.identities.acquisition import Acquirer
 from credspec.agent.identities.controllers import ControllerChecks
 from credspec.agent.identities.domains import Domains
@@ -20,6 +18,8 @@ from credspec.agent.identities.table import IdentityTable
 from credspec.directory.domain import DomainFacts
 from credspec.errors import CredspecError, NotPermittedError, Problem
 from credspec.providers.host_account import HostSource
+from credspec.service.events import Event, emit
+from credspec.session.domain_session import DomainSession
 
 # One may have begun without the keytab, another before the clock was set.
 _ACQUISITIONS_FOR_A_HOLDER: Final = 3

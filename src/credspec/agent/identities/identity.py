@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from credspec.agent.domain_session import Acquisition
 from credspec.errors import CredspecError, Problem
 from credspec.kerberos.ticket_life import is_fit_to_give, state_of
 from credspec.kerberos.tickets import Ticket
 from credspec.providers.host_account import HostSource
+from credspec.session.domain_session import Acquisition
 
 SessionKey = tuple[str, HostSource | None]
 """A domain, and what this host logs on to it with."""

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
-from credspec.agent.domain_session import DomainSession
-from credspec.agent.events import Event, emit
 from credspec.agent.identities.identity import IdentityName
 from credspec.agent.identities.refresh_schedule import RefreshSchedule, Spread
 from credspec.directory.domain import DomainFacts
 from credspec.errors import CredspecError, UnreachableError, forget_frames, internal_error
+from credspec.service.events import Event, emit
+from credspec.session.domain_session import DomainSession
 
 _T = TypeVar("_T")
 _DEADLINE_SECONDS: Final = 30.0

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from credspec.agent.audit import NOBODY, AuditLog, Caller, shown
-from credspec.agent.events import Event, emit
 from credspec.agent.leases.background import BackgroundTasks
 from credspec.agent.leases.record import LeaseRecord
 from credspec.agent.leases.request import LeaseRequest, MalformedReference, RequestedSpec
@@ -15,6 +14,7 @@ from credspec.agent.report_limit import LimitedEvents, ReportLimit
 from credspec.errors import CredspecError, InvalidSpecError
 from credspec.providers.host_account import HostSource
 from credspec.rate_limit import Suppressed
+from credspec.service.events import Event, emit
 from credspec.spec.reference import SpecReference
 
 _AUDITED_DENIALS: Final = 20

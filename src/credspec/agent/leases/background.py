@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from credspec.agent.events import Event, emit
 from credspec.errors import CredspecError
+from credspec.service.events import Event, emit
 
 
 class BackgroundTasks:

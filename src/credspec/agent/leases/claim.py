@@ -23,7 +23,7 @@ from credspec.agent.leases.policy_check import check_lease
 from credspec.agent.leases.record import LeaseRecord
 from credspec.agent.leases.request import LeaseRequest, MalformedReference
 from credspec.agent.leases.table import LeaseTable
-from credspec.agent.policy import PolicyInForce
+from credspec.config.policy import PolicyInForce
 from credspec.directory.account_identity import valid_account_name
 from credspec.directory.domain import DomainFacts, check_netbios_name, differences
 from credspec.errors import (

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from credspec.agent.identities.identity import Identity, IdentityName
-from credspec.agent.lease_environment import MOUNT_POINT, REPLAY_CACHES
 from credspec.agent.leases.record import LeaseRecord
+from credspec.contract.lease_environment import REPLAY_CACHES
+from credspec.contract.names import MOUNT_POINT
 from credspec.directory.account_identity import valid_account_name
 from credspec.kerberos.keytab import joined_keytabs
 from credspec.kerberos.krb5_conf import DefaultPaths, container_krb5_conf

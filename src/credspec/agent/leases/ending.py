@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from credspec.agent.events import Event, emit
 from credspec.agent.identities.identities import Identities
-from credspec.agent.keyed_lock import KeyedLock
 from credspec.agent.leases.audit import LeaseAudit
 from credspec.agent.leases.files import LeaseFiles
 from credspec.agent.leases.journal import Journal
@@ -15,8 +13,10 @@ from credspec.agent.leases.policy_check import refusal
 from credspec.agent.leases.record import LeaseRecord
 from credspec.agent.leases.retries import LeaseRetries
 from credspec.agent.leases.table import LeaseTable
-from credspec.agent.policy import PolicyInForce
+from credspec.config.policy import PolicyInForce
 from credspec.errors import CredspecError
+from credspec.service.events import Event, emit
+from credspec.service.keyed_lock import KeyedLock
 
 _LEASES_AT_A_TIME: Final = 20
 

@@ -13,11 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
-from credspec.agent.lease_environment import MOUNT_POINT
 from credspec.agent.leases import subordinate_ids, users_state
 from credspec.agent.leases.directory import LeaseDirectory, SharedDirectory
 from credspec.agent.leases.home import Home, HomeRecord, Kind, LeaseRoots, Look
 from credspec.agent.leases.mounts import mounted_below
+from credspec.contract.names import MOUNT_POINT
 
 _TREE_PARTS: Final = 3
 

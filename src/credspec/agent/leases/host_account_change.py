@@ -7,15 +7,15 @@ from dataclasses import replace
 from credspec.agent.audit import Caller
 from credspec.agent.completion import completed
 from credspec.agent.identities.identities import Identities
-from credspec.agent.keyed_lock import KeyedLock
 from credspec.agent.leases.audit import LeaseAudit
 from credspec.agent.leases.claim import Claims
 from credspec.agent.leases.delivery import Delivery
 from credspec.agent.leases.policy_check import check_lease
 from credspec.agent.leases.record import LeaseRecord, valid_id
 from credspec.agent.leases.table import LeaseTable
-from credspec.agent.policy import PolicyInForce
+from credspec.config.policy import PolicyInForce
 from credspec.providers.host_account import HostAccount, HostSource
+from credspec.service.keyed_lock import KeyedLock
 
 
 class HostAccountChange:

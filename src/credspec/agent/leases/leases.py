@@ -17,10 +17,8 @@ from pathlib import Path
 from credspec.agent.audit import NOBODY, AuditLog, AuditUnwritableError, Caller
 from credspec.agent.blocking_calls import BlockingCalls
 from credspec.agent.completion import completed
-from credspec.agent.events import Event, emit
 from credspec.agent.identities.identities import Identities
 from credspec.agent.identities.identity import Identity
-from credspec.agent.keyed_lock import KeyedLock
 from credspec.agent.leases.audit import LeaseAudit
 from credspec.agent.leases.background import BackgroundTasks
 from credspec.agent.leases.claim import Claim, Claims, not_yours
@@ -39,11 +37,13 @@ from credspec.agent.leases.request import LeaseRequest
 from credspec.agent.leases.retries import LeaseRetries
 from credspec.agent.leases.sweep import Sweep
 from credspec.agent.leases.table import LeaseTable
-from credspec.agent.policy import Policy, PolicyInForce
 from credspec.agent.report_limit import LimitedEvents
+from credspec.config.policy import Policy, PolicyInForce
 from credspec.errors import CredspecError
 from credspec.providers.host_account import HostAccount
 from credspec.providers.selection import Providers
+from credspec.service.events import Event, emit
+from credspec.service.keyed_lock import KeyedLock
 from credspec.spec.spec_directory import SpecDirectory
 
 

@@ -10,12 +10,12 @@ from functools import partial
 from typing import Final, TypeAlias, TypeVar
 
 from credspec.agent.blocking_calls import BlockingCalls
-from credspec.agent.events import Event, emit
 from credspec.agent.leases.container_state import ContainerStates
 from credspec.agent.leases.home import Look
 from credspec.agent.leases.homes import Homes
 from credspec.agent.leases.record import LeaseRecord
 from credspec.errors import CredspecError
+from credspec.service.events import Event, emit
 
 # A container that is being made has no runtime state yet; after this it must have.
 _CREATION_SECONDS: Final = 120.0

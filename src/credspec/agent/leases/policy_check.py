@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from credspec.agent.leases.record import LeaseRecord
-from credspec.agent.policy import GRPC_SOURCE, Policy
+from credspec.config.policy import GRPC_SOURCE, Policy
 from credspec.errors import NotPermittedError, Problem
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from credspec.agent.leases.homes import is_place
-from credspec.agent.policy import GRPC_SOURCE, SPEC_SOURCES
+from credspec.config.policy import GRPC_SOURCE, SPEC_SOURCES
 from credspec.directory.account_identity import valid_account_name
 from credspec.directory.locator import valid_domain
 from credspec.errors import UsageError

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Final
 
-from credspec.agent.events import Event, emit
 from credspec.agent.identities.identities import Identities
 from credspec.agent.leases.audit import LeaseAudit
 from credspec.agent.leases.background import BackgroundTasks
@@ -20,10 +19,11 @@ from credspec.agent.leases.liveness import Liveness
 from credspec.agent.leases.policy_check import check_lease
 from credspec.agent.leases.record import LeaseRecord
 from credspec.agent.leases.table import LeaseTable
-from credspec.agent.policy import PolicyInForce
+from credspec.config.policy import PolicyInForce
 from credspec.errors import CredspecError
 from credspec.providers.host_account import source_of_record
 from credspec.providers.selection import Providers
+from credspec.service.events import Event, emit
 
 # Of a user's files: the host's own engines wait for the agent meanwhile.
 _FILES_SECONDS: Final = 2.0

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Final
 
-from credspec.agent.events import Event, emit
 from credspec.agent.identities.identities import Identities
 from credspec.agent.identities.identity import Identity
 from credspec.agent.leases.background import BackgroundTasks
@@ -18,6 +17,7 @@ from credspec.agent.leases.retries import LeaseRetries
 from credspec.agent.leases.table import LeaseTable
 from credspec.agent.report_limit import LimitedEvents
 from credspec.errors import CredspecError, internal_error
+from credspec.service.events import Event, emit
 
 _LEASES_AT_A_TIME: Final = 20
 _REFRESHES_AT_A_TIME: Final = 8

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from credspec.agent.audit import NOBODY, Caller
-from credspec.agent.policy import GRPC_SOURCE
+from credspec.config.policy import GRPC_SOURCE
 from credspec.errors import InvalidSpecError, Problem
 from credspec.providers.host_account import HostAccount
 from credspec.spec.document import CredentialSpec

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from credspec.agent.host_users import user_of
+from credspec.config.host_users import user_of
 from credspec.errors import NotPermittedError
 
 _SUBUID: Final = Path("/etc/subuid")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from credspec.agent.events import Event, emit
 from credspec.agent.leases.homes import Homes
 from credspec.agent.leases.liveness import Liveness
 from credspec.agent.leases.table import LeaseTable
+from credspec.service.events import Event, emit
 
 
 class Sweep:

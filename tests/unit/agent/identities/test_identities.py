@@ -13,7 +13,6 @@ from typing import Any, cast
 
 import pytest
 
-from credspec.agent.domain_session import Acquisition
 from credspec.agent.identities.domains import _LINGER_SECONDS
 from credspec.agent.identities.identities import Identities
 from credspec.agent.identities.identity import Identity, IdentityName
@@ -22,6 +21,7 @@ from credspec.directory.locator import DomainController
 from credspec.errors import CredspecError, TooManyRequestsError, UnreachableError
 from credspec.kerberos.tickets import Ticket
 from credspec.providers.host_account import PluginSource
+from credspec.session.domain_session import Acquisition
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 NAME = IdentityName("webapp01", "example.test")

@@ -27,7 +27,7 @@ from scripted_leases import (
 from credspec.agent.audit import Caller
 from credspec.agent.leases.record import LeaseRecord
 from credspec.agent.leases.request import LeaseRequest, MalformedReference, requested_spec
-from credspec.agent.policy import GRPC_SOURCE, Policy
+from credspec.config.policy import GRPC_SOURCE, Policy
 from credspec.directory.domain import DomainFacts
 from credspec.errors import CredspecError, NotFoundError, Step, TooManyRequestsError
 from credspec.providers.host_account import GivenAccount, HostAccount

@@ -20,15 +20,15 @@ from hypothesis import strategies as st
 from scripted_leases import ScriptedLeases, directory_in_memory
 
 from credspec.agent.audit import AuditLog, Caller
-from credspec.agent.events import Event
 from credspec.agent.leases import recovery
 from credspec.agent.leases.directory import LeaseDirectory
 from credspec.agent.leases.journal import Journal
 from credspec.agent.leases.limits import LeaseLimits
 from credspec.agent.leases.record import LeaseRecord
-from credspec.agent.policy import Policy
+from credspec.config.policy import Policy
 from credspec.errors import CredspecError, TooManyRequestsError
 from credspec.providers.host_account import source_of_record
+from credspec.service.events import Event
 
 FEW = settings(
     deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -14,7 +14,7 @@ from credspec.agent.leases.limits import (
     LeaseLimits,
     RequestLimits,
 )
-from credspec.agent.policy import Policy
+from credspec.config.policy import Policy
 from credspec.errors import CredspecError, TooManyRequestsError
 
 

@@ -22,7 +22,7 @@ from credspec.agent.leases import homes
 from credspec.agent.leases.directory import SharedDirectory
 from credspec.agent.leases.home import HomeRecord, LeaseRoots, Look
 from credspec.agent.leases.homes import KINDS, TreeHome
-from credspec.agent.policy import Policy
+from credspec.config.policy import Policy
 
 
 class VolumeHome(TreeHome):

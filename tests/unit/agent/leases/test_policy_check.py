@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from credspec.agent.leases.policy_check import check_lease, refusal
 from credspec.agent.leases.record import LeaseRecord
-from credspec.agent.policy import Policy, PolicyInForce
+from credspec.config.policy import Policy, PolicyInForce
 from credspec.errors import NotPermittedError
 
 RECORD = LeaseRecord(

@@ -12,7 +12,7 @@ import pytest
 from scripted_leases import ScriptedLeases, SimulatedSession, directory_in_memory
 
 from credspec.agent.leases.record import LeaseRecord
-from credspec.agent.policy import Policy
+from credspec.config.policy import Policy
 from credspec.errors import UnreachableError
 from credspec.providers.host_account import HostAccount, LostSource, PluginSource
 from credspec.providers.selection import Providers

@@ -11,7 +11,7 @@ from scripted_leases import ScriptedLeases, directory_in_memory
 
 from credspec.agent.leases.directory import LeaseDirectory
 from credspec.agent.leases.retries import LeaseRetries
-from credspec.agent.policy import Policy
+from credspec.config.policy import Policy
 from credspec.errors import CredspecError
 
 

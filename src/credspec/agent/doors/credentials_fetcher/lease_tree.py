@@ -1,0 +1,200 @@
+"""The directories that credentials-fetcher promises: ``krbdir/<lease>/<account>``.
+
+They must be on a tmpfs, since tickets never reach a disk. Nothing in the tree is followed, and
+every step is opened from the one before.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from credspec.agent.leases.mounts import is_tmpfs
+from credspec.errors import CredspecError, NotPermittedError, UsageError
+from credspec.file_replacement import replace_file
+
+LEASE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+"""What the id of a lease looks like: 20 hexadecimal digits, or an ECS task's own."""
+
+DIRECTORY: Final = re.compile(r"(?!\.)[^/\x00-\x1f\x7f]{1,64}")
+"""What a directory of a lease is called: after the account, or as the caller wants its mount."""
+
+METADATA: Final = "_metadata.json"
+MOST_METADATA_BYTES: Final = 1 << 20
+
+_OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_OTHERS_WRITE: Final = 0o022
+
+
+class LeaseTree:
+    """The tree below `root`, which root made and nobody else may write to."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def check(self) -> None:
+        """Refuse a tree that is no place for tickets.
+
+        Raises:
+            UsageError: `lease-tree-missing`, `lease-tree-not-tmpfs`.
+            NotPermittedError: `lease-tree-not-trusted`.
+        """
+        try:
+            fd = os.open(self.root, _OPEN)
+        except OSError as error:
+            raise UsageError.of(
+                "lease-tree-missing",
+                error.strerror or str(error),
+                where=str(self.root),
+                remedy=self._how_to_make_it(),
+            ) from None
+        try:
+            status = os.fstat(fd)
+            if status.st_uid not in {0, os.geteuid()} or status.st_mode & _OTHERS_WRITE:
+                raise NotPermittedError.of(
+                    "lease-tree-not-trusted",
+                    "others than root can write there",
+                    where=str(self.root),
+                    remedy=f"chown root {self.root} && chmod 0755 {self.root}",
+                )
+            if not is_tmpfs(fd):
+                raise UsageError.of(
+                    "lease-tree-not-tmpfs",
+                    "tickets would reach a disk",
+                    where=str(self.root),
+                    expected="a tmpfs",
+                    remedy=self._how_to_make_it(),
+                )
+        finally:
+            os.close(fd)
+
+    def _how_to_make_it(self) -> str:
+        return (
+            "install its mount with `credspec setup agent --grpc-compat`, or mount it: mkdir -p "
+            f"{self.root} && mount -t tmpfs -o mode=0755,size=64m,nosuid,nodev,noexec tmpfs "
+            f"{self.root}"
+        )
+
+    def path(self, lease: str, name: str) -> Path:
+        """Return where the tickets of an account of a lease are."""
+        return self.root / _valid(LEASE_ID, lease) / _valid(DIRECTORY, name)
+
+    def make(self, lease: str, name: str) -> Path:
+        """Make the directory of an account of a lease, if it is not there; return it.
+
+        Raises:
+            CredspecError: `lease-tree-unwritable`.
+        """
+        path = self.path(lease, name)
+        try:
+            with _opened(self.root) as root:
+                _make_directory(lease, root)
+                with _opened(lease, root) as parent:
+                    _make_directory(name, parent)
+        except OSError as error:
+            raise _unwritable(path, error) from None
+        return path
+
+    def write_metadata(self, lease: str, data: bytes) -> None:
+        """Replace the metadata of a lease, atomically; everybody may read it.
+
+        Raises:
+            CredspecError: `lease-tree-unwritable`.
+        """
+        name = f"{_valid(LEASE_ID, lease)}{METADATA}"
+        try:
+            with _opened(self.root) as root, _opened(lease, root) as parent:
+                replace_file(name, data, mode=0o644, dir_fd=parent)
+        except OSError as error:
+            raise _unwritable(self.root / lease / name, error) from None
+
+    def read_metadata(self, lease: str) -> bytes | None:
+        """Return the metadata of a lease, None if it has none that can be read."""
+        name = f"{_valid(LEASE_ID, lease)}{METADATA}"
+        with suppress(OSError), _opened(self.root) as root, _opened(lease, root) as parent:
+            return read_below(name, parent)
+        return None
+
+    def leases(self) -> list[str]:
+        """Return the names in the tree that may be leases, in order."""
+        with suppress(OSError), _opened(self.root) as root:
+            names = os.listdir(root)  # noqa: PTH208 - pathlib has no descriptors
+            return sorted(name for name in names if LEASE_ID.fullmatch(name))
+        return []
+
+    def remove(self, lease: str, keep: frozenset[str] = frozenset()) -> None:
+        """Remove a lease with all that is in it but the directories to `keep`; gone is fine."""
+        _valid(LEASE_ID, lease)
+        with suppress(OSError), _opened(self.root) as root:
+            with _opened(lease, root) as parent:
+                for name in os.listdir(parent):  # noqa: PTH208 - pathlib has no descriptors
+                    if name not in keep and not (keep and name == f"{lease}{METADATA}"):
+                        # What cannot be removed now keeps nothing else.
+                        with suppress(OSError):
+                            _remove(name, parent)
+            if not keep:
+                os.rmdir(lease, dir_fd=root)
+
+
+def read_below(name: str, parent: int, most: int = MOST_METADATA_BYTES) -> bytes:
+    """Read a regular file of an open directory, never through a link.
+
+    Raises:
+        OSError: it cannot be opened, is something else, or is longer than `most` bytes.
+    """
+    fd = os.open(name, _OPEN_FILE, dir_fd=parent)
+    with os.fdopen(fd, "rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(f"more than {most} bytes")
+    return data
+
+
+def _valid(form: re.Pattern[str], name: str) -> str:
+    if not form.fullmatch(name):
+        raise ValueError("not a name in the lease tree")
+    return name
+
+
+def _make_directory(name: str, parent: int) -> None:
+    with suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=parent)
+    with _opened(name, parent) as fd:
+        # Every user passes through, whatever the umask.
+        os.fchmod(fd, 0o755)
+
+
+def _remove(name: str, parent: int) -> None:
+    """Remove a file, or a directory of files; deeper there is nothing of credspec's."""
+    try:
+        os.unlink(name, dir_fd=parent)
+    except IsADirectoryError:
+        with _opened(name, parent) as fd:
+            for inner in os.listdir(fd):  # noqa: PTH208 - pathlib has no descriptors
+                # The lease that ends meanwhile removes its files, too.
+                with suppress(FileNotFoundError):
+                    os.unlink(inner, dir_fd=fd)
+        os.rmdir(name, dir_fd=parent)
+
+
+@contextmanager
+def _opened(path: Path | str, parent: int | None = None) -> Iterator[int]:
+    fd = os.open(path, _OPEN, dir_fd=parent)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _unwritable(path: Path, error: OSError) -> CredspecError:
+    return CredspecError.of(
+        "lease-tree-unwritable",
+        error.strerror or str(error),
+        where=str(path),
+        remedy="free space there, or make it writable (df, mount)",
+    )

@@ -1,0 +1,1 @@
+"""The host's configuration file: its keys, and the policy in it."""

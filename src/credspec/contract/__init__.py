@@ -1,0 +1,1 @@
+"""What the agent, the shim, the gateway and `credspec run` must agree on; standard library only."""

@@ -1,0 +1,1 @@
+"""`credspec run`: a plain process with tickets."""

@@ -1,0 +1,1 @@
+"""What every service of credspec needs: signals, events, notification, protection."""

@@ -1,0 +1,1 @@
+"""`credspec setup`: units, engines and launchers, as root and once."""

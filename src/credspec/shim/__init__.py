@@ -1,0 +1,1 @@
+"""The OCI runtime and Podman's hooks: they run at the start and end of containers."""

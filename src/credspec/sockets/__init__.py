@@ -1,0 +1,1 @@
+"""Unix sockets of services: who may connect, how many at a time, bytes handed on."""

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from credspec.service.notification import keep_watchdog_quiet, notify, watchdog_seconds
+
+
+@pytest.fixture(params=["path", "abstract"])
+def manager(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[socket.socket]:
+    """The service manager's end of the socket."""
+    name = str(tmp_path / "notify")
+    address = name if request.param == "path" else "@" + name
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(address.replace("@", "\0"))
+        receiver.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        yield receiver
+
+
+def test_what_is_said_arrives(manager: socket.socket) -> None:
+    assert notify("READY=1", "STATUS=well")
+    assert manager.recv(100) == b"READY=1\nSTATUS=well"
+
+
+@pytest.mark.parametrize("address", ["", "relative", "/nowhere/at/all", "@nobody-listens-here"])
+def test_nobody_listens(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", address)
+    assert not notify("READY=1")
+
+
+@pytest.mark.parametrize(
+    ("microseconds", "pid", "seconds"),
+    [
+        ("60000000", None, 60.0),
+        ("60000000", "1", None),
+        ("", None, None),
+        ("0", None, None),
+        ("x", None, None),
+    ],
+)
+def test_how_often(
+    monkeypatch: pytest.MonkeyPatch, microseconds: str, pid: str | None, seconds: float | None
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", microseconds)
+    monkeypatch.setenv("WATCHDOG_PID", pid or str(os.getpid()))
+    assert watchdog_seconds() == seconds
+
+
+async def test_the_watchdog_hears_again_and_again(
+    manager: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "30000")
+    monkeypatch.delenv("WATCHDOG_PID", raising=False)
+    task = asyncio.create_task(keep_watchdog_quiet())
+    for _ in range(3):
+        assert await asyncio.to_thread(manager.recv, 100) == b"WATCHDOG=1"
+    task.cancel()
+
+
+async def test_nobody_asks_for_the_watchdog(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WATCHDOG_USEC", raising=False)
+    await keep_watchdog_quiet()

@@ -1,0 +1,214 @@
+"""What a key distribution center that is simulated gets to see of a host account's password."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import MappingProxyType
+
+import krb5
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from simulated_kdc import SimulatedKdc
+
+from credspec.errors import CredspecError, NotPermittedError
+from credspec.kerberos.tickets import ticket_from_keytab, ticket_from_password
+from credspec.providers.account_domains import AccountDomains
+from credspec.providers.host_account import GivenAccount, HostAccount, HostSource, PluginSource
+from credspec.providers.selection import Providers
+from credspec.providers.settings import ProviderSettings
+from credspec.session.provided_identity import ProvidedIdentity
+from credspec.spec.host_account import CREDSPEC_PLUGIN_GUID
+
+RC4, AES128, AES256 = 23, 17, 18
+PASSWORD = "Very-Secret-1!"
+DOMAINS = AccountDomains(MappingProxyType({"example": "example.test"}))
+
+
+@pytest.fixture
+def kdc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedKdc]:
+    """The only KDC of both realms."""
+    with SimulatedKdc("EVIL.TEST") as found:
+        address = f"127.0.0.1:{found.port}"
+        realms = "".join(
+            f" {realm} = {{\n  kdc = {address}\n  master_kdc = {address}\n }}\n"
+            for realm in ("EVIL.TEST", "EXAMPLE.TEST")
+        )
+        conf = tmp_path / "krb5.conf"
+        conf.write_text(
+            f"[libdefaults]\n dns_lookup_kdc = false\n udp_preference_limit = 1\n[realms]\n{realms}"
+        )
+        monkeypatch.setenv("KRB5_CONFIG", str(conf))
+        yield found
+
+
+def providers_of(
+    tmp_path: Path, domain: str, domains: AccountDomains, realm: str = ""
+) -> Providers:
+    accounts = tmp_path / "accounts"
+    accounts.mkdir(mode=0o700)
+    content = {"username": "reader", "password": PASSWORD, "domainName": domain}
+    (accounts / "reader").write_text(json.dumps(content))
+    (accounts / "reader").chmod(0o600)
+    (accounts / "keytab").write_bytes(keytab_of(f"reader@{(realm or domain).upper()}", AES256))
+    (accounts / "keytab").chmod(0o600)
+    directory = {"directory": str(accounts)}
+    return Providers(
+        ProviderSettings(
+            enabled=("file", "keytab"),
+            domains=domains,
+            tables={"file": directory, "keytab": directory},
+        )
+    )
+
+
+def keytab_of(principal: str, *enctypes: int) -> bytes:
+    context = krb5.init_context()
+    name = krb5.parse_name_flags(context, principal.encode())
+    parts = principal.partition("@")
+    found = b"\x05\x02"
+    for enctype in enctypes:
+        key = krb5.c_string_to_key(context, enctype, b"x", b"salt").data
+        entry = (1).to_bytes(2, "big")
+        for text in (parts[2], parts[0]):
+            entry += len(text).to_bytes(2, "big") + text.encode()
+        entry += (1).to_bytes(4, "big") + bytes(4) + b"\x01"
+        entry += enctype.to_bytes(2, "big") + len(key).to_bytes(2, "big") + key
+        found += len(entry).to_bytes(4, "big") + entry
+    assert name
+    return found
+
+
+SOURCES: list[HostSource] = [
+    PluginSource(CREDSPEC_PLUGIN_GUID, "file:reader", "evil.test"),
+    PluginSource(CREDSPEC_PLUGIN_GUID, "keytab:keytab", "evil.test"),
+    # The account of the configuration, for a spec that names another domain.
+    PluginSource(CREDSPEC_PLUGIN_GUID, "file:reader"),
+]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(
+    ("domain", "domains"),
+    [
+        ("EXAMPLE", DOMAINS),
+        ("EXAMPLE", AccountDomains()),
+        ("example.test", DOMAINS),
+        ("example.test", AccountDomains()),
+    ],
+)
+def test_a_simulated_hostile_domain_gets_nothing_made_of_a_password(
+    kdc: SimulatedKdc, tmp_path: Path, source: HostSource, domain: str, domains: AccountDomains
+) -> None:
+    kdc.offers = [(RC4, "", None)]
+    providers = providers_of(tmp_path, domain, domains)
+    identity = ProvidedIdentity(source, "evil.test", providers)
+    for ask in (identity.log_on, lambda: identity.get_service_ticket("ldap/dc1.evil.test")):
+        with pytest.raises(NotPermittedError, match="host-account-other-domain"):
+            ask()
+    assert kdc.asked == []
+    identity.close()
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(
+    ("domain", "home"),
+    [("evil.test", "evil.test"), ("EVIL", "evil.test")],
+)
+def test_its_own_domain_gets_a_timestamp_of_aes(
+    kdc: SimulatedKdc, tmp_path: Path, source: HostSource, domain: str, home: str
+) -> None:
+    """So the test above could fail."""
+    domains = AccountDomains(MappingProxyType({"evil": home}))
+    identity = ProvidedIdentity(source, home, providers_of(tmp_path, domain, domains, home))
+    with pytest.raises(CredspecError):
+        identity.log_on()
+    assert kdc.timestamps
+    assert {request.enctypes for request in kdc.asked} <= {(AES256, AES128), (AES256,)}
+    identity.close()
+
+
+def test_an_account_of_a_request_for_another_domain_is_not_sent(kdc: SimulatedKdc) -> None:
+    source = GivenAccount(HostAccount("example.test", "reader", PASSWORD), "evil.test")
+    with pytest.raises(NotPermittedError, match="host-account-other-domain"):
+        ProvidedIdentity(source, "evil.test", Providers()).log_on()
+    assert kdc.asked == []
+
+
+def iterations(number: int) -> bytes:
+    return number.to_bytes(4, "big")
+
+
+@pytest.mark.parametrize(
+    "offers",
+    [
+        [(RC4, "", None)],
+        [(RC4, "", None), (3, "", None), (1, "", None)],
+        [(AES256, "salt", iterations(1))],
+        [(AES256, "salt", iterations(4095))],
+        [(AES128, "salt", iterations(1))],
+        [(AES256, "salt", iterations(0))],
+        [(AES256, "salt", iterations(2**32 - 1))],
+        [(AES256, "salt", b"\x00\x10\x00")],
+        [(AES256, "salt", bytes(4096))],
+        [(RC4, "", None), (AES128, "salt", iterations(1000))],
+        [],
+    ],
+)
+@pytest.mark.parametrize("service", [None, "ldap/dc1.evil.test"])
+def test_a_simulated_kdc_that_asks_for_weak_keys_gets_none(
+    kdc: SimulatedKdc, offers: list[tuple[int, str, bytes | None]], service: str | None
+) -> None:
+    kdc.offers = offers
+    with pytest.raises(NotPermittedError, match="kdc-enctype-weak") as caught:
+        ticket_from_password(
+            "reader@EVIL.TEST", PASSWORD, into_cache="MEMORY:weak", service=service
+        )
+    assert "AES" in str(caught.value)
+    assert kdc.asked
+    assert kdc.timestamps == []
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(-150, 30),
+            st.text("abcXYZ", max_size=8),
+            st.none() | st.binary(max_size=6) | st.integers(0, 2**32 - 1).map(iterations),
+        ),
+        max_size=4,
+    )
+)
+def test_whatever_a_simulated_kdc_offers_nothing_weak_is_sent(
+    kdc: SimulatedKdc, offers: list[tuple[int, str, bytes | None]]
+) -> None:
+    kdc.offers = offers
+    kdc.asked.clear()
+    with pytest.raises(CredspecError):
+        ticket_from_password("reader@EVIL.TEST", PASSWORD, into_cache="MEMORY:weak")
+    assert all(set(request.enctypes) <= {AES256, AES128} for request in kdc.asked)
+    offered = {enctype: params or iterations(4096) for enctype, _, params in reversed(offers)}
+    strong = [
+        enctype
+        for enctype in (AES256, AES128)
+        if len(found := offered.get(enctype, b"")) == 4
+        and 4096 <= int.from_bytes(found, "big") <= 2**20
+    ]
+    if not strong:
+        assert kdc.timestamps == []
+
+
+def test_keys_of_a_keytab_are_used_with_aes_only(kdc: SimulatedKdc, tmp_path: Path) -> None:
+    keytab = tmp_path / "rc4.keytab"
+    keytab.write_bytes(keytab_of("reader@EVIL.TEST", RC4))
+    with pytest.raises(NotPermittedError, match=r"arcfour-hmac.*aes256.*keytab-no-key"):
+        ticket_from_keytab("reader@EVIL.TEST", keytab, enctypes=(AES256, AES128))
+    assert kdc.asked == []
+    keytab.write_bytes(keytab_of("reader@EVIL.TEST", RC4, AES256))
+    kdc.offers = [(RC4, "", None)]
+    with pytest.raises(CredspecError):
+        ticket_from_keytab("reader@EVIL.TEST", keytab, enctypes=(AES256, AES128))
+    assert all(set(request.enctypes) <= {AES256, AES128} for request in kdc.asked)
