@@ -90,11 +90,13 @@ def ask_agent(
 
 def _refusal(document: object, status: str, retry_after: float | None) -> ShimError:
     """Return the error of a problem document; of several problems, with the code of the last."""
+    found = document if isinstance(document, dict) else {}
+    text = str(found.get("detail") or f"credspec agent: answered {status}")
     try:
-        code = str(document["problems"][-1]["code"])  # type: ignore[index]
-        text = str(document["detail"]).removesuffix(f" [{code}]")  # type: ignore[index]
+        code = str(found["problems"][-1]["code"])
     except (LookupError, TypeError):
-        return ShimError("agent-answer", f"credspec agent: answered {status}")
+        code = "agent-answer"
+    text = text.removesuffix(f" [{code}]")
     return ShimError(code, text) if retry_after is None else NotYetError(code, text, retry_after)
 
 

@@ -27,10 +27,8 @@ def first_exchange(service: str | None, *final: type[CredspecError]) -> Iterator
     """
     try:
         yield
-    except (UnreachableError, *final):
-        raise
-    except CredspecError:
-        if service is None:
+    except CredspecError as error:
+        if service is None or isinstance(error, (UnreachableError, *final)):
             raise
         raise NotAtOnceError from None
 

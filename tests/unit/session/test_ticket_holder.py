@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from credspec.errors import CredspecError, NotPermittedError, UnreachableError
+from credspec.kerberos.kdc_errors import KeyRefusedError
 from credspec.kerberos.tickets import Ticket
 from credspec.session import ticket_holder
 from credspec.session.ticket_holder import TicketHolder
@@ -16,7 +17,7 @@ from credspec.session.ticket_holder import TicketHolder
 HERE, THERE = "ldap/dc.contoso.com", "ldap/dc.fabrikam.com"
 LIFE = timedelta(hours=10)
 REFUSAL = NotPermittedError.of("kdc-x", "no")
-KEY_REFUSED = NotPermittedError.of("kdc-key-refused", "no")
+KEY_REFUSED = KeyRefusedError.of("kdc-key-refused", "no")
 OUTAGE = UnreachableError.of("kdc-unreachable", "no")
 
 
@@ -33,13 +34,13 @@ class Simulation:
             "MEMORY:simulated",
             self.acquire,
             now=lambda: self.now,
-            is_final=lambda error: error.code == "kdc-key-refused",
         )
 
     def acquire(self, service: str | None) -> Ticket:
         self.acquired.append(service)
         if service in self.failures:
-            raise self.failures[service]
+            with ticket_holder.first_exchange(service, KeyRefusedError):
+                raise self.failures[service]
         if service is None or not self.holder.has_tickets:
             self.cached.clear()
         assert service not in self.cached, "next to an old one, the new one is not found"

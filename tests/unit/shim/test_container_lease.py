@@ -22,12 +22,11 @@ from typing import Any
 import pytest
 
 from credspec.contract import agent_client as agent_client_module
+from credspec.contract import host_paths
 from credspec.contract import lease as lease_module
 from credspec.contract.errors import NotYetError, ShimError
 from credspec.contract.lease import Lease, lease_request
 from credspec.contract.ticket_options import Wish
-from credspec.shim import container_lease
-from credspec.shim import runtime as shim
 from credspec.shim.container_lease import report
 from credspec.shim.runtime import Invocation
 from unit.shim.simulated_agent import GRANTED, SimulatedAgent
@@ -175,7 +174,12 @@ def test_an_answer_without_an_environment_means_no_container_and_no_lease(host: 
 
 @ROOT
 def test_a_refusal_is_the_engines_message_and_nothing_is_left(host: Host) -> None:
-    detail = json.dumps({"detail": "policy: WebApp01 is not allowed [policy-account]"})
+    detail = json.dumps(
+        {
+            "detail": "policy: WebApp01 is not allowed [policy-account]",
+            "problems": [{"code": "policy-account"}],
+        }
+    )
     host.agent.answer = f"HTTP/1.0 403 Forbidden\r\n\r\n{detail}".encode()
     shown = host.shim("create")
     assert shown.returncode == 1
@@ -350,7 +354,7 @@ def users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lease:
     """A lease in a user's runtime directory, of which neither level is there yet."""
     (tmp_path / "runtime").mkdir()
     directory = f"{tmp_path}/runtime/credspec/leases"
-    monkeypatch.setattr(container_lease, "leases_directory", lambda *_: directory)
+    monkeypatch.setattr(lease_module, "leases_directory", lambda *_: directory)
     lease = Lease("0" * 32, str(tmp_path / "agent.sock"), "/run/credspec")
     assert lease.is_users
     return lease
@@ -521,4 +525,4 @@ def test_a_lease_is_where_the_shim_and_the_agent_both_look(tmp_path: Path) -> No
     (tmp_path / "processes").mkdir()
     other = Lease("0" * 32, "/s", str(tmp_path), name="processes")
     assert (other.is_users, other.directory) == (False, f"{tmp_path}/processes/{'0' * 32}")
-    assert shim.LEASES == "leases"
+    assert host_paths.LEASES == "leases"
