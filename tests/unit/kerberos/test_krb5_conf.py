@@ -104,7 +104,7 @@ def test_a_write_that_fails_is_tried_again_with_the_next_question(
     conf = AgentKrb5Conf(path)
     conf.set_kdcs("A.TEST", ["192.0.2.1"])
 
-    def fails(*_: object) -> None:
+    def fails(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
