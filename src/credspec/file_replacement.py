@@ -5,12 +5,20 @@ from __future__ import annotations
 import os
 import secrets
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 TEMPORARY: Final = ".credspec-"
 """How the names of files start that are not whole yet; a crash may leave one."""
 
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Remove what a process that was killed had begun to write; none may be writing there now."""
+    for path in directory.glob(f"{TEMPORARY}*"):
+        with suppress(OSError):
+            path.unlink()
 
 
 def replace_file(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import threading
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from credspec.file_replacement import replace_file
+from credspec.file_replacement import TEMPORARY, remove_unfinished, replace_file
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o644, 0o755])
@@ -100,3 +101,22 @@ def test_readers_see_one_content_or_the_other(
     done.set()
     reader.join()
     assert seen <= set(contents)
+
+
+def test_what_a_killed_process_had_begun_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    for name in ("file", "credspec-1", ".hidden"):
+        (tmp_path / name).write_bytes(b"kept")
+    (tmp_path / f"{TEMPORARY}directory").mkdir()
+    (tmp_path / f"{TEMPORARY}link").symlink_to(tmp_path / "file")
+    child = os.fork()
+    if child == 0:
+        os.rename = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
+        replace_file(tmp_path / "file", b"new", mode=0o600)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 6
+    remove_unfinished(tmp_path)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"file", "credspec-1", ".hidden", f"{TEMPORARY}directory"}
+    assert (tmp_path / "file").read_bytes() == b"kept"
+    remove_unfinished(tmp_path / "missing")

@@ -32,6 +32,7 @@ from credspec.config.host import Config
 from credspec.config.policy import PolicyInForce
 from credspec.directory.libldap import libldap
 from credspec.errors import CredspecError
+from credspec.file_replacement import remove_unfinished
 from credspec.kerberos.keys import Enctype, derive_key
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.providers.host_account import HostSource
@@ -173,6 +174,7 @@ async def serve(
 
     try:
         with _agent_socket(config) as listener:
+            remove_unfinished(config.run_directory)
             # Who connects meanwhile is answered when all leases are known.
             await leases.adopt()
             async with (

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from credspec.file_replacement import replace_file
+from credspec.file_replacement import remove_unfinished, replace_file
 
 USERS_VARIABLE: Final = "CREDSPEC_USERS"
 """Environment variable that names the file with the users that were looked up."""
@@ -69,6 +69,7 @@ def write_users(names: Iterable[str], path: Path) -> None:
         except (KeyError, ValueError, OSError):
             continue
     path.parent.mkdir(mode=0o700, exist_ok=True)
+    remove_unfinished(path.parent)
     replace_file(path, json.dumps({"users": found}).encode(), mode=0o600)
 
 
