@@ -116,7 +116,7 @@ def test_no_agent(host: Any, engine: ContainerdEngine, cri: CriClient) -> None:
     host.stop("agent")
     try:
         with (
-            short_start_waits(engine.directory / "libexec/credspec-runtime"),
+            short_start_waits(engine.directory / "libexec/credspec-runtime-containerd"),
             pod(cri, SPEC) as made,
             pytest.raises(grpc.RpcError) as refused,
         ):
