@@ -34,7 +34,7 @@ from credspec.directory.libldap import libldap
 from credspec.errors import CredspecError
 from credspec.kerberos.keys import Enctype, derive_key
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
-from credspec.providers.host_account import HostSource
+from credspec.providers.provider import HostSource
 from credspec.providers.selection import Providers
 from credspec.rate_limit import Suppressed
 from credspec.service.events import Event, emit

@@ -12,7 +12,7 @@ from credspec.agent.leases.record import LeaseRecord
 from credspec.agent.leases.request import LeaseRequest, MalformedReference, RequestedSpec
 from credspec.agent.report_limit import LimitedEvents, ReportLimit
 from credspec.errors import CredspecError, InvalidSpecError
-from credspec.providers.host_account import HostSource
+from credspec.providers.provider import HostSource
 from credspec.rate_limit import Suppressed
 from credspec.service.events import Event, emit
 from credspec.spec.reference import SpecReference
