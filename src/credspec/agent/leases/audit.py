@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any, Final
 
-from credspec.agent.audit import NOBODY, AuditLog, Caller, shown
+from credspec.agent.audit import NOBODY, AuditLog, Caller, redacted
 from credspec.agent.leases.background import BackgroundTasks
 from credspec.agent.leases.record import LeaseRecord
 from credspec.agent.leases.request import LeaseRequest, MalformedReference, RequestedSpec
@@ -160,7 +160,7 @@ def _replacement(record: LeaseRecord, source: HostSource) -> dict[str, Any]:
 
 def _shown(spec: RequestedSpec) -> str:
     if isinstance(spec, SpecReference):
-        return shown(str(spec))
+        return redacted(str(spec))
     if isinstance(spec, MalformedReference):
-        return shown(spec.text)
-    return shown(f"raw://{spec.to_text(compact=True)}")
+        return redacted(spec.text)
+    return redacted(f"raw://{spec.to_text(compact=True)}")
