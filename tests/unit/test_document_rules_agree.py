@@ -17,7 +17,7 @@ from credspec.directory.account_identity import valid_account_name
 from credspec.directory.locator import valid_domain
 from credspec.errors import CredspecError, InvalidSpecError, NotPermittedError
 from credspec.providers.selection import Providers, plugin_source
-from credspec.spec.host_account import CREDSPEC_PLUGIN_GUID, PLUGINS
+from credspec.spec.host_account_plugins import CREDSPEC_PLUGIN_GUID, PLUGINS
 from credspec.spec.lint import Severity, lint_bytes
 from credspec.spec.reference import parse_reference
 from credspec.spec.spec_directory import SpecDirectory, load

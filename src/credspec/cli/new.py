@@ -39,7 +39,7 @@ class NewSpecRequest:
 
     Accounts may be named in any form that the directory knows. `additional_accounts` are pairs of
     account and domain; a domain of None is that of the main account. Of `path` and `file_name` at
-    most one is given. `host_account` is ``PLUGIN=INPUT``, see `credspec.spec.host_account`.
+    most one is given. `host_account` is ``PLUGIN=INPUT``, see `credspec.spec.host_account_plugins`.
     `user` and `keytab` say what to log on with, see `credspec.session.logon.Logon`.
     """
 
@@ -69,7 +69,7 @@ def make_credential_spec(
     from credspec.session.logon import Logon
     from credspec.spec.document import ActiveDirectoryConfig, CredentialSpec, DomainJoinConfig
     from credspec.spec.file_name import default_file_name, valid_file_name, with_json_suffix
-    from credspec.spec.host_account import host_account_config
+    from credspec.spec.host_account_plugins import host_account_config
     from credspec.spec.spec_directory import SpecDirectory
 
     config = load_config()

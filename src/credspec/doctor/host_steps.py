@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from credspec.api_client import AgentClient
 from credspec.contract.lease import Lease
 from credspec.contract.names import RUNTIME
-from credspec.contract.ticket_options import Wish
+from credspec.contract.ticket_options import TicketRequest
 from credspec.doctor.join_steps import JOIN_STEP
 from credspec.doctor.step import Finding, Step
 from credspec.errors import AgentUnreachableError, CredspecError, NotPermittedError, Problem
@@ -99,16 +99,16 @@ def _lease_mount(examination: Examination) -> Finding:
 
 def _mounted(lease: Lease) -> Path:
     """Mount a lease's directory; return the mount namespace in which that was done."""
-    wish = Wish("", 0, 0, 0o600, keytab=False)
+    request = TicketRequest("", 0, 0, 0o600, keytab=False)
     try:
-        in_host_mounts(lambda: lease.make_directory(wish))
+        in_host_mounts(lambda: lease.make_directory(request))
     except CredspecError as error:
         if error.code != "agent-unreachable":
             raise
     else:
         return HOST_MOUNTS
     # A lab is in a namespace of its own, and so are its engines.
-    in_host_mounts(lambda: lease.make_directory(wish), OWN_MOUNTS)
+    in_host_mounts(lambda: lease.make_directory(request), OWN_MOUNTS)
     return OWN_MOUNTS
 
 

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from credspec.directory.domain_names import is_netbios_name
 from credspec.directory.locator import valid_domain
 from credspec.errors import NotPermittedError, Problem, UsageError
-from credspec.providers.host_account import HostAccount
+from credspec.providers.provider import HostAccount
 
 
 @dataclass(frozen=True, slots=True)

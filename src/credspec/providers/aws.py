@@ -12,9 +12,9 @@ from credspec.errors import NotPermittedError, UnreachableError
 from credspec.providers.answers import account_from_json, refuse_answer, refuse_input
 from credspec.providers.deadline import Deadline
 from credspec.providers.extras import import_extra
-from credspec.providers.host_account import HostAccount
 from credspec.providers.https import HttpsClient, Server, server_url
 from credspec.providers.library_transport import botocore_handler
+from credspec.providers.provider import HostAccount
 from credspec.providers.provider_table import ProviderTable
 from credspec.providers.tls import client_context, read_authorities
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from credspec.errors import NotPermittedError
 from credspec.providers.answers import account_from_json, refuse_input
-from credspec.providers.host_account import HostAccount
 from credspec.providers.private_file import FILE_NAME, read_private_file
+from credspec.providers.provider import HostAccount
 from credspec.providers.provider_table import ProviderTable
 
 _DIRECTORY: Final = "/etc/credspec/accounts"

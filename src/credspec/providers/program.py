@@ -22,8 +22,8 @@ from credspec.errors import CredspecError, NotPermittedError, UnreachableError
 from credspec.providers import program_supervisor
 from credspec.providers.answers import MAX_ANSWER_BYTES, account_from_json, refuse_answer
 from credspec.providers.deadline import Deadline
-from credspec.providers.host_account import HostAccount
 from credspec.providers.private_file import check_program_file
+from credspec.providers.provider import HostAccount
 from credspec.providers.provider_table import ProviderTable
 
 _ENVIRONMENT: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}

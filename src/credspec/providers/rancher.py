@@ -15,9 +15,9 @@ from typing import Any, Final
 from credspec.errors import NotPermittedError, UsageError
 from credspec.providers.answers import account_from_json, refuse_answer, refuse_input
 from credspec.providers.deadline import Deadline
-from credspec.providers.host_account import HostAccount
 from credspec.providers.https import HttpsClient, Server
 from credspec.providers.private_file import read_private_file
+from credspec.providers.provider import HostAccount
 from credspec.providers.provider_table import ProviderTable
 from credspec.providers.tls import client_context
 

@@ -17,7 +17,8 @@ from credspec.errors import (
     UsageError,
     internal_error,
 )
-from credspec.providers.host_account import (
+from credspec.providers.program import ProgramProvider
+from credspec.providers.provider import (
     GivenAccount,
     HostAccount,
     HostSource,
@@ -25,11 +26,10 @@ from credspec.providers.host_account import (
     Provider,
     checked_account,
 )
-from credspec.providers.program import ProgramProvider
 from credspec.providers.question_limits import QuestionLimits
 from credspec.providers.settings import ProviderSettings
 from credspec.spec.document import CredentialSpec
-from credspec.spec.host_account import CREDSPEC_PLUGIN_GUID, PLUGINS
+from credspec.spec.host_account_plugins import CREDSPEC_PLUGIN_GUID, PLUGINS
 from credspec.spec.validation import MAX_PLUGIN_INPUT, input_text, is_plugin_input
 
 ENTRY_POINTS: Final = "credspec.providers"

@@ -11,10 +11,10 @@ from credspec.errors import NotPermittedError, UnreachableError
 from credspec.providers.answers import account_from_json, refuse_answer, refuse_input
 from credspec.providers.deadline import Deadline
 from credspec.providers.extras import import_extra
-from credspec.providers.host_account import HostAccount
 from credspec.providers.https import HttpsClient
 from credspec.providers.library_transport import requests_session
 from credspec.providers.private_file import read_private_file
+from credspec.providers.provider import HostAccount
 from credspec.providers.provider_table import ProviderTable
 from credspec.providers.tls import client_context, read_authorities
 

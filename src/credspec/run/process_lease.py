@@ -21,7 +21,7 @@ from credspec.contract.errors import ShimError
 from credspec.contract.lease import Lease, lease_request
 from credspec.contract.names import MOUNT_POINT
 from credspec.contract.start_wait import StartWait, has_just_booted
-from credspec.contract.ticket_options import Wish
+from credspec.contract.ticket_options import TicketRequest
 from credspec.errors import CredspecError
 from credspec.run.supervised_program import ProcessUser, held_signals, run_program
 
@@ -38,7 +38,7 @@ _CLONE_NEWNS: Final = 0x00020000
 @contextmanager
 def process_lease(
     config: Config,
-    wish: Wish,
+    request: TicketRequest,
     program: str,
     waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
     *,
@@ -63,7 +63,7 @@ def process_lease(
     shown = "".join(c if c.isprintable() else "?" for c in Path(program).name[:_SHOWN_NAME])
     name = f"{shown}[{os.getpid()}]"
     start = _Start(wait_seconds, waiting)
-    start.run(lambda: in_host_mounts(lambda: lease.make_directory(wish)))
+    start.run(lambda: in_host_mounts(lambda: lease.make_directory(request)))
     try:
         # For reading only: the program has it, and a file to fill the host's memory with otherwise.
         flags = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -72,7 +72,7 @@ def process_lease(
             fcntl.flock(lock, fcntl.LOCK_EX)
             client = AgentClient(config.agent_socket)
             # The agent's host has a libkrb5 that reads it: Python 3.11 is newer than krb5 1.18.
-            body = lease_request(wish, name, lock_path, name_fallback=True)
+            body = lease_request(request, name, lock_path, name_fallback=True)
 
             def ask() -> Any:
                 with waiting():
@@ -132,7 +132,7 @@ def _retry_after(error: Exception) -> float | None:
 
 def run_process(
     config: Config,
-    wish: Wish,
+    request: TicketRequest,
     command: Sequence[str],
     user: ProcessUser | None = None,
     *,
@@ -153,7 +153,9 @@ def run_process(
     """
     with (
         held_signals() as held,
-        process_lease(config, wish, command[0], held.interruptible, wait_seconds=wait_seconds) as (
+        process_lease(
+            config, request, command[0], held.interruptible, wait_seconds=wait_seconds
+        ) as (
             variables,
             lock,
         ),

@@ -23,7 +23,7 @@ from credspec.directory.locator import valid_domain
 from credspec.errors import CredspecError, InvalidSpecError, NotPermittedError, Problem, UsageError
 from credspec.spec.document import CredentialSpec
 from credspec.spec.encoding import MAX_SPEC_BYTES
-from credspec.spec.host_account import host_account_config
+from credspec.spec.host_account_plugins import host_account_config
 from credspec.spec.spec_directory import SpecDirectory, SpecExistsError
 
 LEASE_TREE: Final = Path("/var/credentials-fetcher/krbdir")

@@ -24,7 +24,7 @@ from credspec.errors import UnreachableError
 from credspec.kerberos.kdc_errors import KdcUnreachableError
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.lab.domain import Lab
-from credspec.providers.host_account import GivenAccount, HostAccount
+from credspec.providers.provider import GivenAccount, HostAccount
 from credspec.providers.selection import Providers
 from credspec.session.domain_session import DomainSession
 from credspec.session.host_identity import HostIdentity, MachineKeytab

@@ -19,7 +19,7 @@ from fetcher_agent import FetcherAgent
 
 from credspec.errors import NotPermittedError
 from credspec.lab.domain import Lab
-from credspec.spec.host_account import CREDSPEC_PLUGIN_GUID
+from credspec.spec.host_account_plugins import CREDSPEC_PLUGIN_GUID
 
 USER = pwd.getpwnam("nobody")
 HOME = Path("/run/user") / str(USER.pw_uid)

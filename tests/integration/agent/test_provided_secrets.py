@@ -31,7 +31,7 @@ from simulated_services import (
 from credspec.errors import CredspecError
 from credspec.kerberos.keys import Enctype, derive_user_key
 from credspec.lab.domain import Lab
-from credspec.spec.host_account import CREDSPEC_PLUGIN_GUID
+from credspec.spec.host_account_plugins import CREDSPEC_PLUGIN_GUID
 
 LOCAL = ("file", "keytab", "systemd", "program")
 KEY_VAULT_ADDRESS = "127.0.66.2"

@@ -19,10 +19,10 @@ from credspec.errors import CredspecError
 from credspec.providers.aws import AwsProvider
 from credspec.providers.azure_key_vault import AzureKeyVaultProvider
 from credspec.providers.deadline import Deadline
-from credspec.providers.host_account import HostAccount
 from credspec.providers.https import Answer, HttpsClient, Server, server_url
 from credspec.providers.library_transport import requests_session
 from credspec.providers.local_files import FileProvider, KeytabProvider, SystemdCredentialProvider
+from credspec.providers.provider import HostAccount
 from credspec.providers.rancher import RancherProvider
 from credspec.providers.tls import client_context
 from credspec.providers.vault import VaultProvider

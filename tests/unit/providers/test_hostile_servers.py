@@ -38,12 +38,12 @@ from simulated_services import (
 
 from credspec.errors import CredspecError, NotPermittedError, UnreachableError
 from credspec.providers.deadline import Deadline
-from credspec.providers.host_account import HostAccount, PluginSource
 from credspec.providers.https import HttpsClient, Server
+from credspec.providers.provider import HostAccount, PluginSource
 from credspec.providers.selection import Providers
 from credspec.providers.settings import ProviderSettings
 from credspec.providers.tls import client_context
-from credspec.spec.host_account import CREDSPEC_PLUGIN_GUID
+from credspec.spec.host_account_plugins import CREDSPEC_PLUGIN_GUID
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 

@@ -14,7 +14,7 @@ from credspec.agent.identities.table import IdentityTable
 from credspec.directory.domain import DomainFacts
 from credspec.directory.locator import valid_domain
 from credspec.errors import CredspecError, TooManyRequestsError, UnreachableError
-from credspec.providers.host_account import HostSource
+from credspec.providers.provider import HostSource
 from credspec.service.events import Event, emit
 from credspec.session.domain_session import DomainSession
 

@@ -17,7 +17,7 @@ from credspec.agent.identities.refresh_schedule import Spread
 from credspec.agent.identities.table import IdentityTable
 from credspec.directory.domain import DomainFacts
 from credspec.errors import CredspecError, NotPermittedError, Problem
-from credspec.providers.host_account import HostSource
+from credspec.providers.provider import HostSource
 from credspec.service.events import Event, emit
 from credspec.session.domain_session import DomainSession
 

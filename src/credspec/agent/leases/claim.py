@@ -34,7 +34,7 @@ from credspec.errors import (
     UnreachableError,
     during,
 )
-from credspec.providers.host_account import (
+from credspec.providers.provider import (
     GivenAccount,
     HostAccount,
     HostSource,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import secrets
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -23,8 +22,10 @@ from credspec.agent.leases.directory_errors import means_gone, missing, not_writ
 from credspec.agent.leases.free_space import FULL, FreeSpace
 from credspec.agent.leases.mounts import is_tmpfs
 from credspec.errors import CredspecError
+from credspec.file_replacement import LEFTOVER, replace_file
 
-_UNFINISHED: Final = re.compile(r"\.krb5[^/]*\.[0-9a-f]{16}")
+# Of runs of an agent before `replace_file` had a name of its own for what is unfinished.
+_OLD_LEFTOVER: Final = re.compile(r"\.krb5[^/]*\.[0-9a-f]{16}")
 _OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -55,8 +56,8 @@ class LeaseDirectory:
             sizes = {name: len(content) for name, content in files.items()}
             room = stack.enter_context(FreeSpace(directory_fd, sizes, uid))
             for name, content in files.items():
-                put = partial(_replace, directory_fd, name, content, (uid, gid), mode)
-                self._in_room(name, put, room)
+                put = partial(replace_file, name, content, mode=mode, dir_fd=directory_fd)
+                self._in_room(name, partial(put, owner=(uid, gid)), room)
 
     def _in_room(self, name: str, put: Callable[[], None], room: FreeSpace) -> None:
         """Put a file there; if need be, free space for it first."""
@@ -88,7 +89,7 @@ class LeaseDirectory:
         """Remove the files that a run that was killed had not renamed into place yet."""
         with suppress(CredspecError, OSError), self._opened() as directory_fd:
             for name in os.listdir(directory_fd):  # noqa: PTH208 - pathlib has no descriptors
-                if _UNFINISHED.fullmatch(name):
+                if LEFTOVER.fullmatch(name) or _OLD_LEFTOVER.fullmatch(name):
                     with suppress(OSError):
                         os.unlink(name, dir_fd=directory_fd)
 
@@ -221,22 +222,3 @@ class SharedDirectory(LeaseDirectory):
     @property
     def _make_room(self) -> str:
         return "free space on that tmpfs, or enlarge it (df, mount)"
-
-
-def _replace(
-    directory_fd: int, name: str, content: bytes, owner: tuple[int, int], mode: int
-) -> None:
-    temporary = f".{name}.{secrets.token_hex(8)}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(temporary, flags, 0o600, dir_fd=directory_fd)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            # In this order: the agent may give files away, but not change those of others.
-            os.fchmod(fd, mode)
-            os.fchown(fd, *owner)
-            file.write(content)
-        os.rename(temporary, name, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
-    except OSError:
-        with suppress(OSError):
-            os.unlink(temporary, dir_fd=directory_fd)
-        raise

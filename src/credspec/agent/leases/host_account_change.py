@@ -14,7 +14,7 @@ from credspec.agent.leases.policy_check import check_lease
 from credspec.agent.leases.record import LeaseRecord, valid_id
 from credspec.agent.leases.table import LeaseTable
 from credspec.config.policy import PolicyInForce
-from credspec.providers.host_account import HostAccount, HostSource
+from credspec.providers.provider import HostAccount, HostSource
 from credspec.service.keyed_lock import KeyedLock
 
 

@@ -15,11 +15,13 @@ from typing import Final
 
 from credspec.agent.leases.record import LEASE_ID, LeaseRecord, record_from_json
 from credspec.errors import CredspecError
+from credspec.file_replacement import LEFTOVER, replace_file
 
 MAX_RECORD_BYTES: Final = 32 * 1024
 """The longest record that is written or read."""
 
-_UNFINISHED: Final = ".new"
+# Of runs of an agent before `replace_file` had a name of its own for what is unfinished.
+_OLD_LEFTOVER: Final = ".new"
 _OPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -36,7 +38,6 @@ class Journal:
             CredspecError: `journal-unwritable`, `journal-record-too-long`.
         """
         path = self._path(record.lease_id)
-        temporary = path.with_suffix(_UNFINISHED)
         data = json.dumps(record.to_json()).encode()
         if len(data) > MAX_RECORD_BYTES:
             raise CredspecError.of(
@@ -47,11 +48,8 @@ class Journal:
                 remedy="divide the accounts among several credential specs",
             )
         try:
-            temporary.write_bytes(data)
-            temporary.replace(path)
+            replace_file(path, data, mode=0o600)
         except OSError as error:
-            with suppress(OSError):
-                temporary.unlink()
             raise self._unwritable(error) from None
 
     def remove(self, lease_id: str) -> None:
@@ -67,9 +65,10 @@ class Journal:
 
     def remove_leftovers(self) -> None:
         """Remove what a run that was killed had begun to write; no run may be writing now."""
-        for path in self._directory.glob(f"*{_UNFINISHED}"):
-            with suppress(OSError):
-                path.unlink()
+        for path in list(self._directory.glob("*")):
+            if LEFTOVER.fullmatch(path.name) or path.suffix == _OLD_LEFTOVER:
+                with suppress(OSError):
+                    path.unlink()
 
     def records(self) -> Iterator[LeaseRecord | str]:
         """Return all records; of one that cannot be read, its lease id."""

@@ -40,7 +40,7 @@ from credspec.agent.leases.table import LeaseTable
 from credspec.agent.report_limit import LimitedEvents
 from credspec.config.policy import Policy, PolicyInForce
 from credspec.errors import CredspecError
-from credspec.providers.host_account import HostAccount
+from credspec.providers.provider import HostAccount
 from credspec.providers.selection import Providers
 from credspec.service.events import Event, emit
 from credspec.service.keyed_lock import KeyedLock

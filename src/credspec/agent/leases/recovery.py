@@ -21,7 +21,7 @@ from credspec.agent.leases.record import LeaseRecord
 from credspec.agent.leases.table import LeaseTable
 from credspec.config.policy import PolicyInForce
 from credspec.errors import CredspecError
-from credspec.providers.host_account import source_of_record
+from credspec.providers.provider import source_of_record
 from credspec.providers.selection import Providers
 from credspec.service.events import Event, emit
 

@@ -20,7 +20,7 @@ from credspec.directory.domain import DomainFacts
 from credspec.directory.locator import DomainController
 from credspec.errors import CredspecError, TooManyRequestsError, UnreachableError
 from credspec.kerberos.tickets import Ticket
-from credspec.providers.host_account import PluginSource
+from credspec.providers.provider import PluginSource
 from credspec.session.domain_session import Acquisition
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

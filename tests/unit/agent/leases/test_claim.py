@@ -30,7 +30,7 @@ from credspec.agent.leases.request import LeaseRequest, MalformedReference, requ
 from credspec.config.policy import GRPC_SOURCE, Policy
 from credspec.directory.domain import DomainFacts
 from credspec.errors import CredspecError, NotFoundError, Step, TooManyRequestsError
-from credspec.providers.host_account import GivenAccount, HostAccount
+from credspec.providers.provider import GivenAccount, HostAccount
 from credspec.providers.selection import Providers
 from credspec.providers.settings import ProviderSettings
 from credspec.spec.document import CredentialSpec

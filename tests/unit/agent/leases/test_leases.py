@@ -27,7 +27,7 @@ from credspec.agent.leases.limits import LeaseLimits
 from credspec.agent.leases.record import LeaseRecord
 from credspec.config.policy import Policy
 from credspec.errors import CredspecError, TooManyRequestsError
-from credspec.providers.host_account import source_of_record
+from credspec.providers.provider import source_of_record
 from credspec.service.events import Event
 
 FEW = settings(

@@ -14,7 +14,7 @@ from scripted_leases import ScriptedLeases, SimulatedSession, directory_in_memor
 from credspec.agent.leases.record import LeaseRecord
 from credspec.config.policy import Policy
 from credspec.errors import UnreachableError
-from credspec.providers.host_account import HostAccount, LostSource, PluginSource
+from credspec.providers.provider import HostAccount, LostSource, PluginSource
 from credspec.providers.selection import Providers
 from credspec.providers.settings import ProviderSettings
 

@@ -66,7 +66,7 @@ from credspec.errors import (
     UsageError,
     joined,
 )
-from credspec.providers.host_account import HostAccount
+from credspec.providers.provider import HostAccount
 from credspec.service.events import Event, emit
 from credspec.service.keyed_lock import KeyedLock
 from credspec.spec.document import CredentialSpec

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from credspec.errors import UsageError
-from credspec.spec.host_account import PLUGINS, host_account_config, plugin_name
+from credspec.spec.host_account_plugins import PLUGINS, host_account_config, plugin_name
 
 AWS = "{859E1386-BDB4-49E8-85C7-3070B13920E1}"
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from credspec.errors import CredspecError
 from credspec.providers.answers import account_from_json, account_from_line
-from credspec.providers.host_account import (
+from credspec.providers.provider import (
     GivenAccount,
     HostAccount,
     PluginSource,
