@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
+from credspec.config_table import Kind, NotTakenError, wrong_value
 from credspec.directory.domain_names import is_netbios_name
 from credspec.directory.locator import valid_domain
 from credspec.errors import NotPermittedError, Problem, UsageError
@@ -97,10 +98,17 @@ def account_domains(value: Any, where: str) -> AccountDomains | Problem:
         except UsageError:
             break
     if not isinstance(value, dict) or len(found) != len(value):
-        return Problem(
-            code="config-wrong-value",
-            found=f"a value of type {type(value).__name__}",
-            where=where,
-            expected='a table of DNS names by NetBIOS name, such as { CONTOSO = "contoso.com" }',
-        )
+        return wrong_value(where, f"a value of type {type(value).__name__}", _EXPECTED)
     return AccountDomains(MappingProxyType(found))
+
+
+def _read(value: Any) -> AccountDomains:
+    found = account_domains(value, "")
+    if isinstance(found, Problem):
+        raise NotTakenError((value, _EXPECTED))
+    return found
+
+
+_EXPECTED: Final = 'a table of DNS names by NetBIOS name, such as { CONTOSO = "contoso.com" }'
+ACCOUNT_DOMAINS: Final = Kind(_EXPECTED, _read)
+"""What ``domains`` of the table ``[providers]`` takes."""
