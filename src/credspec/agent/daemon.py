@@ -104,8 +104,8 @@ async def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT; leases are kept for the next run to adopt.
 
-    `beside` serves the leases by another interface. On SIGHUP the policy is taken from what
-    `load` returns then; without it, from the same `config`.
+    `beside` serves the leases by another interface. On SIGHUP policy, providers and log format are
+    taken from what `load` returns then; without it, from the same `config`.
 
     Raises:
         UsageError: `agent-running` if another agent has the socket.
@@ -115,8 +115,8 @@ async def serve(
     krb5_conf = AgentKrb5Conf(_krb5_conf_path(config))
     host_identity = MachineKeytab(config.keytab, config.principal)
     home = _home_domain(config, host_identity)
-    providers = Providers(config.providers)
     default = account_of_configuration(config)
+    providers = Providers(config.providers, default=default)
     leases: Leases | None = None
 
     async def renewed(identity: Identity) -> None:
@@ -154,7 +154,9 @@ async def serve(
         providers=providers,
     )
     stop = asyncio.Event()
-    reload = PolicyReload(load or (lambda: config), config, leases)
+    reload = PolicyReload(
+        load or (lambda: config), config, leases, providers=providers, identities=identities
+    )
     handle_signals(stop.set, reload.ask)
     asyncio.get_running_loop().set_exception_handler(_Defects().report)
     policy.watched.append(lambda new: share(config.agent_socket, others=bool(new.uids)))
@@ -165,6 +167,7 @@ async def serve(
         identities,
         policy=policy,
         readiness=lambda: _what_hinders(config, watch, calls),
+        reload_failure=lambda: reload.failure,
     )
 
     def clock_changed(change: ClockChange) -> None:

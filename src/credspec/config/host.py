@@ -126,6 +126,7 @@ class Config(HostIdentityTable, LdapTable):
         Key(
             kind=choice(*_LOG_FORMATS),
             meaning="Format of the log on standard error; under systemd it goes to the journal.",
+            reloaded=True,
         ),
     ] = "text"
     run_directory: Annotated[

@@ -39,6 +39,16 @@ class AccountDomains:
         if "." not in name:
             found = self.by_netbios_name.get(name)
             return found if found is not None else _unmapped(name, where)
+        self.check_home(name, where)
+        return name
+
+    def check_home(self, name: str, where: str) -> None:
+        """Refuse the DNS name of a domain that passwords may not go to.
+
+        Raises:
+            NotPermittedError: `host-account-other-domain`.
+        """
+        name = name.lower().removesuffix(".")
         if self.by_netbios_name and name not in self.by_netbios_name.values():
             allowed = sorted(set(self.by_netbios_name.values()))
             raise NotPermittedError.of(
@@ -49,7 +59,6 @@ class AccountDomains:
                 remedy="add its NetBIOS and its DNS name to domains under [providers] in the "
                 "configuration",
             )
-        return name
 
     def check(self, account: HostAccount, domain: str, where: str) -> None:
         """Refuse an account of another domain than `domain`, the DNS name to log on at.
