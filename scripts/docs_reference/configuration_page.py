@@ -7,7 +7,12 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
-from docs_reference.configuration_keys import REQUIRED, Key, configuration_keys
+from docs_reference.configuration_keys import (
+    REQUIRED,
+    Key,
+    configuration_keys,
+    table_meanings,
+)
 from docs_reference.markdown import wrapped
 
 WORDS = Path(__file__).with_name("configuration_words.toml")
@@ -22,9 +27,10 @@ def configuration_page() -> str:
     """
     words = tomllib.loads(WORDS.read_text("utf-8"))
     keys = list(configuration_keys())
+    meanings = table_meanings()
     for what, there, named in (
-        ("keys", {key.path for key in keys}, words["keys"].keys()),
-        ("tables", {key.table for key in keys}, words["tables"].keys()),
+        ("keys", {key.path for key in keys if not key.meaning}, words["keys"].keys()),
+        ("tables", {key.table for key in keys} - meanings.keys(), words["tables"].keys()),
     ):
         if there != named:
             raise ValueError(
@@ -34,19 +40,22 @@ def configuration_page() -> str:
     parts = [_HEAD.read_text("utf-8").rstrip("\n") + "\n"]
     for table, members in groupby(keys, key=lambda key: key.table):
         parts.append(f"## `[{table}]`\n" if table else "## Keys outside of tables\n")
-        parts.append(wrapped(words["tables"][table]) + "\n")
+        parts.append(wrapped(meanings.get(table) or words["tables"][table]) + "\n")
         for key in members:
-            parts += _entry(key, words["keys"][key.path])
+            parts += _entry(key, words["keys"].get(key.path, {}))
     return "\n".join(parts)
 
 
 def _entry(key: Key, words: dict[str, str]) -> Iterator[str]:
-    default = words.get("default") or (f"`{key.default}`" if key.default else "")
+    default = key.default_words or words.get("default")
+    default = default or (f"`{key.default}`" if key.default else "")
     if key.default == REQUIRED:
         default = "none, the key is required"
     if not default:
-        raise ValueError(f"configuration_words.toml: {key.path} needs a default")
+        raise ValueError(f"{key.path} needs a default in words")
     yield f"### `{key.path}`\n"
-    yield wrapped(words["meaning"]) + "\n"
+    yield wrapped(key.meaning or words["meaning"]) + "\n"
     yield wrapped(f"- **Takes:** {key.takes.replace('*', chr(92) + '*')}", "  ")
-    yield wrapped(f"- **Default:** {default}", "  ") + "\n"
+    yield wrapped(f"- **Default:** {default}", "  ")
+    taken_over = "yes" if key.reloaded else "no, a restart"
+    yield f"- **Taken over by a reload:** {taken_over}\n"

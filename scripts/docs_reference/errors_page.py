@@ -29,7 +29,7 @@ _STEPS = (
     (
         "Configuration",
         "Reading `/etc/credspec/config.toml` ([all keys](configuration.md)).",
-        r"config/(host|domains)\b|providers/(settings|provider_table|account_domains)",
+        r"config_table|config/(host|domains)\b|providers/(settings|provider_table|account_domains)",
     ),
     (
         "Reading and checking a credential spec",
@@ -115,7 +115,7 @@ _STEPS = (
 # The packages from the lowest layer in pyproject.toml to the highest.
 _FROM_BELOW = (
     *("errors", "contract/", "rate_limit", "api_client", "service/", "sockets/", "spec/"),
-    *("directory/", "kerberos/", "providers/", "config/", "session/", "shim/"),
+    *("config_table", "directory/", "kerberos/", "providers/", "config/", "session/", "shim/"),
     *("agent/", "agent/doors/credentials_fetcher/", "gateway/", "run/", "account_provider/"),
     *("setup/", "doctor/", "lab/", "cli/"),
 )
@@ -133,7 +133,7 @@ _EXITS = {
 # Problems that are made apart from their error, by where that happens.
 _DEFAULT_KIND = (
     (
-        r"config/(host|domains)\b|providers/settings|providers/account_domains",
+        r"config_table|config/(host|domains)\b|providers/settings|providers/account_domains",
         "UsageError",
     ),
     (r"spec/", "InvalidSpecError"),

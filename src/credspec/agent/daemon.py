@@ -105,8 +105,8 @@ async def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT; leases are kept for the next run to adopt.
 
-    `other_door` serves the leases by another interface. On SIGHUP the policy is taken from what
-    `load` returns then; without it, from the same `config`.
+    `other_door` serves the leases by another interface. On SIGHUP policy, providers and log format
+    are taken from what `load` returns then; without it, from the same `config`.
 
     Raises:
         UsageError: `agent-running` if another agent has the socket.
@@ -116,8 +116,8 @@ async def serve(
     krb5_conf = AgentKrb5Conf(_krb5_conf_path(config))
     host_identity = MachineKeytab(config.keytab, config.principal)
     home = _home_domain(config, host_identity)
-    providers = Providers(config.providers)
     default = account_of_configuration(config)
+    providers = Providers(config.providers, default=default)
     leases: Leases | None = None
 
     async def renewed(identity: Identity) -> None:
@@ -155,7 +155,9 @@ async def serve(
         providers=providers,
     )
     stop = asyncio.Event()
-    reload = PolicyReload(load or (lambda: config), config, leases)
+    reload = PolicyReload(
+        load or (lambda: config), config, leases, providers=providers, identities=identities
+    )
     handle_signals(stop.set, reload.ask)
     asyncio.get_running_loop().set_exception_handler(_Defects().report)
     policy.watched.append(lambda new: share(config.agent_socket, others=bool(new.uids)))
@@ -166,6 +168,7 @@ async def serve(
         identities,
         policy=policy,
         readiness=lambda: _readiness_problems(config, watch, calls),
+        reload_failure=lambda: reload.failure,
     )
 
     def clock_changed(change: ClockChange) -> None:

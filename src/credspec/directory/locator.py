@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Annotated, Any, ClassVar, Final
 
+from credspec.config_table import Key, Kind, NotTakenError, Table
 from credspec.directory.controller_probe import (
     Ping,
     Probe,
@@ -36,6 +37,7 @@ __all__ = [
     "Locator",
     "Resolver",
     "SrvRecord",
+    "dns_name",
     "order_by_preference",
     "valid_domain",
 ]
@@ -97,6 +99,39 @@ def order_by_preference(
     return ordered
 
 
+_SITE: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE)
+_EXAMPLE: Final = "DNS names of domain controllers, such as dc1.contoso.com"
+
+
+def dns_name(name: object) -> str | None:
+    """Return a DNS name of several labels in lower case, None if it is not one."""
+    if not isinstance(name, str) or "." not in name.strip("."):
+        return None
+    try:
+        return valid_domain(name)
+    except UsageError:
+        return None
+
+
+def _controllers(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value:
+        raise NotTakenError((value, f"a list of {_EXAMPLE}"))
+    names = [dns_name(each) for each in value]
+    wrong = [(each, _EXAMPLE) for each, name in zip(value, names, strict=True) if name is None]
+    if wrong:
+        raise NotTakenError(*wrong)
+    return tuple(dict.fromkeys(name for name in names if name is not None))
+
+
+def _site(value: Any) -> str:
+    if not isinstance(value, str) or not _SITE.fullmatch(value):
+        raise NotTakenError((value, _SITE_KIND.takes))
+    return value
+
+
+_SITE_KIND: Final = Kind("the name of an Active Directory site, such as Berlin", _site)
+
+
 @dataclass(frozen=True, slots=True)
 class ControllerPreference:
     """What an administrator says of a domain's controllers, for networks that DNS does not know.
@@ -105,8 +140,28 @@ class ControllerPreference:
     Directory site whose controllers are asked next, whatever site the domain finds for this host.
     """
 
-    controllers: tuple[str, ...] = ()
-    site: str | None = None
+    table: ClassVar = Table(
+        'domains."contoso.com"',
+        "Which domain controllers to prefer; one table for each domain that needs one, by its DNS "
+        "name.",
+    )
+
+    controllers: Annotated[
+        tuple[str, ...],
+        Key(
+            kind=Kind(f"a list of {_EXAMPLE}", _controllers),
+            meaning="Domain controllers that are tried first, in this order.",
+            default="DNS decides",
+        ),
+    ] = ()
+    site: Annotated[
+        str | None,
+        Key(
+            kind=_SITE_KIND,
+            meaning="The Active Directory site whose domain controllers are preferred.",
+            default="the site that the domain finds for this host",
+        ),
+    ] = None
 
 
 _NO_PREFERENCE: Final = ControllerPreference()

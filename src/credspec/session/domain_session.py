@@ -442,6 +442,12 @@ class DomainSession:
             self._host_identity.forget()
             self._drop_connection()
 
+    def forget_logon(self) -> None:
+        """Let the next call log on afresh: drop the connection, tickets, and what was given."""
+        with self._lock:
+            self._host_identity.forget()
+            self._drop_connection()
+
     def close(self) -> None:
         """Close the connection, if there is one and nobody waits for an answer on it."""
         if self._lock.acquire(blocking=False):

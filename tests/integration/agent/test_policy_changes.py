@@ -196,10 +196,10 @@ def test_a_wrong_configuration_changes_nothing(agent: AgentProcess, lab: Lab) ->
         assert "krb5cc" in names(agent.lease_directory(1))
     put(agent, 2, "file://two.json")
     # What only a restart changes is said.
-    agent.config.write_text('log_format = "json"\n' + text)
+    agent.config.write_text("wait_seconds = 1\n" + text)
     agent.process.send_signal(signal.SIGHUP)
     wait_for(lambda: len(events(agent, "policy-reloaded")) > 0, agent)
-    assert "log_format" in events(agent, "policy-reloaded")[0]
+    assert "wait_seconds" in events(agent, "policy-reloaded")[0]
     assert len(agent.lease_containers()) == 2
 
 
@@ -325,7 +325,7 @@ def test_a_replaced_host_account_does_not_get_around_it(lab: Lab, tmp_path: Path
 
 
 def test_a_provider_that_is_enabled_no_longer(lab: Lab, tmp_path: Path) -> None:
-    """Its leases end at the next start; a reload leaves [providers] alone."""
+    """Its leases end at the next start, too; of a reload see test_provider_reload.py."""
     password = "Correct-Horse.7battery"
     lab.samba_tool("user", "create", "giver", password)
     lab.samba_tool("group", "addmembers", "LabHosts", "giver")

@@ -65,6 +65,10 @@ class Domains:
         """Return a domain if it is open."""
         return self._open.get(key)
 
+    def sessions(self) -> list[SessionKey]:
+        """Return the domains and sources of all that are open."""
+        return list(self._open)
+
     def all(self) -> Iterable[OpenDomain]:
         """Return all that are open."""
         return self._open.values()

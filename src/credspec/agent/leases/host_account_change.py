@@ -69,6 +69,7 @@ class HostAccountChange:
         try:
             await self._delivery.hold(before, names)
             check_lease(self._policy.policy, before)
+            self._claims.check_given(source)
             is_written = True  # or will be, even if the caller goes meanwhile
             await completed(self._audit.granted_again(before, caller, source))
             self._table.sources[lease_id] = source

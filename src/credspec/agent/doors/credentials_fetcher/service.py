@@ -57,7 +57,7 @@ from credspec.agent.leases.leases import Leases
 from credspec.agent.leases.record import LeaseRecord
 from credspec.agent.leases.request import LeaseRequest
 from credspec.agent.report_limit import LimitedEvents
-from credspec.config.host import FetcherConfig
+from credspec.config.credentials_fetcher import FetcherConfig
 from credspec.errors import (
     CredspecError,
     NotFoundError,

@@ -40,7 +40,7 @@ from credspec.agent.doors.credentials_fetcher.connections import CallerConnectio
 from credspec.agent.doors.credentials_fetcher.http2_frames import ClientFrames, ServerFrames
 from credspec.agent.doors.credentials_fetcher.lease_tree import LeaseTree
 from credspec.agent.doors.credentials_fetcher.service import Service
-from credspec.config.host import FetcherConfig
+from credspec.config.credentials_fetcher import FetcherConfig
 from credspec.sockets.listener import listen
 
 SPEC = raw_spec("WebApp01").removeprefix("raw://")
