@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from agent_process import AgentProcess
-from credspec.spec.host_account import CREDSPEC_PLUGIN_GUID
+from credspec.spec.host_account_plugins import CREDSPEC_PLUGIN_GUID
 
 from credspec.errors import NotPermittedError
 from credspec.lab.domain import Lab

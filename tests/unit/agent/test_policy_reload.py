@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from credspec.providers.host_account import HostSource, PluginSource
-from credspec.spec.host_account import CREDSPEC_PLUGIN_GUID
+from credspec.providers.provider import HostSource, PluginSource
+from credspec.spec.host_account_plugins import CREDSPEC_PLUGIN_GUID
 
 from credspec.agent import policy_reload
 from credspec.agent.audit import AuditLog

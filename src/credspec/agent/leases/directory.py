@@ -23,11 +23,11 @@ from credspec.agent.leases.free_space import FULL, FreeSpace
 from credspec.agent.leases.mounts import is_tmpfs
 from credspec.errors import CredspecError
 from credspec.file_replacement import LEFTOVER, replace_file
+from credspec.path_walk import DIRECTORY_FLAGS, opened_directory
 
 # Of runs of an agent before `replace_file` had a name of its own for what is unfinished.
 _OLD_LEFTOVER: Final = re.compile(r"\.krb5[^/]*\.[0-9a-f]{16}")
 _OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-_OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,16 +157,14 @@ class LeaseDirectory:
 
     def _open(self, stack: ExitStack) -> int:
         parent = self._open_parent(stack)
-        fd = os.open(self.path.name, _OPEN, dir_fd=parent)
+        fd = os.open(self.path.name, DIRECTORY_FLAGS, dir_fd=parent)
         stack.callback(os.close, fd)
         self._check(fd, parent)
         return fd
 
     def _open_parent(self, stack: ExitStack) -> int:
         """Open the directory above."""
-        fd = os.open(self.path.parent, _OPEN)
-        stack.callback(os.close, fd)
-        return fd
+        return stack.enter_context(opened_directory(self.path.parent))
 
     def _check(self, fd: int, parent: int) -> None:
         """Refuse a directory that is not in memory.
@@ -201,14 +199,12 @@ class SharedDirectory(LeaseDirectory):
     is_owners: bool = False
 
     def _open_parent(self, stack: ExitStack) -> int:
-        fd = os.open(self.top, _OPEN)
-        stack.callback(os.close, fd)
-        for part in self.path.parent.relative_to(self.top).parts:
-            fd = os.open(part, _OPEN, dir_fd=fd)
-            stack.callback(os.close, fd)
+        def check(fd: int, part: str) -> None:
             if os.fstat(fd).st_uid != self.owner:
                 raise missing(self.path, f"{part} is not the user's own")
-        return fd
+
+        parts = self.path.parent.relative_to(self.top).parts
+        return stack.enter_context(opened_directory(self.top, parts, check=check))
 
     def _check(self, fd: int, parent: int) -> None:
         del parent
