@@ -23,11 +23,15 @@ from credspec.errors import Problem
 
 
 class NotTakenError(Exception):
-    """A value is not what its key takes: pairs of what was found and what is expected."""
+    """A value is not what its key takes: pairs of what was found and what is expected.
 
-    def __init__(self, *wrong: tuple[object, str]) -> None:
+    `found` says what was found in other words than the table does.
+    """
+
+    def __init__(self, *wrong: tuple[object, str], found: str = "") -> None:
         super().__init__()
         self.wrong = wrong
+        self.found = found
 
 
 def as_toml(value: object) -> str:
@@ -154,7 +158,10 @@ def read_keys(
             try:
                 values[declared.field] = declared.key.kind.read(value)
             except NotTakenError as error:
-                problems += [wrong_value(f"{where}{name}", found(v), e) for v, e in error.wrong]
+                problems += [
+                    wrong_value(f"{where}{name}", error.found or found(value), expected)
+                    for value, expected in error.wrong
+                ]
             continue
         problem = unknown(name, value) if unknown else unknown_key(f"{where}{name}", keys)
         if problem is not None:

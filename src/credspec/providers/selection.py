@@ -58,6 +58,12 @@ _INLINE_PARTS: Final = 3
 _WHERE: Final = "HostAccountConfig"
 
 
+def declared_by_providers() -> list[type]:
+    """Return what declares the tables of our own providers, of those that have keys."""
+    found = [getattr(_loaded(name), "declared", None) for name in _BUILT_IN]
+    return [declared for declared in found if declared is not None]
+
+
 def plugin_source(spec: CredentialSpec) -> PluginSource | None:
     """Return where a spec says that the host's account comes from; None if it says nothing."""
     config = spec.active_directory_config.host_account_config
@@ -361,15 +367,18 @@ def _made(name: str, settings: ProviderSettings) -> Provider:
     return _factory(name, table)(table, settings.deadline_seconds)
 
 
+def _loaded(name: str) -> object:
+    module, _, attribute = _BUILT_IN[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
 _Factory = Callable[[Mapping[str, Any], float], Provider]
 
 
 def _factory(name: str, settings: Mapping[str, Any]) -> _Factory:
     """Return what makes a provider of its settings and its deadline in seconds."""
     if name in _BUILT_IN:
-        module, _, attribute = _BUILT_IN[name].partition(":")
-        found = getattr(importlib.import_module(module), attribute)
-        return cast("_Factory", found)
+        return cast("_Factory", _loaded(name))
     if "command" in settings:
         return partial(ProgramProvider, name)
     for entry in entry_points(group=ENTRY_POINTS, name=name):

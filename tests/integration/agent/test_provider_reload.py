@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from agent_process import AgentProcess
-from credspec.spec.host_account_plugins import CREDSPEC_PLUGIN_GUID
 
 from credspec.errors import NotPermittedError
 from credspec.lab.domain import Lab
+from credspec.spec.host_account_plugins import CREDSPEC_PLUGIN_GUID
 
 PASSWORDS = {"giver": "Correct-Horse.7battery", "other": "Other-Horse.7battery"}
 

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from credspec.providers.provider import HostSource, PluginSource
-from credspec.spec.host_account_plugins import CREDSPEC_PLUGIN_GUID
 
 from credspec.agent import policy_reload
 from credspec.agent.audit import AuditLog
@@ -21,10 +19,12 @@ from credspec.config.host import Config, load_config
 from credspec.config.policy import Policy
 from credspec.errors import NotPermittedError
 from credspec.providers.account_domains import AccountDomains
+from credspec.providers.provider import HostSource, PluginSource
 from credspec.providers.selection import Providers
 from credspec.providers.settings import ProviderSettings
 from credspec.service import events
 from credspec.service.events import Event
+from credspec.spec.host_account_plugins import CREDSPEC_PLUGIN_GUID
 
 Told = list[tuple[Event, dict[str, Any]]]
 

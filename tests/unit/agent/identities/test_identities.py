@@ -54,6 +54,7 @@ class ScriptedSession:
 
     def __init__(self, clock: VirtualClock, failures: dict[int, CredspecError]) -> None:
         self.clock, self.failures, self.calls = clock, failures, 0
+        self.forgotten = 0
 
     def acquire(self, account: str) -> Acquisition:
         self.calls += 1
@@ -67,6 +68,9 @@ class ScriptedSession:
             f"ticket {self.calls}".encode(),
         )
         return Acquisition(f"{account}$", ticket, self.clock.now + timedelta(days=30))
+
+    def forget_logon(self) -> None:
+        self.forgotten += 1
 
     def close(self) -> None:
         pass
@@ -567,4 +571,20 @@ async def test_a_defect_in_renewing_leases_does_not_end_the_refreshing() -> None
     identities._acquirer._renewed = fails
     await identities.hold(NAME, "lease")
     await until(lambda: renewed)
+    await identities.close()
+
+
+async def test_sessions_of_a_changed_provider_log_on_again_and_no_others() -> None:
+    identities, session, _, renewed = make(moves=0)
+    provided = replace(NAME, source=PluginSource("{g}", "file:reader"))
+    await identities.hold(NAME, "a")
+    await identities.hold(provided, "b")
+    assert session.calls == 2
+    await identities.forget_logons(lambda _: False)
+    assert session.forgotten == 0
+    await identities.forget_logons(lambda source: source is not None)
+    # What it gave is forgotten at once, and its identity gets a new ticket.
+    assert session.forgotten == 1
+    await until(lambda: renewed)
+    assert (session.calls, renewed) == (3, [b"ticket 3"])
     await identities.close()
