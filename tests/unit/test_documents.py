@@ -47,6 +47,14 @@ def test_classes_of_the_glossary_are_where_it_says() -> None:
             assert re.search(rf"^class {name}\b", source, re.MULTILINE), f"{name} in {modules}"
 
 
+def test_modules_of_the_architecture_are_there() -> None:
+    text = (ROOT / "docs/architecture.md").read_text("utf-8")
+    named = set(re.findall(r"`((?:[a-z_0-9]+/)+(?:[a-z_0-9]+\.py)?)`", text))
+    places = (ROOT / "src/credspec", ROOT)
+    assert {name for name in named if not any((at / name).exists() for at in places)} == set()
+    assert named
+
+
 def test_hooks_before_a_commit_run_the_locked_tools() -> None:
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))
     for hook in hooks["repos"][0]["hooks"]:
