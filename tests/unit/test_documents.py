@@ -34,6 +34,14 @@ def test_links_lead_somewhere(document: Path) -> None:
             assert anchor in headings(other), f"{target}: no such heading"
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_lines_are_short_enough_to_read(document: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", document.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    # Tables, code and images cannot be broken.
+    prose = [line for line in text.splitlines() if not line.startswith(("|", "    ", "!["))]
+    assert [line for line in prose if len(line) > 120] == []
+
+
 def test_classes_of_the_glossary_are_where_it_says() -> None:
     text = (ROOT / "docs/glossary.md").read_text("utf-8").partition("## Classes")[2]
     entries = re.findall(
