@@ -138,6 +138,9 @@ _DEFAULT_KIND = (
     ),
     (r"spec/", "InvalidSpecError"),
 )
+_INTERRUPTED = ("130", "interrupted")
+EXIT_STATUSES = [*((str(int(status)), text) for status, text in _EXITS.items()), _INTERRUPTED]
+"""Each exit status with its meaning."""
 _HEAD = Path(__file__).parent / "heads/errors.md"
 _LEAST = 4  # letters of a text that says something
 
@@ -173,7 +176,7 @@ def _exit_statuses() -> Iterator[str]:
     for status in ExitStatus:
         http = ", ".join(sorted(set(kinds.get(status, []))))
         yield f"| {int(status)} | {_EXITS[status]} | {http} |"
-    yield "| 130 | interrupted |  |"
+    yield f"| {' | '.join(_INTERRUPTED)} |  |"
     yield ""
 
 

@@ -284,7 +284,7 @@ def _take_entry(found: Takeover, where: str, entry: TicketEntry, secret: str) ->
                 code="user-not-kept",
                 found=f"{entry.user} logged on for {account}, whose password is not stored",
                 where=where,
-                remedy="who asked for that ticket asks again; the service takes such calls",
+                remedy="let the caller request that ticket again, from credspec's interface",
             )
         )
     _add_spec(found, _spec(account, domain, plugin), where)

@@ -196,7 +196,7 @@ class Domains:
                 "domains-too-many",
                 f"{_MOST_DOMAINS} domains are in use",
                 where="agent",
-                remedy="try again when fewer are asked",
+                remedy="try again when fewer domains are in use",
             )
 
 

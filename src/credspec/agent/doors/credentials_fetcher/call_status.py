@@ -36,7 +36,7 @@ StatusName: TypeAlias = Literal[
 RETRIABLE: Final[frozenset[StatusName]] = frozenset(
     {"RESOURCE_EXHAUSTED", "UNAVAILABLE", "INTERNAL"}
 )
-"""The statuses after which clients call again by themselves."""
+"""The statuses after which clients call again automatically."""
 
 STATUS_OF_CLASS: Final[dict[type[CredspecError], StatusName]] = {
     UsageError: "INVALID_ARGUMENT",
