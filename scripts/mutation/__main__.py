@@ -104,7 +104,8 @@ def main() -> int:
     sys.path.insert(0, str(root / "src"))
     os.environ["PYTHONPATH"] = os.pathsep.join([f"{root}/src", f"{root}/scripts"])
     load_libraries()
-    directory = root / "build" / "mutation"
+    # Each run has its own, so that several can go on at a time.
+    directory = root / "build" / "mutation" / str(os.getpid())
     directory.mkdir(parents=True, exist_ok=True)
     # Tests of one package run once, whatever number of its modules is examined.
     paths = asked.tests or sorted({path for module in modules for path in module.tests})
