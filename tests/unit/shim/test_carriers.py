@@ -35,6 +35,7 @@ def requested(config: dict[str, Any], origin: Origin | None = None) -> TicketReq
         ("--root /run/containerd/runc/buildkit create --bundle /b/c1 c1", OTHER),
         ("--root /run/containerd/runc/moby-x create --bundle /b/c1 c1", OTHER),
         ("create --bundle /s/overlay-containers/c1/userdata --pid-file p c1", PODMAN),
+        ("create --bundle /s/overlay-containers/c1/userdata/ --pid-file p c1", PODMAN),
         ("create --bundle /s/overlay-containers/c2/userdata --pid-file p c1", OTHER),
         ("create --bundle /var/tmp/buildah123 --pid-file p buildah-buildah123", BUILD),
         ("--root /run/docker/runtime-runc/moby create --bundle /x buildah-buildah1", BUILD),
@@ -268,8 +269,10 @@ def test_a_variable_in_another_spelling_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["credspec.dev/specs", "credspec.dev/keytabs", "credspec.dev/"])
 def test_an_annotation_that_does_not_exist_is_refused(name: str) -> None:
-    with pytest.raises(ShimError, match="carrier-misspelt"):
+    with pytest.raises(ShimError, match="carrier-misspelt") as caught:
         take_ticket_request(by_annotation(**{name: "x"}))
+    assert "None" not in str(caught.value)
+    assert "did you mean" in str(caught.value) or ", ".join(ANNOTATIONS) in str(caught.value)
 
 
 @pytest.mark.parametrize(

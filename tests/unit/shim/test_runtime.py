@@ -212,7 +212,8 @@ def test_a_kernel_without_noswap_simulated(monkeypatch: pytest.MonkeyPatch, numb
 
     monkeypatch.setattr(lease_module.c_library, "mount", mount)
     monkeypatch.setattr(lease_module.os, "mkdir", lambda *_: None)
-    monkeypatch.setattr(lease_module.os, "rmdir", lambda *_: None)
+    removed: list[str] = []
+    monkeypatch.setattr(lease_module.os, "rmdir", removed.append)
     request = TicketRequest("file://a.json", 5, 6, 0o600, keytab=False)
     if number == errno.EINVAL:
         lease_module._mount_tmpfs("/nowhere", request)
@@ -221,6 +222,7 @@ def test_a_kernel_without_noswap_simulated(monkeypatch: pytest.MonkeyPatch, numb
     else:
         with pytest.raises(ShimError, match="cannot mount a tmpfs"):
             lease_module._mount_tmpfs("/nowhere", request)
+    assert removed == (["/nowhere"] if number == errno.EPERM else [])
 
 
 def test_no_runtime_at_all() -> None:
