@@ -21,6 +21,7 @@ from credspec.spec.file_kind import KUBERNETES_KIND, nested_spec, other_kind
 from credspec.spec.parts import ACCOUNTS, HOST, accounts_of, domain_of, host_of, plain, text_of
 from credspec.spec.strict_json import (
     MAX_VALUES,
+    RepeatedKeyProblem,
     has_more_values,
     pointer_to,
     unsound_values,
@@ -133,7 +134,7 @@ def validate(document: Any) -> Validation:
         return Validation((_too_many_values(),))
     sound, problems = unsound_values(document)
     # A value that was replaced has its problem already; of a repeated key one value is left.
-    replaced = {problem.where for problem in problems if problem.code != "spec-duplicate-key"}
+    replaced = {each.where for each in problems if not isinstance(each, RepeatedKeyProblem)}
     spec, pointer = unwrapped(sound)
     if pointer and spec is None:
         return Validation((*problems, _no_credspec(sound)))
