@@ -10,6 +10,7 @@ from docs_reference.api_page import api_page
 from docs_reference.cli_page import cli_page
 from docs_reference.configuration_page import configuration_page
 from docs_reference.errors_page import errors_page
+from docs_reference.lint_page import lint_page
 from docs_reference.man_pages import man_pages
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -19,6 +20,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "cli.md": cli_page,
     "configuration.md": configuration_page,
     "errors.md": errors_page,
+    "lint.md": lint_page,
 }
 
 

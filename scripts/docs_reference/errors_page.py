@@ -10,7 +10,7 @@ from typing import Any
 
 from credspec import errors
 from credspec.errors import CredspecError, ExitStatus
-from credspec.spec.lint import RULES
+from credspec.spec.rules.registry import RULES
 from docs_reference.error_codes import Raised, raised_codes
 from docs_reference.markdown import escaped, wrapped
 from docs_reference.text_templates import UNKNOWN
@@ -34,7 +34,7 @@ _STEPS = (
     (
         "Reading and checking a credential spec",
         "From the reference (`file://`, `raw://`) to a document that may be used.",
-        r"spec/(?!conversions|kubernetes|lint|carrier_lint|file_name)",
+        r"spec/(?!conversions|kubernetes|lint|carrier_lint|rules|file_name)",
     ),
     (
         "Converting a credential spec",
@@ -44,7 +44,7 @@ _STEPS = (
     (
         "Lint warnings",
         "Documents that are accepted but will not do what was intended ([rules](lint.md)).",
-        r"spec/(lint|carrier_lint)",
+        r"spec/(lint|carrier_lint|rules)",
     ),
     (
         "Finding a domain controller",

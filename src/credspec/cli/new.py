@@ -12,18 +12,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
 from credspec.cli.completion import complete_plugin
 from credspec.cli.help_text import examples
-from credspec.errors import NotFoundError, Problem, UnreachableError, UsageError
-
-# Of a domain that does not answer nothing else need be asked.
-_NO_ANSWER: Final = frozenset(
-    {"ldap-unreachable", "ldap-timeout", "ldap-unavailable", "dns-unreachable"}
-)
+from credspec.errors import NoAnswerError, NotFoundError, Problem, UnreachableError, UsageError
 
 if TYPE_CHECKING:
     from credspec.config.host import Config
@@ -170,9 +165,9 @@ def _look_up(
                 if not account.enabled:
                     _warn_of_disabled(account.account_name)
                 found.append(account.account_name.removesuffix("$"))
+            except NoAnswerError:
+                raise  # nothing else need be asked then
             except (NotFoundError, UsageError, UnreachableError) as error:
-                if error.code in _NO_ANSWER:
-                    raise
                 problems += error.problems
         if problems:
             raise NotFoundError(*dict.fromkeys(problems))

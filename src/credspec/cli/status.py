@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -71,7 +72,7 @@ def _hindrances(client: AgentClient) -> list[str]:
     try:
         client.get("/readyz")
     except CredspecError as error:
-        if error.code != "not-ready":
+        if error.response_status != HTTPStatus.SERVICE_UNAVAILABLE:
             raise
         return [problem.found for problem in error.problems]
     return []

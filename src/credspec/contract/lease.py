@@ -203,11 +203,13 @@ def _mount_tmpfs(directory: str, request: TicketRequest) -> None:
         os.mkdir(directory, 0o700)
     except OSError as error:
         kind = NotYetError if error.errno == _ENOENT else ShimError
-        raise kind(
+        failure = kind(
             "agent-unreachable",
             f"credspec agent: {directory}: {error.strerror}; the agent makes this directory when "
             "it starts: start it with `systemctl start credspec-agent` or `credspec agent`",
-        ) from None
+        )
+        failure.is_agent_missing = True
+        raise failure from None
     options = (
         f"{_TMPFS_OPTIONS},mode={request.directory_mode:o},uid={request.uid},gid={request.gid}"
     )

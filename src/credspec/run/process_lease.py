@@ -22,7 +22,7 @@ from credspec.contract.lease import Lease, lease_request
 from credspec.contract.names import MOUNT_POINT
 from credspec.contract.start_wait import StartWait, has_just_booted
 from credspec.contract.ticket_options import TicketRequest
-from credspec.errors import CredspecError
+from credspec.errors import AgentNotPermittedError, AgentUnreachableError, CredspecError
 from credspec.run.supervised_program import ProcessUser, held_signals, run_program
 
 _T = TypeVar("_T")
@@ -31,8 +31,18 @@ HOST_MOUNTS: Final = Path("/proc/1/ns/mnt")
 OWN_MOUNTS: Final = Path("/proc/self/ns/mnt")
 
 _SHOWN_NAME: Final = 40
-_ENDED_EARLY: Final = '["mount", "the process in the host\'s mount namespace ended early"]'
+_ENDED_EARLY: Final = '["mount", "the process in the host\'s mount namespace ended early", false]'
 _CLONE_NEWNS: Final = 0x00020000
+
+
+class LeaseDirectoryError(CredspecError):
+    """The directory of a lease cannot be made or removed.
+
+    `is_agent_missing` says that the agent's own directory, which it makes when it starts, is the
+    reason.
+    """
+
+    is_agent_missing: bool = False
 
 
 @contextmanager
@@ -123,9 +133,11 @@ class _Start:
 def _retry_after(error: Exception) -> float | None:
     if not isinstance(error, CredspecError):
         return None
-    if error.code == "agent-unreachable":
+    if isinstance(error, AgentUnreachableError):
         return 0.0
-    if error.code == "agent-not-permitted" and has_just_booted():
+    if isinstance(error, LeaseDirectoryError) and error.is_agent_missing:
+        return 0.0
+    if isinstance(error, AgentNotPermittedError) and has_just_booted():
         return 0.0
     return error.retry_after
 
@@ -172,7 +184,8 @@ def in_host_mounts(call: Callable[[], None], hosts: Path = HOST_MOUNTS) -> None:
     A service may have a namespace of its own, out of which no mount comes.
 
     Raises:
-        CredspecError: with the code of what the call raised, `lease-directory` for an `OSError`.
+        LeaseDirectoryError: with the code of what the call raised, `lease-directory` for an
+            `OSError`.
     """
     if os.geteuid() != 0 or not _is_another(hosts):
         failure = _failure_of(call)
@@ -188,8 +201,10 @@ def in_host_mounts(call: Callable[[], None], hosts: Path = HOST_MOUNTS) -> None:
             failure = json.loads(answer.read() or _ENDED_EARLY)
         os.waitpid(child, 0)
     if failure:
-        code, text = failure
-        raise CredspecError.of(code, text)
+        code, text, is_agent_missing = failure
+        error = LeaseDirectoryError.of(code, text)
+        error.is_agent_missing = is_agent_missing
+        raise error
 
 
 def _is_another(namespace: Path) -> bool:
@@ -200,14 +215,14 @@ def _is_another(namespace: Path) -> bool:
         return False
 
 
-def _failure_of(call: Callable[[], None]) -> tuple[str, str] | None:
-    """Call, and return the code and the text of what it raised, if anything."""
+def _failure_of(call: Callable[[], None]) -> tuple[str, str, bool] | None:
+    """Call, and return code, text and `is_agent_missing` of what it raised, if anything."""
     try:
         call()
     except ShimError as error:
-        return error.code, error.text
+        return error.code, error.text, error.is_agent_missing
     except OSError as error:
-        return "lease-directory", str(error)
+        return "lease-directory", str(error), False
     return None
 
 
