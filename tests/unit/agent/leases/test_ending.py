@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from credspec.providers.host_account import HostAccount
 from scripted_leases import ScriptedLeases, directory_in_memory
 
 from credspec.agent.leases import ending
 from credspec.agent.leases.journal import Journal
 from credspec.config.policy import Policy
 from credspec.errors import CredspecError
+from credspec.providers.provider import HostAccount
 from credspec.service.events import Event
 
 

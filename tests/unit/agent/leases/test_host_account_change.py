@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from credspec.providers.host_account import GivenAccount, HostAccount, HostSource
 from scripted_leases import ScriptedLeases, SimulatedSession, directory_in_memory
 
 from credspec.agent.audit import AuditLog, Caller
@@ -17,6 +16,7 @@ from credspec.agent.leases.directory import LeaseDirectory
 from credspec.agent.leases.journal import Journal
 from credspec.config.policy import Policy
 from credspec.errors import CredspecError, NotPermittedError
+from credspec.providers.provider import GivenAccount, HostAccount, HostSource
 from credspec.service.events import Event
 from credspec.session.domain_session import Acquisition
 

@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from typing import Final, Literal, TypeAlias
 
 from credspec.errors import (
+    AgentNotPermittedError,
     AgentUnreachableError,
     CredspecError,
     InvalidSpecError,
+    NoAnswerError,
     NotFoundError,
     NotPermittedError,
     QuotaExceededError,
@@ -43,9 +45,11 @@ STATUS_OF_CLASS: Final[dict[type[CredspecError], StatusName]] = {
     InvalidSpecError: "INVALID_ARGUMENT",
     NotFoundError: "NOT_FOUND",
     NotPermittedError: "PERMISSION_DENIED",
+    AgentNotPermittedError: "PERMISSION_DENIED",
     TooManyRequestsError: "RESOURCE_EXHAUSTED",
     QuotaExceededError: "RESOURCE_EXHAUSTED",
     UnreachableError: "UNAVAILABLE",
+    NoAnswerError: "UNAVAILABLE",
     AgentUnreachableError: "UNAVAILABLE",
     CredspecError: "INTERNAL",
 }
