@@ -29,7 +29,7 @@ test-runtimes: install ## those of the engines, with another Debian's (RELEASE=s
 
 try: ## demo and test of HEAD on a fresh Debian in a folder (RELEASE=trixie|bookworm RUN="demo test" KEEP=1 ROOT=DIR)
 	@packaging/install-debian-packages try
-	@PYTHONPATH=tests/engines $(PYTHON) tests/fresh_root $(or $(RELEASE),trixie) $(if $(KEEP),--keep-on-failure) \
+	@PYTHONPATH=tests $(PYTHON) tests/fresh_root $(or $(RELEASE),trixie) $(if $(KEEP),--keep-on-failure) \
 	  $(if $(ROOT),--root "$(ROOT)") $(foreach target,$(RUN),--run "make $(target)") $(if $(COMMAND),--run '$(COMMAND)')
 
 # Each test, with a part of the generated input; `make test` has it all.
@@ -56,7 +56,7 @@ docs: .venv/tests.done ## the documentation site, in build/site
 	@echo "build/site/index.html"
 
 # Minutes; the whole fleet takes ten more: make bench HOSTS=10000
-BENCH := PYTHONPATH=tests:tests/engines CREDSPEC_BENCH_HOSTS=$(or $(HOSTS),1000) $(CURDIR)/$(BIN)/python
+BENCH := PYTHONPATH=tests CREDSPEC_BENCH_HOSTS=$(or $(HOSTS),1000) $(CURDIR)/$(BIN)/python
 bench: install ## benchmarks (HOSTS=1000)
 	@for part in run leases gateway grpc_compat fleet; do $(BENCH) benchmarks/$$part.py || exit 1; done
 
@@ -66,7 +66,7 @@ bench-report: install ## benchmarks, written to docs/performance.md (HOSTS=10000
 	@$(BIN)/python benchmarks/report.py build/bench.jsonl
 
 soak: install ## containers come and go for an hour (SECONDS=3600)
-	@PYTHONPATH=tests:tests/engines $(BIN)/python tests/soak/soak.py --seconds $(or $(SECONDS),3600)
+	@PYTHONPATH=tests $(BIN)/python tests/soak/soak.py --seconds $(or $(SECONDS),3600)
 
 install-demo: ## what the demo needs
 	@packaging/install-debian-packages demo

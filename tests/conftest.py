@@ -16,15 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import generated_input
-import parallel
 import pytest
-import requirements
-from machine_state import changed, propagation
 
 from credspec.lab import provisioning
 from credspec.lab.domain import Lab, all_labs
 from credspec.lab.namespaces import bind
+from support.machine.machine_state import changed, propagation
+from support.suite import generated_input, parallel, requirements
 
 # A shell that starts this in the background has it ignore Ctrl-C, and so all that it starts; what
 # tests start must have each signal's default.

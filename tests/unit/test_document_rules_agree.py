@@ -8,7 +8,6 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
-from generated_specs import SPECS
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +21,7 @@ from credspec.spec.lint import Severity, lint_bytes
 from credspec.spec.reference import parse_reference
 from credspec.spec.spec_directory import SpecDirectory, load
 from credspec.spec.validation import schema_text
+from support.specs.generated_specs import SPECS
 
 SCHEMA = jsonschema_rs.Draft202012Validator(json.loads(schema_text()))
 # What lies between two members, which a JSON Schema cannot say.

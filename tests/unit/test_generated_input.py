@@ -7,21 +7,22 @@ import subprocess
 import sys
 from pathlib import Path
 
-import generated_input
 import pytest
 
-ENGINES = Path(generated_input.__file__).parent
+from support.suite import generated_input
+
+TESTS = Path(generated_input.__file__).parents[2]
 CONFTEST = f"""
 import sys
-sys.path.insert(0, {str(ENGINES)!r})
-import generated_input
+sys.path.insert(0, {str(TESTS)!r})
+from support.suite import generated_input
 def pytest_collection_modifyitems(items):
     generated_input.limit_examples(items)
 """
 SUITE = """
 from pathlib import Path
 from hypothesis import given, settings, strategies as st
-from generated_input import share_of
+from support.suite.generated_input import share_of
 def note(name):
     with Path(__file__).with_name("calls").open("a") as file:
         file.write(name + "\\n")

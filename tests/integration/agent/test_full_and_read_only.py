@@ -10,10 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from agent_process import AgentProcess
 
 from credspec.errors import CredspecError
 from credspec.lab.domain import Lab
+from support.agent.agent_process import AgentProcess
 
 
 class SmallDisk:

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import krb5
 import pytest
-from agent_process import AgentProcess
 
 from credspec.directory.connection import Connection, Transport
 from credspec.directory.locator import DnsResolver, Locator
@@ -29,6 +28,7 @@ from credspec.providers.selection import Providers
 from credspec.session.domain_session import DomainSession
 from credspec.session.host_identity import HostIdentity, MachineKeytab
 from credspec.session.provided_identity import ProvidedIdentity
+from support.agent.agent_process import AgentProcess
 
 LIFE = 10
 """The lifetime of tickets here, in seconds."""

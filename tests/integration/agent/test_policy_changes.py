@@ -14,12 +14,12 @@ from typing import Any
 
 import grpc
 import pytest
-from agent_process import AgentProcess, as_user, open_to_users
-from fetcher_agent import FetcherAgent
 
 from credspec.errors import NotPermittedError
 from credspec.lab.domain import Lab
 from credspec.spec.host_account_plugins import CREDSPEC_PLUGIN_GUID
+from support.agent.agent_process import AgentProcess, as_user, open_to_users
+from support.credentials_fetcher.fetcher_agent import FetcherAgent
 
 USER = pwd.getpwnam("nobody")
 HOME = Path("/run/user") / str(USER.pw_uid)
@@ -256,13 +256,14 @@ def test_callers_of_credentials_fetchers_interface(lab: Lab, tmp_path: Path) -> 
         roots = Path(made.created_kerberos_file_paths[0], "krb5cc")
         program = (
             "import sys; sys.path[:0] = sys.argv[3:]\n"
-            "from pathlib import Path; from peer_client import PeerClient\n"
+            "from pathlib import Path\n"
+            "from support.credentials_fetcher.peer_client import PeerClient\n"
             "spec = [sys.argv[2].replace('WebApp01', name) for name in ('WebApp01', 'WebApp02')]\n"
             "answer = PeerClient(Path(sys.argv[1])).call('AddKerberosLease', "
             "credspec_contents=spec)\n"
             "print(*answer.created_kerberos_file_paths)\n"
         )
-        arguments = [str(agent.socket), agent.spec, str(Path(__file__).parents[2] / "engines")]
+        arguments = [str(agent.socket), agent.spec, str(Path(__file__).parents[2])]
         ask = as_user("nobody", [sys.executable, "-c", program, *arguments])
         asked = subprocess.run(ask, capture_output=True, text=True, check=False)
         assert asked.returncode == 0, asked.stderr

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from agent_process import AgentProcess
 
 from credspec.errors import NotPermittedError
 from credspec.lab.domain import Lab
 from credspec.spec.host_account_plugins import CREDSPEC_PLUGIN_GUID
+from support.agent.agent_process import AgentProcess
 
 PASSWORDS = {"giver": "Correct-Horse.7battery", "other": "Other-Horse.7battery"}
 

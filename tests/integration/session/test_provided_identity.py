@@ -17,8 +17,6 @@ from types import MappingProxyType
 
 import krb5
 import pytest
-from agent_process import AgentProcess
-from simulated_kdc import Listener, SimulatedKdc
 
 from credspec.agent.audit import AuditLog
 from credspec.agent.identities.identities import Identities
@@ -45,6 +43,8 @@ from credspec.session.host_identity import HostIdentity, MachineKeytab
 from credspec.session.provided_identity import ProvidedIdentity
 from credspec.spec.host_account_plugins import CREDSPEC_PLUGIN_GUID
 from credspec.spec.reference import SpecReference
+from support.agent.agent_process import AgentProcess
+from support.domain.simulated_kdc import Listener, SimulatedKdc
 
 UNKNOWN = "{00000000-0000-0000-0000-00000000000a}"
 

@@ -17,7 +17,7 @@ from credspec.contract import selinux_label
 from credspec.contract.errors import ShimError
 from credspec.contract.lease import Lease
 from credspec.shim.carriers import PODMAN, Origin, take_ticket_request
-from unit.shim.podman_storage import CONTAINER, write_storage
+from support.engines.podman_storage import CONTAINER, write_storage
 
 LABELS = [
     "system_u:object_r:container_file_t:s0:c1,c2",

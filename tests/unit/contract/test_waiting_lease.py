@@ -22,7 +22,7 @@ from credspec.contract.lease import Lease
 from credspec.contract.start_wait import StartWait
 from credspec.contract.ticket_options import TicketRequest
 from credspec.errors import CredspecError
-from unit.shim.podman_storage import CONTAINER, write_storage
+from support.engines.podman_storage import CONTAINER, write_storage
 
 GRANTED = b'HTTP/1.0 200 OK\r\n\r\n{"environment": {}}'
 REQUEST = TicketRequest("file://a.json", 0, 0, 0o600, keytab=False)

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from functools import partial
 
 import pytest
-from netlogon_datagrams import answer, datagram_of, message_id_of
 
 from credspec.directory.controller_probe import (
     ProbeResult,
@@ -17,6 +16,7 @@ from credspec.directory.controller_probe import (
     exchange_datagrams,
     probe_addresses,
 )
+from support.domain.netlogon_datagrams import answer, datagram_of, message_id_of
 
 Reply = Callable[[bytes], list[bytes]]
 

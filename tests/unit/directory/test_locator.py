@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from netlogon_datagrams import WRITABLE, answer, datagram_of, done, message_id_of
 
 from credspec.directory.controller_probe import Ping
 from credspec.directory.locator import (
@@ -22,6 +21,7 @@ from credspec.directory.locator import (
 )
 from credspec.directory.netlogon_ping import ControllerFlag, NetlogonAnswer
 from credspec.errors import UnreachableError, UsageError
+from support.domain.netlogon_datagrams import WRITABLE, answer, datagram_of, done, message_id_of
 
 DOMAIN = "_ldap._tcp.dc._msdcs.a.test"
 NEAR = "_ldap._tcp.near._sites.dc._msdcs.a.test"

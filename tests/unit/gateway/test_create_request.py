@@ -20,7 +20,7 @@ from credspec.gateway.create_request import (
     parse_version,
 )
 from credspec.gateway.json_object import JsonObject
-from unit.contract.spellings import spellings
+from support.specs.spellings import spellings
 
 OPTION = "credentialspec=file://www.json"
 OLD, NEW = (1, 42), (1, 43)

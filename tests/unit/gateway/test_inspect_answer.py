@@ -20,7 +20,7 @@ from credspec.gateway.inspect_answer import (
     image_of,
 )
 from credspec.shim import carriers
-from unit.gateway.simulated_dockerd import OUR_NAMES, Container, SimulatedDockerd
+from support.engines.simulated_dockerd import OUR_NAMES, Container, SimulatedDockerd
 
 RAW = 'raw://{"CmsPlugins": ["ActiveDirectory"], "a": "=://\\u00e9"}'
 VERSIONS = [(1, 25), (1, 41), (1, 42), (1, 43), (1, 51), None]

@@ -12,8 +12,8 @@ from credspec.contract.errors import ShimError
 from credspec.contract.ticket_options import ANNOTATIONS, VARIABLES, TicketRequest
 from credspec.shim.carriers import BUILD, DOCKER, OTHER, PODMAN, Origin, take_ticket_request
 from credspec.shim.runtime import Invocation
-from unit.contract.spellings import spellings
-from unit.shim.podman_storage import CONTAINER, write_storage
+from support.engines.podman_storage import CONTAINER, write_storage
+from support.specs.spellings import spellings
 
 CONSENT = {"type": "tmpfs", "destination": "/run/credspec"}
 DOCKERS = Origin(DOCKER)

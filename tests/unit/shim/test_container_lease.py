@@ -29,7 +29,7 @@ from credspec.contract.lease import Lease, lease_request
 from credspec.contract.ticket_options import TicketRequest
 from credspec.shim.container_lease import report
 from credspec.shim.runtime import Invocation
-from unit.shim.simulated_agent import GRANTED, SimulatedAgent
+from support.agent.simulated_agent import GRANTED, SimulatedAgent
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts a tmpfs")
 SOURCE = str(Path(__file__).parents[3] / "src")

@@ -16,13 +16,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scripted_leases import (
-    FACTS,
-    ScriptedLeases,
-    SimulatedSession,
-    directory_in_memory,
-    raw_spec,
-)
 
 from credspec.agent.audit import Caller
 from credspec.agent.leases.record import LeaseRecord
@@ -35,6 +28,13 @@ from credspec.providers.selection import Providers
 from credspec.providers.settings import ProviderSettings
 from credspec.spec.document import CredentialSpec
 from credspec.spec.reference import SpecReference
+from support.agent.scripted_leases import (
+    FACTS,
+    ScriptedLeases,
+    SimulatedSession,
+    directory_in_memory,
+    raw_spec,
+)
 
 USER = 4711
 OTHER = replace(

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_leases import ScriptedLeases, SimulatedSession, directory_in_memory
 
 from credspec.agent.leases.journal import Journal
 from credspec.config.policy import Policy
@@ -19,6 +18,7 @@ from credspec.errors import CredspecError, NotPermittedError
 from credspec.kerberos.keytab import keytab_bytes
 from credspec.kerberos.tickets import Ticket
 from credspec.session.domain_session import Acquisition
+from support.agent.scripted_leases import ScriptedLeases, SimulatedSession, directory_in_memory
 
 ACCOUNTS = ("WebApp01", "WebApp02", "WebApp03")
 WITH_KEYTABS = Policy(spec_sources=("raw",), keytabs=("*",))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_leases import ScriptedLeases, directory_in_memory
 
 from credspec.agent.leases import ending
 from credspec.agent.leases.journal import Journal
@@ -15,6 +14,7 @@ from credspec.config.policy import Policy
 from credspec.errors import CredspecError
 from credspec.providers.provider import HostAccount
 from credspec.service.events import Event
+from support.agent.scripted_leases import ScriptedLeases, directory_in_memory
 
 
 @pytest.fixture

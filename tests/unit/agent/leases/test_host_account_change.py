@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_leases import ScriptedLeases, SimulatedSession, directory_in_memory
 
 from credspec.agent.audit import AuditLog, Caller
 from credspec.agent.leases.directory import LeaseDirectory
@@ -19,6 +18,7 @@ from credspec.errors import CredspecError, NotPermittedError
 from credspec.providers.provider import GivenAccount, HostAccount, HostSource
 from credspec.service.events import Event
 from credspec.session.domain_session import Acquisition
+from support.agent.scripted_leases import ScriptedLeases, SimulatedSession, directory_in_memory
 
 LEASE = f"{1:032x}"
 FIRST = HostAccount("example.test", "first", "password of the first")

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_leases import ScriptedLeases, SimulatedSession, directory_in_memory
 
 from credspec.agent.leases.record import LeaseRecord
 from credspec.config.policy import Policy
@@ -17,6 +16,7 @@ from credspec.errors import UnreachableError
 from credspec.providers.provider import HostAccount, LostSource, PluginSource
 from credspec.providers.selection import Providers
 from credspec.providers.settings import ProviderSettings
+from support.agent.scripted_leases import ScriptedLeases, SimulatedSession, directory_in_memory
 
 FIRST, SECOND = f"{1:032x}", f"{2:032x}"
 

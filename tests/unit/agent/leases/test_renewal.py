@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_leases import ScriptedLeases, SimulatedSession, directory_in_memory
 
 from credspec.agent.leases import renewal
 from credspec.config.policy import Policy
 from credspec.errors import CredspecError, NotPermittedError
 from credspec.service.events import Event
 from credspec.session.domain_session import Acquisition
+from support.agent.scripted_leases import ScriptedLeases, SimulatedSession, directory_in_memory
 
 USER = 4711
 

@@ -10,10 +10,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from container_image import image_archive
-from engine_command import run_client
-
 from credspec.lab.namespaces import unmount_below
+from support.engines.container_image import image_archive
+from support.engines.engine_command import run_client
 
 IMAGE = "docker.io/library/kerberos-client:test"
 _CONFIG = """\

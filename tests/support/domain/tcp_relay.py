@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 
-from loopback_addresses import listen
+from support.domain.loopback_addresses import listen
 
 
 class TcpRelay:

@@ -17,8 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import machine_state
-from debian_bootstrap import bootstrap_command
+from support.machine import machine_state
+from support.machine.debian_bootstrap import bootstrap_command
 
 PACKAGES = ("git", "make", "python3", "ca-certificates")
 """All that the README assumes to be there."""

@@ -4,7 +4,7 @@ An `Abuser` does one thing to a socket; `HttpAbuser` is that of the agent's HTTP
 has another class with the same one method: name it as MODULE:CLASS in `Abuse`. `Abusers` starts
 them, kills some in the middle of what they do, and starts them again, as long as a block runs.
 
-    python abuse.py MODULE:CLASS SOCKET DIRECTORY SEED
+    python -m support.abuse.abusers MODULE:CLASS SOCKET DIRECTORY SEED
 
 runs one of them until it is killed; `DIRECTORY` is the user's runtime directory.
 """
@@ -98,15 +98,15 @@ class Abusers:
                 process.wait()
 
     def _start(self, abuse: Abuse) -> None:
-        program = [sys.executable, __file__, abuse.abuser, abuse.path, str(abuse.directory)]
+        program = [sys.executable, "-m", "support.abuse.abusers"]
+        program += [abuse.abuser, abuse.path, str(abuse.directory)]
         command = self._command_of_user(abuse.user, [*program, str(self._chance.randrange(10**9))])
-        paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
         with self._log.open("ab") as log:
             self._running[abuse] = subprocess.Popen(
                 command,
                 stdout=log,
                 stderr=log,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+                env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
                 cwd="/",
             )
 

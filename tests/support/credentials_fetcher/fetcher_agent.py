@@ -7,10 +7,9 @@ import subprocess
 import time
 from pathlib import Path
 
-from agent_process import AgentProcess
-from peer_client import PeerClient
-
 from credspec.lab.domain import Lab
+from support.agent.agent_process import AgentProcess
+from support.credentials_fetcher.peer_client import PeerClient
 
 
 class FetcherAgent(AgentProcess):

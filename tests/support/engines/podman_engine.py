@@ -8,9 +8,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from engine_command import run_client
-
 from credspec.setup.podman import PodmanSetup
+from support.engines.engine_command import run_client
 
 
 class PodmanEngine:

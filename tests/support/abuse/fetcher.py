@@ -8,7 +8,7 @@ import socket
 import struct
 from pathlib import Path
 
-from http2_frames_by_hand import (
+from support.credentials_fetcher.http2_frames_by_hand import (
     ACK,
     CONTINUATION,
     DATA,

@@ -10,12 +10,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from engine_command import run_client
-
 import credspec
 from credspec.lab.namespaces import bind, unmount_below
 from credspec.setup.docker import DockerSetup
 from credspec.setup.podman import PodmanSetup
+from support.engines.engine_command import run_client
 
 USER = pwd.getpwnam("nobody")
 FIRST_ID, IDS = 200_000, 65_536

@@ -12,13 +12,12 @@ import tempfile
 from pathlib import Path
 from typing import NoReturn
 
-from containerd_engine import ContainerdEngine
-from debian_bootstrap import bootstrap_command
-from podman_engine import PodmanEngine
-
 import credspec
 from credspec.lab.docker_engine import DockerEngine
 from credspec.lab.namespaces import bind, unmount_below
+from support.engines.containerd_engine import ContainerdEngine
+from support.engines.podman_engine import PodmanEngine
+from support.machine.debian_bootstrap import bootstrap_command
 
 CLONE_NEWNS, MS_PRIVATE, MS_BIND, MS_REC, MNT_DETACH = 0x20000, 1 << 18, 0x1000, 0x4000, 2
 DOCKER = ("docker.io", "containerd", "runc", "iptables", "python3-minimal", "libpython3-stdlib")
@@ -63,6 +62,7 @@ class ReleaseFolder:
         self._holder = subprocess.Popen(
             [sys.executable, __file__, json.dumps(plan), "sh", "-c", "echo; exec sleep infinity"],
             stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
         )
         assert self._holder.stdout is not None
         assert self._holder.stdout.readline() == b"\n"

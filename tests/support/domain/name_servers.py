@@ -15,9 +15,9 @@ from pathlib import Path
 import dns.message
 import dns.rcode
 import dns.rrset
-from loopback_addresses import listen
 
 from credspec.lab.namespaces import Plan
+from support.domain.loopback_addresses import listen
 
 Answer = Callable[[dns.message.Message], dns.message.Message | None]
 """What a name server answers to a query; None for silence."""
