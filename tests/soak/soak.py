@@ -29,7 +29,6 @@ from pathlib import Path
 
 import krb5
 
-from conftest import own_mount_namespace
 from credspec.cli.new import NewSpecRequest, make_credential_spec
 from credspec.errors import CredspecError
 from credspec.lab import provisioning
@@ -41,6 +40,7 @@ from support.abuse.abusers import Abuse, Abusers
 from support.agent.agent_process import AgentProcess, as_user
 from support.credentials_fetcher.fetcher_agent import FetcherAgent
 from support.domain.controllers import Controllers
+from support.machine.mount_namespaces import own_mount_namespace
 
 TICKET_SECONDS = 600
 MOST_LEASES = 40
