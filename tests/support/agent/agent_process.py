@@ -20,6 +20,7 @@ from credspec.lab.namespaces import Plan, command_in
 from support.agent.fork_server import ForkedProcess, fork_server
 
 BIN = Path(sys.executable).parent
+AT_PROGRAM_START = ("LD_", "PYTHON", "GLIBC_")  # variables that count only then
 
 # Kills the agent just before its `at`th effect on a file, counted from the signal that arms it.
 CRASHING = """
@@ -89,7 +90,6 @@ class AgentProcess:
         self.config = directory / "config.toml"
         self.client = AgentClient(self.run_directory / "agent.sock")
         self.process: subprocess.Popen[bytes] | ForkedProcess | None = None
-        self.is_new_program = False  # whether it is run by a new interpreter, not forked
         self.options: tuple[str, ...] = ()
         self.prelude = ""  # Python that runs in the agent's process first
         self._mounted: list[Path] = []
@@ -108,9 +108,10 @@ class AgentProcess:
         """Start it and wait until it answers; with `crash_at` it will kill itself when armed."""
         arguments = ["agent", "--config", str(self.config), *self.options]
         crashing = "" if crash_at is None else self._crashing(crash_at)
+        is_new_program = any(name.startswith(AT_PROGRAM_START) for name in environment)
         environment = {**os.environ, **environment}
         with self.log.open("ab") as log:
-            if self.is_new_program or self.prelude or self.plan is not None:
+            if is_new_program or self.prelude or self.plan is not None:
                 first = f"{self.prelude}\n{crashing}\nfrom credspec.cli.start import main; main()"
                 command = [str(BIN / "credspec"), *arguments]
                 if self.prelude or crashing:
