@@ -15,7 +15,7 @@ from credspec.agent.leases.files import LeaseFiles
 from credspec.agent.leases.journal import Journal
 from credspec.agent.leases.record import LeaseRecord
 from credspec.agent.leases.table import LeaseTable
-from credspec.errors import CredspecError, NotPermittedError, joined
+from credspec.errors import ClockRefusalError, CredspecError, joined
 from credspec.kerberos.ticket_life import state_of
 
 
@@ -101,10 +101,10 @@ class Delivery:
         return given
 
 
-def unfit(identities: Sequence[Identity], now: datetime) -> NotPermittedError:
+def unfit(identities: Sequence[Identity], now: datetime) -> ClockRefusalError:
     """Return why tickets are given to nobody."""
     found = "; ".join(f"{i.name}: {state_of(i.start, i.end, now)}" for i in identities)
-    return NotPermittedError.of(
+    return ClockRefusalError.of(
         "ticket-unfit",
         found or "a ticket is missing",
         where="ticket",
