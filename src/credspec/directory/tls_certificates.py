@@ -17,6 +17,7 @@ from typing import Final
 from credspec.directory.certificate_authorities import system_ca_file
 from credspec.directory.locator import LDAPS_PORT, DomainController
 from credspec.errors import CertificateTimeError, NoAnswerError, TlsTrustError, UnreachableError
+from credspec.printable import printable
 
 _HANDSHAKE_SECONDS: Final = 3.0
 
@@ -163,7 +164,7 @@ def _shown(host: str, address: str, port: int) -> Mapping[str, str]:
         names = [certificate.subject.rfc4514_string()]
     start, end = (f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC" for moment in validity)
     texts = {"issuer": issuer, "names": ", ".join(names[:10]), "start": start, "end": end}
-    return {key: _printable(text) or "(nobody)" for key, text in texts.items()}
+    return {key: printable(text)[:300] or "(nobody)" for key, text in texts.items()}
 
 
 def _bad_ca_file(path: Path, error: Exception | None) -> TlsTrustError:
@@ -184,7 +185,3 @@ def _reason(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
         return (error.reason or "protocol error").lower().replace("_", " ")
     return error.strerror or str(error) or "the controller ended the connection"
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text)[:300]
