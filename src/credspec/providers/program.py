@@ -46,6 +46,7 @@ class ProgramSettings(ProviderTable):
         tuple[str, ...],
         Key(
             kind=TEXTS,
+            secret=True,
             meaning="The program with an absolute path, and its arguments ([how it is "
             "called](providers.md#writing-a-provider)).",
             reloaded=True,
