@@ -30,11 +30,6 @@ from credspec.agent.doors.credentials_fetcher.lease_entries import (
     name_of,
 )
 from credspec.agent.doors.credentials_fetcher.lease_tree import LeaseTree
-from credspec.agent.doors.credentials_fetcher.metadata import (
-    TicketEntry,
-    metadata_text,
-    read_metadata,
-)
 from credspec.agent.doors.credentials_fetcher.requests import (
     MOST_SPECS,
     AwsAccess,
@@ -65,6 +60,11 @@ from credspec.errors import (
     UnreachableError,
     UsageError,
     joined,
+)
+from credspec.fetcher_lease_files import (
+    TicketEntry,
+    metadata_text,
+    read_metadata,
 )
 from credspec.providers.provider import HostAccount
 from credspec.service.events import Event, emit
