@@ -100,6 +100,27 @@ class Delivery:
             self._table.records[record.lease_id] = given
         return given
 
+    async def files_now(self, record: LeaseRecord) -> dict[str, bytes]:
+        """Return the files that are in a lease's home, for `put_back`.
+
+        Raises:
+            CredspecError: as `Home.read` and `LeaseFiles.run`.
+        """
+        home = self._files.homes.of(record)
+        return await self._files.run(home, partial(home.read, file_names(record)))
+
+    async def put_back(self, record: LeaseRecord, files: dict[str, bytes]) -> None:
+        """Put files into a lease's home that were there before; nothing is journaled.
+
+        Raises:
+            CredspecError: as `Home.write` and `LeaseFiles.run`.
+        """
+        home = self._files.homes.of(record)
+        await self._files.run(
+            home,
+            partial(home.write, files, uid=record.uid, gid=record.gid, mode=record.mode),
+        )
+
 
 def unfit(identities: Sequence[Identity], now: datetime) -> ClockRefusalError:
     """Return why tickets are given to nobody."""
