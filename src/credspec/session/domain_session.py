@@ -52,6 +52,9 @@ _TICKET_IS_NEW: Final = timedelta(minutes=1)
 # A controller ends the connections of logons that have expired.
 _LOG_ON_BEFORE_END: Final = timedelta(minutes=1)
 _NAME_SECONDS: Final = 600.0
+_LOGON_SECONDS: Final = 10.0
+# For one that takes connections but did not answer the ping, while there is another to ask.
+_SILENT_LOGON_SECONDS: Final = 3.0
 _KERBEROS_PORT: Final = 88
 _KEY_VERSION_ATTEMPTS: Final = 3
 _SOONEST_KEYTAB: Final = timedelta(minutes=1)
@@ -516,6 +519,7 @@ class DomainSession:
                     self._transport,
                     ca_file=self._ca_file,
                     ccache=self._host_identity.cache,
+                    seconds=self._logon_seconds(controller),
                 )
             except CredspecError as error:
                 failure = failure or error
@@ -534,6 +538,10 @@ class DomainSession:
             return connection, self._facts
         assert failure is not None  # noqa: S101 - narrows for the type checker
         raise _LogonError(failure, with_held_ticket=with_held_ticket)
+
+    def _logon_seconds(self, controller: DomainController) -> float:
+        is_last = controller == self.controllers[-1]
+        return _LOGON_SECONDS if is_last or not controller.is_silent else _SILENT_LOGON_SECONDS
 
     def _check_realm(self, service: str) -> None:
         """Refuse a controller that the KDCs know as a member of another domain."""

@@ -111,6 +111,7 @@ class Domain:
 
     def __init__(self) -> None:
         self.did: list[str] = []
+        self.seconds: list[float] = []
         self.next: dict[str, list[CredspecError | None]] = {}
         self.now = NOW
         self.located: list[tuple[str, str | None]] = []
@@ -160,9 +161,16 @@ class Domain:
     # As the functions of other modules.
 
     def open(
-        self, controller: DomainController, _: Transport, *, ca_file: Path | None, ccache: str
+        self,
+        controller: DomainController,
+        _: Transport,
+        *,
+        ca_file: Path | None,
+        ccache: str,
+        seconds: float,
     ) -> SimulatedConnection:
         assert (ca_file, ccache) == (None, self.identity.cache)
+        self.seconds.append(seconds)
         self.did.append(f"open {controller.host[:3]}")
         self.raise_next(controller.host[:3])
         return SimulatedConnection(self, controller.host)
@@ -230,6 +238,25 @@ def test_the_first_controller_that_takes_the_logon_is_used_simulated(domain: Dom
     assert domain.kdcs == {"EXAMPLE.TEST": ["192.0.2.1", "192.0.2.2", "192.0.2.3"]}
     assert domain.session.facts() is domain.session.known_facts
     assert len(domain.did) == 3
+
+
+@pytest.mark.parametrize(
+    ("silent", "seconds"),
+    [
+        ([False, False], [10.0, 10.0]),
+        ([True, False], [3.0, 10.0]),
+        ([False, True], [10.0, 10.0]),
+        ([True, True], [3.0, 10.0]),
+    ],
+)
+def test_a_silent_controller_has_less_time_while_there_is_another_simulated(
+    domain: Domain, silent: list[bool], seconds: list[float]
+) -> None:
+    pairs = zip(CONTROLLERS, silent, strict=True)
+    domain.controllers = [replace(dc, is_silent=is_silent) for dc, is_silent in pairs]
+    domain.failing("dc1", unreachable())
+    assert domain.session.facts() == FACTS
+    assert domain.seconds == seconds
 
 
 def test_the_connection_is_held_and_the_logon_is_made_again_in_time_simulated(
