@@ -64,7 +64,7 @@ class Transport(StrEnum):
 class Connection:
     """A bound connection; use from one thread at a time.
 
-    Opening blocks for at most ten seconds, a search for at most five, unless told.
+    Opening blocks for at most ten seconds, a search for at most five, unless given other times.
     """
 
     def __init__(self, session: LdapSession) -> None:

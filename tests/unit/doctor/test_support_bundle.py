@@ -235,7 +235,7 @@ def test_what_is_shown_of_the_configuration_is_what_it_declares() -> None:
         for name in keys_of(table)
         if name not in shown[table.table.name.partition(".")[0]]
     }
-    # Whoever declares a key with a secret, or with what leads to one, lists it here.
+    # A new key with a secret, or with what leads to one, must be listed here.
     assert hidden == {
         "host_identity.account",
         "providers.vault.role_id",
