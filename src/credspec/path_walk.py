@@ -72,8 +72,13 @@ def read_file(name: str, dir_fd: int, most: int) -> bytes:
         OSError: it cannot be opened, is something else, or is longer than `most` bytes.
     """
     fd = os.open(name, _FILE_FLAGS, dir_fd=dir_fd)
-    with os.fdopen(fd, "rb") as file:
-        data = file.read(most + 1)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError("no regular file")
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            data = file.read(most + 1)
+    finally:
+        os.close(fd)
     if len(data) > most:
         raise OSError(f"more than {most} bytes")
     return data
