@@ -170,6 +170,21 @@ def test_an_id_that_is_in_use_is_the_runtimes_to_refuse(tmp_path: Path, command:
     assert (result.returncode, "[container-exists]" in result.stderr) == (1, True)
 
 
+@pytest.mark.parametrize("command", ["checkpoint", "pause", "state"])
+@pytest.mark.parametrize("has_lease", [True, False])
+def test_nothing_but_a_checkpoint_of_tickets_is_refused(
+    tmp_path: Path, command: str, *, has_lease: bool
+) -> None:
+    line = ("--root", f"{tmp_path}/root", command, "c1")
+    if has_lease:
+        # The state's directory is the runtime's root and the container, whatever the runtime.
+        (tmp_path / "run" / "leases" / Invocation(line).lease_id("runtime")).mkdir(parents=True)
+    result = run_shim(tmp_path, *line)
+    is_refused = has_lease and command == "checkpoint"
+    assert result.returncode == (1 if is_refused else 7)
+    assert ("[checkpoint-refused]" in result.stderr) == is_refused
+
+
 def test_a_container_that_had_tickets_is_not_restored(tmp_path: Path) -> None:
     leases = tmp_path / "run" / "leases"
     leases.mkdir(parents=True)
