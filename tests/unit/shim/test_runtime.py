@@ -297,18 +297,28 @@ def test_on_whose_behalf(
 
 
 @pytest.mark.parametrize(
-    ("name", "users", "expected"),
+    ("name", "users", "of_user", "user", "expected"),
     [
-        ("runc", "", "/run/runc/c1"),
-        ("runc", "/run/user/0", "/run/runc/c1"),
-        ("crun", "", "/run/crun/c1"),
-        ("crun", "/run/user/0", "/run/user/0/crun/c1"),
+        ("runc", "", None, b"root", "/run/runc/c1"),
+        ("runc", "/run/user/0", None, b"x", "/run/runc/c1"),
+        ("crun", "", None, b"root", "/run/crun/c1"),
+        ("crun", "/run/user/0", None, b"root", "/run/user/0/crun/c1"),
+        # Root of a user's namespace.
+        ("runc", "/run/user/7", 7, b"x", "/run/user/7/runc/c1"),
+        ("runc", "/run/user/7", 7, b"root", "/run/runc/c1"),
+        ("runc", "", 7, b"x", "/run/runc/c1"),
     ],
 )
 def test_where_root_runtimes_keep_their_containers(
-    monkeypatch: pytest.MonkeyPatch, name: str, users: str, expected: str
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    users: str,
+    of_user: int | None,
+    *,
+    user: bytes,
+    expected: str,
 ) -> None:
-    monkeypatch.setattr("posix.environ", {b"XDG_RUNTIME_DIR": users.encode()})
+    monkeypatch.setattr("posix.environ", {b"XDG_RUNTIME_DIR": users.encode(), b"USER": user})
     monkeypatch.setattr("posix.geteuid", lambda: 0)
-    monkeypatch.setattr("credspec.contract.host_paths.unprivileged_uid", lambda: None)
+    monkeypatch.setattr("credspec.shim.runtime.unprivileged_uid", lambda: of_user)
     assert invocation("create c1").state_directory(f"/usr/bin/{name}") == expected
