@@ -60,12 +60,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Remove the labs of workers that have crashed."""
+    """Remove the labs of workers that have crashed, but not those of another run."""
     if session.config.getoption("numprocesses", None) and parallel.worker_number() is None:
-        names = re.compile(re.escape(run_name()) + r"-\d+(-.+)?")
+        names = re.compile(f"({re.escape(run_name())}-[0-9]+)(-.+)?")
         for left in list(all_labs()):
-            if names.fullmatch(left.name):
-                left.down()
+            found = names.fullmatch(left.name)
+            claim = parallel.claimed(found[1]) if found else None
+            if claim is not None:
+                with claim:
+                    left.down()
 
 
 @pytest.fixture(scope="session")
@@ -100,6 +103,9 @@ def lab_name() -> str:
 @pytest.fixture(scope="session")
 def lab(host_mounts: int, lab_name: str) -> Iterator[Lab]:
     """The domain of this run."""
+    claim = parallel.claimed(lab_name)
+    if claim is None:
+        pytest.exit(f"another run has the lab {lab_name}: set CREDSPEC_TEST_LAB to another name", 2)
     own_mount_namespace()
     own_runtime_directories()
     found = provisioning.up(lab_name)
@@ -116,3 +122,4 @@ def lab(host_mounts: int, lab_name: str) -> Iterator[Lab]:
         os.environ.update(before)
     finally:
         found.down()
+        claim.close()

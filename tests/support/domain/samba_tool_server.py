@@ -6,6 +6,7 @@ runs is samba-tool's own code on the domain's database as ever, in a process of 
 
 from __future__ import annotations
 
+import atexit
 import functools
 import json
 import os
@@ -70,6 +71,7 @@ class SambaToolServer:
             start_new_session=True,
         )
         self._process.returncode = 0  # not waited for, and not complained about
+        atexit.register(self._process.__exit__, None, None, None)
 
     def run(self, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
         """Run ``samba-tool`` with arguments; what it says is captured."""
