@@ -93,18 +93,20 @@ def run_name() -> str:
 
 
 @pytest.fixture(scope="session")
-def lab_name() -> str:
+def lab_name() -> Iterator[str]:
     """The name of this worker's lab, with which those of its further labs begin."""
     worker = parallel.worker_number()
-    return run_name() if worker is None else f"{run_name()}-{worker}"
+    name = run_name() if worker is None else f"{run_name()}-{worker}"
+    claim = parallel.claimed(name)
+    if claim is None:
+        pytest.exit(f"another run has the lab {name}: set CREDSPEC_TEST_LAB to another name", 2)
+    with claim:
+        yield name
 
 
 @pytest.fixture(scope="session")
 def lab(host_mounts: int, lab_name: str) -> Iterator[Lab]:
     """The domain of this run."""
-    claim = parallel.claimed(lab_name)
-    if claim is None:
-        pytest.exit(f"another run has the lab {lab_name}: set CREDSPEC_TEST_LAB to another name", 2)
     own_mount_namespace()
     own_runtime_directories()
     found = provisioning.up(lab_name)
@@ -120,4 +122,3 @@ def lab(host_mounts: int, lab_name: str) -> Iterator[Lab]:
         os.environ.update(before)
     finally:
         found.down()
-        claim.close()
