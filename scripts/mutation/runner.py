@@ -44,7 +44,6 @@ _LIBRARIES = (
     "prometheus_client",
     "pytest",
     "rich.console",
-    "structlog",
     "yaml",
 )
 

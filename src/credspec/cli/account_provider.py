@@ -37,7 +37,7 @@ def account_provider(config_path: Path | None, *, check: bool) -> None:
     from credspec.account_provider.server import AccountService, account_service_settings
     from credspec.config.host import DEFAULT_CONFIG_PATH, load_config
     from credspec.errors import UsageError
-    from credspec.service.events import configure_logging
+    from credspec.service.events import set_log_format
     from credspec.service.process_safety import (
         forbid_core_dumps,
         lock_memory,
@@ -60,7 +60,7 @@ def account_provider(config_path: Path | None, *, check: bool) -> None:
         os.umask(0o077)
         forbid_core_dumps()
         lock_memory()
-    configure_logging(config.log_format)
+    set_log_format(config.log_format)
     service = AccountService(settings, _tell, _report)
     if check:
         click.echo(f"{len(settings.clients)} clients can be served.")

@@ -80,7 +80,7 @@ def _run(config_path: Path | None, grpc_socket: Path | None) -> None:
     config = load_config(config_path)
     from credspec.agent.daemon import prepare_process, serve
     from credspec.agent.loop_watch import watched_loop
-    from credspec.service.events import Event, configure_logging, emit
+    from credspec.service.events import Event, emit, set_log_format
 
     other_doors = [] if grpc_socket is None else [_compatible_service(grpc_socket, config)]
     try:
@@ -92,7 +92,7 @@ def _run(config_path: Path | None, grpc_socket: Path | None) -> None:
             where=str(error.filename or config.run_directory),
             remedy="run the agent as root, or as a service: credspec setup agent",
         ) from None
-    configure_logging(config.log_format)
+    set_log_format(config.log_format)
     if not is_locked:
         emit(Event.PROCESS_NOT_HARDENED, what="memory may be swapped: RLIMIT_MEMLOCK is limited")
     with asyncio.Runner(loop_factory=watched_loop) as runner:

@@ -6,11 +6,12 @@ Microsoft-Windows-Containers-CCG/Admin) mean the same here.
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, Final
-
-import structlog
 
 
 class Event(Enum):
@@ -87,49 +88,38 @@ class Event(Enum):
         return self.name.lower().replace("_", "-")
 
 
-_KEY_ORDER: Final = ["timestamp", "level", "event", "event_id"]
-_log = structlog.get_logger()
+_render: Callable[[dict[str, Any]], str]
 
 
 def emit(event: Event, **fields: Any) -> None:
-    """Log an event; fields are plain values, never secrets."""
-    getattr(_log, event.level)(event.label, event_id=event.number, **fields)
-
-
-class _Renderer:
-    """Writes an event in the format that is set; loggers in use follow a change."""
-
-    def __init__(self) -> None:
-        self._formats: Final[dict[str, Any]] = {
-            "text": structlog.processors.KeyValueRenderer(key_order=_KEY_ORDER, sort_keys=True),
-            "json": structlog.processors.JSONRenderer(),
+    """Log an event to standard error, in one line; fields are plain values, never secrets."""
+    line = _render(
+        {
+            "timestamp": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}",
+            "level": event.level,
+            "event": event.label,
+            "event_id": event.number,
+            **dict(sorted(fields.items())),
         }
-        self._render = self._formats["text"]
-
-    def use(self, log_format: str) -> None:
-        self._render = self._formats[log_format]
-
-    def __call__(self, logger: Any, name: str, event: Any) -> Any:
-        return self._render(logger, name, event)
+    )
+    # One write, so that lines of several threads and processes do not mix.
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
 
 
-_renderer: Final = _Renderer()
+def _as_text(fields: dict[str, Any]) -> str:
+    return " ".join(f"{key}={value!r}" for key, value in fields.items())
+
+
+def _as_json(fields: dict[str, Any]) -> str:
+    return json.dumps(fields, default=str)
+
+
+_FORMATS: Final = {"text": _as_text, "json": _as_json}
+_render = _as_text
 
 
 def set_log_format(log_format: str) -> None:
-    """Log in another format from now on, ``text`` or ``json``."""
-    _renderer.use(log_format)
-
-
-def configure_logging(log_format: str = "text") -> None:
-    """Log to standard error, one line an event: ``text`` (keys and values) or ``json``."""
-    set_log_format(log_format)
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _renderer,
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
+    """Log in another format from now on, ``text`` (keys and values) or ``json``."""
+    global _render  # noqa: PLW0603 - one log, whose format a reload may change
+    _render = _FORMATS[log_format]
