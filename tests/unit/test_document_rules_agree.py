@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from credspec.agent.leases.content import accounts_of, scopes_in
 from credspec.directory.account_identity import valid_account_name
-from credspec.directory.locator import valid_domain
+from credspec.directory.domain_names import valid_domain
 from credspec.errors import CredspecError, InvalidSpecError, NotPermittedError
 from credspec.providers.selection import Providers, plugin_source
 from credspec.spec.host_account_plugins import CREDSPEC_PLUGIN_GUID, PLUGINS

@@ -19,13 +19,8 @@ from functools import partial
 from typing import Any, Final, cast
 
 from credspec.rate_limit import Throttle, TokenBucket
-from credspec.sockets.admission import (
-    Admission,
-    AdmissionReport,
-    ConnectionLimits,
-    ConnectionListener,
-    Slot,
-)
+from credspec.sockets.admission import Admission, AdmissionReport, ConnectionLimits, Slot
+from credspec.sockets.connection_listener import ConnectionListener
 from credspec.sockets.peers import Peer
 
 _HANDSHAKE: Final = b"\x16"  # the content type of the first record: RFC 8446 5.1

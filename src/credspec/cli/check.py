@@ -107,7 +107,7 @@ def check(
     from credspec.cli.spec_argument import spec_source
     from credspec.config.host import load_config
     from credspec.directory.account_identity import valid_account_name
-    from credspec.directory.locator import valid_domain
+    from credspec.directory.domain_names import valid_domain
     from credspec.doctor.examination import Examination
     from credspec.doctor.waiting import examine_until_well, first_cause
     from credspec.providers.selection import Providers

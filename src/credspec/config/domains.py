@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from credspec.config_table import keys_of, read_keys, shown_value, wrong_value
-from credspec.directory.locator import ControllerPreference, dns_name
+from credspec.directory.controller_preference import ControllerPreference
+from credspec.directory.domain_names import dns_name
 from credspec.errors import Problem
 
 

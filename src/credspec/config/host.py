@@ -31,7 +31,7 @@ from credspec.config_table import (
     wrong_value,
 )
 from credspec.directory.connection import Transport
-from credspec.directory.locator import ControllerPreference
+from credspec.directory.controller_preference import ControllerPreference
 from credspec.errors import Problem, UsageError
 from credspec.providers.settings import ProviderSettings, provider_settings
 

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from credspec.directory.connection import Connection, Entry, escape
-from credspec.directory.domain_names import is_netbios_name, naming_context_to_dns
-from credspec.directory.locator import valid_domain
+from credspec.directory.domain_names import is_netbios_name, naming_context_to_dns, valid_domain
 from credspec.directory.security_identifier import sid_to_text
 from credspec.errors import (
     CredspecError,

@@ -10,37 +10,28 @@ orders and filters what DNS has named.
 from __future__ import annotations
 
 import random
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar, Final
+from typing import Final
 
-from credspec.config_table import Key, Kind, NotTakenError, Table
-from credspec.directory.controller_probe import (
-    Ping,
-    Probe,
-    ProbeResult,
-    answers,
-    exchange_datagrams,
-    probe_addresses,
-)
+from credspec.directory.controller_preference import ControllerPreference
+from credspec.directory.controller_probe import Ping, Probe, answers, exchange_datagrams
 from credspec.directory.dns_resolver import DnsResolver, Resolver, SrvRecord
-from credspec.errors import UnreachableError, UsageError
+from credspec.directory.domain_names import DNS_NAME, valid_domain
+from credspec.directory.probed_controllers import DomainController, ProbedControllers, unreachable
+from credspec.errors import UnreachableError
 
 __all__ = [
     "LDAPS_PORT",
     "LDAP_PORT",
-    "ControllerPreference",
     "DnsResolver",
     "DomainController",
     "Locator",
     "Resolver",
     "SrvRecord",
-    "dns_name",
     "order_by_preference",
-    "valid_domain",
 ]
 
 LDAP_PORT: Final = 389
@@ -49,30 +40,7 @@ LDAPS_PORT: Final = 636
 _BATCH: Final = 16
 # Less than the agent's deadline for all that a request needs of a domain.
 _LOCATE_SECONDS: Final = 20.0
-_SHOWN: Final = 8
 _MAX_ADDRESSES: Final = 4
-_DNS_NAME: Final = re.compile(
-    r"(?=.{1,253}\Z)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
-    r"(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*",
-    re.IGNORECASE,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class DomainController:
-    """A domain controller: its DNS `host` name and its `addresses`, IPv4 or IPv6 in text form.
-
-    The rest is how it was seen, and no part of what it is, so does not count in comparisons: its
-    own Active Directory `site`, the time of its first answer by UDP or TCP, whether it serves this
-    host's site, and whether it `is_silent`: it takes connections, but did not answer the ping.
-    """
-
-    host: str
-    addresses: tuple[str, ...]
-    site: str | None = field(default=None, compare=False)
-    latency_seconds: float | None = field(default=None, compare=False)
-    is_closest: bool = field(default=False, compare=False)
-    is_silent: bool = field(default=False, compare=False)
 
 
 def order_by_preference(
@@ -99,71 +67,6 @@ def order_by_preference(
             left.remove(record)
             ordered.append(record)
     return ordered
-
-
-_SITE: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE)
-_EXAMPLE: Final = "DNS names of domain controllers, such as dc1.contoso.com"
-
-
-def dns_name(name: object) -> str | None:
-    """Return a DNS name of several labels in lower case, None if it is not one."""
-    if not isinstance(name, str) or "." not in name.strip("."):
-        return None
-    try:
-        return valid_domain(name)
-    except UsageError:
-        return None
-
-
-def _controllers(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not value:
-        raise NotTakenError((value, f"a list of {_EXAMPLE}"))
-    names = [dns_name(each) for each in value]
-    wrong = [(each, _EXAMPLE) for each, name in zip(value, names, strict=True) if name is None]
-    if wrong:
-        raise NotTakenError(*wrong)
-    return tuple(dict.fromkeys(name for name in names if name is not None))
-
-
-def _site(value: Any) -> str:
-    if not isinstance(value, str) or not _SITE.fullmatch(value):
-        raise NotTakenError((value, _SITE_KIND.takes))
-    return value
-
-
-_SITE_KIND: Final = Kind("the name of an Active Directory site, such as Berlin", _site)
-
-
-@dataclass(frozen=True, slots=True)
-class ControllerPreference:
-    """What an administrator says of a domain's controllers, for networks that DNS does not know.
-
-    `controllers` are DNS names, asked before all others in this order. `site` is the Active
-    Directory site whose controllers are asked next, whatever site the domain finds for this host.
-    """
-
-    table: ClassVar = Table(
-        'domains."contoso.com"',
-        "Which domain controllers to prefer; one table for each domain that needs one, by its DNS "
-        "name.",
-    )
-
-    controllers: Annotated[
-        tuple[str, ...],
-        Key(
-            kind=Kind(f"a list of {_EXAMPLE}", _controllers),
-            meaning="Domain controllers that are tried first, in this order.",
-            default="DNS decides",
-        ),
-    ] = ()
-    site: Annotated[
-        str | None,
-        Key(
-            kind=_SITE_KIND,
-            meaning="The Active Directory site whose domain controllers are preferred.",
-            default="the site that the domain finds for this host",
-        ),
-    ] = None
 
 
 _NO_PREFERENCE: Final = ControllerPreference()
@@ -205,7 +108,7 @@ class Locator:
         addresses = self._addresses(hosts)
         found = [DomainController(host, known) for host, known in addresses.items() if known]
         if not found:
-            raise _unreachable(domain, "no domain controller has an address", addresses)
+            raise unreachable(domain, "no domain controller has an address", addresses)
         return found
 
     def locate(
@@ -236,7 +139,7 @@ class Locator:
         domain = valid_domain(domain)
         wanted = self.preferences.get(domain, _NO_PREFERENCE)
         end = self.now() + seconds
-        probed = _ProbedControllers(domain, port, self.ping, self.probe)
+        probed = ProbedControllers(domain, port, self.ping, self.probe)
         preferred = _records_of(wanted.controllers)
         self._probe_hosts(probed, preferred, end)
         near: list[SrvRecord] = []
@@ -258,7 +161,7 @@ class Locator:
 
     def _probe_where_dns_says(
         self,
-        probed: _ProbedControllers,
+        probed: ProbedControllers,
         domain: str,
         wanted: ControllerPreference,
         site: str | None,
@@ -283,7 +186,7 @@ class Locator:
         return near, everywhere
 
     def _probe_hosts(
-        self, probed: _ProbedControllers, records: Iterable[SrvRecord], end: float
+        self, probed: ProbedControllers, records: Iterable[SrvRecord], end: float
     ) -> None:
         """Ask the hosts of `records` in batches, until one of them can serve."""
         hosts = [h for h in dict.fromkeys(r.target for r in records) if h not in probed.hosts]
@@ -311,7 +214,7 @@ class Locator:
 
     def _of_site(self, domain: str, site: str | None) -> list[SrvRecord]:
         # The name may come from an unauthenticated answer; one that DNS cannot hold has no records.
-        if site is None or "." in site or not _DNS_NAME.fullmatch(site):
+        if site is None or "." in site or not DNS_NAME.fullmatch(site):
             return []
         try:
             return self._records(f"_ldap._tcp.{site.lower()}._sites.dc._msdcs.{domain}")
@@ -323,7 +226,7 @@ class Locator:
         usable = [
             replace(r, target=r.target.lower())
             for r in self.resolver.srv(name)
-            if _DNS_NAME.fullmatch(r.target)
+            if DNS_NAME.fullmatch(r.target)
         ]
         return order_by_preference(usable, self.choose)
 
@@ -382,128 +285,3 @@ def _ranks(*lists: Sequence[SrvRecord]) -> dict[str, _Rank]:
         for position, record in enumerate(records):
             ranks.setdefault(record.target, _Rank(tier, record.priority, position))
     return ranks
-
-
-class _ProbedControllers:
-    """What was seen of the controllers of one domain."""
-
-    def __init__(self, domain: str, port: int, ping: Ping, probe: Probe) -> None:
-        self.hosts: dict[str, tuple[str, ...]] = {}
-        self.not_asked: list[str] = []
-        self._domain = domain
-        self._port = port
-        self._ping = ping
-        self._probe = probe
-        self._results: dict[str, ProbeResult] = {}
-
-    def probe(self, hosts: Mapping[str, tuple[str, ...]]) -> None:
-        self.hosts |= hosts
-        self._results |= probe_addresses(
-            {a for addresses in hosts.values() for a in addresses if a not in self._results},
-            domain=self._domain,
-            port=self._port,
-            ping=self._ping,
-            probe=self._probe,
-        )
-
-    def client_site(self) -> str:
-        """Return this host's site in lower case as a controller of the domain sees it, or none."""
-        for host in self.hosts:
-            for result in self._of(host).values():
-                answer = result.answer
-                if answer and answer.client_site and answer.domain.lower() == self._domain:
-                    return answer.client_site.lower()
-        return ""
-
-    def is_of_closest(self) -> bool:
-        """Return whether there are controllers, and all serve this host's site."""
-        found = self.controllers()
-        return bool(found) and all(controller.is_closest for controller in found)
-
-    def controllers(self) -> list[DomainController]:
-        """Return the hosts that take connections, and do not say that they cannot serve."""
-        return [dc for host in self.hosts if (dc := self._controller(host)) is not None]
-
-    def failure(self) -> UnreachableError:
-        """Return why there are none."""
-        refusals = {
-            host: refusal
-            for host in self.hosts
-            if (refusal := self._refusal(host))
-            and any(s.takes_tcp for s in self._of(host).values())
-        }
-        if not refusals:
-            return _unreachable(
-                self._domain,
-                f"no domain controller accepts a connection on port {self._port}",
-                self.hosts,
-                len(self.not_asked),
-            )
-        found = ", ".join(f"{host} {refusal}" for host, refusal in refusals.items())
-        return UnreachableError.of(
-            "dc-unsuitable",
-            f"no domain controller that accepts a connection can serve: {found}",
-            where=f"domain {self._domain}",
-            expected="a writable domain controller of the domain, not paused",
-            remedy="make one reachable, or remove SRV records that are out of date (Windows: error "
-            "1355, the domain cannot be contacted)",
-        )
-
-    def _of(self, host: str) -> dict[str, ProbeResult]:
-        return {address: self._results[address] for address in self.hosts[host]}
-
-    def _refusal(self, host: str) -> str:
-        return next((s.refusal for s in self._of(host).values() if s.refusal), "")
-
-    def _controller(self, host: str) -> DomainController | None:
-        results = {a: s for a, s in self._of(host).items() if s.takes_tcp and not s.refusal}
-        heard = [s.answer for s in results.values() if s.answer is not None]
-        # What one address says holds for those that say nothing.
-        if not results or (self._refusal(host) and not heard):
-            return None
-        return DomainController(
-            host,
-            tuple(results),
-            site=next((answer.controller_site for answer in heard), "") or None,
-            latency_seconds=min(s.latency_seconds or 0.0 for s in results.values()),
-            is_closest=any(answer.is_closest for answer in heard),
-            is_silent=not heard,
-        )
-
-
-def _unreachable(
-    domain: str, found: str, hosts: Mapping[str, tuple[str, ...]], not_asked: int = 0
-) -> UnreachableError:
-    names = [
-        text
-        for host, addresses in hosts.items()
-        for text in [f"{host} ({a})" for a in addresses] or [f"{host} without an address"]
-    ]
-    shown = ", ".join(names[:_SHOWN])
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    left = f"; the time was over before {not_asked} more were asked" if not_asked else ""
-    return UnreachableError.of(
-        "dc-unreachable",
-        f"{found}: {shown}{more}{left}",
-        where=f"domain {domain}",
-        remedy="check routes and firewalls, or start a domain controller (Windows: error 1311, no "
-        f'logon servers); where only some are reachable, name them or their site under [domains."'
-        f'{domain}"] in the configuration',
-    )
-
-
-def valid_domain(domain: str) -> str:
-    """Return a DNS domain name in lower case without trailing dot.
-
-    Raises:
-        UsageError: `domain-name-invalid`, before the name gets into a query or a path.
-    """
-    name = domain.removesuffix(".").lower()
-    if not _DNS_NAME.fullmatch(name):
-        raise UsageError.of(
-            "domain-name-invalid",
-            f"{domain[:80]!r} is not a DNS domain name",
-            where="domain",
-            expected="a name such as contoso.com",
-        )
-    return name

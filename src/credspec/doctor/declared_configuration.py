@@ -8,7 +8,7 @@ from credspec.account_provider.server import AccountServiceSettings
 from credspec.config.credentials_fetcher import FetcherConfig
 from credspec.config.host import Config, HostIdentityTable, LdapTable
 from credspec.config.policy import Policy
-from credspec.directory.locator import ControllerPreference
+from credspec.directory.controller_preference import ControllerPreference
 from credspec.providers.program import ProgramSettings
 from credspec.providers.selection import declared_by_providers
 from credspec.providers.settings import ProviderSettings

@@ -10,13 +10,8 @@ from typing import TYPE_CHECKING, Final
 from credspec.directory.clock import MAX_SKEW, read_controller_time
 from credspec.directory.connection import Transport
 from credspec.directory.controller_probe import answers
-from credspec.directory.locator import (
-    DnsResolver,
-    DomainController,
-    Locator,
-    SrvRecord,
-    valid_domain,
-)
+from credspec.directory.domain_names import valid_domain
+from credspec.directory.locator import DnsResolver, DomainController, Locator, SrvRecord
 from credspec.directory.tls_certificates import certificate_problem
 from credspec.doctor.step import Finding, Step
 from credspec.errors import CredspecError, NotPermittedError, Problem, UnreachableError

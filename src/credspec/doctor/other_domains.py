@@ -13,7 +13,8 @@ from credspec.directory.domain import (
     read_domain_facts,
     read_trusted_domain,
 )
-from credspec.directory.locator import DnsResolver, Locator, valid_domain
+from credspec.directory.domain_names import valid_domain
+from credspec.directory.locator import DnsResolver, Locator
 from credspec.doctor.step import Finding, Step
 from credspec.errors import CredspecError, NotFoundError, UnreachableError
 

@@ -38,11 +38,11 @@ from credspec.sockets.admission import (
     Admission,
     AdmissionReport,
     ConnectionLimits,
-    ConnectionListener,
     Slot,
     affordable_connections,
 )
 from credspec.sockets.admission import Refusal as AdmissionRefusal
+from credspec.sockets.connection_listener import ConnectionListener
 from credspec.sockets.peers import Peer
 from credspec.sockets.tunnel import end_politely, tunnel, wipe
 from credspec.spec.spec_directory import SpecDirectory, load

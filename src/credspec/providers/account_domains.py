@@ -12,8 +12,7 @@ from types import MappingProxyType
 from typing import Any, Final, NoReturn
 
 from credspec.config_table import Kind, NotTakenError, wrong_value
-from credspec.directory.domain_names import is_netbios_name
-from credspec.directory.locator import valid_domain
+from credspec.directory.domain_names import is_netbios_name, valid_domain
 from credspec.errors import NotPermittedError, Problem, UsageError
 from credspec.providers.provider import HostAccount
 

@@ -17,7 +17,8 @@ from credspec.directory.accounts import reader_of
 from credspec.directory.connection import Connection, Transport
 from credspec.directory.controller_probe import answers
 from credspec.directory.domain import DomainFacts, read_domain_facts
-from credspec.directory.locator import DomainController, Locator, valid_domain
+from credspec.directory.domain_names import valid_domain
+from credspec.directory.locator import DomainController, Locator
 from credspec.errors import (
     CredspecError,
     NotPermittedError,

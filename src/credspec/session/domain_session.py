@@ -15,7 +15,8 @@ from typing import Final
 from credspec.directory.accounts import GroupManagedServiceAccount, find_account
 from credspec.directory.connection import Transport
 from credspec.directory.domain import DomainFacts, read_trusted_domain
-from credspec.directory.locator import DomainController, Locator, valid_domain
+from credspec.directory.domain_names import valid_domain
+from credspec.directory.locator import DomainController, Locator
 from credspec.errors import NotFoundError, UnreachableError
 from credspec.kerberos.keytab import account_keytab
 from credspec.kerberos.krb5_conf import AgentKrb5Conf

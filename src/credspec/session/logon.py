@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from credspec.config.host import Config
-from credspec.directory.locator import DnsResolver, Locator, valid_domain
+from credspec.directory.domain_names import valid_domain
+from credspec.directory.locator import DnsResolver, Locator
 from credspec.errors import NotPermittedError, UsageError
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.kerberos.tickets import ticket_from_password

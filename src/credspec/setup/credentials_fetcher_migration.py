@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from credspec.directory.account_identity import valid_account_name
-from credspec.directory.locator import valid_domain
+from credspec.directory.domain_names import valid_domain
 from credspec.errors import CredspecError, InvalidSpecError, NotPermittedError, Problem, UsageError
 from credspec.fetcher_lease_files import (
     LEASE_ID,

@@ -6,7 +6,7 @@ import pytest
 
 from credspec.config.host import Config, load_config
 from credspec.directory.connection import Transport
-from credspec.directory.locator import ControllerPreference
+from credspec.directory.controller_preference import ControllerPreference
 from credspec.errors import UsageError
 
 

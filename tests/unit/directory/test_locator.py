@@ -10,15 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from credspec.directory.controller_preference import ControllerPreference
 from credspec.directory.controller_probe import Ping
-from credspec.directory.locator import (
-    ControllerPreference,
-    DomainController,
-    Locator,
-    SrvRecord,
-    order_by_preference,
-    valid_domain,
-)
+from credspec.directory.domain_names import valid_domain
+from credspec.directory.locator import DomainController, Locator, SrvRecord, order_by_preference
 from credspec.directory.netlogon_ping import ControllerFlag, NetlogonAnswer
 from credspec.errors import UnreachableError, UsageError
 from support.domain.netlogon_datagrams import WRITABLE, answer, datagram_of, done, message_id_of

@@ -12,7 +12,7 @@ from credspec.agent.identities.open_domain import DomainStatus, OpenDomain
 from credspec.agent.identities.refresh_schedule import Spread
 from credspec.agent.identities.table import IdentityTable
 from credspec.directory.domain import DomainFacts
-from credspec.directory.locator import valid_domain
+from credspec.directory.domain_names import valid_domain
 from credspec.errors import CredspecError, TooManyRequestsError, UnreachableError
 from credspec.providers.provider import HostSource
 from credspec.service.events import Event, emit

@@ -11,7 +11,7 @@ from typing import Any, Final
 from credspec.agent.leases.homes import is_place
 from credspec.config.policy import GRPC_SOURCE, SPEC_SOURCES
 from credspec.directory.account_identity import valid_account_name
-from credspec.directory.locator import valid_domain
+from credspec.directory.domain_names import valid_domain
 from credspec.errors import UsageError
 from credspec.providers.provider import is_source_record
 

@@ -47,11 +47,11 @@ from credspec.sockets.admission import (
     Admission,
     AdmissionReport,
     ConnectionLimits,
-    ConnectionListener,
     Slot,
     affordable_connections,
     is_privileged,
 )
+from credspec.sockets.connection_listener import ConnectionListener
 from credspec.sockets.tunnel import end_politely
 
 _MOST_CONNECTIONS: Final = 512

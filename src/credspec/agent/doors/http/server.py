@@ -25,11 +25,11 @@ from credspec.sockets.admission import (
     Admission,
     AdmissionReport,
     ConnectionLimits,
-    ConnectionListener,
     Refusal,
     Slot,
     affordable_connections,
 )
+from credspec.sockets.connection_listener import ConnectionListener
 from credspec.sockets.peers import Peer
 
 MAX_CONNECTIONS: Final = 2048
