@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import click
@@ -47,8 +46,8 @@ def agent(
         SystemdSetup,
     )
     from credspec.agent.unit_paths import paths_of_configuration, service_environment
+    from credspec.installation import program
 
-    program = Path(sys.executable).with_name("credspec")
     units: tuple[str, ...] = (AGENT_UNIT, AGENT_SOCKET)
     units += (GATEWAY_UNIT,) if docker_gateway or undo else ()
     units += FETCHER_UNITS if grpc_compat or undo else ()
@@ -60,7 +59,7 @@ def agent(
             | service_environment(AGENT_UNIT)
             | (service_environment(GATEWAY_UNIT) if docker_gateway else {})
         )
-    plan = SystemdSetup(program=program, units=units, needed=needed, has_users=has_users)
+    plan = SystemdSetup(program=program(), units=units, needed=needed, has_users=has_users)
     changes = plan.undo(dry_run=dry_run) if undo else plan.apply(dry_run=dry_run)
     if output == "json":
         click.echo(json.dumps({"changes": changes, "dry_run": dry_run}))

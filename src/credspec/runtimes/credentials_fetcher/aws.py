@@ -21,6 +21,7 @@ from credspec.errors import (
     UnreachableError,
     UsageError,
 )
+from credspec.installation import how_to_install
 from credspec.runtimes.credentials_fetcher.requests import (
     AwsAccess,
     Refusal,
@@ -67,7 +68,7 @@ def require_boto3() -> None:
             "boto3-missing",
             "the Python package boto3 is not installed",
             where="calls with ARNs",
-            remedy="pip install 'credspec[grpc]'",
+            remedy=how_to_install("grpc"),
         ) from None
 
 

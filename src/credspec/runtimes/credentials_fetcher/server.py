@@ -15,6 +15,7 @@ from credspec.agent.daemon import listen, share
 from credspec.agent.events import Event, emit
 from credspec.agent.leases import Leases
 from credspec.errors import UsageError
+from credspec.installation import how_to_install
 from credspec.runtimes.credentials_fetcher.connections import CallerConnections
 from credspec.runtimes.credentials_fetcher.lease_tree import LeaseTree
 
@@ -44,7 +45,7 @@ def check(config: Config) -> None:
                 "grpc-missing",
                 f"the Python package {package} is not installed",
                 where="--grpc-compat",
-                remedy="pip install 'credspec[grpc]'",
+                remedy=how_to_install("grpc"),
             )
     LeaseTree(config.fetcher.lease_tree).check()
 
