@@ -1,0 +1,52 @@
+"""Packages are built and installed here: minutes, as root. `make test-packages` runs this."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from package_machine import RELEASES, PackageMachine, built, machine
+
+from credspec.lab.domain import Lab
+
+Packages = dict[str, Path]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(pytest.mark.timeout(3600))
+
+
+@pytest.fixture(scope="session", params=RELEASES)
+def release(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def packages(release: str) -> Packages:
+    return built(release)
+
+
+@pytest.fixture
+def boot(
+    lab: Lab, release: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[], PackageMachine]]:
+    """Boots machines that are joined to the lab's domain."""
+    with ExitStack() as stack:
+
+        def start() -> PackageMachine:
+            directory = tmp_path_factory.mktemp("machine")
+            found = stack.enter_context(machine(release, directory))
+            for source, target in (
+                (lab.host_keytab, "krb5.keytab"),
+                (lab.krb5_conf, "krb5.conf"),
+                (lab.directory / "resolv.conf", "resolv.conf"),
+                (lab.directory / "hosts", "hosts"),
+            ):
+                shutil.copy(source, found.root / "etc" / target)
+            return found
+
+        yield start

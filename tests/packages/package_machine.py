@@ -1,0 +1,139 @@
+"""A machine of a release with a booted systemd of its own, in which packages are installed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from booted_systemd import BootedSystemd
+from debian_bootstrap import bootstrap_command
+
+CHECKOUT = Path(__file__).parents[2]
+BUILD = CHECKOUT / "build/packages"
+RELEASES = ("bookworm", "trixie")
+NEXT_VERSION = "0.1.1.dev0"
+UNITS = ("credspec-agent.service", "credspec-agent.socket", "credspec-docker-gateway.service")
+# What the packages depend on is there already, so that nothing is downloaded in a test.
+_PACKAGES = (
+    *("systemd", "python3", "ca-certificates", "init-system-helpers", "krb5-user"),
+    *("libsasl2-modules-gssapi-mit", "libsasl2-2", "libstdc++6", "docker.io", "iptables"),
+)
+_OF_RELEASE = {"bookworm": ("libldap-2.5-0",), "trixie": ("libldap2", "docker-cli")}
+# Of the system's units these alone: others would set sysctls and clean /dev of this machine.
+_KEPT_UNITS = ("docker.service", "docker.socket", "containerd.service")
+_NO_NETWORK = "--bridge=none --iptables=false --ip6tables=false --ip-forward=false"
+_UNIT_PATH = "/etc/systemd/system:/usr/lib/systemd/system"
+
+
+def built(release: str, *, version: str | None = None) -> dict[str, Path]:
+    """Return the packages of the present files by name; build them if that was not done yet."""
+    directory = BUILD / "tested" / f"{release}-{version or 'own'}"
+    state = _state()
+    stamp = directory.with_name(f"{directory.name}.state")
+    if not stamp.exists() or stamp.read_text() != state:
+        build(release, directory, *([f"--version={version}", "--no-extras"] if version else []))
+        stamp.write_text(state)
+    return {path.name.partition("_")[0]: path for path in directory.glob("*.deb")}
+
+
+def build(release: str, output: Path, *options: str) -> None:
+    """Build the packages of a release."""
+    program = CHECKOUT / "packaging/packages/build.py"
+    done = subprocess.run(
+        [sys.executable, str(program), release, "--output", str(output), *options],
+        env=os.environ | {"PYTHONPATH": f"{CHECKOUT}/tests/engines:{CHECKOUT}/tests/fresh_root"},
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+def _state() -> str:
+    git = ["git", "-c", "safe.directory=*", "-C", str(CHECKOUT)]
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True).stdout
+    changes = subprocess.run([*git, "diff", "HEAD"], check=True, capture_output=True).stdout
+    return hashlib.sha256(head + changes).hexdigest()
+
+
+def _base(release: str) -> Path:
+    folder = BUILD / f"roots/run-{release}"
+    if not folder.is_dir():
+        new = folder.with_suffix(".new")
+        shutil.rmtree(new, ignore_errors=True)
+        new.parent.mkdir(parents=True, exist_ok=True)
+        packages = (*_PACKAGES, *_OF_RELEASE[release])
+        suites = ("", "-updates", "-security")
+        command = bootstrap_command(release, packages, new, suites=suites)
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True)
+        for unit in (new / "usr/lib/systemd/system").iterdir():
+            if unit.name not in _KEPT_UNITS:
+                shutil.rmtree(unit) if unit.is_dir() and not unit.is_symlink() else unit.unlink()
+        docker = new / "usr/lib/systemd/system/docker.service"
+        # The machine shares the network with this one.
+        text = docker.read_text().replace("/usr/sbin/dockerd ", f"/usr/sbin/dockerd {_NO_NETWORK} ")
+        assert _NO_NETWORK in text
+        docker.write_text(text)
+        new.rename(folder)
+    return folder
+
+
+class PackageMachine:
+    """A machine; `root` is its root file system, seen from here."""
+
+    def __init__(self, release: str, root: Path, booted: BootedSystemd) -> None:
+        self.release, self.root, self.booted = release, root, booted
+
+    def run(
+        self, *command: str, status: int | None = 0, given: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command as root; its exit status must be `status`, if that is not None."""
+        environment = ("env", "-i", "HOME=/root", "LANG=C.UTF-8", "DEBIAN_FRONTEND=noninteractive")
+        path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        done = self.booted.run(*environment, path, *command, given=given, seconds=900)
+        said = f"{command}: {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+        assert status is None or done.returncode == status, said
+        return done
+
+    def install(self, *packages: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
+        """Install package files with apt."""
+        names = []
+        for path in packages:
+            shutil.copy(path, self.root / "srv")
+            names.append(f"/srv/{path.name}")
+        options = ("-y", "--no-install-recommends", "-o", "Dpkg::Use-Pty=0")
+        return self.run("apt-get", "install", *options, *names, status=status)
+
+    def files(self, *directories: str) -> dict[str, str]:
+        """Return what is in directories: kind, mode and content of each by path."""
+        script = (
+            'find "$@" -printf "%y %m %p %l\\n" -type f -exec sha256sum {} + 2>/dev/null | sort'
+        )
+        lines = self.run("sh", "-c", script, "find", *directories).stdout.splitlines()
+        return dict.fromkeys(lines, "")
+
+    def mounts(self) -> list[str]:
+        """Return where something is mounted."""
+        lines = self.run("cat", "/proc/self/mounts").stdout.splitlines()
+        return sorted(line.split()[1] for line in lines)
+
+
+@contextmanager
+def machine(release: str, directory: Path) -> Iterator[PackageMachine]:
+    """Boot a machine whose root file system is a copy of the release's, until the block ends."""
+    root = directory / "root"
+    copy = ["cp", "--archive", "--reflink=auto", str(_base(release)), str(root)]
+    subprocess.run(copy, check=True)
+    booted = BootedSystemd(directory / "log", root, unit_path=_UNIT_PATH)
+    try:
+        yield PackageMachine(release, root, booted)
+    finally:
+        booted.close()
+        shutil.rmtree(root, ignore_errors=True)
