@@ -48,11 +48,12 @@ def host(boot: Boot, packages: Packages) -> PackageMachine:
 
 
 def leftovers(before: dict[str, str], after: dict[str, str]) -> list[str]:
-    """Return what is new or changed, without what is apt's own, and Docker's own directories."""
+    """Return what is new or changed, without what is apt's, Docker's and everybody's."""
     own = ("/etc/ld.so.cache", "/etc/systemd/system/", "/etc/apt/", "/usr/share/info/dir")
     new = [line for line in after if line not in before and not any(o in line for o in own)]
-    docker = ("/etc/cni", "/etc/docker ", "/root/.docker")
-    return [line for line in new if line[0] != "d" or not any(o in line for o in docker)]
+    others = ("/etc/cni", "/etc/docker ", "/root/.docker", "/usr/local/libexec ")
+    new = [line for line in new if "/etc/docker/key.json" not in line]
+    return [line for line in new if line[0] != "d" or not any(o in line for o in others)]
 
 
 def active(host: PackageMachine, unit: str) -> str:
