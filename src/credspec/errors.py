@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from contextlib import suppress
 from enum import IntEnum
-from typing import Any, ClassVar, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class ExitStatus(IntEnum):
@@ -56,12 +59,16 @@ class CredspecError(Exception):
     """Base of every error that credspec reports on purpose.
 
     Holds at least one `Problem`. ``str(error)`` is the text for people: one line a problem, each
-    ending in its code in brackets.
+    ending in its code in brackets. `retry_after` is in how many seconds to try again what may go
+    better then, None if the agent says no such thing.
     """
 
     kind: ClassVar[str] = "error"
     exit_status: ClassVar[ExitStatus] = ExitStatus.OTHER
     http_status: ClassVar[int] = 500
+    parts: tuple[CredspecError, ...] = ()
+    """The errors that `joined` made this one of, none if it is one by itself."""
+    retry_after: int | None = None
 
     def __init__(self, *problems: Problem) -> None:
         if not problems:
@@ -81,7 +88,9 @@ class CredspecError(Exception):
 
         An error that is kept, or handed from one thread or task to another, must be such a one.
         """
-        return type(self)(*self.problems)
+        copy = type(self)(*self.problems)
+        copy.parts = tuple(part.detached() for part in self.parts)
+        return copy
 
     @property
     def code(self) -> str:
@@ -166,6 +175,19 @@ class NotFoundError(CredspecError):
 
     kind = "not-found"
     http_status = 404
+
+
+def joined(errors: Sequence[CredspecError]) -> CredspecError:
+    """Return one error with all problems of several, each once.
+
+    It has the class of the first, but of the first that is no `UnreachableError` if there is one:
+    a refusal of one is no outage, whatever the others met. `parts` of it are the errors themselves,
+    without the frames they came through.
+    """
+    decisive = next((e for e in errors if not isinstance(e, UnreachableError)), errors[0])
+    error = type(decisive)(*dict.fromkeys(p for each in errors for p in each.problems))
+    error.parts = tuple(part.detached() for each in errors for part in each.parts or (each,))
+    return error
 
 
 def forget_frames(error: BaseException) -> None:

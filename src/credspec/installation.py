@@ -38,7 +38,7 @@ def program() -> Path:
 def how_to_install(extra: str) -> str:
     """Return the command that adds an extra."""
     if not is_packaged():
-        return f"pip install 'credspec[{extra}]'"
+        return f"{sys.prefix}/bin/pip install 'credspec[{extra}]'"
     name = {"host": "credspec", "lab": "credspec-lab"}.get(extra, "credspec-extras")
     return f"install the package {name}"
 

@@ -25,6 +25,8 @@ class AwsEndpoints:
     secrets: dict[str, str] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     hang: bool = False
+    trouble: tuple[int, str] | None = None
+    """Status and code with which it answers everything, as AWS does under load."""
     session_token: str = SESSION_TOKEN
 
     def __post_init__(self) -> None:
@@ -35,6 +37,11 @@ class AwsEndpoints:
 
             def do_GET(self) -> None:
                 endpoints.asked.append(self.path)
+                if endpoints.trouble is not None:
+                    status, code = endpoints.trouble
+                    body = f"<Error><Code>{code}</Code></Error>".encode()
+                    self._say(status, body, "text/xml")
+                    return
                 if not self._is_signed("s3"):
                     self._say(403, b"<Error><Code>InvalidAccessKeyId</Code></Error>", "text/xml")
                     return

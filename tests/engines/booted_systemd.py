@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 # Into another root file system, if there is one; what is shared is there under the same names.
@@ -34,6 +36,8 @@ mount -t proc proc /proc
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/lock /run/test
 mount -t tmpfs -o mode=755 tmpfs /var/log
+# Of services' private directories; /tmp has the tests' files.
+mount -t tmpfs -o mode=1777 tmpfs /var/tmp
 for path in $(awk '$2 ~ "^/sys/fs/cgroup" {print $2}' /proc/mounts | sort -r); do
   umount -l $path
 done
@@ -80,6 +84,7 @@ class BootedSystemd:
                 env={**os.environ, **into},
             )
         self._log = log
+        self._earlier = set(_private_directories())
         self._wait_until_it_runs()
 
     def _wait_until_it_runs(self) -> None:
@@ -133,7 +138,22 @@ class BootedSystemd:
                 return int(numbers[0])
         return 0
 
+    def kill(self, unit: str, number: signal.Signals) -> int:
+        """Send a signal to the main process of a unit, which must run; return its number."""
+        pid = self.pid_outside(unit)
+        # 0 would be the process group of the tests, and all that started them.
+        assert pid > 1, self._log.read_text()[-4000:]
+        os.kill(pid, number)
+        return pid
+
     def close(self) -> None:
         """End it and everything in it."""
         os.kill(self.pid, signal.SIGKILL)
         self._unshare.wait(30)
+        for directory in set(_private_directories()) - self._earlier:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _private_directories() -> Iterator[Path]:
+    """Return what PrivateTmp= has made, which a machine that is not shut down leaves behind."""
+    return Path("/tmp").glob("systemd-private-*-credspec-*")  # noqa: S108 - systemd's own name

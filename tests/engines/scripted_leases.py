@@ -11,7 +11,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -65,12 +65,14 @@ class SimulatedSession:
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.acquired = 0
         self.known_facts: DomainFacts | None = FACTS
 
     def facts(self) -> DomainFacts:
         return FACTS
 
     def acquire(self, account: str) -> Acquisition:
+        self.acquired += 1
         time.sleep(self.seconds)
         now = datetime.now(UTC)
         name = f"{account}$@EXAMPLE.TEST"
@@ -86,7 +88,13 @@ class SimulatedSession:
 class ScriptedLeases:
     """An agent's inner part; to be made in a running event loop."""
 
-    def __init__(self, directory: Path, policy: Policy | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        policy: Policy | None = None,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self.directory = directory
         self.session = SimulatedSession()
         for name in ("journal", "leases", "tree"):
@@ -104,6 +112,7 @@ class ScriptedLeases:
             spec_directory=directory,
             audit=AuditLog(self.audit_log),
             policy=policy or Policy(spec_sources=("file", "raw")),
+            sleep=sleep,
         )
 
     def request(

@@ -18,16 +18,23 @@ PA_ENC_TIMESTAMP: Final = 2
 _PA_ETYPE_INFO2: Final = 19
 _PREAUTH_REQUIRED: Final = 25
 _LENGTH_BYTES: Final = 4
+_FORWARDABLE: Final = 0x40000000
 
 
 @dataclass(frozen=True)
 class AsRequest:
-    """An AS-REQ: its message type, preauthentication types, encryption types, and realm."""
+    """An AS-REQ: its message type, preauthentication types, encryption types, realm and options."""
 
     kind: int
     padata: tuple[int, ...]
     enctypes: tuple[int, ...]
     realm: str
+    options: int = 0
+
+    @property
+    def is_forwardable(self) -> bool:
+        """Whether it asks for a forwardable ticket (RFC 4120 5.4.1, KDCOptions)."""
+        return bool(self.options & _FORWARDABLE)
 
 
 @dataclass
@@ -158,7 +165,9 @@ def read_as_request(message: bytes) -> AsRequest:
     ]
     enctypes = [int.from_bytes(v, "big", signed=True) for _, v in _members(_inner(body[0xA8]))]
     realm = _inner(body[0xA2]).decode()
-    return AsRequest(_number(fields[0xA2]), tuple(padata), tuple(enctypes), realm)
+    # The first byte of a bit string says how many bits are unused.
+    options = int.from_bytes(_inner(body[0xA0])[1:5], "big")
+    return AsRequest(_number(fields[0xA2]), tuple(padata), tuple(enctypes), realm, options)
 
 
 def der(tag: int, *content: bytes) -> bytes:

@@ -135,7 +135,7 @@ def test_the_version_s_text_has_extras_and_python() -> None:
 def test_what_is_missing_of_a_distribution_package_is_a_package(
     monkeypatch: pytest.MonkeyPatch, extra: str, remedy: str
 ) -> None:
-    assert installation.how_to_install(extra) == f"pip install 'credspec[{extra}]'"
+    assert installation.how_to_install(extra) == f"{sys.prefix}/bin/pip install 'credspec[{extra}]'"
     monkeypatch.setattr(sys, "prefix", "/usr/lib/credspec")
     assert installation.how_to_install(extra) == f"install the {remedy}"
     assert str(installation.program()) == "/usr/bin/credspec"

@@ -38,6 +38,7 @@ from credspec.agent.lease_limits import RequestLimits
 from credspec.agent.leases import Leases
 from credspec.agent.listing import Listing, send_list
 from credspec.agent.openapi import openapi_document
+from credspec.agent.passing_errors import retry_after
 from credspec.agent.policy import Policy, PolicyInForce, caller_refused
 from credspec.agent.report_limit import LimitedEvents
 from credspec.errors import (
@@ -145,6 +146,9 @@ def _is_privileged(caller: Caller) -> bool:
 def _problem(error: CredspecError, status: int | None = None) -> web.Response:
     document = error.to_json() | ({"status": status} if status else {})
     answer = web.json_response(document, status=status or error.http_status, content_type=_PROBLEM)
+    after = retry_after(error)
+    if after is not None:
+        answer.headers["Retry-After"] = str(after)
     if isinstance(error, TooManyRequestsError):
         answer.headers["Retry-After"] = str(error.retry_after)
         # The next one has to wait for its turn to connect.

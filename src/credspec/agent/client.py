@@ -62,7 +62,10 @@ class AgentClient:
             connection.close()
         document = json.loads(content) if content else None
         if response.status >= http.client.BAD_REQUEST:
-            raise CredspecError.from_json(document if isinstance(document, dict) else {})
+            failure = CredspecError.from_json(document if isinstance(document, dict) else {})
+            after = response.getheader("Retry-After", "")
+            failure.retry_after = int(after) if after.isdecimal() else None
+            raise failure
         return document
 
 

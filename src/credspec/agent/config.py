@@ -4,6 +4,8 @@
     spec_directory = "/etc/credspec/specs"     # where file:// references are looked up
     audit_log = "/var/log/credspec/audit.jsonl"
     log_format = "text"                        # "text" or "json", on standard error
+    wait_seconds = 30                          # how long a start waits for agent and domain: see
+                                               # docs/runtimes/boot.md
 
     [host_identity]
     keytab = "/etc/krb5.keytab"                # the machine keytab
@@ -68,7 +70,7 @@ DEFAULT_CONFIG_PATH: Final = Path("/etc/credspec/config.toml")
 _KNOWN: Final[dict[str, frozenset[str]]] = {
     "": frozenset(
         {
-            *("run_directory", "spec_directory", "audit_log", "log_format"),
+            *("run_directory", "spec_directory", "audit_log", "log_format", "wait_seconds"),
             *("host_identity", "ldap", "policy", "providers"),
             *("account_provider", "credentials_fetcher", "domains"),
         }
@@ -79,9 +81,10 @@ _KNOWN: Final[dict[str, frozenset[str]]] = {
     "credentials_fetcher": frozenset({"lease_tree", "owner", "mode", "users"}),
 }
 _TABLES: Final = ("policy", "credentials_fetcher")  # those with readers of their own
-_READ_ELSEWHERE: Final = frozenset({"providers", "account_provider", "domains"})
+_READ_ELSEWHERE: Final = frozenset({"providers", "account_provider", "domains", "wait_seconds"})
 _LOG_FORMATS: Final = ("text", "json")
 _MOST_LEASES: Final = 100_000
+_LONGEST_WAIT: Final = 3600
 _OWNER: Final = re.compile(r"(\d{1,9}):(\d{1,9})")
 _FILE_MODE: Final = re.compile(r"0?[46][046][046]")
 _PATTERN: Final = re.compile(r"[^@/\s]{1,64}(?:@[^@/\s]{1,255})?")
@@ -104,7 +107,11 @@ class FetcherConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """A host's configuration; every field has the default of a joined host."""
+    """A host's configuration; every field has the default of a joined host.
+
+    `wait_seconds` is for how long the start of a container or of `credspec run` waits for an agent
+    or a domain that is not there yet; None for the default of each engine.
+    """
 
     run_directory: Path = Path("/run/credspec")
     spec_directory: Path = Path("/etc/credspec/specs")
@@ -115,6 +122,7 @@ class Config:
     ca_file: Path | None = None
     audit_log: Path = Path("/var/log/credspec/audit.jsonl")
     log_format: str = "text"
+    wait_seconds: float | None = None
     policy: Policy = field(default_factory=Policy)
     fetcher: FetcherConfig = field(default_factory=FetcherConfig)
     providers: ProviderSettings = field(default_factory=ProviderSettings)
@@ -224,6 +232,7 @@ def _config(document: dict[str, Any], source: Path) -> Config:
     )
     values["domains"], wrong = domain_preferences(document.get("domains", {}), str(source))
     problems += wrong
+    values["wait_seconds"] = _wait_seconds(document.get("wait_seconds"), source, problems)
     table = document.get("account_provider", {})
     if isinstance(table, dict):
         values["account_provider"] = table
@@ -238,6 +247,16 @@ def _config(document: dict[str, Any], source: Path) -> Config:
     policy, fetcher = (tables[name] for name in _TABLES)
     found = FetcherConfig(**fetcher)
     return Config(policy=Policy(**policy, grpc_uids=found.uids), fetcher=found, **values)
+
+
+def _wait_seconds(value: object, source: Path, problems: list[Problem]) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, int | float) and value is not True and 0 <= value <= _LONGEST_WAIT:
+        return float(value)
+    expected = f"a number from 0 to {_LONGEST_WAIT}"
+    problems.append(_problem(source, "wait_seconds", value, expected))
+    return None
 
 
 def _policy_value(

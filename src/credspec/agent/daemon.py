@@ -22,6 +22,7 @@ from credspec.agent.config import Config
 from credspec.agent.controller_watch import watch_controllers
 from credspec.agent.domain_session import DomainSession
 from credspec.agent.events import Event, emit
+from credspec.agent.home_domain_watch import HomeDomainWatch
 from credspec.agent.host_identity import HOST_CACHE, HostIdentity, MachineKeytab
 from credspec.agent.http_server import serving_http
 from credspec.agent.identities import Identities, Identity
@@ -153,11 +154,12 @@ async def serve(
     asyncio.get_running_loop().set_exception_handler(_Defects().report)
     policy.watched.append(lambda new: share(config.agent_socket, others=bool(new.uids)))
     calls: BlockingCalls[str] = BlockingCalls(most_waiting=_MOST_WAITING)
+    watch = None if home is None else HomeDomainWatch(identities, home)
     api = make_api(
         leases,
         identities,
         policy=policy,
-        readiness=lambda: _what_hinders(config, identities, home, calls),
+        readiness=lambda: _what_hinders(config, watch, calls),
     )
 
     def clock_changed(change: ClockChange) -> None:
@@ -177,6 +179,7 @@ async def serve(
                     _for_ever("reload", reload.run, None),
                     _for_ever("clock", partial(watch_clock, clock_changed), None),
                     _for_ever("controllers", partial(watch_controllers, identities), None),
+                    *([] if watch is None else [_for_ever("home domain", watch.run, None)]),
                 ),
             ):
                 notify("READY=1", f"STATUS={leases.count} leases adopted")
@@ -267,16 +270,13 @@ def _home_domain(config: Config, host_identity: MachineKeytab) -> str | None:
 
 
 async def _what_hinders(
-    config: Config, identities: Identities, home: str | None, calls: BlockingCalls[str]
+    config: Config, watch: HomeDomainWatch | None, calls: BlockingCalls[str]
 ) -> list[str]:
     """Say what stands in the way of making a lease now."""
-    reasons = [
-        f"domain {status.domain} does not answer since {status.outage_since:%Y-%m-%d %H:%M:%S} UTC"
-        for status in identities.domains()
-        if status.outage_since is not None and (status.domain, status.source) == (home, "")
-    ]
+    hindrance = None if watch is None else await watch.hindrance(_READY_SECONDS)
+    reasons = [] if hindrance is None else [hindrance]
     # Files may be on a disk that does not answer.
-    look = partial(_unusable_files, config, is_joined=home is not None)
+    look = partial(_unusable_files, config, is_joined=watch is not None)
     try:
         reasons += await calls.run("files", look, _READY_SECONDS, "files of the agent")
     except CredspecError as error:

@@ -18,11 +18,13 @@ from typing import Final, TypeVar
 
 from credspec.agent.host_identity import HOST_CACHE, HostIdentity
 from credspec.agent.keytab_principal import with_guess
+from credspec.agent.known_salts import KnownSalts
 from credspec.directory.accounts import (
     GroupManagedServiceAccount,
     find_account,
     read_key_version,
     read_managed_password,
+    reader_of,
 )
 from credspec.directory.connection import Connection, Transport
 from credspec.directory.controller_probe import answers
@@ -116,6 +118,7 @@ class DomainSession:
         self._facts: DomainFacts | None = None
         self._domains_named: dict[str, tuple[str, float]] = {}
         self._needs_armor = False
+        self._salts = KnownSalts()
 
     def facts(self) -> DomainFacts:
         """Return the domain's facts.
@@ -232,9 +235,10 @@ class DomainSession:
                 self._ticket(name, realm, password, logons),
                 now + password.query_interval,
             )
+            salts = self._salts.of_versions(name, version)
             return replace(
                 acquired,
-                keytab=account_keytab(entry, realm, password, version, made=now),
+                keytab=account_keytab(entry, realm, password, version, made=now, salts=salts),
                 keytab_due=now + max(password.unchanged_interval, _SOONEST_KEYTAB),
             )
 
@@ -242,14 +246,35 @@ class DomainSession:
         """Get an account's ticket; `logons` is `_logons` from before its password was read."""
         try:
             return self._armored_ticket(name, realm, password)
-        except UnreachableError:
+        except UnreachableError as error:
             if logons != self._logons:
-                raise  # the controllers were located just now
+                # The controllers were located just now.
+                raise self._looked_at(error) from None
         # Those that were located when the held connection was made may have moved or gone.
         with self._lock:
             self._drop_connection()
             self._connected()
-        return self._armored_ticket(name, realm, password)
+        try:
+            return self._armored_ticket(name, realm, password)
+        except UnreachableError as error:
+            raise self._looked_at(error) from None
+
+    def _looked_at(self, error: UnreachableError) -> UnreachableError:
+        """Say whether the KDCs take connections: only then it is not the way to them."""
+        addresses = tuple(a for dc in self.controllers for a in dc.addresses)
+        if error.code != "kdc-unreachable" or not addresses:
+            return error
+        taking = _answering(addresses)
+        found = f"{len(taking)} of {len(addresses)} addresses take connections on port 88 now"
+        remedy = (
+            "the way there is open: look at the logs of the domain controllers"
+            if taking
+            else "check that the domain controllers run, and the network path to them (TCP 88)"
+        )
+        first, *others = error.problems
+        return UnreachableError(
+            first._replace(found=f"{first.found}; {found}", remedy=remedy), *others
+        )
 
     def _armored_ticket(self, name: str, realm: str, password: ManagedPassword) -> Ticket:
         """Get an account's ticket, armoured with the host's TGT where there is one or must be."""
@@ -260,16 +285,25 @@ class DomainSession:
             identity.log_on()
         is_armored = self._needs_armor or bool(getattr(identity, "has_tgt", False))
         try:
-            return ticket_from_managed_password(
-                name, realm, password, armor=cache if is_armored else None
-            )
+            return self._salted_ticket(name, realm, password, cache if is_armored else None)
         except NotPermittedError as error:
             if error.code != "kdc-policy" or is_armored:
                 raise
         # Policies may ask from which host a logon comes, which only armour shows.
         identity.log_on()
-        ticket = ticket_from_managed_password(name, realm, password, armor=cache)
+        ticket = self._salted_ticket(name, realm, password, cache)
         self._needs_armor = True
+        return ticket
+
+    def _salted_ticket(
+        self, name: str, realm: str, password: ManagedPassword, armor: str | None
+    ) -> Ticket:
+        """Get an account's ticket, with the salt that the KDC took last time if it is known."""
+        known = self._salts.last(name)
+        arguments = (name, realm, password) if known is None else (name, realm, password, known)
+        ticket = ticket_from_managed_password(*arguments, armor=armor)
+        if ticket.salt is not None:
+            self._salts.took(name, ticket.salt)
         return ticket
 
     def _read_with_version(
@@ -296,7 +330,7 @@ class DomainSession:
             self._overwriting()
             self._overwriting = None
         started = time.monotonic()
-        found = read_managed_password(connection, facts, account)
+        found = read_managed_password(connection, facts, account, reader=self._reader)
         self.latency = time.monotonic() - started
         if self._at_work == 1:
             # The domain answers while the key is derived.
@@ -367,6 +401,16 @@ class DomainSession:
     def _guess(self) -> str:
         """Which principal was guessed to be the host, empty if that was no guess."""
         return str(getattr(self._host_identity, "guess", ""))
+
+    @property
+    def _reader(self) -> str:
+        """Which principal is logged on, empty if it is the host's own."""
+        principal = "" if self._logon is None else self._logon.principal
+        return principal if reader_of(principal) or self._is_provided else ""
+
+    @property
+    def _is_provided(self) -> bool:
+        return bool(getattr(self._host_identity, "is_provided", False))
 
     def _logged_on_long_ago(self) -> bool:
         # A clock that was set back makes the ticket one of the future, which is not new either.

@@ -18,6 +18,7 @@ class Event(Enum):
 
     TICKET_ACQUIRED = (2, "info", "A gMSA's password was read and its ticket got.")
     SPEC_REFUSED = (3, "warning", "A credential spec could not be read, or is not valid.")
+    SPEC_INCOMPLETE = (4, "warning", "A spec was taken that only credentials-fetcher takes.")
     REFRESH_FAILED = (8, "warning", "A held identity could not be acquired again; it is retried.")
 
     AGENT_READY = (100, "info", "The agent takes requests.")
@@ -37,10 +38,16 @@ class Event(Enum):
     LEASE_ABANDONED = (123, "warning", "A container went without a word; its lease was released.")
     LEASE_ADOPTED = (124, "info", "A lease of an earlier run goes on.")
     LEASE_NOT_ADOPTED = (125, "info", "A lease of an earlier run was ended; its container is gone.")
-    LEASE_NOT_RENEWED = (126, "warning", "A lease could not be given its new ticket.")
+    LEASE_NOT_RENEWED = (
+        126,
+        "warning",
+        "A lease could not be given its new ticket; it is retried.",
+    )
     JOURNAL_RECORD_UNREADABLE = (127, "warning", "A journal record was unreadable; it was wiped.")
     JOURNAL_UNWRITABLE = (128, "warning", "A record of a lease that ended could not be removed.")
     LEASE_REVOKED = (129, "warning", "The policy allows a lease no more; its tickets were wiped.")
+
+    LEASE_RENEWED_LATE = (136, "info", "A lease has its new ticket that could not be given before.")
 
     CALLER_REFUSED = (130, "warning", "A user who may not use the agent asked it something.")
     REQUEST_FAILED = (131, "warning", "A request ended with an error.")

@@ -278,7 +278,7 @@ class MachineKeytab:
                 "host-keytab-unreadable",
                 error.strerror or str(error),
                 where=f"host keytab {self.keytab}",
-                remedy="run the agent as root",
+                remedy="run it as root, or log on as yourself: kinit USER@REALM, or --keytab FILE",
             ) from None
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from credspec.agent.domain_session import Acquisition, DomainSession
 from credspec.agent.events import Event, emit
@@ -125,6 +125,9 @@ class _Domain:
         self.controllers_check: asyncio.Task[None] | None = None
         self.controllers_checked_at = 0.0
         self.unreached_since: datetime | None = None
+        # How many accounts have got their tickets.
+        self.answers = 0
+        self.asking: asyncio.Task[DomainFacts] | None = None
         self._threads = ThreadPoolExecutor(
             _THREADS_PER_DOMAIN, thread_name_prefix=f"domain-{session.domain}"
         )
@@ -164,13 +167,19 @@ class _Domain:
         """Since when it does not answer, be it for an identity or before there was any."""
         return self.schedule.outage_since or self.unreached_since
 
+    def asked(self, task: asyncio.Task[DomainFacts]) -> None:
+        """Forget a question that has ended, whose error all that waited have."""
+        self.asking = None
+        if not task.cancelled():
+            task.exception()
+
     def refreshed(self, name: IdentityName, task: asyncio.Task[None]) -> None:
         """Forget a refresh that has ended."""
         if self.refreshing.get(name) is task:
             del self.refreshing[name]
 
-    def tasks(self) -> list[asyncio.Task[None]]:
-        others = (self.keeper, self.controllers_check)
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        others = (self.keeper, self.controllers_check, self.asking)
         return [*self.refreshing.values(), *(task for task in others if task is not None)]
 
     def close(self) -> None:
@@ -256,23 +265,50 @@ class Identities:
     ) -> DomainFacts:
         """Return a domain's facts as they are known, or with `again` as it says now.
 
-        Raises as `DomainSession.facts`.
+        However many ask at once, the domain is asked once. Raises as `DomainSession.facts`.
         """
         of_domain = self._domain((domain, source))
-        session = of_domain.session
-        known = session.known_facts
+        known = of_domain.session.known_facts
         if known is not None and not again:
             return known
+        task = of_domain.asking
+        if task is None:
+            task = of_domain.asking = asyncio.create_task(self._ask_facts(of_domain, source))
+            task.add_done_callback(of_domain.asked)
+        failure: CredspecError
         try:
-            facts = await of_domain.run(session.facts if known is None else session.read_facts)
+            # Shielded: one impatient caller must not cancel what the others wait for.
+            return await asyncio.shield(task)
         except CredspecError as error:
+            failure = error.detached()
+        finally:
+            # Its error leads to this frame, which must not lead back to it.
+            del task
+        try:
+            raise failure
+        finally:
+            del failure
+
+    async def _ask_facts(self, of_domain: _Domain, source: HostSource | None) -> DomainFacts:
+        session = of_domain.session
+        call = session.facts if session.known_facts is None else session.read_facts
+        answers = of_domain.answers
+        try:
+            facts = await of_domain.run(call)
+        except CredspecError as error:
+            if of_domain.answers != answers and of_domain.outage_since is None:
+                raise  # it has answered somebody else since
             of_domain.last_error = error.detached()
             if isinstance(error, UnreachableError) and of_domain.outage_since is None:
                 of_domain.unreached_since = self._now()
                 emit(Event.DOMAIN_UNREACHABLE, domain=of_domain.session.domain, error=str(error))
-            self._close_soon((domain, source))
+            self._close_soon((session.domain, source))
             raise
-        of_domain.unreached_since = None
+        since, of_domain.unreached_since = of_domain.unreached_since, None
+        if of_domain.outage_since is None:
+            of_domain.last_error = None
+            if since is not None:
+                emit(Event.DOMAIN_REACHED, domain=session.domain, since=since.isoformat())
         return facts
 
     async def domain_named(self, name: str, domain: str, source: HostSource | None) -> str:
@@ -550,7 +586,7 @@ class Identities:
 
     async def close(self) -> None:
         """Stop all refreshing and close all connections."""
-        tasks = [*self._acquiring.values()]
+        tasks: list[asyncio.Task[Any]] = [*self._acquiring.values()]
         for domain in self._domains.values():
             tasks += domain.tasks()
         for task in tasks:
@@ -618,8 +654,9 @@ class Identities:
                 emit(Event.DOMAIN_UNREACHABLE, domain=name.domain, error=str(error))
             raise
         self.acquisitions += 1
+        domain.answers += 1
         domain.controllers_checked_at = asyncio.get_running_loop().time()
-        since = domain.schedule.outage_since
+        since, domain.unreached_since = domain.outage_since, None
         if since is not None:
             emit(Event.DOMAIN_REACHED, domain=name.domain, since=since.isoformat())
         domain.last_error = None

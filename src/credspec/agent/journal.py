@@ -36,6 +36,7 @@ _TEXTS: Final = ("container", "runtime_state", "domain", "default_account")
 # What lies outside is no time of a ticket, and arithmetic with it would overflow.
 _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
+_FLAGS: Final = ("ready", "keytab", "name_fallback", "replay_cache")
 _TIMES: Final = ("created", "ticket_start", "ticket_end", "keytab_due")
 
 
@@ -49,7 +50,9 @@ class LeaseRecord:
     for the host's own. `default_account` and `accounts` are without ``$``; `ready` tells whether
     the container was given its tickets, `ticket_start` and `ticket_end` from when to when all of
     them are good. `mode` is that of the files; with `keytab` there is one of all accounts, and
-    `keytab_due` tells when it must be made anew. `host_source` is what the host logs on with, if it
+    `keytab_due` tells when it must be made anew. `name_fallback` tells whether its krb5.conf may
+    have ``dns_canonicalize_hostname = fallback``, `replay_cache` whether the directory has one for
+    replay caches. `host_source` is what the host logs on with, if it
     is not the machine identity: `guid` and `input` of a plug-in, without `input` where that may
     hold a secret; empty for an account that came with the request. `place` is the directory of a
     lease that has its files in a tree of others. `spec_source` tells where its spec came from:
@@ -73,6 +76,8 @@ class LeaseRecord:
     mode: int = 0o600
     keytab: bool = False
     keytab_due: datetime | None = None
+    name_fallback: bool = False
+    replay_cache: bool = False
     host_source: dict[str, str] | None = field(default=None, repr=False, hash=False)
     place: str | None = None
     spec_source: str = "file"
@@ -194,7 +199,7 @@ def _record(lease_id: str, data: bytes) -> LeaseRecord:
         and "\0" not in record.runtime_state
         and all(_is_number(number) for number in (record.uid, record.gid, record.mode))
         and (record.user is None or _is_number(record.user))
-        and {type(record.ready), type(record.keytab)} == {bool}
+        and all(type(getattr(record, name)) is bool for name in _FLAGS)
         and _is_place(record.place)
         and record.spec_source in {*SPEC_SOURCES, GRPC_SOURCE}
         and _is_moment(record.created_monotonic)

@@ -10,9 +10,10 @@ from datetime import datetime
 
 from credspec.agent.identities import Identity, IdentityName
 from credspec.agent.journal import LeaseRecord
+from credspec.agent.lease_environment import MOUNT_POINT, REPLAY_CACHES
 from credspec.directory.account_identity import valid_account_name
 from credspec.kerberos.keytab import joined_keytabs
-from credspec.kerberos.krb5_conf import container_krb5_conf
+from credspec.kerberos.krb5_conf import DefaultPaths, container_krb5_conf
 from credspec.providers.host_account import HostSource
 from credspec.spec.document import CredentialSpec
 
@@ -74,9 +75,14 @@ def file_names(record: LeaseRecord) -> set[str]:
 
 
 def files_of(
-    record: LeaseRecord, held: Sequence[Identity], now: datetime | None = None
+    record: LeaseRecord,
+    held: Sequence[Identity],
+    now: datetime | None = None,
+    directory: str | None = MOUNT_POINT,
 ) -> dict[str, bytes]:
     """Return the files of a lease, made of its identities.
+
+    `directory` is the lease's as its programs see it, for paths in krb5.conf; None if unknown.
 
     What comes of an identity that was adopted, and whose turn has not come, is left out: the
     container has what it had. So are tickets that are not to be given at `now`.
@@ -95,12 +101,25 @@ def files_of(
         if name.domain == own and name.account == record.default_account.lower():
             files["krb5cc"] = identity.ticket.ccache
     if len(kdcs) == len({identity.name.domain for identity in held}):
-        files["krb5.conf"] = container_krb5_conf(own.upper(), kdcs).encode()
+        paths = None if directory is None else _default_paths(record, directory)
+        text = container_krb5_conf(
+            own.upper(), kdcs, paths=paths, name_fallback=record.name_fallback
+        )
+        files["krb5.conf"] = text.encode()
     keytabs = [identity.keytab for identity in held if identity.keytab is not None]
     if len(keytabs) == len(held):
         files["krb5.keytab"] = joined_keytabs(keytabs)
     wanted = file_names(record)
     return {name: content for name, content in files.items() if name in wanted}
+
+
+def _default_paths(record: LeaseRecord, directory: str) -> DefaultPaths:
+    has_replay_caches = record.keytab and record.replay_cache
+    return DefaultPaths(
+        ccache=f"{directory}/krb5cc",
+        keytab=f"{directory}/krb5.keytab" if record.keytab else None,
+        replay_caches=f"{directory}/{REPLAY_CACHES}" if has_replay_caches else None,
+    )
 
 
 def _cache_name(record: LeaseRecord, name: IdentityName) -> str:

@@ -14,12 +14,14 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
+from credspec.agent.lease_room import FULL, LeaseRoom
 from credspec.errors import CredspecError
 
 USERS: Final = Path("/run/user")
@@ -62,6 +64,8 @@ class LeaseDirectory:
     def write(self, files: dict[str, bytes], *, uid: int, gid: int, mode: int = 0o600) -> None:
         """Put files into it, each replaced atomically.
 
+        Where there is no room beside what they replace, that is removed first.
+
         `files` maps plain names to contents; `uid` and `gid` are the host's numbers of the
         container's user, `mode` are the files' permission bits.
 
@@ -69,18 +73,33 @@ class LeaseDirectory:
             CredspecError: `lease-directory-missing` if it is not there or not on a tmpfs,
                 `lease-directory-full`, `lease-directory-unwritable`.
         """
-        with self._opened() as directory_fd:
+        with self._opened() as directory_fd, ExitStack() as stack:
             try:
                 if self.user is not None and os.fstat(directory_fd).st_uid == self.user:
                     # Its user made it; the container's user must get in.
                     os.fchown(directory_fd, uid, gid)
             except OSError as error:
                 raise _not_written(self.path, error) from None
+            sizes = {name: len(content) for name, content in files.items()}
+            room = stack.enter_context(LeaseRoom(directory_fd, sizes, uid))
             for name, content in files.items():
-                try:
-                    _replace(directory_fd, name, content, (uid, gid), mode)
-                except OSError as error:
-                    raise _not_written(self.path / name, error) from None
+                put = partial(_replace, directory_fd, name, content, (uid, gid), mode)
+                self._in_room(name, put, room)
+
+    def _in_room(self, name: str, put: Callable[[], None], room: LeaseRoom) -> None:
+        """Put a file there, if need be after what makes room for it."""
+        while True:
+            try:
+                put()
+            except OSError as error:
+                if error.errno in FULL and room.make(name):
+                    continue
+                taken = room.taken_by_others() if error.errno in FULL else 0
+                raise _not_written(
+                    self.path / name, error, taken, is_shared=self._is_shared
+                ) from None
+            room.written(name)
+            return
 
     def wipe(self) -> None:
         """Remove every file of it, and empty directories; one that is gone is fine.
@@ -169,13 +188,17 @@ class LeaseDirectory:
         parent = self._open_parent(stack)
         fd = os.open(self.path.name, _OPEN, dir_fd=parent)
         stack.callback(os.close, fd)
-        is_shared = self.user is not None or self.tree is not None
-        if is_shared and not is_tmpfs(fd):
+        if self._is_shared and not is_tmpfs(fd):
             raise _missing(self.path, "that is no tmpfs")
         # Without the mount, a ticket would land on the host's /run, outside any limit.
-        if not is_shared and os.fstat(fd).st_dev == os.fstat(parent).st_dev:
+        if not self._is_shared and os.fstat(fd).st_dev == os.fstat(parent).st_dev:
             raise _missing(self.path, "nothing is mounted there")
         return fd
+
+    @property
+    def _is_shared(self) -> bool:
+        """Whether its tmpfs holds other things, too."""
+        return self.user is not None or self.tree is not None
 
     def _open_parent(self, stack: ExitStack) -> int:
         """Open the directory above; a user's step by step, since it may put links on the way."""
@@ -289,13 +312,21 @@ def _replace(
         raise
 
 
-def _not_written(path: Path, error: OSError) -> CredspecError:
-    full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+def _not_written(
+    path: Path, error: OSError, taken_by_others: int = 0, *, is_shared: bool = False
+) -> CredspecError:
+    full = error.errno in FULL
+    found = error.strerror or str(error)
+    if taken_by_others:
+        found += f"; other files take {taken_by_others // 1024} KiB of that file system"
+    room = "make room on that tmpfs, or let it be larger (df, mount)"
+    if not is_shared:
+        room = "let the container remove what it has put into its /run/credspec"
     return CredspecError.of(
         "lease-directory-full" if full else "lease-directory-unwritable",
-        error.strerror or str(error),
+        found,
         where=str(path),
-        remedy="the container filled its /run/credspec" if full else "",
+        remedy=room if full else "",
     )
 
 

@@ -8,11 +8,18 @@ MOUNT_POINT: Final = "/run/credspec"
 """Where the lease's directory is mounted in the container."""
 
 LEASE_ENVIRONMENT: Final = {
-    "KRB5CCNAME": f"FILE:{MOUNT_POINT}/krb5cc",
-    # The image's own file counts too, after ours.
-    "KRB5_CONFIG": f"{MOUNT_POINT}/krb5.conf:/etc/krb5.conf",
+    # A bare path and one file: Go's and impacket's readers know neither prefixes nor lists.
+    "KRB5CCNAME": f"{MOUNT_POINT}/krb5cc",
+    "KRB5_CONFIG": f"{MOUNT_POINT}/krb5.conf",
 }
 """The variables of every container with a lease."""
 
-KEYTAB_ENVIRONMENT: Final = {"KRB5_KTNAME": f"FILE:{MOUNT_POINT}/krb5.keytab"}
-"""The variables of a container with a keytab, besides."""
+REPLAY_CACHES: Final = "rcache"
+"""The directory in which those who accept logons keep their replay caches."""
+
+KEYTAB_ENVIRONMENT: Final = {
+    "KRB5_KTNAME": f"{MOUNT_POINT}/krb5.keytab",
+    # For krb5 before 1.18, which knows no default_rcache_name.
+    "KRB5RCACHEDIR": f"{MOUNT_POINT}/{REPLAY_CACHES}",
+}
+"""The further variables of a container with a keytab."""

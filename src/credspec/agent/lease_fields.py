@@ -75,9 +75,6 @@ def lease_request(lease_id: str, body: object, caller: Caller) -> LeaseRequest:
             where="/mode",
             expected="permission bits of a file that its owner can read and nobody execute",
         )
-    keytab = body.get("keytab", False)
-    if type(keytab) is not bool:
-        raise _wrong_type("keytab", keytab, "true or false")
     return LeaseRequest(
         lease_id=lease_id,
         caller=caller,
@@ -87,7 +84,9 @@ def lease_request(lease_id: str, body: object, caller: Caller) -> LeaseRequest:
         uid=_number(body, "uid"),
         gid=_number(body, "gid"),
         mode=mode,
-        keytab=keytab,
+        keytab=_flag(body, "keytab"),
+        name_fallback=_flag(body, "name_fallback"),
+        replay_cache=_flag(body, "replay_cache"),
     )
 
 
@@ -140,6 +139,13 @@ def _number(body: dict[str, Any], name: str) -> int:
     value = body.get(name)
     if type(value) is not int or not 0 <= value <= MAX_ID:
         raise _wrong_type(name, value, f"a number from 0 to {MAX_ID}")
+    return value
+
+
+def _flag(body: dict[str, Any], name: str) -> bool:
+    value = body.get(name, False)
+    if type(value) is not bool:
+        raise _wrong_type(name, value, "true or false")
     return value
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 from credspec.agent.audit import NOBODY, AuditLog, Caller, shown
 from credspec.agent.blocking_calls import BlockingCalls
+from credspec.agent.completion import completed
 from credspec.agent.events import Event, emit
 from credspec.agent.identities import Identities, Identity, IdentityName
 from credspec.agent.journal import LEASE_ID, Journal, LeaseRecord
@@ -28,8 +29,10 @@ from credspec.agent.lease_content import (
     with_dns_names,
 )
 from credspec.agent.lease_directory import LeaseDirectories, LeaseDirectory
+from credspec.agent.lease_environment import MOUNT_POINT
 from credspec.agent.lease_limits import LeaseLimits
 from credspec.agent.lease_policy import check_lease, refusal
+from credspec.agent.lease_retries import LeaseRetries
 from credspec.agent.liveness import FileUser, Liveness
 from credspec.agent.policy import GRPC_SOURCE, Policy, PolicyInForce
 from credspec.agent.report_limit import LimitedEvents, ReportLimit
@@ -45,6 +48,7 @@ from credspec.errors import (
     UnreachableError,
     UsageError,
     internal_error,
+    joined,
 )
 from credspec.kerberos.ticket_life import state_of
 from credspec.providers.host_account import (
@@ -91,6 +95,8 @@ class LeaseRequest:
     gid: int
     mode: int = 0o600
     keytab: bool = False
+    name_fallback: bool = False
+    replay_cache: bool = False
     place: str | None = None
     caller: Caller = NOBODY
     host_account: HostAccount | None = field(default=None, repr=False)
@@ -117,8 +123,10 @@ class Leases:
         providers: Providers | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._identities = identities
+        self._retries = LeaseRetries(self._renewed_again, sleep=sleep)
         self._journal = journal
         self._directories = LeaseDirectories(
             leases_directory, process_leases_directory or leases_directory
@@ -194,8 +202,10 @@ class Leases:
                 self._limits.check_rate(request.user)
             async with self._turn(request), self._locks.hold(request.lease_id):
                 request = await self._checked_user(request)
-                if request.lease_id in self._records:
+                former = self._records.get(request.lease_id)
+                if former is not None:
                     self._drop(request.lease_id)
+                    await completed(self._record_released(former, request.caller))
                 return await self._make(request)
         except CredspecError as error:
             await self._tell_denied(request, error)
@@ -279,6 +289,8 @@ class Leases:
             gid=request.gid,
             mode=request.mode,
             keytab=request.keytab,
+            name_fallback=request.name_fallback,
+            replay_cache=request.replay_cache,
             user=request.user,
             place=request.place,
             domain=facts.dns_name,
@@ -298,25 +310,36 @@ class Leases:
         self._journal.write(record)
         self._sources[record.lease_id] = source
         self._records[record.lease_id] = record
+        is_written = False
         try:
             await self._hold_all(record)
             # It may have been replaced while the domain was asked.
             check_lease(self._policy.policy, record)
             record = await self._give(record, whole=True)
-            await self._audit.record(
-                Event.LEASE_GRANTED,
-                request.caller,
-                decision="granted",
-                lease=record.lease_id,
-                container=record.container,
-                spec=shown(request.spec),
-                domain=record.domain,
-                accounts=list(record.accounts),
-                **({"keytab": True} if record.keytab else {}),
-                **({} if source is None else {"host_account": str(source)}),
+            is_written = True  # or will be, even if the caller goes meanwhile
+            await completed(
+                self._audit.record(
+                    Event.LEASE_GRANTED,
+                    request.caller,
+                    decision="granted",
+                    lease=record.lease_id,
+                    container=record.container,
+                    spec=shown(request.spec),
+                    domain=record.domain,
+                    accounts=list(record.accounts),
+                    **({"keytab": True} if record.keytab else {}),
+                    **({} if source is None else {"host_account": str(source)}),
+                )
             )
-        except BaseException:
+        except BaseException as error:
             self._drop(record.lease_id)
+            if is_written:
+                end = self._record_released(record, request.caller)
+                # If the disk does not answer, the line is on its way; its end follows it there.
+                if isinstance(error, CredspecError):
+                    self._in_background(end)
+                else:
+                    await completed(end)
             raise
         self.granted += 1
         emit(
@@ -348,32 +371,47 @@ class Leases:
             if source == former:
                 return before
             names, former_names = self._names(before, source), self._names(before)
+            is_written = False
+            entry = {
+                "lease": lease_id,
+                "container": before.container,
+                "domain": before.domain,
+                "accounts": list(before.accounts),
+                "host_account": str(source),
+            }
             try:
                 await self._hold_all(before, names)
                 check_lease(self._policy.policy, before)
-                await self._audit.record(
-                    Event.LEASE_GRANTED,
-                    caller,
-                    decision="granted",
-                    lease=lease_id,
-                    container=before.container,
-                    domain=before.domain,
-                    accounts=list(before.accounts),
-                    host_account=str(source),
+                is_written = True  # or will be, even if the caller goes meanwhile
+                await completed(
+                    self._audit.record(Event.LEASE_GRANTED, caller, decision="granted", **entry)
                 )
                 self._sources[lease_id] = source
                 recorded = replace(self.get(lease_id), host_source=self._recorded(source))
                 record = await self._give(recorded, whole=True)
-            except BaseException:
+            except BaseException as error:
                 self._sources[lease_id] = former
                 for name in names:
                     self._identities.release(name, lease_id)
                 self._secrets.drop(lease_id, but=former.secret if former else None)
+                if is_written:
+                    await completed(self._record_not_replaced(error, caller, entry))
                 raise
             for name in former_names:
                 self._identities.release(name, lease_id)
             self._secrets.drop(lease_id, but=source.secret)
             return record
+
+    async def _record_not_replaced(
+        self, error: BaseException, caller: Caller, entry: dict[str, Any]
+    ) -> None:
+        """Write that a lease keeps its former account, after a grant of another was written."""
+        problems = error.problems if isinstance(error, CredspecError) else ()
+        codes = [problem.code for problem in problems] or ["call-ended"]
+        with contextlib.suppress(CredspecError):
+            await self._audit.record(
+                Event.LEASE_DENIED, caller, decision="denied", **entry, errors=codes
+            )
 
     async def refresh(self, lease_ids: Iterable[str]) -> list[CredspecError]:
         """Acquire the identities of some leases now, each once; return what failed."""
@@ -505,16 +543,25 @@ class Leases:
                 raise _not_yours(lease_id)
             wiped = self._drop(lease_id)
             emit(Event.LEASE_RELEASED, lease=lease_id, container=record.container)
-            with contextlib.suppress(CredspecError):
-                await self._audit.record(
-                    Event.LEASE_RELEASED,
-                    caller,
-                    decision="released",
-                    lease=lease_id,
-                    container=record.container,
-                )
+            await completed(self._record_released(record, caller))
             if wiped is not None:
                 await asyncio.wait([wiped], timeout=_FILES_SECONDS)
+
+    async def _record_not_adopted(self, records: Sequence[LeaseRecord]) -> None:
+        """Write the ends of leases that were not taken over, one by one: they may be many."""
+        for record in records:
+            await self._record_released(record, NOBODY)
+
+    async def _record_released(self, record: LeaseRecord, caller: Caller) -> None:
+        """Write the end of a lease where its grant was written; it has ended in any case."""
+        with contextlib.suppress(CredspecError):
+            await self._audit.record(
+                Event.LEASE_RELEASED,
+                caller,
+                decision="released",
+                lease=record.lease_id,
+                container=record.container,
+            )
 
     async def renew(self, identity: Identity) -> None:
         """Give an identity's new ticket to all its leases; one that fails does not stop others.
@@ -542,7 +589,8 @@ class Leases:
                 # Whoever else asks meanwhile is answered in between.
                 await asyncio.sleep(0)
 
-    async def _renew_one(self, record: LeaseRecord) -> None:
+    async def _renew_one(self, record: LeaseRecord, *, is_retry: bool = False) -> bool:
+        """Give a lease its new tickets; return whether it has them. If not, it is tried again."""
         try:
             await self._give(record, is_current=lambda: self._is_current(record))
         except CredspecError as error:
@@ -550,18 +598,37 @@ class Leases:
         except Exception as error:  # noqa: BLE001 - the others have theirs
             failure = str(internal_error(error, f"lease {record.lease_id}"))
         else:
-            return
-        emit(
-            Event.LEASE_NOT_RENEWED,
-            lease=record.lease_id,
-            container=record.container,
-            error=failure,
-        )
+            self._retries.end(record.lease_id)
+            return True
+        fields = {"lease": record.lease_id, "container": record.container, "error": failure}
+        if is_retry:
+            pass  # a full disk of ten thousand leases is not to fill the log as well
+        elif record.user is None:
+            emit(Event.LEASE_NOT_RENEWED, **fields)
+        else:
+            self._events.emit(Event.LEASE_NOT_RENEWED, record.user, **fields)
+        if record.lease_id in self._records:
+            self._retries.begin(record.lease_id)
+        return False
+
+    async def _renewed_again(self, lease_id: str) -> bool:
+        """Try a lease again that has not got its tickets; return whether that is done with."""
+        record = self._records.get(lease_id)
+        if record is None or not record.ready:
+            return True
+        refused = refusal(self._policy.policy, record)
+        if refused is not None:
+            await self._revoke(record, refused)
+            return True
+        if not await self._renew_one(record, is_retry=True):
+            return False
+        emit(Event.LEASE_RENEWED_LATE, lease=record.lease_id, container=record.container)
+        return True
 
     def _is_current(self, record: LeaseRecord) -> bool:
         return self._records.get(record.lease_id) is record
 
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+    def _in_background(self, work: Coroutine[Any, Any, object]) -> None:
         """Let something be done that nobody waits for and that may fail."""
 
         async def done() -> None:
@@ -595,20 +662,27 @@ class Leases:
         gone = await self._liveness.gone(records, seconds=_ADOPTION_SECONDS)
         ended = {record.lease_id for record in gone}
         in_place = await self._with_files_in_place(r for r in records if r.lease_id not in ended)
+        dropped = []
         for number, record in enumerate(records):
             self._records[record.lease_id] = record
-            await self._adopt_or_end(
+            is_dropped = await self._adopt_or_end(
                 record,
                 is_gone=record.lease_id in ended,
                 in_place=record.lease_id in in_place,
             )
+            # One that was being made has no grant in the audit log that would need an end.
+            if is_dropped and record.ready:
+                dropped.append(record)
             if number % _LEASES_AT_A_TIME == 0:
                 await asyncio.sleep(0)
+        self._in_background(self._record_not_adopted(dropped))
         self._close_directory()
         # The clock may have been set while nobody looked.
         self._identities.clock_changed()
 
-    async def _adopt_or_end(self, record: LeaseRecord, *, is_gone: bool, in_place: bool) -> None:
+    async def _adopt_or_end(self, record: LeaseRecord, *, is_gone: bool, in_place: bool) -> bool:
+        """Adopt or revoke a lease of an earlier run; return whether it was dropped instead."""
+        is_dropped = False
         try:
             self._sources[record.lease_id] = _source_of(record)
             if is_gone:
@@ -616,16 +690,18 @@ class Leases:
             refused = self._refused_now(record)
             if refused is not None:
                 await self._revoke(record, refused)
-                return
+                return False
             self._adopt(record, in_place=in_place)
         except Exception as error:  # noqa: BLE001 - it costs this lease, and no other
             if not isinstance(error, CredspecError):
                 emit(Event.INTERNAL_ERROR, path=record.lease_id, error=type(error).__name__)
+            is_dropped = True
             self._drop(record.lease_id)
             emit(Event.LEASE_NOT_ADOPTED, lease=record.lease_id, container=record.container)
         else:
             emit(Event.LEASE_ADOPTED, lease=record.lease_id, container=record.container)
         self._close_directory()
+        return is_dropped
 
     async def enforce_policy(self) -> int:
         """End every lease that the policy does not allow any more; return how many."""
@@ -750,10 +826,7 @@ class Leases:
             if not isinstance(failure, CredspecError):
                 raise failure
         if failures:
-            first = failures[0]
-            assert isinstance(first, CredspecError)  # noqa: S101 - narrows for the type checker
-            problems = [p for f in failures if isinstance(f, CredspecError) for p in f.problems]
-            raise type(first)(*dict.fromkeys(problems))
+            raise joined([f for f in failures if isinstance(f, CredspecError)])
 
     async def _give(
         self,
@@ -770,7 +843,7 @@ class Leases:
         """
         held = [i for i in map(self._identities.get, self._names(record)) if i is not None]
         now = self._now()
-        files = files_of(record, held, now)
+        files = files_of(record, held, now, directory=self._directory_inside(record))
         if whole and not file_names(record) <= files.keys():
             raise _unfit([i for i in held if not i.is_fit(now)], now)
         given = replace(
@@ -808,6 +881,7 @@ class Leases:
     def _drop(self, lease_id: str) -> asyncio.Future[None] | None:
         """End a lease; a user's files are wiped later, the future tells when."""
         wiped: asyncio.Future[None] | None = None
+        self._retries.end(lease_id)
         record = self._records.pop(lease_id, None)
         if record is not None:
             if record.user is None:
@@ -834,6 +908,13 @@ class Leases:
         return self._directories.of(
             _valid_id(record.lease_id), record.runtime_state, record.user, record.place
         )
+
+    def _directory_inside(self, record: LeaseRecord) -> str | None:
+        """Return the directory as its programs see it; None if that is not known."""
+        if record.place is not None:
+            return None
+        directory = self._directory(record)
+        return str(directory.path) if record.runtime_state == str(directory.lock) else MOUNT_POINT
 
     def _close_directory(self) -> None:
         records = self._records.values()

@@ -89,10 +89,11 @@ def log_on(config: Config, logon: Logon, krb5_conf: AgentKrb5Conf) -> HostIdenti
         # Nothing else tells this host's domain.
         domain = domain_of(providers.account(source), providers, "host_identity.account")
         return ProvidedIdentity(source, domain, providers)
-    if not config.keytab.exists():
+    if not os.access(config.keytab, os.R_OK):
         raise NotPermittedError.of(
             "no-credentials",
-            f"there is no Kerberos ticket, and no machine keytab at {config.keytab}",
+            f"there is no Kerberos ticket, and no machine keytab at {config.keytab} that user "
+            f"{os.geteuid()} may read",
             where="logon",
             remedy="run kinit USER@REALM first, or give --user USER@REALM or --keytab FILE",
         )

@@ -33,7 +33,7 @@ _ID: Final = {
     "name": "id",
     "in": "path",
     "required": True,
-    "description": "The lease's id: 32 hexadecimal digits, chosen by whoever makes the lease.",
+    "description": "The lease's id: 32 hexadecimal digits, chosen by the caller.",
     "schema": {"type": "string", "pattern": f"^{LEASE_ID.pattern}$"},
 }
 
@@ -75,6 +75,17 @@ _SCHEMAS: Final[dict[str, Any]] = {
                 "default": False,
                 "description": "whether to add a keytab of the accounts, krb5.keytab",
             },
+            "name_fallback": {
+                "type": "boolean",
+                "default": False,
+                "description": "whether krb5.conf may have dns_canonicalize_hostname = fallback, "
+                "which krb5 before 1.18 cannot read",
+            },
+            "replay_cache": {
+                "type": "boolean",
+                "default": False,
+                "description": "whether the directory has one for replay caches, rcache",
+            },
         },
     ),
     "Lease": _object(
@@ -94,6 +105,8 @@ _SCHEMAS: Final[dict[str, Any]] = {
         mode=_MODE,
         keytab={"type": "boolean"},
         keytab_due=_TIME_OR_NULL,
+        name_fallback={"type": "boolean"},
+        replay_cache={"type": "boolean"},
         place=_TEXT_OR_NULL,
         spec_source={"type": "string", "enum": [*SPEC_SOURCES, GRPC_SOURCE]},
         created_monotonic={

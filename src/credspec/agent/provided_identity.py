@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import ClassVar, Final
 
 from credspec.agent.config import Config
 from credspec.agent.host_identity import KeytabIdentity
@@ -65,6 +65,9 @@ class ProvidedIdentity:
     `credspec.providers.account_domains`. It is kept for as long as the configuration says, and
     asked for again once when the domain refuses it. Only AES is used.
     """
+
+    is_provided: ClassVar[bool] = True
+    """Refusals name the account, since it is not the host's own."""
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -19,6 +20,7 @@ PACKAGED_UNITS: Final = Path("/usr/lib/systemd/system")
 """Where distribution packages have their units."""
 DROP_IN: Final = "credspec-setup.conf"
 """What a packaged unit needs in addition, on this host (``UNIT.d/credspec-setup.conf``)."""
+_UNIT_DIRECTORIES: Final = (UNIT_DIRECTORY, Path("/run/systemd/system"), PACKAGED_UNITS)
 AGENT_UNIT: Final = "credspec-agent.service"
 AGENT_SOCKET: Final = "credspec-agent.socket"
 """The socket that the agent serves; it is installed together with the agent."""
@@ -32,9 +34,25 @@ FETCHER_UNITS: Final = (
 _TEMPLATES: Final = {FETCHER_UNITS[0]: "credentials-fetcher-krbdir.mount"}
 _RUNNING_SYSTEMD: Final = Path("/run/systemd/system")
 _USERS: Final = Path("/run/user")
-_OUR_DIRECTORIES: Final = frozenset(
-    {Path(sys.prefix), Path(sys.base_prefix), Path(credspec.__file__).parent.parent}
-)
+_DOCKER_UNIT: Final = "docker.service"
+
+
+def _is_below(path: Path, tops: Iterable[Path]) -> bool:
+    return any(path != top and path.is_relative_to(top) for top in tops)
+
+
+def _own_directories() -> frozenset[Path]:
+    """Return where this installation and its Python are, under every name that leads there."""
+    found = {Path(sys.prefix), Path(sys.base_prefix), Path(credspec.__file__).parent.parent}
+    interpreter = Path(sys.executable)
+    while interpreter.is_symlink():  # of a virtual environment, perhaps by way of other links
+        interpreter = interpreter.parent / interpreter.readlink()
+        found.add(Path(os.path.normpath(interpreter)).parent)
+    found |= {Path(os.path.realpath(each)) for each in found}
+    return frozenset(path for path in found if not _is_below(path, found))
+
+
+_OUR_DIRECTORIES: Final = _own_directories()
 _NOT_IN_UNITS: Final = frozenset(" \t\n\"'\\%$;:")
 _TMP: Final = ("/tmp", "/var/tmp")  # noqa: S108 - what PrivateTmp= replaces
 _HIDDEN_FROM: Final = {
@@ -119,22 +137,47 @@ class SystemdSetup:
             own = {path for path in _OUR_DIRECTORIES if _is_below(path, tops)}
         else:
             own = set(self.hidden) if unit != FETCHER_UNITS[1] else set()
-        yield from map(str, own)
+        for path in sorted(own):
+            _check_name(path)
+            yield str(path)
         for path in self.needed:
             # A file's directory, since a file that is replaced would stay as it was.
             shown = path if path.is_dir() or path.parent in tops else path.parent
             if _is_below(shown, tops) and shown not in own:
-                if set(str(shown)) & _NOT_IN_UNITS:
-                    raise UsageError.of(
-                        "setup-path",
-                        f"{str(shown)!r} cannot be named in a unit",
-                        where="configuration",
-                        remedy="move it to a path without spaces, quotes, $ and %",
-                    )
+                _check_name(shown)
                 yield f"-{shown}"
+
+    def check(self) -> None:
+        """Refuse before anything is written what could not run.
+
+        Raises:
+            UsageError: as `text`; `setup-program` if there is no such program, `docker-missing` if
+                the gateway is wanted and there is no Docker.
+            CredspecError: `systemd-missing`.
+        """
+        for unit in self.units:
+            self.text(unit)
+        if not os.access(self.program, os.X_OK):
+            raise UsageError.of(
+                "setup-program",
+                f"there is no program {self.program}",
+                where="ExecStart",
+                expected="credspec beside the Python that runs it, as pip and packages install it",
+            )
+        _require_systemd()
+        if GATEWAY_UNIT in self.units and _state(_DOCKER_UNIT, "LoadState") != "loaded":
+            raise UsageError.of(
+                "docker-missing",
+                f"systemd knows no {_DOCKER_UNIT}",
+                where="setup",
+                expected="Docker, which the gateway serves",
+                remedy="install Docker first (apt install docker.io), or set up the agent alone",
+            )
 
     def apply(self, *, dry_run: bool = False) -> list[str]:
         """Install, enable and start; return a line for each thing changed, none if all was so.
+
+        Units that are installed and do not run, as after a start that failed, are started.
 
         Raises:
             CredspecError: `setup-write`, `systemd-missing`, `systemctl`.
@@ -156,7 +199,18 @@ class SystemdSetup:
             if units := list(filter(_is_unit, new)):
                 _systemctl("enable", *units)
             _restart(_whose(new))
-        return lines + [f"enabled and started {unit}" for unit in _whose(new)]
+        started = _whose(new)
+        for unit in self._not_running(started):
+            if not dry_run:
+                _systemctl("enable", "--now", unit)
+            started.append(unit)
+        return lines + [f"enabled and started {unit}" for unit in started]
+
+    def _not_running(self, started: list[str]) -> list[str]:
+        if self.unit_directory != UNIT_DIRECTORY or not _RUNNING_SYSTEMD.is_dir():
+            return []
+        others = [unit for unit in _whose(self.units) if unit not in started]
+        return [unit for unit in others if _state(unit, "ActiveState") in {"inactive", "failed"}]
 
     def undo(self, *, dry_run: bool = False) -> list[str]:
         """Stop, disable and remove; return a line for each thing changed.
@@ -215,8 +269,14 @@ class SystemdSetup:
             ) from None
 
 
-def _is_below(path: Path, tops: Iterable[Path]) -> bool:
-    return any(path != top and path.is_relative_to(top) for top in tops)
+def _check_name(path: Path) -> None:
+    if set(str(path)) & _NOT_IN_UNITS:
+        raise UsageError.of(
+            "setup-path",
+            f"{str(path)!r} cannot be named in a unit",
+            where="configuration",
+            remedy="move it to a path without spaces, quotes, $ and %",
+        )
 
 
 def _is_unit(name: str) -> bool:
@@ -250,12 +310,53 @@ def _require_systemd() -> None:
         )
 
 
+def _state(unit: str, what: str) -> str:
+    """Return a property of a unit, empty if systemd does not say."""
+    command = ["systemctl", "show", "--value", f"--property={what}", "--", unit]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.stdout.strip()
+
+
+def unit_is_there(unit: str) -> bool:
+    """Return whether a unit is installed, by `SystemdSetup` or by a package."""
+    return any((directory / unit).exists() for directory in _UNIT_DIRECTORIES)
+
+
+def reload_docker() -> list[str]:
+    """Let a dockerd that runs as a service read its configuration again; return what was done.
+
+    Containers go on. A dockerd that does not run reads it when it starts.
+
+    Raises:
+        CredspecError: `systemctl`.
+    """
+    if not _RUNNING_SYSTEMD.is_dir() or _state(_DOCKER_UNIT, "ActiveState") != "active":
+        return []
+    _systemctl("reload", _DOCKER_UNIT)
+    return [f"reloaded {_DOCKER_UNIT}"]
+
+
 def _systemctl(*arguments: str) -> None:
     result = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
     if result.returncode != 0:
+        names = [name for name in arguments if "." in name]
+        found = " ".join((result.stderr or result.stdout).split())[-400:]
+        said = list(filter(None, map(_last_error, names)))
         raise CredspecError.of(
             "systemctl",
-            " ".join((result.stderr or result.stdout).split())[-400:],
+            f"{found}; {'; '.join(said)}" if said else found,
             where=f"systemctl {' '.join(arguments)}",
-            remedy=" and ".join(f"`journalctl -u {name}`" for name in arguments if "." in name),
+            remedy=" and ".join(f"`journalctl -u {name}`" for name in names)
+            + "; then run the same command again",
         )
+
+
+def _last_error(unit: str) -> str:
+    """Return why a unit of ours ended, as it said itself; empty if the journal does not have it."""
+    command = ["journalctl", f"--unit={unit}", "--lines=20", "--output=cat", "--no-pager"]
+    with suppress(OSError, subprocess.TimeoutExpired):
+        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+        for line in reversed(result.stdout.splitlines()):
+            if line.startswith("credspec: "):
+                return f"{unit} says: {line.removeprefix('credspec: ')[:400]}"
+    return ""

@@ -34,16 +34,21 @@ def account_provider(config_path: Path | None, *, check: bool) -> None:
     Clients prove who they are by a certificate of one authority; each gets one secret. Runs until
     SIGTERM or Ctrl-C.
     """
-    from credspec.agent.config import load_config
+    from credspec.agent.config import DEFAULT_CONFIG_PATH, load_config
     from credspec.agent.events import configure_logging
     from credspec.agent.process_safety import forbid_core_dumps, lock_memory, overwrite_freed_memory
     from credspec.agent.signals import survive_signals
+    from credspec.errors import UsageError
     from credspec.providers.account_service import AccountService, account_service_settings
 
     config = load_config(config_path)
     if check and not config.account_provider:
-        click.echo("There is no [account_provider] in the configuration.")
-        return
+        raise UsageError.of(
+            "account-provider-missing",
+            "there is no [account_provider] in the configuration",
+            where=str(config_path or DEFAULT_CONFIG_PATH),
+            remedy="docs/providers.md has an example",
+        )
     settings = account_service_settings(config.account_provider)
     if not check:
         overwrite_freed_memory()

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from credspec.cli.check_report import (
+    hint_at_directory,
+    print_all,
+    print_step,
+    report_pause,
+    show_nothing,
+)
+from credspec.cli.completion import complete_spec, complete_windows_word
+from credspec.cli.durations import Duration
 from credspec.cli.help_text import examples
 from credspec.cli.new import ask_on_terminal
 from credspec.errors import ExitStatus, NotPermittedError, UsageError
@@ -21,8 +31,6 @@ if TYPE_CHECKING:
     from credspec.doctor.step import StepResult
     from credspec.kerberos.krb5_conf import AgentKrb5Conf
 
-_MARKS: Final = {"ok": "ok", "warning": "warn", "failed": "FAIL", "skipped": "-"}
-_COLOURS: Final = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": None}
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -31,10 +39,13 @@ _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
         "credspec check www.json",
         "credspec check --account WebApp01 --directory-only",
         "credspec check --explain 1311",
+        "credspec check --wait 2m --directory-only",
     ),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.argument("spec", required=False, type=click.Path(allow_dash=True))
+@click.argument(
+    "spec", required=False, type=click.Path(allow_dash=True), shell_complete=complete_spec
+)
 @click.option("--account", multiple=True, help="Check this gMSA without a spec; may be repeated.")
 @click.option("--domain", help="DNS name of the domain, without a spec.  [default: the host's]")
 @click.option("--own-ticket", is_flag=True, help="Log on with your ticket, not as the host.")
@@ -48,7 +59,18 @@ _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
     show_default=True,
     help="Where dockerd listens.",
 )
-@click.option("--explain", metavar="WORD", help="Say what a Windows error number means here.")
+@click.option(
+    "--wait",
+    type=Duration(),
+    metavar="DURATION",
+    help="Look again until all is well, for so long (90s, 2m); for scripts at boot.",
+)
+@click.option(
+    "--explain",
+    metavar="WORD",
+    shell_complete=complete_windows_word,
+    help="Say what a Windows error number means here.",
+)
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def check(
     *,
@@ -60,6 +82,7 @@ def check(
     keytab: Path | None,
     directory_only: bool,
     docker_socket: Path,
+    wait: float | None,
     explain: str | None,
     output: str,
 ) -> int:
@@ -76,6 +99,8 @@ def check(
     if explain is not None:
         _explain(explain)
         return ExitStatus.OK
+    if wait is not None and user is not None:
+        raise click.UsageError("--wait asks nobody for a password: use --keytab, not --user.")
     if spec is not None and (account or domain):
         raise click.UsageError("A spec names its own domain and accounts.")
 
@@ -86,41 +111,48 @@ def check(
     from credspec.directory.account_identity import valid_account_name
     from credspec.directory.locator import valid_domain
     from credspec.doctor.examination import Examination
+    from credspec.doctor.waiting import examine_until_well, first_cause
     from credspec.providers.selection import Providers
 
     forbid_core_dumps()  # it reads managed passwords
     config = load_config()
     source = None if spec is None else spec_source(spec, config.spec_directory)
-    with ExitStack() as stack:
-        krb5_conf = stack.enter_context(own_krb5_conf())
-        logon = Logon(user=user, keytab=keytab, ask_password=ask_on_terminal)
-        examination = Examination(
-            config=config,
-            krb5_conf=krb5_conf,
-            identity=_identity(config, logon, krb5_conf, own_ticket=own_ticket),
-            spec_source=source,
-            domain=None if domain is None else valid_domain(domain),
-            accounts=tuple(valid_account_name(name) for name in account),
-            only_directory=directory_only,
-            providers=None if own_ticket or user or keytab else Providers(config.providers),
-            docker_socket=docker_socket,
-        )
-        stack.callback(examination.close)
-        results: list[StepResult] = []
-        for result in examination.results():
-            results.append(result)
-            if output == "text":
-                _print(result)
-    first = next((result for result in results if result.exit_status), None)
-    if output == "json":
-        document = {
-            "ok": first is None,
-            "first_cause": None if first is None else first.to_json(),
-            "steps": [result.to_json() for result in results],
-        }
-        click.echo(json.dumps(document, indent=2))
+    if source is not None and spec == "-":
+        source = cache(source)  # it cannot be read a second time
+
+    def examine(show: Callable[[StepResult], None]) -> list[StepResult]:
+        with ExitStack() as stack:
+            krb5_conf = stack.enter_context(own_krb5_conf())
+            logon = Logon(user=user, keytab=keytab, ask_password=ask_on_terminal)
+            examination = Examination(
+                config=config,
+                krb5_conf=krb5_conf,
+                identity=_identity(config, logon, krb5_conf, own_ticket=own_ticket),
+                spec_source=source,
+                domain=None if domain is None else valid_domain(domain),
+                accounts=tuple(valid_account_name(name) for name in account),
+                only_directory=directory_only,
+                providers=None if own_ticket or user or keytab else Providers(config.providers),
+                docker_socket=docker_socket,
+            )
+            stack.callback(examination.close)
+            results: list[StepResult] = []
+            for result in examination.results():
+                results.append(result)
+                show(result)
+            return results
+
+    show = print_step if output == "text" else show_nothing
+    if wait is None:
+        results = examine(show)
     else:
-        _print_end(results, first)
+        results = examine_until_well(partial(examine, show_nothing), wait, report=report_pause)
+        for result in results:
+            show(result)
+    first = first_cause(results)
+    print_all(results, first, output)
+    if spec is not None and not directory_only:
+        hint_at_directory(spec, config.spec_directory)
     return ExitStatus.OK if first is None else first.exit_status
 
 
@@ -131,7 +163,7 @@ def _identity(
     from credspec.agent.logon import log_on
 
     no_choice = logon.user is None and logon.keytab is None
-    if no_choice and not own_ticket and config.keytab.exists():
+    if no_choice and not own_ticket and os.access(config.keytab, os.R_OK):
         os.environ["KRB5CCNAME"] = HOST_CACHE
         return MachineKeytab(config.keytab, config.principal)
     try:
@@ -141,30 +173,6 @@ def _identity(
             raise
         # Neither ticket nor keytab: the step on the host identity says so in its place.
         return MachineKeytab(config.keytab, config.principal)
-
-
-def _print(result: StepResult) -> None:
-    mark = click.style(f"{_MARKS[result.state]:<4}", fg=_COLOURS[result.state])
-    subject = f" {result.step.subject}" if result.step.subject else ""
-    took = "" if result.state == "skipped" else f"  ({result.seconds * 1000:.0f} ms)"
-    text = "" if result.state == "failed" else f": {_printable(result.text)}"
-    click.echo(f"{mark}  {result.step.name}{subject}{text}{took}")
-    for problem in result.problems:
-        click.echo(f"      {problem.text()} [{problem.code}]")
-
-
-def _print_end(results: list[StepResult], first: StepResult | None) -> None:
-    warnings = sum(result.state == "warning" for result in results)
-    if first is None:
-        end = f"All is well, with {warnings} warning(s)." if warnings else "All is well."
-        click.echo(f"\n{end}")
-        return
-    problem = first.problems[0]
-    click.echo(f"\nFirst cause: {first.step.key}, of {len(results)} steps")
-    lines = {"where": problem.where, "found": problem.found, "expected": problem.expected}
-    for name, text in (lines | {"mend": problem.remedy}).items():
-        if text:
-            click.echo(f"  {name + ':':<10}{_printable(text)}")
 
 
 def _explain(word: str) -> None:
@@ -180,7 +188,3 @@ def _explain(word: str) -> None:
         )
     click.echo(f"{entry.word} ({entry.symbol}): {entry.meaning}")
     click.echo(f"Steps that look at it: {', '.join(entry.steps)}")
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text)

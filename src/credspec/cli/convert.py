@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from credspec.cli.completion import complete_spec
 from credspec.cli.help_text import examples
 
+if TYPE_CHECKING:
+    from credspec.agent.config import Config
+
 _FORMS = ("json", "raw", "docker-run", "compose", "kubernetes", "ecs", "ecs-document", "oci")
+_REFERRING_FORMS = ("docker-run", "compose", "oci")
 _NAMED_FORMS = ("compose", "kubernetes")
 
 
@@ -21,7 +27,7 @@ _NAMED_FORMS = ("compose", "kubernetes")
     ),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.argument("spec", type=click.Path(allow_dash=True))
+@click.argument("spec", type=click.Path(allow_dash=True), shell_complete=complete_spec)
 @click.option("--to", "form", type=click.Choice(_FORMS), required=True, help="The form wanted.")
 @click.option("--name", help="Of the Kubernetes object or Compose service.  [default: the file's]")
 @click.option("--service", help="The service of a Compose file to take the spec from.")
@@ -63,10 +69,21 @@ def convert(
     )
     for problem in converted.warnings:
         click.echo(f"credspec: warning: {problem.text()} [{problem.code}]", err=True)
+    if form in _REFERRING_FORMS and reference is None and not _allows_documents(load_config()):
+        click.echo(
+            "credspec: warning: the policy of hosts refuses raw:// unless it allows that; name the "
+            'file with --reference file://NAME, or add "raw" to spec_sources under [policy] '
+            "[policy-spec-source]",
+            err=True,
+        )
     if path is None:
         click.echo(converted.text, nl=False)
         return
     SpecDirectory(path.absolute().parent).write(path.name, converted.text)
+
+
+def _allows_documents(config: Config) -> bool:
+    return "raw" in config.policy.spec_sources
 
 
 def _default_name(spec: str, account: str) -> str:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
+import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
+from credspec.cli.completion import complete_lab
 from credspec.cli.help_text import examples
+from credspec.cli.progress import Progress
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _NAME = click.option(
     "--name",
     default="default",
     show_default=True,
     envvar="CREDSPEC_LAB",  # which `credspec lab exec` and `env` set
+    shell_complete=complete_lab,
     help="Name of the lab.",
 )
 _OUTPUT = click.option(
@@ -91,23 +99,36 @@ def up(name: str, realm: str, netbios: str | None, controllers: int, domains: in
 
     _check_root()
     started = time.monotonic()
-    steps = 0
-
-    def progress(line: str) -> None:
-        nonlocal steps
-        steps += 1
-        click.echo(f"{line} ...", err=True)
-
-    found = provisioning.up(name, realm=realm, netbios=netbios, progress=progress)
-    if controllers > 1:
-        second_controller.up_second_controller(found, progress=progress)
-    if domains > 1:
-        trust.up_trusted(found, name=trust.trusted_name(name), progress=progress)
-    if steps:
+    with Progress() as progress, _interrupted_by_signals():
+        found = provisioning.up(name, realm=realm, netbios=netbios, progress=progress)
+        if controllers > 1:
+            second_controller.up_second_controller(found, progress=progress)
+        if domains > 1:
+            trust.up_trusted(found, name=trust.trusted_name(name), progress=progress)
+    if progress.steps:
         took = time.monotonic() - started
         click.echo(f"Lab {name!r} is up: domain {found.dns_domain}, {took:.1f} s.", err=True)
     else:
         click.echo(f"Lab {name!r} is already up.", err=True)
+
+
+@contextlib.contextmanager
+def _interrupted_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end it as Ctrl-C does: what was begun is removed."""
+
+    def interrupt(number: int, frame: object) -> None:
+        del number, frame
+        for each in _ENDING:
+            signal.signal(each, signal.SIG_IGN)  # the removal is not to be interrupted
+        click.echo("\nInterrupted: removing what was begun", err=True)
+        raise KeyboardInterrupt
+
+    before = {each: signal.signal(each, interrupt) for each in _ENDING}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 @lab.command(epilog=examples("credspec lab down --name other"))
@@ -115,8 +136,6 @@ def up(name: str, realm: str, netbios: str | None, controllers: int, domains: in
 @click.option("--all", "every", is_flag=True, help="All labs of this machine.")
 def down(name: str, every: bool) -> None:
     """Remove a lab and everything it made; one that does not exist is fine."""
-    import contextlib
-
     from credspec.errors import NotFoundError
     from credspec.lab import domain
     from credspec.lab.trust import trusted_name
@@ -215,6 +234,56 @@ def samba_tool(name: str, arguments: tuple[str, ...]) -> int:
 
     _check_root()
     return domain.open_lab(name).run_samba_tool(*arguments)
+
+
+@lab.group(
+    epilog=examples("credspec lab account add WebApp09"),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+def account() -> None:
+    """Make further gMSAs in a lab."""
+
+
+@account.command(
+    "add",
+    epilog=examples(
+        "credspec lab account add WebApp09",
+        "credspec lab account add WebApp10 --service-principal-name HTTP/ten.example.test",
+    ),
+)
+@_NAME
+@click.argument("account_name", metavar="ACCOUNT")
+@click.option(
+    "--reader",
+    multiple=True,
+    help="Who may read its password; may be repeated.  [default: LABHOST$, the lab's host]",
+)
+@click.option(
+    "--service-principal-name",
+    multiple=True,
+    metavar="SPN",
+    help="A service that it accepts logons for; may be repeated.",
+)
+def account_add(
+    name: str,
+    account_name: str,
+    reader: tuple[str, ...],
+    service_principal_name: tuple[str, ...],
+) -> None:
+    """Make the gMSA ACCOUNT, enabled, with a password that the lab's host may read."""
+    from credspec.lab.accounts import make_account
+    from credspec.lab.domain import open_lab
+    from credspec.lab.provisioning import HOST_ACCOUNT
+
+    _check_root()
+    make_account(
+        open_lab(name),
+        account_name,
+        readers=reader or (HOST_ACCOUNT,),
+        service_principal_names=service_principal_name,
+    )
+    bare = account_name.removesuffix("$")
+    click.echo(f"{bare}: credspec lab exec -- credspec new {bare} --path ./{bare.lower()}.json")
 
 
 @lab.command(epilog=examples("credspec lab image | docker import - credspec-client"))

@@ -26,7 +26,7 @@ from credspec.spec.lint import lint_document
 @click.argument(
     "files", nargs=-1, required=True, metavar="FILE...", type=click.Path(allow_dash=True)
 )
-@click.option("--fix", is_flag=True, help="Mend what is safe, in the file itself.")
+@click.option("--fix", is_flag=True, help="Fix what is safe, in the file itself.")
 @click.option("--strict", is_flag=True, help="Let warnings count as errors.")
 @click.option(
     "--output", type=click.Choice(["text", "json", "sarif"]), default="text", show_default=True
@@ -36,7 +36,7 @@ def lint(*, files: tuple[str, ...], fix: bool, strict: bool, output: str) -> int
 
     FILE is a JSON file in any encoding that Windows writes, a Kubernetes GMSACredentialSpec in
     YAML, a directory (all its *.json), or - for standard input. Each finding has its place, what
-    was found, what was expected and how to mend it. Exit status: 0 without errors, also with
+    was found, what was expected and how to fix it. Exit status: 0 without errors, also with
     warnings; 3 with an error.
     """
     linted = [_fix(path) if fix else lint_file(path) for path in files_of(files)]
@@ -49,7 +49,10 @@ def lint(*, files: tuple[str, ...], fix: bool, strict: bool, output: str) -> int
         click.echo(json.dumps(sarif(__version__, linted), indent=2))
     else:
         print_text(linted)
-    return status_of(linted, strict=strict)
+    status = status_of(linted, strict=strict)
+    if status and output == "text" and not status_of(linted, strict=False):
+        click.echo("with --strict, warnings count as errors", err=True)
+    return status
 
 
 def _document(linted: list[Linted]) -> dict[str, object]:
@@ -84,9 +87,9 @@ def _fix(path: str) -> Linted:
     if path.lower().endswith((".yaml", ".yml")):
         raise UsageError.of(
             "lint-fix-yaml",
-            "YAML is not mended in place: its comments and layout would be lost",
+            "YAML is not fixed in place: its comments and layout would be lost",
             where=path,
-            remedy="mend it by hand, or convert it: credspec convert --to json",
+            remedy="fix it by hand, or convert it: credspec convert --to json",
         )
     try:
         document, done = fixed(parse(path, before.data))

@@ -41,14 +41,35 @@ _COMMANDS: Final = {
     "schema": ("credspec.cli.schema", "schema", "Print the JSON Schema of credential specs."),
     "show": ("credspec.cli.show", "show", "Show what a credential spec says."),
     "status": ("credspec.cli.status", "status", "Show the agent's identities and leases."),
-    "setup": ("credspec.cli.setup", "setup", "Register credspec with container engines."),
+    "support-bundle": (
+        "credspec.cli.support_bundle",
+        "support_bundle",
+        "Collect what helps somebody else to see what is wrong.",
+    ),
+    "setup": (
+        "credspec.cli.setup",
+        "setup",
+        "Set up the agent as a service, and container engines.",
+    ),
 }
 
 # They read documents in which passwords may be, or are given passwords. `run` is not one of them:
 # its program may leave core files.
 _WITH_SECRETS: Final = frozenset(
     {"check", "convert", "docker-gateway", "import", "lint", "list", "new", "show"}
+    | {"support-bundle"}
 )
+
+
+# What is not of the extra `host`.
+_EXTRAS: Final = {
+    "boto3": "aws",
+    "botocore": "aws",
+    "azure": "azure",
+    "hvac": "vault",
+    "grpc": "grpc",
+    "google": "grpc",
+}
 
 
 class _LazyGroup(click.Group):
@@ -103,7 +124,7 @@ def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> No
         "credspec new WebApp01 --path ./www.json",
         "credspec lint www.json",
         "credspec check www.json",
-        "credspec setup docker --dry-run",
+        "credspec setup agent docker",
         'eval "$(_CREDSPEC_COMPLETE=bash_source credspec)"  # completion',
     ),
 )
@@ -141,10 +162,11 @@ def missing_package(error: ModuleNotFoundError) -> str:
 
     name = error.name or ""
     # Distribution packages have it apart: what makes domain controllers is not for every host.
-    extra = "lab" if name.startswith("credspec.lab") else "host"
-    top = name if extra == "lab" else name.partition(".")[0]
+    is_lab = name.startswith("credspec.lab")
+    top = name if is_lab else name.partition(".")[0]
     if top in {"", "credspec"}:
         raise error
+    extra = "lab" if is_lab else _EXTRAS.get(top, "host")
     return (
         f"this command needs the Python package {top}, which is not installed; "
         f"{how_to_install(extra)} [package-missing]"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from credspec.cli.completion import complete_plugin
 from credspec.cli.help_text import examples
 from credspec.errors import NotFoundError, Problem, UnreachableError, UsageError
 
@@ -165,6 +166,8 @@ def _look_up(
                 if domain is not None and of_domain is not None and "." not in of_domain:
                     check_netbios_name(session.facts(), of_domain, facts.dns_name)
                 account = session.find(name)
+                if not account.enabled:
+                    _warn_of_disabled(account.account_name)
                 found.append(account.account_name.removesuffix("$"))
             except (NotFoundError, UsageError, UnreachableError) as error:
                 if error.code in _NO_ANSWER:
@@ -181,6 +184,17 @@ def _look_up(
         ]
         accounts = [GroupManagedServiceAccount(name=name, scope=scope) for name, scope in entries]
         return facts, main, tuple(accounts)
+
+
+def _warn_of_disabled(account_name: str) -> None:
+    """Say that a spec is right and its account is of no use yet, as samba-tool makes them."""
+    problem = Problem(
+        code="account-disabled",
+        found=f"{account_name} is disabled",
+        remedy=f"enable it: Enable-ADAccount {account_name}, or samba-tool user enable "
+        f"'{account_name}'",
+    )
+    click.echo(f"credspec: warning: {problem.text()} [{problem.code}]", err=True)
 
 
 def _dns_name_of(domain: str | None, facts: DomainFacts, home: DomainSession) -> str | None:
@@ -229,6 +243,7 @@ def _additional(text: str) -> tuple[str, str | None]:
 @click.option(
     "--host-account",
     metavar="PLUGIN=INPUT",
+    shell_complete=complete_plugin,
     help="Where hosts outside the domain get their account: rancher, azure-key-vault, aws, "
     "aws-windows, aws-secret-name, credspec, or a GUID in braces.",
 )

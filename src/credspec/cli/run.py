@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from credspec.cli.completion import complete_spec
 from credspec.cli.help_text import examples
-from credspec.errors import UsageError
+from credspec.errors import CredspecError, NotPermittedError, UsageError
 
 if TYPE_CHECKING:
     from credspec.runtimes.supervised_program import ProcessUser
@@ -27,22 +29,45 @@ if TYPE_CHECKING:
         "allow_interspersed_args": False,
     },
 )
-@click.option("--spec", required=True, help="Path, file://NAME, raw://DOCUMENT, or name.")
+@click.option(
+    "--spec",
+    required=True,
+    shell_complete=complete_spec,
+    help="Path, file://NAME, raw://DOCUMENT, or name.",
+)
 @click.option("--user", metavar="NAME", help="Run the program as this user; needs root.")
 @click.option("--keytab", is_flag=True, help="Add a keytab, to accept logons; see [policy].")
 @click.option("--mode", default="0600", show_default=True, help="Of the files: 0640 for a group.")
+@click.option(
+    "--wait",
+    type=click.FloatRange(0, 3600),
+    metavar="SECONDS",
+    help="How long to wait for agent and domain.  [wait_seconds of the configuration, else 30]",
+)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def run(*, spec: str, user: str | None, keytab: bool, mode: str, command: tuple[str, ...]) -> None:
+def run(
+    *,
+    spec: str,
+    user: str | None,
+    keytab: bool,
+    mode: str,
+    wait: float | None,
+    command: tuple[str, ...],
+) -> None:
     """Run COMMAND with the tickets of a credential spec, which stay fresh while it runs.
 
     KRB5CCNAME and KRB5_CONFIG are set for it. The exit status is COMMAND's; 128 and the signal's
     number if one ended it; 127 if there is no such program, 126 if it cannot be started.
+
+    An agent or a domain that is not there yet, as after a boot, is waited for; a refusal is not.
     """
     from credspec.agent.config import load_config
     from credspec.runtimes.process_lease import run_process
+    from credspec.runtimes.start_wait import DEFAULT_SECONDS
     from credspec.runtimes.ticket_options import Wish
 
     config = load_config()
+    seconds = next(v for v in (wait, config.wait_seconds, DEFAULT_SECONDS) if v is not None)
     whom = _user(user) if user else None
     wish = Wish(
         _reference(spec, config.spec_directory),
@@ -51,7 +76,26 @@ def run(*, spec: str, user: str | None, keytab: bool, mode: str, command: tuple[
         _mode(mode),
         keytab=keytab,
     )
-    sys.exit(run_process(config, wish, command, whom))
+    try:
+        status = run_process(config, wish, command, whom, wait_seconds=seconds)
+    except CredspecError as error:
+        if error.code == "policy-spec-source" and "://" not in spec:
+            raise _elsewhere(spec, config.spec_directory) from None
+        raise
+    sys.exit(status)
+
+
+def _elsewhere(spec: str, spec_directory: Path) -> NotPermittedError:
+    """Return the error for a file whose document the policy refuses; nobody typed ``raw://``."""
+    name = Path(spec).name
+    return NotPermittedError.of(
+        "policy-spec-source",
+        f"it is not in {spec_directory}, and this host takes no specs from elsewhere",
+        where=spec[:200],
+        expected=f"a file in {spec_directory}",
+        remedy=f"as root: install -m 0644 {shlex.quote(spec)} {spec_directory}/, then --spec {name}"
+        ' (or add "raw" to spec_sources under [policy] in the configuration)',
+    )
 
 
 def _reference(text: str, spec_directory: Path) -> str:

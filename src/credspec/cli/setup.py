@@ -1,20 +1,51 @@
-"""``credspec setup``: registers credspec with systemd and container engines; takes it back."""
+"""``credspec setup``: registers credspec with systemd and container engines; undoes it."""
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from credspec.cli.help_text import examples
+from credspec.cli.setup_report import left_in_place, planned, report
+from credspec.cli.setup_together import (
+    NEXT_OF_CONTAINERD,
+    NEXT_OF_CONTAINERD_UNDO,
+    NEXT_OF_DOCKER,
+    NEXT_OF_DOCKER_UNDO,
+    NEXT_OF_PODMAN,
+    SetupGroup,
+    agent_plan,
+    wait_seconds,
+)
 
-_PATH = click.Path(path_type=Path)
+if TYPE_CHECKING:
+    from credspec.errors import Problem
+
+
+class _AbsolutePath(click.Path):
+    """A path that programs in other directories are told, and therefore absolute."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return Path(os.fsdecode(super().convert(value, param, ctx))).absolute()
+
+
+_PATH = _AbsolutePath(path_type=Path)
+_WAIT = click.option(
+    "--wait",
+    type=click.FloatRange(0, 3600),
+    metavar="SECONDS",
+    help="How long a start waits for agent and domain.  [wait_seconds of the configuration]",
+)
 
 
 @click.group(
+    cls=SetupGroup,
     epilog=examples(
+        "credspec setup agent docker",
+        "credspec setup agent docker --undo",
         "credspec setup agent --dry-run",
         "credspec setup docker --dry-run",
         "credspec setup podman --dry-run",
@@ -22,11 +53,15 @@ _PATH = click.Path(path_type=Path)
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 def setup() -> None:
-    """Register credspec with systemd and container engines; --undo takes it back."""
+    """Set up this host: the agent as a service, container engines, or several at once.
+
+    `credspec setup agent docker` does all that Docker takes: the agent and the gateway as services,
+    the spec directory, the runtime and a docker context. It asks nothing, and --undo undoes it.
+    """
 
 
 @setup.command(epilog=examples("credspec setup agent --dry-run"))
-@click.option("--undo", is_flag=True, help="Take back what setup did.")
+@click.option("--undo", is_flag=True, help="Undo what setup did.")
 @click.option("--dry-run", is_flag=True, help="Print the units, and change nothing.")
 @click.option("--docker-gateway", is_flag=True, help="Install the Docker gateway's unit too.")
 @click.option("--grpc-compat", is_flag=True, help="Let the agent stand in for credentials-fetcher.")
@@ -36,45 +71,30 @@ def agent(
 ) -> None:
     """Run the agent as a hardened systemd service, now and after every boot.
 
-    Run again, it changes nothing. Leases and their tickets stay through restarts.
+    Makes the spec directory, too. Run again, it changes nothing. Leases and their tickets stay
+    through restarts.
     """
-    from credspec.agent.systemd_setup import (
-        AGENT_SOCKET,
-        AGENT_UNIT,
-        FETCHER_UNITS,
-        GATEWAY_UNIT,
-        SystemdSetup,
-    )
-    from credspec.agent.unit_paths import paths_of_configuration, service_environment
-    from credspec.installation import program
+    from credspec.agent.host_setup import lease_warnings
 
-    units: tuple[str, ...] = (AGENT_UNIT, AGENT_SOCKET)
-    units += (GATEWAY_UNIT,) if docker_gateway or undo else ()
-    units += FETCHER_UNITS if grpc_compat or undo else ()
-    needed, has_users = frozenset[Path](), False
-    if not undo and units != (AGENT_UNIT, AGENT_SOCKET):
-        # These units hide more of the host, so it is to be known what they read of it.
-        needed, has_users = paths_of_configuration(
-            dict(os.environ)
-            | service_environment(AGENT_UNIT)
-            | (service_environment(GATEWAY_UNIT) if docker_gateway else {})
-        )
-    plan = SystemdSetup(program=program(), units=units, needed=needed, has_users=has_users)
-    changes = plan.undo(dry_run=dry_run) if undo else plan.apply(dry_run=dry_run)
-    if output == "json":
-        click.echo(json.dumps({"changes": changes, "dry_run": dry_run}))
+    plan, units = agent_plan(docker_gateway=docker_gateway, grpc_compat=grpc_compat, undo=undo)
+    if undo:
+        warnings = lease_warnings(plan.config)
+        changes = plan.undo(dry_run=dry_run)
+        following = left_in_place(plan.left()) if changes else ""
+        report(changes, following, dry_run=dry_run, output=output, warnings=warnings)
         return
-    if dry_run and not undo:
+    changes = plan.apply(dry_run=dry_run)
+    if dry_run and output == "text":
         for unit in units:
-            click.echo(f"# {plan.unit_directory / unit}\n{plan.text(unit)}")
-    for change in changes:
-        click.echo(f"dry run, not done: {change}" if dry_run else change, err=dry_run)
-    if not changes:
-        click.echo("nothing to change")
+            click.echo(f"# {plan.systemd.unit_directory / unit}\n{plan.systemd.text(unit)}")
+        for change in changes:
+            click.echo(f"dry run: would {planned(change)}", err=True)
+    if not dry_run or output == "json":
+        report(changes, dry_run=dry_run, output=output)
 
 
 @setup.command(epilog=examples("credspec setup docker --dry-run"))
-@click.option("--undo", is_flag=True, help="Take back what setup did.")
+@click.option("--undo", is_flag=True, help="Undo what setup did.")
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 @click.option("--daemon-config", type=_PATH, help="dockerd's file.  [/etc/docker/daemon.json]")
 @click.option("--launcher-directory", type=_PATH, help="[default: /usr/local/libexec/credspec]")
@@ -84,6 +104,7 @@ def agent(
 @click.option("--runtime-name", default="credspec", show_default=True, help="Name for dockerd.")
 @click.option("--set-as-default", is_flag=True, help="Make it the runtime of all containers.")
 @click.option("--force", is_flag=True, help="Replace a runtime or context of the same name.")
+@_WAIT
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def docker(
     *,
@@ -97,6 +118,7 @@ def docker(
     runtime_name: str,
     set_as_default: bool,
     force: bool,
+    wait: float | None,
     output: str,
 ) -> None:
     """Register the runtime with dockerd, and the gateway as a docker context.
@@ -106,6 +128,7 @@ def docker(
     from credspec.agent.config import load_config
     from credspec.runtimes.docker_setup import DAEMON_CONFIG, DockerSetup
     from credspec.runtimes.shim_launcher import LAUNCHER_DIRECTORY
+    from credspec.runtimes.start_wait import DEFAULT_SECONDS
 
     config = load_config()
     plan = DockerSetup(
@@ -117,18 +140,27 @@ def docker(
         runtime_name=runtime_name,
         set_as_default=set_as_default,
         force=force,
+        wait_seconds=wait_seconds(config, DEFAULT_SECONDS, wait),
     )
+    warnings = _lease_warnings(undo=undo)
     changes = plan.undo(dry_run=dry_run) if undo else plan.apply(dry_run=dry_run)
-    following = _next_step(undo=undo, context=plan.context) if changes else ""
-    _tell(changes, following, dry_run=dry_run, output=output)
+    following = NEXT_OF_DOCKER_UNDO
+    if not undo:
+        words = {"socket": plan.gateway_socket, "specs": config.spec_directory}
+        following = _agent_step(gateway=True)
+        if any("daemon.json" in change or str(plan.daemon_config) in change for change in changes):
+            following += "systemctl reload docker; then "
+        following += NEXT_OF_DOCKER.format_map(words).replace("credspec", context, 1)
+    report(changes, following, dry_run=dry_run, output=output, warnings=warnings)
 
 
 @setup.command(epilog=examples("credspec setup containerd --dry-run"))
-@click.option("--undo", is_flag=True, help="Take back what setup did.")
+@click.option("--undo", is_flag=True, help="Undo what setup did.")
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 @click.option("--config", type=_PATH, help="[default: /etc/containerd/config.toml]")
 @click.option("--launcher-directory", type=_PATH, help="[default: /usr/local/libexec/credspec]")
 @click.option("--handler", default="credspec", show_default=True, help="Name for RuntimeClass.")
+@_WAIT
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def containerd(
     *,
@@ -137,6 +169,7 @@ def containerd(
     config: Path | None,
     launcher_directory: Path | None,
     handler: str,
+    wait: float | None,
     output: str,
 ) -> None:
     """Register the runtime with containerd, as a handler for Kubernetes.
@@ -147,27 +180,32 @@ def containerd(
     from credspec.agent.config import load_config
     from credspec.runtimes.containerd_setup import CONTAINERD_CONFIG, ContainerdSetup
     from credspec.runtimes.shim_launcher import LAUNCHER_DIRECTORY
+    from credspec.runtimes.start_wait import CONTAINERD_SECONDS
 
+    ours = load_config()
     plan = ContainerdSetup(
-        run_directory=load_config().run_directory,
+        run_directory=ours.run_directory,
         config=config or CONTAINERD_CONFIG,
+        wait_seconds=wait_seconds(ours, CONTAINERD_SECONDS, wait),
         launcher_directory=launcher_directory or LAUNCHER_DIRECTORY,
         handler=handler,
     )
+    warnings = _lease_warnings(undo=undo)
     changes = plan.undo(dry_run=dry_run) if undo else plan.apply(dry_run=dry_run)
-    following = "systemctl restart containerd" if changes else ""
-    if following and not undo:
-        following += f", and a RuntimeClass with the handler {handler}"
-    _tell(changes, following, dry_run=dry_run, output=output)
+    following = NEXT_OF_CONTAINERD_UNDO
+    if not undo:
+        following = _agent_step(gateway=False) + NEXT_OF_CONTAINERD.format(handler)
+    report(changes, following, dry_run=dry_run, output=output, warnings=warnings)
 
 
 @setup.command(epilog=examples("credspec setup podman --dry-run"))
-@click.option("--undo", is_flag=True, help="Take back what setup did.")
+@click.option("--undo", is_flag=True, help="Undo what setup did.")
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 @click.option("--config-directory", type=_PATH, help="[default: /etc/containers/containers.conf.d]")
 @click.option("--hooks-directory", type=_PATH, help="[default: /usr/share/containers/oci/hooks.d]")
 @click.option("--launcher-directory", type=_PATH, help="[default: /usr/local/libexec/credspec]")
 @click.option("--no-hooks", is_flag=True, help="Only the runtime: podman --runtime credspec.")
+@_WAIT
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def podman(
     *,
@@ -177,42 +215,45 @@ def podman(
     hooks_directory: Path | None,
     launcher_directory: Path | None,
     no_hooks: bool,
+    wait: float | None,
     output: str,
 ) -> None:
     """Register the runtime and the hooks with Podman. Run again, it changes nothing."""
     from credspec.agent.config import load_config
     from credspec.runtimes.podman_setup import CONFIG_DIRECTORY, HOOKS_DIRECTORY, PodmanSetup
     from credspec.runtimes.shim_launcher import LAUNCHER_DIRECTORY
+    from credspec.runtimes.start_wait import DEFAULT_SECONDS
 
+    config = load_config()
     plan = PodmanSetup(
-        run_directory=load_config().run_directory,
+        run_directory=config.run_directory,
+        wait_seconds=wait_seconds(config, DEFAULT_SECONDS, wait),
         config_directory=config_directory or CONFIG_DIRECTORY,
         hooks_directory=hooks_directory or HOOKS_DIRECTORY,
         launcher_directory=launcher_directory or LAUNCHER_DIRECTORY,
         hooks=not no_hooks,
     )
+    warnings = _lease_warnings(undo=undo)
     changes = plan.undo(dry_run=dry_run) if undo else plan.apply(dry_run=dry_run)
     following = ""
-    if changes and not undo:
-        spec = "--annotation credspec.dev/spec=file://www.json --tmpfs /run/credspec"
-        following = f"run `credspec agent`; then podman run {spec} IMAGE"
-    _tell(changes, following, dry_run=dry_run, output=output)
+    if not undo:
+        following = _agent_step(gateway=False)
+        following += NEXT_OF_PODMAN.format_map({"specs": config.spec_directory})
+    report(changes, following, dry_run=dry_run, output=output, warnings=warnings)
 
 
-def _tell(changes: list[str], following: str, *, dry_run: bool, output: str) -> None:
-    if output == "json":
-        click.echo(json.dumps({"changes": changes, "dry_run": dry_run, "next": following}))
-        return
-    for change in changes:
-        click.echo(f"dry run, not done: {change}" if dry_run else change)
-    if not changes:
-        click.echo("nothing to change")
-    elif following and not dry_run:
-        click.echo(f"Next: {following}", err=True)
+def _lease_warnings(*, undo: bool) -> tuple[Problem, ...]:
+    from credspec.agent.config import load_config
+    from credspec.agent.host_setup import lease_warnings
+
+    return lease_warnings(load_config()) if undo else ()
 
 
-def _next_step(*, undo: bool, context: str | None) -> str:
-    if undo:
-        return "systemctl restart docker, since a reload keeps a runtime that has gone"
-    step = "systemctl reload docker, and run `credspec agent` and `credspec docker-gateway`"
-    return f"{step}; then docker context use {context}" if context else step
+def _agent_step(*, gateway: bool) -> str:
+    """Return what is to be done for the agent, empty if its service is installed."""
+    from credspec.agent.systemd_setup import AGENT_UNIT, GATEWAY_UNIT, unit_is_there
+
+    if unit_is_there(AGENT_UNIT) and (not gateway or unit_is_there(GATEWAY_UNIT)):
+        return ""
+    command = "credspec setup agent --docker-gateway" if gateway else "credspec setup agent"
+    return f"{command} (or run them under your own service manager); "

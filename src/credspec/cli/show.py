@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from credspec.cli.completion import complete_spec
 from credspec.cli.help_text import examples
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _REDACTED: Final = "<not shown: it may hold a secret; --show-secrets>"
     ),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.argument("spec", type=click.Path(allow_dash=True))
+@click.argument("spec", type=click.Path(allow_dash=True), shell_complete=complete_spec)
 @click.option("--show-secrets", is_flag=True, help="Show PluginInput, which may hold a password.")
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def show(*, spec: str, show_secrets: bool, output: str) -> None:

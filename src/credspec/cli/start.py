@@ -18,9 +18,23 @@ def main() -> None:
     arguments = sys.argv[1:]
     if arguments[:1] == ["lint"] and _are_paths(arguments[1:]):
         sys.exit(_lint(arguments[1:]))
+    if arguments[:1] == ["run"]:
+        _end_by_interrupts()
     from credspec.cli.main import main as whole
 
     whole()
+
+
+def _end_by_interrupts() -> None:
+    """Let SIGINT end this process until `credspec.runtimes.supervised_program` takes it over.
+
+    Before that nothing is to be cleaned up, and a KeyboardInterrupt amid an import may come out as
+    another error.
+    """
+    import signal
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _are_paths(arguments: Sequence[str]) -> bool:

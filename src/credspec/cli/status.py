@@ -48,7 +48,7 @@ def status(output: str, watch: bool, interval: float) -> None:
             click.echo(json.dumps(state, indent=2))
         else:
             console = _console()
-            console.print(_tables(state, boxes=console.is_terminal))
+            console.print(_tables(state, _hindrances(client), boxes=console.is_terminal))
         return
     try:
         _watch(client, output, interval)
@@ -61,6 +61,19 @@ def _state(client: AgentClient) -> dict[str, Any]:
     for name in _LISTS:
         state |= client.get(f"/v1/{name}")
     return state
+
+
+def _hindrances(client: AgentClient) -> list[str]:
+    """Return why the agent is not ready to make leases, nothing if it is."""
+    from credspec.errors import CredspecError
+
+    try:
+        client.get("/readyz")
+    except CredspecError as error:
+        if error.code != "not-ready":
+            raise
+        return [problem.found for problem in error.problems]
+    return []
 
 
 def _watch(client: AgentClient, output: str, interval: float) -> None:
@@ -77,7 +90,7 @@ def _watch(client: AgentClient, output: str, interval: float) -> None:
 
     def look() -> Any:
         try:
-            return _tables(_state(client), boxes=console.is_terminal)
+            return _tables(_state(client), _hindrances(client), boxes=console.is_terminal)
         except CredspecError as error:
             # An agent that restarts comes back.
             return Text(str(error), style="red")
@@ -100,17 +113,22 @@ def _console() -> Any:
     return console if console.is_terminal else Console(width=_PIPE_WIDTH)
 
 
-def _tables(state: dict[str, Any], *, boxes: bool) -> Any:
+def _tables(state: dict[str, Any], hindrances: list[str], *, boxes: bool) -> Any:
     from rich.console import Group
     from rich.text import Text
 
     now = datetime.now(UTC)
-    if not any(state[name] for name in _LISTS):
-        return Text("No leases.")
-    parts = [_domain_table(state["domains"], now), _identity_table(state["identities"], now)]
+    not_ready = [Text(f"Not ready: {reason}", style="red") for reason in hindrances]
+    if not state["leases"] and not state["identities"] and not _is_any_amiss(state["domains"]):
+        return Group(*not_ready, Text("No leases."))
+    parts = [
+        *not_ready,
+        _domain_table(state["domains"], now),
+        _identity_table(state["identities"], now),
+    ]
     if state["leases"]:
         parts.append(_lease_table(state["leases"], now))
-    for table in () if boxes else parts:
+    for table in () if boxes else parts[len(not_ready) :]:
         table.box = None
     # Errors are long: below the tables they leave the columns their width.
     of_identities = [(f"{i['account']}@{i['domain']}", i) for i in state["identities"]]
@@ -121,10 +139,19 @@ def _tables(state: dict[str, Any], *, boxes: bool) -> Any:
     return Group(*parts)
 
 
-def _domain_table(domains: list[dict[str, Any]], now: datetime) -> Any:
-    from rich.table import Table
+def _is_any_amiss(domains: list[dict[str, Any]]) -> bool:
+    return any(domain["outage_since"] or domain["last_error"] for domain in domains)
 
-    table = Table("Domain", "Controller", "Latency", "State")
+
+def _table(*headers: str) -> Any:
+    """Return a table whose names are whole on narrow terminals, too, in several lines."""
+    from rich.table import Column, Table
+
+    return Table(*(Column(header, overflow="fold") for header in headers))
+
+
+def _domain_table(domains: list[dict[str, Any]], now: datetime) -> Any:
+    table = _table("Domain", "Controller", "Latency", "State")
     for domain in domains:
         latency = domain["latency_seconds"]
         since = domain["outage_since"]
@@ -138,9 +165,7 @@ def _domain_table(domains: list[dict[str, Any]], now: datetime) -> Any:
 
 
 def _identity_table(identities: list[dict[str, Any]], now: datetime) -> Any:
-    from rich.table import Table
-
-    table = Table("Identity", "Leases", "Ticket left", "", "Acquired again", "Password")
+    table = _table("Identity", "Leases", "Ticket left", "", "Acquired again", "Password")
     for identity in identities:
         table.add_row(
             f"{identity['account']}@{identity['domain']}",
@@ -153,9 +178,7 @@ def _identity_table(identities: list[dict[str, Any]], now: datetime) -> Any:
 
 
 def _lease_table(leases: list[dict[str, Any]], now: datetime) -> Any:
-    from rich.table import Table
-
-    table = Table("Container", "Accounts", "Ticket left", "", "Age")
+    table = _table("Container", "Accounts", "Ticket left", "", "Age")
     for lease in leases:
         table.add_row(
             lease["container"][:12],

@@ -14,6 +14,7 @@ from credspec.directory.account_identity import (
 from credspec.directory.connection import Connection, Entry, escape
 from credspec.directory.domain import DomainFacts
 from credspec.directory.managed_password import ManagedPassword
+from credspec.directory.password_readers import how_to_allow, name_of_sid, read_own_name
 from credspec.directory.security_descriptor import allowed_readers
 from credspec.directory.security_identifier import sid_to_text
 from credspec.errors import CredspecError, NotFoundError, NotPermittedError, UsageError
@@ -69,17 +70,18 @@ def find_account(
 
 
 def read_managed_password(
-    connection: Connection, facts: DomainFacts, name: str
+    connection: Connection, facts: DomainFacts, name: str, *, reader: str = ""
 ) -> tuple[GroupManagedServiceAccount, ManagedPassword]:
     """Find a gMSA by its sAMAccountName and read its managed password, in one search.
 
-    Whoever is done with passwords calls `Connection.overwrite_last_answer`.
+    Whoever is done with passwords calls `Connection.overwrite_last_answer`. `reader` is the
+    principal that is logged on, if it is not the host itself.
 
     Raises:
         UsageError: `account-name-invalid`.
         NotFoundError: `account-not-found`, `account-wrong-class`.
         NotPermittedError: `password-not-permitted`; the text says who may read it and how to
-            allow this host.
+            allow the reader.
         CredspecError: `managed-password-malformed`, `account-malformed`.
     """
     identity = AccountIdentity(IdentityForm.ACCOUNT_NAME, valid_account_name(name))
@@ -94,7 +96,7 @@ def read_managed_password(
         )
     blob = entry.get(_PASSWORD.lower())
     if not blob:
-        raise not_permitted(connection, facts, account)
+        raise not_permitted(connection, facts, account, reader)
     return account, ManagedPassword.unpack(blob[0])
 
 
@@ -210,31 +212,30 @@ def _account(entry: Entry) -> GroupManagedServiceAccount:
 
 
 def not_permitted(
-    connection: Connection, facts: DomainFacts, account: GroupManagedServiceAccount
+    connection: Connection, facts: DomainFacts, account: GroupManagedServiceAccount, reader: str
 ) -> NotPermittedError:
-    """Return the error that says who may read the password, and how to allow this host."""
+    """Return the error that says who may read the password, and how to allow the reader.
+
+    `reader` is the principal that is logged on, empty if it is the host itself.
+    """
     names = [name_of_sid(connection, facts, sid) for sid in account.readers]
-    who = ", ".join(names) if names else "nobody that this host can see"
+    shown = reader or "this host"
+    who = ", ".join(names) if names else f"nobody that {shown} can see"
     bare = account.account_name.removesuffix("$")
+    host = reader.rpartition("@")[0] if reader else read_own_name(connection, facts)
+    commands = how_to_allow(bare, names, host)
     return NotPermittedError.of(
         "password-not-permitted",
-        f"this host may not read the managed password of {account.account_name}; allowed: {who}",
+        f"{shown} may not read the managed password of {account.account_name}; allowed: {who}",
         where=f"account {bare}",
-        remedy=f"allow the host's account or a group it is in: Set-ADServiceAccount {bare} "
-        "-PrincipalsAllowedToRetrieveManagedPassword ..., or samba-tool service-account "
-        f"group-msa-membership add --name={bare} --principal=HOST$; after a change of groups the "
-        "host needs a new ticket",
+        remedy=f"allow {reader or 'the account of the host'} or a group it is in: {commands}; "
+        f"after a change of groups {'it' if reader else 'the host'} needs a new ticket",
     )
 
 
-def name_of_sid(connection: Connection, facts: DomainFacts, sid: str) -> str:
-    r"""Return ``NETBIOS\name`` of a SID of the domain, or the SID itself."""
-    try:
-        found = connection.search(facts.naming_context, f"(objectSid={sid})", ("sAMAccountName",))
-    except CredspecError:
-        return sid
-    values = found[0].get("samaccountname") if found else None
-    return f"{facts.netbios_name}\\{values[0].decode('utf-8', 'replace')}" if values else sid
+def reader_of(principal: str) -> str:
+    """Return a principal that is of no computer, empty for one that may be this host."""
+    return "" if principal.partition("@")[0].endswith("$") else principal
 
 
 def name_is_taken(connection: Connection, facts: DomainFacts, name: str) -> bool:

@@ -36,6 +36,16 @@ _CONFIDENTIALITY_REQUIRED: Final = "0000202D"  # WERR_DS_CONFIDENTIALITY_REQUIRE
 _SERVER_CANNOT: Final = frozenset({api.BUSY, api.UNAVAILABLE})
 _LOST: Final = frozenset({api.SERVER_DOWN, api.CONNECT_ERROR})
 
+_NOT_CONNECTED: Final = (
+    "no address of the controller took a connection: check the route and firewalls to it, and that "
+    "it runs (Windows: error 1311, no logon servers)"
+)
+_ENDED: Final = (
+    "the controller took the connection and ended it: look at its log, and whether it is LDAP that "
+    "listens there"
+)
+_HELD_ENDED: Final = "the controller ended the connection; it is asked again over a new one"
+
 _T = TypeVar("_T")
 
 
@@ -82,9 +92,12 @@ class Connection:
         """
         where = f"LDAP {controller.host}:{transport.port}"
         end = time.monotonic() + seconds
+        # What may be blamed is what was seen: no connection, or one that the other side ended.
+        seen = [_NOT_CONNECTED]
 
         def opened() -> LdapSession:
             connected = connect(controller.addresses, transport.port, seconds)
+            seen[0] = _ENDED
             session = LdapSession(connected, controller.host, transport, transport.port)
             try:
                 if transport is Transport.LDAPS:
@@ -99,7 +112,7 @@ class Connection:
             return session
 
         with logon_cache(ccache):
-            return cls(_guarded(where, opened))
+            return cls(_guarded(where, opened, lambda: seen[0]))
 
     def search(
         self,
@@ -192,7 +205,9 @@ def _escape_character(match: re.Match[str]) -> str:
     return "".join(f"\\{byte:02x}" for byte in match.group().encode("utf-8", "surrogatepass"))
 
 
-def _guarded(where: str, call: Callable[[], _T]) -> _T:
+def _guarded(
+    where: str, call: Callable[[], _T], remedy_if_lost: Callable[[], str] = lambda: _HELD_ENDED
+) -> _T:
     """Run an LDAP call and translate its errors."""
     started = time.monotonic()
     try:
@@ -212,8 +227,7 @@ def _guarded(where: str, call: Callable[[], _T]) -> _T:
                 "ldap-unreachable",
                 f"the connection failed: {text}",
                 where=where,
-                remedy="check the route and firewalls to the domain controller, and that it runs "
-                "(Windows: error 1311, no logon servers)",
+                remedy=remedy_if_lost(),
             ) from None
         if error.code == api.INVALID_CREDENTIALS:
             raise NotPermittedError.of(

@@ -227,7 +227,7 @@ def _other_domain(field: str, found: str | None, actual: str, facts: DomainFacts
         field,
         f"{found}, which is not the one of {facts.dns_name}",
         actual,
-        "the spec was made for another domain of that name: make it anew with New-CredentialSpec "
+        "the spec was made for another domain of that name: make it again with New-CredentialSpec "
         "(Windows: error 1787)",
     )
 

@@ -9,19 +9,21 @@ from credspec.directory.accounts import (
     accounts_with_service_principal_name,
     find_account,
     name_is_taken,
-    name_of_sid,
     not_permitted,
     read_key_version,
     read_managed_password,
+    reader_of,
 )
 from credspec.directory.connection import Connection
 from credspec.directory.domain import DomainFacts
 from credspec.directory.encryption_types import encryption_type_problems, read_encryption_types
 from credspec.directory.host_account import membership_path, read_own_token, read_token_sids
 from credspec.directory.kds_root_keys import read_kds_root_keys
+from credspec.directory.password_readers import name_of_sid
+from credspec.doctor.delegation_step import delegation_finding
 from credspec.doctor.step import Finding, Step
 from credspec.errors import CredspecError, NotPermittedError, Problem
-from credspec.kerberos.keys import Enctype
+from credspec.kerberos.keys import Enctype, computer_salt
 from credspec.kerberos.tickets import Ticket, enctype_name, ticket_from_managed_password
 
 if TYPE_CHECKING:
@@ -33,11 +35,16 @@ _EVERYONE: Final = {
 }
 
 
-def account_steps(name: str) -> tuple[Step, ...]:
-    """Return the steps on the account with this sAMAccountName (without ``$``)."""
+def account_steps(name: str, scope: str = "") -> tuple[Step, ...]:
+    """Return the steps on the account with this sAMAccountName (without ``$``).
+
+    `scope` is what the spec calls its domain, empty for the spec's own domain.
+    """
+    subject = f"{name}@{scope}" if scope else name
+    domain = f"other-domain {scope}" if scope else "domain"
 
     def about(look: Callable[[Examination, str], Finding]) -> Callable[[Examination], Finding]:
-        return lambda examination: look(examination, name)
+        return lambda examination: look(examination, subject)
 
     def step(
         step_name: str,
@@ -45,22 +52,23 @@ def account_steps(name: str) -> tuple[Step, ...]:
         look: Callable[[Examination, str], Finding],
         *needs: str,
     ) -> Step:
-        own = tuple(n if n in {"domain", "ldap"} else f"{n} {name}" for n in needs)
-        return Step(name=step_name, title=title, run=about(look), needs=own, subject=name)
+        own = tuple(n if n == domain else f"{n} {subject}" for n in needs)
+        return Step(name=step_name, title=title, run=about(look), needs=own, subject=subject)
 
     return (
-        step("account", "The account is an enabled gMSA", _account, "domain"),
+        step("account", "The account is an enabled gMSA", _account, domain),
         step("kds-root-key", "The domain can make its password", _kds_root_key, "account"),
         step("permission", "The host may read its password", _permission, "account"),
         step("password", "Its password is read", _password, "permission", "kds-root-key"),
         step("ticket", "It gets a ticket", _ticket, "password"),
+        step("delegation", "What it may delegate", _delegation, "ticket"),
         step("spn", "Its service principal names are its own", _spn, "account"),
     )
 
 
 def _account(examination: Examination, name: str) -> Finding:
-    connection, facts = _directory(examination)
-    account = find_account(connection, facts, name)
+    connection, facts = _directory(examination, name)
+    account = find_account(connection, facts, _bare(name))
     examination.found[name] = account
     if not account.enabled:
         raise NotPermittedError.of(
@@ -80,12 +88,12 @@ def _account(examination: Examination, name: str) -> Finding:
                 remedy="set it: Windows hosts fail with error 1787 without it",
             )
         )
-    if name_is_taken(connection, facts, name):
+    if name_is_taken(connection, facts, _bare(name)):
         problems.append(
             Problem(
                 code="account-name-ambiguous",
                 where=f"account {name}",
-                found=f"another account is called {name}, without the $",
+                found=f"another account is called {_bare(name)}, without the $",
                 remedy="rename one of them: some programs mistake one for the other",
             )
         )
@@ -96,7 +104,7 @@ def _account(examination: Examination, name: str) -> Finding:
 
 
 def _kds_root_key(examination: Examination, name: str) -> Finding:
-    connection, facts = _directory(examination)
+    connection, facts = _directory(examination, name)
     keys = read_kds_root_keys(connection, facts)
     if not keys:
         raise CredspecError.of(
@@ -122,7 +130,7 @@ def _kds_root_key(examination: Examination, name: str) -> Finding:
 
 def _permission(examination: Examination, name: str) -> Finding:
     """Compare who may read with the token of this logon, and with the groups of now."""
-    connection, facts = _directory(examination)
+    connection, facts = _directory(examination, name)
     account = examination.found[name]
     assert examination.ticket is not None  # noqa: S101 - narrows for the type checker
     own, _, realm = examination.ticket.principal.partition("@")
@@ -135,7 +143,7 @@ def _permission(examination: Examination, name: str) -> Finding:
         if missed:
             shown = name_of_sid(connection, facts, missed[0])
             raise _ticket_too_old(examination.ticket, shown, name)
-        raise not_permitted(connection, facts, account)
+        raise not_permitted(connection, facts, account, reader_of(examination.ticket.principal))
     sid = through[0]
     shown = _EVERYONE.get(sid) or name_of_sid(connection, facts, sid)
     path = membership_path(connection, facts, own, sid) if is_own_domain else ()
@@ -160,9 +168,11 @@ def _ticket_too_old(ticket: Ticket, group: str, name: str) -> NotPermittedError:
 
 
 def _password(examination: Examination, name: str) -> Finding:
-    connection, facts = _directory(examination)
+    connection, facts = _directory(examination, name)
     account = examination.found[name]
-    _, password = read_managed_password(connection, facts, name)
+    assert examination.ticket is not None  # noqa: S101 - narrows for the type checker
+    reader = reader_of(examination.ticket.principal)
+    _, password = read_managed_password(connection, facts, _bare(name), reader=reader)
     connection.overwrite_last_answer()()
     examination.passwords[name] = password
     due = examination.now() + password.query_interval
@@ -171,16 +181,36 @@ def _password(examination: Examination, name: str) -> Finding:
 
 
 def _ticket(examination: Examination, name: str) -> Finding:
-    _, facts = _directory(examination)
+    _, facts = _directory(examination, name)
     account = examination.found[name]
     password = examination.passwords[name]
     ticket = ticket_from_managed_password(account.account_name, facts.realm, password)
+    examination.tickets[name] = ticket
     text = f"TGT of {ticket.principal}, {enctype_name(ticket.enctype)}, until "
-    return Finding(f"{text}{ticket.end:%Y-%m-%d %H:%M} UTC")
+    text += f"{ticket.end:%Y-%m-%d %H:%M} UTC"
+    computed = computer_salt(facts.realm, account.account_name)
+    if ticket.salt in {None, computed}:
+        return Finding(text)
+    due = examination.now() + password.query_interval
+    problem = Problem(
+        code="account-salt-differs",
+        where=f"account {name}",
+        found=f"the domain made its keys with the salt {ticket.salt}, of another name than it has",
+        expected=computed,
+        remedy="tickets and keytabs of credspec are made with the domain's salt; programs that "
+        f"compute it make wrong AES keys until the next password, about {due:%Y-%m-%d} UTC",
+    )
+    return Finding(text, (problem,))
+
+
+def _delegation(examination: Examination, name: str) -> Finding:
+    connection, facts = _directory(examination, name)
+    account = examination.found[name].account_name
+    return delegation_finding(connection, facts, account, examination.tickets[name])
 
 
 def _spn(examination: Examination, name: str) -> Finding:
-    connection, facts = _directory(examination)
+    connection, facts = _directory(examination, name)
     names = examination.found[name].service_principal_names
     if not names:
         return Finding("none: it can log on to services, but nobody can log on to it")
@@ -201,7 +231,17 @@ def _spn(examination: Examination, name: str) -> Finding:
     return Finding(", ".join(names[:6]) + (" ..." if len(names) > 6 else ""), tuple(problems))  # noqa: PLR2004
 
 
-def _directory(examination: Examination) -> tuple[Connection, DomainFacts]:
+def _bare(name: str) -> str:
+    """Return the sAMAccountName of ``NAME`` or ``NAME@SCOPE``."""
+    return name.partition("@")[0]
+
+
+def _directory(examination: Examination, name: str) -> tuple[Connection, DomainFacts]:
+    """Return the connection to the domain of an account, and what that domain is."""
+    scope = name.partition("@")[2]
+    if scope:
+        other = examination.others[scope]
+        return other.connection, other.facts
     assert examination.connection is not None  # noqa: S101 - narrows for the type checker
     assert examination.facts is not None  # noqa: S101 - narrows for the type checker
     return examination.connection, examination.facts

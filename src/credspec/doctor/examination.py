@@ -20,6 +20,7 @@ from credspec.doctor.account_steps import account_steps
 from credspec.doctor.host_steps import HOST_STEPS
 from credspec.doctor.logon_steps import IDENTITY_STEP, LOGON_STEPS, PROVIDER_STEP
 from credspec.doctor.network_steps import network_steps
+from credspec.doctor.other_domains import OtherDomain, other_domain_step
 from credspec.doctor.spec_steps import DOMAIN_STEP, SPEC_STEP
 from credspec.doctor.step import State, Step, StepResult
 from credspec.errors import CredspecError, NotPermittedError
@@ -59,6 +60,8 @@ class Examination:
     facts: DomainFacts | None = None
     found: dict[str, GroupManagedServiceAccount] = field(default_factory=dict)
     passwords: dict[str, ManagedPassword] = field(default_factory=dict)
+    tickets: dict[str, Ticket] = field(default_factory=dict)
+    others: dict[str, OtherDomain] = field(default_factory=dict)
 
     def results(self) -> Iterator[StepResult]:
         """Run the steps one after the other; each result comes when its step has ended.
@@ -80,7 +83,11 @@ class Examination:
             yield result
 
     def close(self) -> None:
-        """Close the connection, if there is one."""
+        """Close the connections that there are."""
+        for other in self.others.values():
+            if other.connection is not self.connection:
+                other.connection.close()
+        self.others.clear()
         if self.connection is not None:
             self.connection.close()
             self.connection = None
@@ -100,6 +107,12 @@ class Examination:
             yield DOMAIN_STEP
             for account in self.accounts:
                 yield from account_steps(account)
+            others = self.spec.other_accounts if self.spec is not None else ()
+            for scope in dict.fromkeys(entry.scope for entry in others):
+                yield other_domain_step(scope)
+                names = (e.name.rstrip("$") for e in others if e.scope == scope)
+                for name in dict.fromkeys(names):
+                    yield from account_steps(name, scope)
         if not self.only_directory:
             yield from HOST_STEPS
 

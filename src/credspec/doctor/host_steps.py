@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from credspec.agent.client import AgentClient
+from credspec.doctor.join_steps import JOIN_STEP
 from credspec.doctor.step import Finding, Step
-from credspec.errors import AgentUnreachableError, CredspecError, Problem
+from credspec.errors import AgentUnreachableError, CredspecError, NotPermittedError, Problem
 from credspec.runtimes.container_lease import Lease
 from credspec.runtimes.docker_gateway.create_request import RUNTIME
 from credspec.runtimes.process_lease import HOST_MOUNTS, OWN_MOUNTS, in_host_mounts
@@ -22,12 +23,16 @@ from credspec.runtimes.ticket_options import Wish
 if TYPE_CHECKING:
     from credspec.doctor.examination import Examination
 
-_SECONDS: Final = 5.0
+_SECONDS: Final = 10.0  # of which /readyz may take most, right after the agent's start
 
 
 def _agent(examination: Examination) -> Finding:
     client = AgentClient(examination.config.agent_socket, seconds=_SECONDS)
-    client.get("/healthz")
+    try:
+        client.get("/healthz")
+    except NotPermittedError as error:
+        # Docker's users need not reach it: the runtime does, as root.
+        return Finding(f"not looked at: user {os.geteuid()} may not ask it", error.problems)
     held = client.get("/v1/identities")["identities"]
     problems = tuple(
         Problem(
@@ -39,6 +44,18 @@ def _agent(examination: Examination) -> Finding:
         for identity in held
         if identity["last_error"]
     )
+    try:
+        client.get("/readyz")
+    except CredspecError as error:
+        problems += tuple(
+            Problem(
+                code="agent-not-ready",
+                where="agent",
+                found=problem.found,
+                remedy="what the agent says of itself; the steps on the domain look again",
+            )
+            for problem in error.problems
+        )
     return Finding(f"answers, and holds {len(held)} identities", problems)
 
 
@@ -97,8 +114,10 @@ def _mounted(lease: Lease) -> Path:
 
 def _runtime(examination: Examination) -> Finding:
     path = examination.docker_socket
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110 - False where this user may not look
         return Finding(f"no Docker here: there is no {path}")
+    if refused := _refused(path):
+        return refused
     info = _ask(path, "/info", "dockerd", "start it with `systemctl start docker`")
     runtime = (info.get("Runtimes") or {}).get(RUNTIME)
     if not isinstance(runtime, dict):
@@ -122,12 +141,35 @@ def _runtime(examination: Examination) -> Finding:
 
 
 def _gateway(examination: Examination) -> Finding:
-    if not examination.docker_socket.exists():
+    if not os.path.exists(examination.docker_socket):  # noqa: PTH110
         return Finding("not needed without Docker")
     path = examination.config.gateway_socket
-    remedy = "run `credspec docker-gateway` as a service, and `docker context use credspec`"
+    if refused := _refused(path):
+        return refused
+    remedy = "run `credspec setup agent docker` (or `credspec docker-gateway` under your own "
+    remedy += "service manager); each user: `credspec setup docker`, `docker context use credspec`"
     info = _ask(path, "/version", "gateway", remedy)
     return Finding(f"answers on {path} for dockerd {info.get('Version')}")
+
+
+def _refused(path: Path) -> Finding | None:
+    """Return what to say if this user may not open a socket that is there."""
+    try:
+        with socket.socket(socket.AF_UNIX) as stream:
+            stream.settimeout(_SECONDS)
+            stream.connect(str(path))
+    except PermissionError:
+        user = os.geteuid()
+        problem = Problem(
+            code="socket-not-permitted",
+            where=str(path),
+            found=f"user {user} may not open it",
+            remedy="run `credspec check` as root, or as a user of the socket's group (docker)",
+        )
+        return Finding(f"not looked at: user {user} may not open {path}", (problem,))
+    except OSError:
+        pass  # who asks says so
+    return None
 
 
 def _ask(path: Path, resource: str, where: str, remedy: str) -> dict[str, Any]:
@@ -163,6 +205,7 @@ def _ask(path: Path, resource: str, where: str, remedy: str) -> dict[str, Any]:
 
 
 HOST_STEPS: Final = (
+    JOIN_STEP,
     Step(
         name="lease-mount",
         title="What is mounted for a container reaches the agent",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from credspec.agent.lease_content import accounts_of
 from credspec.directory.domain import differences
 from credspec.doctor.step import Finding, Step
-from credspec.errors import InvalidSpecError, Problem
+from credspec.errors import InvalidSpecError
 from credspec.spec.document import CredentialSpec
 from credspec.spec.lint import Severity, lint_bytes
 
@@ -26,16 +26,8 @@ def _spec(examination: Examination) -> Finding:
     warnings = [
         finding.problem for finding in lint_bytes(data) if finding.severity is Severity.WARNING
     ]
-    warnings += [
-        Problem(
-            code="account-other-domain",
-            where=f"account {entry.name}",
-            found=f"it is of {entry.scope}, which is not looked at here",
-            remedy=f"to check it, make a spec with {entry.scope} as its domain",
-        )
-        for entry in spec.other_accounts
-    ]
-    text = f"valid: {', '.join(spec.accounts)} of {spec.domain}"
+    text = f"valid: {', '.join(spec.own_accounts)} of {spec.domain}"
+    text += "".join(f", {entry.name} of {entry.scope}" for entry in spec.other_accounts)
     return Finding(text, tuple(warnings))
 
 

@@ -38,14 +38,16 @@ def exchange_at_once(
     enctypes: Iterable[int],
     service: str | None,
     armor: str | None = None,
+    forwardable: bool = False,
 ) -> str:
     """Get a TGT, or the ticket of a `service` of the same realm, with the keys of a keytab.
 
     `keytab` is the keytab's name with its type, `enctypes` are the encryption types to ask for,
     none for all that it has keys of. `armor` names a credential cache with a TGT that armours the
-    exchange (FAST, RFC 6113), which then takes one round trip as well. Returns the name of a new
-    credential cache in memory, which holds nothing else and is the caller's to destroy. Blocks on
-    KDCs while other threads run.
+    exchange (FAST, RFC 6113), which then takes one round trip as well. `forwardable` asks for a
+    ticket that may be forwarded (RFC 4120 2.6), which the KDC may leave out. Returns the name of a
+    new credential cache in memory, which holds nothing else and is the caller's to destroy. Blocks
+    on KDCs while other threads run.
 
     Raises:
         ExchangeError: of any kind; a KDC that wants something else first is one.
@@ -76,6 +78,7 @@ def exchange_at_once(
         check(library.krb5_get_init_creds_opt_alloc(context, byref(options)))
         stack.callback(library.krb5_get_init_creds_opt_free, context, options)
         library.krb5_get_init_creds_opt_set_canonicalize(options, 0)
+        library.krb5_get_init_creds_opt_set_forwardable(options, int(forwardable))
         library.krb5_get_init_creds_opt_set_preauth_list(options, first, len(first))
         if len(types):
             library.krb5_get_init_creds_opt_set_etype_list(options, types, len(types))

@@ -20,6 +20,7 @@ KRB5_BASE: Final = -1765328384
 PREAUTH_FAILED: Final = 24
 CLOCK_SKEW: Final = 37
 POLICY: Final = 12
+BAD_OPTION: Final = 13
 
 
 class Refusal(NamedTuple):
@@ -88,8 +89,59 @@ _KRB5_CONF: Final = Refusal(
     "check /etc/krb5.conf and the files that it includes",
 )
 
+_SERVICE_DISABLED: Final = Refusal(
+    "kdc-service-disabled",
+    "the account of the service is disabled",
+    "enable the account that has the service principal name, and look at its accountExpires",
+)
+_USER_TO_USER: Final = Refusal(
+    "kdc-service-without-key",
+    "the account of the service takes tickets only user to user",
+    "set the service principal name at the account that the service runs as",
+)
+_FAILED: Final = Refusal(
+    "kdc-failed",
+    "the domain controller could not handle the request",
+    "look at its log (Windows: System, source KDC); another controller may do better",
+)
+_TOO_BIG: Final = Refusal(
+    "kdc-answer-too-big",
+    "the answer does not fit into a datagram",
+    "open TCP 88 to the domain controllers: tickets of members of many groups need it",
+)
+_OPTION: Final = Refusal(
+    "kdc-option-refused",
+    "the domain does not grant the kind of ticket that was asked for",
+    "look at what the account may delegate (userAccountControl, msDS-AllowedToDelegateTo), at "
+    "accounts that are sensitive and cannot be delegated, and at Protected Users",
+)
+_KEYTAB: Final = Refusal(
+    "keytab-malformed",
+    "what is named as a keytab is none that can be read",
+    "make it again (adcli update, net ads keytab create, ktutil), and name it as a plain path",
+)
+_CACHE: Final = Refusal(
+    "ccache-unusable",
+    "the credential cache cannot be used",
+    "log on again (kinit); look at KRB5CCNAME, and at who may read and write what it names",
+)
+_PRINCIPAL: Final = Refusal(
+    "principal-malformed",
+    "the name is not one of a principal",
+    "write NAME@REALM, with the realm in upper case",
+)
+_REPLAY: Final = Refusal(
+    "kdc-replay",
+    "the domain controller has seen this request before",
+    "try again; if it stays, look for hosts that are clones of each other, and at what repeats "
+    "packets on the network",
+)
+
 REFUSALS: Final[dict[int, Refusal]] = {
     1: _DISABLED._replace(found="the account has expired"),
+    2: _SERVICE_DISABLED._replace(found="the account of the service has expired"),
+    4: _FAILED,
+    5: _FAILED,
     6: Refusal(
         "kdc-principal-unknown",
         "the domain does not know this principal",
@@ -116,11 +168,7 @@ REFUSALS: Final[dict[int, Refusal]] = {
         "Get-ADAuthenticationPolicy, samba-tool domain auth policy), at its logon hours and "
         "workstations, at Protected Users, and at selective authentication of trusts",
     ),
-    13: Refusal(
-        "kdc-option-refused",
-        "the domain does not grant the kind of ticket that was asked for",
-        "look at what the account may delegate (userAccountControl), and at Protected Users",
-    ),
+    BAD_OPTION: _OPTION,
     14: Refusal(
         "kdc-enctype-unsupported",
         "the domain offers no encryption type that this account has keys for",
@@ -129,17 +177,15 @@ REFUSALS: Final[dict[int, Refusal]] = {
     15: _PREAUTH,
     16: _PREAUTH,
     18: _DISABLED,
-    19: Refusal(
-        "kdc-service-disabled",
-        "the account of the service is disabled",
-        "enable the account that has the service principal name",
-    ),
+    17: _TRUST,
+    19: _SERVICE_DISABLED,
     20: Refusal(
         "kdc-tgt-revoked",
         "the domain does not accept the ticket-granting ticket any more",
         "log on again; if that does not help, look at changes of the account and of krbtgt",
     ),
     21: _DISABLED._replace(found="the account is not valid yet"),
+    22: _SERVICE_DISABLED._replace(found="the account of the service is not valid yet"),
     23: Refusal(
         "kdc-key-expired",
         "the account's password has expired",
@@ -147,15 +193,14 @@ REFUSALS: Final[dict[int, Refusal]] = {
     ),
     PREAUTH_FAILED: _KEY_REFUSED,
     25: _PREAUTH,
-    27: Refusal(
-        "kdc-service-without-key",
-        "the account of the service takes tickets only user to user",
-        "set the service principal name at the account that the service runs as",
-    ),
+    26: _SERVICE_KEY,
+    27: _USER_TO_USER,
     28: _TRUST,
     31: _SERVICE_KEY,
     32: _TICKET_TIMES,
     33: _TICKET_TIMES,
+    34: _REPLAY,
+    36: _SERVICE_KEY,
     CLOCK_SKEW: _SKEW,
     38: Refusal(
         "kdc-address-refused",
@@ -165,23 +210,29 @@ REFUSALS: Final[dict[int, Refusal]] = {
     41: _SERVICE_KEY,
     44: _SERVICE_KEY,
     45: _SERVICE_KEY,
-    52: Refusal(
-        "kdc-answer-too-big",
-        "the answer does not fit into a datagram",
-        "open TCP 88 to the domain controllers: tickets of members of many groups need it",
-    ),
-    60: Refusal(
-        "kdc-failed",
-        "the domain controller could not handle the request",
-        "look at its log (Windows: System, source KDC); another controller may do better",
-    ),
+    43: _TRUST,
+    48: _PREAUTH,
+    51: _TRUST,
+    52: _TOO_BIG,
+    60: _FAILED,
+    61: _TOO_BIG,
+    69: _USER_TO_USER,
+    90: _PREAUTH,
+    91: _PREAUTH,
+    93: _PREAUTH,
     68: Refusal(
         "kdc-wrong-realm",
         "the account is of another realm",
         "check the principal's realm: it is the DNS name of the account's own domain in upper case",
     ),
+    # Smart cards and certificates (RFC 4556), where the host's krb5.conf brings them in.
+    **dict.fromkeys((*range(62, 67), *range(70, 82)), _PREAUTH),
+    133: _PRINCIPAL,
+    134: _PRINCIPAL,
     135: _KRB5_CONF,
     136: _KRB5_CONF,
+    139: _CACHE,
+    140: _CACHE,
     147: Refusal(
         "kdc-answer-modified",
         "the answer does not belong to the question",
@@ -189,12 +240,23 @@ REFUSALS: Final[dict[int, Refusal]] = {
     ),
     148: _SKEW,
     150: _NO_KEY_TYPE,
+    151: _NO_KEY_TYPE,
     152: _NO_KEY_TYPE,
+    153: _NO_KEY_TYPE,
     155: _SERVICE_UNKNOWN,
+    **dict.fromkeys((179, 180, 213, 229, 235), _KEYTAB),
+    185: _TRUST,
     188: _NO_KEY_TYPE,
+    **dict.fromkeys((193, 194, 195, 197, 199, 212), _CACHE),
+    200: _NO_KEY_TYPE,
+    208: _PREAUTH,
+    209: _PREAUTH,
     210: _KEY_REFUSED,  # what the library makes of a refusal
+    221: _OPTION,
+    224: _KRB5_CONF,
     236: _NO_KEY_TYPE,
     237: _NO_KEY_TYPE,
+    248: _KRB5_CONF,
     252: Refusal(
         "kdc-armour-unsupported",
         "the domain does not support armoured logons (FAST) for this host",
@@ -204,12 +266,23 @@ REFUSALS: Final[dict[int, Refusal]] = {
 }
 _NO_KEY: Final = {KRB5_BASE + 181, KRB5_BASE + 230, 2, 13}  # not in the keytab; ENOENT and EACCES
 KEY_REFUSED: Final = {KRB5_BASE + PREAUTH_FAILED, KRB5_BASE + 210}
-UNREACHABLE: Final = {
-    KRB5_BASE + 29,  # KDC_ERR_SVC_UNAVAILABLE
-    KRB5_BASE + 154,  # KRB5_REALM_UNKNOWN
-    KRB5_BASE + 156,  # KRB5_KDC_UNREACH
-    KRB5_BASE + 220,  # KRB5_REALM_CANT_RESOLVE
+_NO_ADDRESS: Final = (
+    "neither DNS nor krb5.conf names a domain controller of the realm",
+    "check the DNS records _kerberos._tcp of the realm, and the realm's spelling",
+)
+_UNREACHABLE: Final = {
+    KRB5_BASE + 29: (  # KDC_ERR_SVC_UNAVAILABLE
+        "a domain controller answers that it cannot serve now",
+        "it is starting or stopping, or its log says why; it is asked again",
+    ),
+    KRB5_BASE + 154: _NO_ADDRESS,  # KRB5_REALM_UNKNOWN
+    KRB5_BASE + 156: (  # KRB5_KDC_UNREACH
+        "no domain controller of the realm answers on port 88",
+        "check that they run, and the network path to them (TCP 88); credspec check tries both",
+    ),
+    KRB5_BASE + 220: _NO_ADDRESS,  # KRB5_REALM_CANT_RESOLVE
 }
+UNREACHABLE: Final = frozenset(_UNREACHABLE)
 
 
 def kerberos_error(error: krb5.Krb5Error, principal: str) -> CredspecError:
@@ -224,13 +297,9 @@ def error_of(number: int, text: str, principal: str) -> CredspecError:
     if refusal is not None:
         code, found, remedy = refusal
         return NotPermittedError.of(code, found, where=where, remedy=remedy)
-    if number in UNREACHABLE:
-        return UnreachableError.of(
-            "kdc-unreachable",
-            "no domain controller of the realm answers on port 88",
-            where=where,
-            remedy="check DNS and the network path to the domain controllers (TCP 88)",
-        )
+    if number in _UNREACHABLE:
+        found, remedy = _UNREACHABLE[number]
+        return UnreachableError.of("kdc-unreachable", found, where=where, remedy=remedy)
     if number in _NO_KEY:
         return NotPermittedError.of(
             "keytab-no-key",

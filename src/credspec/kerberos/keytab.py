@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -26,6 +26,11 @@ _SERVICE_PRINCIPAL: Final = re.compile(
     r"[^\x00-\x20\x7f/@\\]{1,64}(?:/[^\x00-\x20\x7f/@\\]{1,255}){1,2}"
 )
 
+# As protocols and their programs write them.
+_WELL_KNOWN: Final = {
+    name.lower(): (name,) for name in ("HTTP", "MSSQLSvc", "DNS", "TERMSRV", "WSMAN", "RPCSS")
+}
+
 
 @dataclass(frozen=True, slots=True)
 class KeytabEntry:
@@ -37,19 +42,26 @@ class KeytabEntry:
 
 
 def managed_password_keys(
-    account: str, realm: str, password: ManagedPassword, key_version: int
+    account: str,
+    realm: str,
+    password: ManagedPassword,
+    key_version: int,
+    salts: Mapping[int, str] | None = None,
 ) -> dict[int, tuple[Key, ...]]:
     """Return the keys of a managed password by their version numbers, the newest first.
 
     `account` is the sAMAccountName; `key_version` is msDS-KeyVersionNumber, that of the password in
     force. Within five minutes of a rollover the blob's current password is already the next one,
-    and has the next number (MS-ADTS 2.2.19).
+    and has the next number (MS-ADTS 2.2.19). `salts` are those that the KDC has used, by version
+    number; others are computed of the name, as the domain does for its next password. The previous
+    password has the salt of the one in force if its own is not known.
     """
-    salt = computer_salt(realm, account)
+    computed, known = computer_salt(realm, account), salts or {}
+    in_force = known.get(key_version, computed)
     newest = key_version + password.current_is_next
-    found = {newest: derive_keys(password.current, salt)}
+    found = {newest: derive_keys(password.current, known.get(newest, computed))}
     if password.previous is not None and newest > 1:
-        found[newest - 1] = derive_keys(password.previous, salt)
+        found[newest - 1] = derive_keys(password.previous, known.get(newest - 1, in_force))
     return found
 
 
@@ -72,15 +84,31 @@ def account_keytab(
     key_version: int,
     *,
     made: datetime,
+    salts: Mapping[int, str] | None = None,
 ) -> bytes:
     """Return a keytab file of a gMSA, for its own name and all its service principal names.
 
-    `key_version` is msDS-KeyVersionNumber. Names that are no SPNs by their form are left out.
+    `key_version` is msDS-KeyVersionNumber, `salts` are as with `managed_password_keys`. Names that
+    are no SPNs by their form are left out; the others stand there as they are registered, and as
+    programs spell them.
     """
     names = [n for n in account.service_principal_names if _SERVICE_PRINCIPAL.fullmatch(n)]
-    principals = [f"{name}@{realm}" for name in (account.account_name, *names)]
-    keys = managed_password_keys(account.account_name, realm, password, key_version)
+    spelled = dict.fromkeys(s for name in names for s in service_name_spellings(name))
+    # What is registered stands first.
+    principals = [f"{n}@{realm}" for n in dict.fromkeys((account.account_name, *names, *spelled))]
+    keys = managed_password_keys(account.account_name, realm, password, key_version, salts)
     return keytab_bytes(keytab_entries(principals, keys), timestamp=int(made.timestamp()))
+
+
+def service_name_spellings(name: str) -> tuple[str, ...]:
+    """Return the ways in which programs spell a service principal name, as given first.
+
+    The directory compares without case, keytabs with it. Clients ask for hosts in lower case, and
+    for the class of the service as its protocol has it: ``HTTP`` (RFC 4559), else mostly lower.
+    """
+    kind, _, rest = name.partition("/")
+    kinds = (kind, kind.lower(), *_WELL_KNOWN.get(kind.lower(), ()))
+    return tuple(dict.fromkeys(f"{k}/{r}" for r in (rest, rest.lower()) for k in kinds))
 
 
 def joined_keytabs(keytabs: Iterable[bytes]) -> bytes:

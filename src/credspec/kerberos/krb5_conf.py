@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from credspec.errors import CredspecError
@@ -12,26 +13,58 @@ from credspec.errors import CredspecError
 _LIBDEFAULTS = (
     # Names are what the user typed: reverse DNS must not change which service is asked for.
     "rdns = false",
-    "dns_canonicalize_hostname = false",
     "dns_lookup_kdc = true",
     # Tickets with a PAC rarely fit into a datagram.
     "udp_preference_limit = 1",
 )
 
 
-def container_krb5_conf(realm: str, kdcs: Mapping[str, Iterable[str]]) -> str:
-    """Return the krb5.conf for a container.
+_TYPED_NAME_ONLY = "dns_canonicalize_hostname = false"
+# The asterisk, MIT's mark of a final value, hides it from gokrb5, which reads yes and no only.
+_TYPED_NAME_FIRST = "dns_canonicalize_hostname* = fallback"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefaultPaths:
+    """Where programs without our environment find the tickets; None is left to their defaults.
+
+    `replay_caches` is a directory for the replay caches of those who accept logons.
+    """
+
+    ccache: str
+    keytab: str | None = None
+    replay_caches: str | None = None
+
+
+def container_krb5_conf(
+    realm: str,
+    kdcs: Mapping[str, Iterable[str]],
+    *,
+    paths: DefaultPaths | None = None,
+    name_fallback: bool = False,
+) -> str:
+    """Return the krb5.conf for a container, complete by itself.
 
     `realm` is the Kerberos realm of its default account. `kdcs` are the addresses of domain
-    controllers by realm, in the order to try them; with none, clients find them by DNS.
+    controllers by realm, in the order to try them; with none, clients find them by DNS. With
+    `name_fallback`, a service whose typed name has no SPN is asked for by the name that DNS has for
+    it; krb5 before 1.18 cannot read such a file.
     """
-    return _text([f"default_realm = {realm}", *_LIBDEFAULTS], kdcs)
+    lines = [f"default_realm = {realm}"]
+    if paths is not None:
+        lines.append(f"default_ccache_name = {paths.ccache}")
+        if paths.keytab is not None:
+            lines.append(f"default_keytab_name = {paths.keytab}")
+        if paths.replay_caches is not None:
+            lines.append(f"default_rcache_name = file2:{paths.replay_caches}/%{{euid}}.rcache2")
+    names = _TYPED_NAME_FIRST if name_fallback else _TYPED_NAME_ONLY
+    return _text([*lines, *_LIBDEFAULTS, names], kdcs)
 
 
 def agent_krb5_conf(realms: Mapping[str, Iterable[str]]) -> str:
     """Return the krb5.conf for the agent's own process: the realms it uses, with their KDCs."""
     # A clock that is off must fail, not be papered over by the library.
-    return _text([*_LIBDEFAULTS, "kdc_timesync = 0"], realms)
+    return _text([*_LIBDEFAULTS, _TYPED_NAME_ONLY, "kdc_timesync = 0"], realms)
 
 
 class AgentKrb5Conf:

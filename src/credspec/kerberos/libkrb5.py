@@ -40,6 +40,7 @@ def libkrb5() -> ctypes.CDLL:
         "krb5_get_init_creds_opt_alloc": (opaque, made),
         "krb5_get_init_creds_opt_free": (opaque, opaque),
         "krb5_get_init_creds_opt_set_canonicalize": (opaque, c_int),
+        "krb5_get_init_creds_opt_set_forwardable": (opaque, c_int),
         "krb5_get_init_creds_opt_set_etype_list": (opaque, opaque, c_int),
         "krb5_get_init_creds_opt_set_preauth_list": (opaque, opaque, c_int),
         "krb5_get_init_creds_opt_set_fast_ccache_name": (opaque, opaque, c_char_p),

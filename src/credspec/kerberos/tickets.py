@@ -9,17 +9,17 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from credspec.directory.managed_password import ManagedPassword
 from credspec.errors import CredspecError, NotPermittedError
 from credspec.kerberos.as_exchange import ExchangeError, exchange_at_once
 from credspec.kerberos.ccache import ccache_bytes
-from credspec.kerberos.kdc_errors import CLOCK_SKEW as CLOCK_SKEW_ERROR
 from credspec.kerberos.kdc_errors import (
+    BAD_OPTION,
     KEY_REFUSED,
     KRB5_BASE,
     POLICY,
@@ -28,6 +28,7 @@ from credspec.kerberos.kdc_errors import (
     error_of,
     kerberos_error,
 )
+from credspec.kerberos.kdc_errors import CLOCK_SKEW as CLOCK_SKEW_ERROR
 from credspec.kerberos.keys import (
     AES_ENCTYPES,
     DEFAULT_ITERATIONS,
@@ -43,6 +44,7 @@ from credspec.kerberos.ticket_life import CLOCK_SKEW
 if TYPE_CHECKING:
     import krb5
 
+_FORWARDABLE: Final = 0x40000000  # TKT_FLG_FORWARDABLE of krb5.h
 _MOST_ITERATIONS: Final = 1 << 20  # about a second
 _S2KPARAMS_BYTES: Final = 4  # RFC 3962 section 4
 _NO_AES: Final = {
@@ -60,6 +62,8 @@ class Ticket:
 
     `principal` is the name with realm, `start` and `end` are UTC, `enctype` is that of the session
     key, `ccache` the content of a FILE cache that holds the ticket; it does not show in the repr.
+    `forwardable` tells whether the KDC made it so, without which nothing can be delegated. `salt`
+    is that of the key which the KDC took, for a ticket of a managed password.
     """
 
     principal: str
@@ -67,6 +71,8 @@ class Ticket:
     end: datetime
     enctype: int
     ccache: bytes = field(repr=False)
+    forwardable: bool = False
+    salt: str | None = None
 
 
 def ticket_from_keytab(
@@ -209,12 +215,15 @@ def _of_password(error: CredspecError, principal: str) -> CredspecError:
     )
 
 
-def ticket_from_keys(principal: str, keys: Iterable[Key], *, armor: str | None = None) -> Ticket:
+def ticket_from_keys(
+    principal: str, keys: Iterable[Key], *, armor: str | None = None, forwardable: bool = False
+) -> Ticket:
     """Get a TGT with keys in memory.
 
     `armor` names a credential cache with a TGT of the host, which armours the exchange (FAST, RFC
     6113): policies of the domain may ask for it, and for the host that it shows. A KDC or TGT with
-    which that does not work is asked without.
+    which that does not work is asked without. `forwardable` asks for a ticket that may be
+    forwarded; a KDC that refuses to make such a one is asked for another.
 
     Raises:
         NotPermittedError: the KDC refused, see `kerberos_error`.
@@ -228,7 +237,12 @@ def ticket_from_keys(principal: str, keys: Iterable[Key], *, armor: str | None =
         given = list(keys)
         keytab = _keytab_of(context, name, given)
         enctypes = [key.enctype for key in given]
-        return _as_exchange(context, principal, keytab, enctypes=enctypes, armor=armor)
+        return _as_exchange(
+            *(context, principal, keytab),
+            enctypes=enctypes,
+            armor=armor,
+            forwardable=forwardable,
+        )
     except krb5.Krb5Error as error:
         raise kerberos_error(error, principal) from None
 
@@ -246,45 +260,73 @@ def _keytab_of(context: krb5.Context, name: krb5.Principal, keys: Iterable[Key])
 
 
 def ticket_from_managed_password(
-    account: str, realm: str, password: ManagedPassword, *, armor: str | None = None
+    account: str,
+    realm: str,
+    password: ManagedPassword,
+    salt: str | None = None,
+    *,
+    armor: str | None = None,
 ) -> Ticket:
-    """Get a TGT of a gMSA, with the password that is in force.
+    """Get a TGT of a gMSA that may be forwarded, with the password that is in force.
 
     `account` is the sAMAccountName with its ``$``. Within five minutes of a rollover that password
     is the previous one (MS-ADTS 2.2.19); if the KDC refuses it, the other is tried once, since
-    clocks and rollovers are never exactly together. The salt is computed; if no key fits, the KDC
-    is asked for its salt. `armor` is as with `ticket_from_keys`.
+    clocks and rollovers are never exactly together. `salt` is what the KDC took last time, None to
+    compute it of the name. If no key fits, the KDC is asked for its salt: that of an account that
+    was renamed is of the name under which it got its password. `armor` is as with
+    `ticket_from_keys`.
 
     Raises:
         NotPermittedError: the KDC refused, see `kerberos_error`.
         UnreachableError: no KDC answered.
     """
     principal = f"{account}@{realm}"
-    salt = computer_salt(realm, account)
+    guessed = salt or computer_salt(realm, account)
     in_force = password.valid_now or password.current
     other = password.current if in_force is password.previous else password.previous
     attempts = [value for value in (in_force, other) if value is not None]
     refusal: CredspecError | None = None
+
+    def ask(keys: Iterable[Key], with_salt: str) -> Ticket:
+        ticket = ticket_from_keys(principal, keys, armor=armor, forwardable=True)
+        return replace(ticket, salt=with_salt)
+
+    try:
+        # The AES256 key alone is what nearly every domain takes, and a derivation saved.
+        return ask([derive_key(in_force, Enctype.AES256_CTS_HMAC_SHA1_96, guessed)], guessed)
+    except NotPermittedError as error:
+        if error.code not in {"kdc-key-refused", "kdc-enctype-unsupported"}:
+            raise
+        refusal = error
+    told = salt_of_kdc(principal) or computer_salt(realm, account)
+    if told == guessed and refusal.code == "kdc-key-refused":
+        # Each refused key may count towards a lockout.
+        attempts.remove(in_force)
     for value in attempts:
         try:
-            # The AES256 key alone is what nearly every domain takes, and a derivation saved.
-            key = derive_key(value, Enctype.AES256_CTS_HMAC_SHA1_96, salt)
-            return ticket_from_keys(principal, [key], armor=armor)
+            return ask(derive_keys(value, told), told)
         except NotPermittedError as error:
-            if error.code not in {"kdc-key-refused", "kdc-enctype-unsupported"}:
-                raise
-            refusal = refusal or error
-    salt = _salt_of_kdc(principal) or salt
-    for value in attempts:
-        try:
-            return ticket_from_keys(principal, derive_keys(value, salt), armor=armor)
-        except NotPermittedError as error:
-            refusal = refusal or error
-    assert refusal is not None  # noqa: S101 - narrows for the type checker
+            refusal = refusal if refusal.code == "kdc-key-refused" else error
+    if refusal.code == "kdc-key-refused":
+        raise _of_managed_password(principal)
     raise refusal
 
 
-def _salt_of_kdc(principal: str) -> str | None:
+def _of_managed_password(principal: str) -> NotPermittedError:
+    return NotPermittedError.of(
+        "kdc-key-refused",
+        "the domain refused the keys of the managed password that it gave",
+        where=f"ticket of {principal}",
+        remedy="the controllers may not have replicated the password or the account yet "
+        "(repadmin /showrepl, samba-tool drs showrepl); it is tried again",
+    )
+
+
+def salt_of_kdc(principal: str) -> str | None:
+    """Return the salt that a KDC tells for an account's keys (RFC 4120 5.2.7.5), unsigned.
+
+    None if it tells none, or does not answer.
+    """
     import krb5
 
     context = krb5.init_context()
@@ -305,46 +347,80 @@ def _as_exchange(
     add: bool = False,
     service: str | None = None,
     armor: str | None = None,
+    forwardable: bool = False,
 ) -> Ticket:
     import krb5
 
     name = krb5.parse_name_flags(context, principal.encode())
+    request = _Request(principal, tuple(enctypes), service, armor, forwardable)
     credentials = None
-    for armored_by in (armor, None) if armor is not None else (None,):
-        credentials = credentials or _credentials_at_once(
-            context, principal, keytab, enctypes=enctypes, service=service, armor=armored_by
-        )
+    try:
+        credentials = _credentials(context, name, keytab, request)
+    except (krb5.Krb5Error, NotPermittedError) as error:
+        if not forwardable or not _refuses_option(error):
+            raise
     if credentials is None:
-        options = krb5.get_init_creds_opt_alloc(context)
-        krb5.get_init_creds_opt_set_canonicalize(options, False)
-        if enctypes:
-            krb5.get_init_creds_opt_set_etype_list(options, list(enctypes))
-        wanted = None if service is None else service.encode()
-        credentials = krb5.get_init_creds_keytab(context, name, options, keytab, 0, wanted)
+        # Some KDCs refuse the option rather than leave it out.
+        request = request._replace(forwardable=False)
+        credentials = _credentials(context, name, keytab, request)
     return _ticket(context, principal, name, credentials, into_cache, add=add)
 
 
+def _refuses_option(error: krb5.Krb5Error | NotPermittedError) -> bool:
+    if isinstance(error, NotPermittedError):
+        return error.code in {REFUSALS[number].code for number in (POLICY, BAD_OPTION)}
+    return error.err_code in {KRB5_BASE + POLICY, KRB5_BASE + BAD_OPTION}
+
+
+class _Request(NamedTuple):
+    """What a KDC is asked for; fields as in `exchange_at_once`."""
+
+    principal: str
+    enctypes: tuple[int, ...]
+    service: str | None
+    armor: str | None
+    forwardable: bool
+
+
+def _credentials(
+    context: krb5.Context, name: krb5.Principal, keytab: krb5.KeyTab, request: _Request
+) -> krb5.Creds:
+    """Return what a KDC gives, in one round trip or in those that it wants."""
+    import krb5
+
+    for armored_by in (request.armor, None) if request.armor is not None else (None,):
+        credentials = _credentials_at_once(context, keytab, request._replace(armor=armored_by))
+        if credentials is not None:
+            return credentials
+    options = krb5.get_init_creds_opt_alloc(context)
+    krb5.get_init_creds_opt_set_canonicalize(options, False)
+    krb5.get_init_creds_opt_set_forwardable(options, request.forwardable)
+    if request.enctypes:
+        krb5.get_init_creds_opt_set_etype_list(options, list(request.enctypes))
+    wanted = None if request.service is None else request.service.encode()
+    return krb5.get_init_creds_keytab(context, name, options, keytab, 0, wanted)
+
+
 def _credentials_at_once(
-    context: krb5.Context,
-    principal: str,
-    keytab: krb5.KeyTab,
-    *,
-    enctypes: Iterable[int],
-    service: str | None,
-    armor: str | None,
+    context: krb5.Context, keytab: krb5.KeyTab, request: _Request
 ) -> krb5.Creds | None:
     """Return what one round trip brings, None if the KDC wants more of them."""
     import krb5
 
     try:
         cache_name = exchange_at_once(
-            principal, str(keytab), enctypes=enctypes, service=service, armor=armor
+            request.principal,
+            str(keytab),
+            enctypes=request.enctypes,
+            service=request.service,
+            armor=request.armor,
+            forwardable=request.forwardable,
         )
     except ExchangeError as error:
         is_final = error.number in UNREACHABLE or error.number in KEY_REFUSED
         # With armour the policy was looked at with all that it may ask for.
-        if is_final or (armor is not None and error.number == KRB5_BASE + POLICY):
-            raise error_of(error.number, str(error), principal) from None
+        if is_final or (request.armor is not None and error.number == KRB5_BASE + POLICY):
+            raise error_of(error.number, str(error), request.principal) from None
         return None
     cache = krb5.cc_resolve(context, cache_name.encode())
     [credentials] = cache
@@ -376,6 +452,7 @@ def _ticket(
         end=datetime.fromtimestamp(times.endtime, UTC),
         enctype=credentials.keyblock.enctype,
         ccache=ccache_bytes(principal, krb5.marshal_credentials(context, credentials)),
+        forwardable=bool(credentials.ticket_flags_raw & _FORWARDABLE),
     )
 
 

@@ -29,6 +29,11 @@ SECOND: Final = "dc2"
 DELAY: Final = "delay"
 """The service that delays a second controller's answers."""
 
+_FORMS: Final = {
+    "name": "1 to 20 lower-case letters, digits and hyphens, such as lab1",
+    "realm": "a DNS name of at least two parts in capital letters, such as EXAMPLE.TEST",
+    "NetBIOS name": "1 to 15 capital letters, digits and hyphens, such as EXAMPLE",
+}
 NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,18}[a-z0-9])?")
 
 
@@ -291,6 +296,6 @@ def valid(value: str, form: re.Pattern[str], what: str) -> str:
         raise UsageError.of(
             f"lab-{what.split(maxsplit=1)[0].lower()}-invalid",
             f"{value[:60]!r} is not a lab's {what}",
-            expected=f"the form {form.pattern}",
+            expected=_FORMS.get(what, ""),
         )
     return value

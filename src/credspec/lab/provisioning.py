@@ -16,6 +16,7 @@ from typing import Final
 
 from credspec.errors import CredspecError, UsageError
 from credspec.lab import postgres
+from credspec.lab.accounts import make_account
 from credspec.lab.domain import (
     DEFAULT_NAME,
     NAME,
@@ -217,21 +218,15 @@ def _populate(lab: Lab) -> None:
         tool("group", "add", group)
         tool("group", "addmembers", group, member)
     for account in (*READABLE, FORBIDDEN, DISABLED):
-        interval = 1 if account == DAILY else 30
-        tool(
-            *("service-account", "create", f"--name={account}"),
-            f"--dns-host-name={account.lower()}.{domain}",
-            f"--managed-password-interval={interval}",
+        group = f"CN=WebAppHosts,CN=Users,{lab.domain_dn}"
+        reader = group if account == "WebApp02" else HOST_ACCOUNT
+        make_account(
+            lab,
+            account,
+            readers=() if account == FORBIDDEN else (reader,),
+            interval_days=1 if account == DAILY else 30,
+            enabled=account != DISABLED,
         )
-        if account != DISABLED:
-            tool("user", "enable", f"{account}$")
-        if account != FORBIDDEN:
-            group = f"CN=WebAppHosts,CN=Users,{lab.domain_dn}"
-            reader = group if account == "WebApp02" else HOST_ACCOUNT
-            tool(
-                *("service-account", "group-msa-membership", "add"),
-                *(f"--name={account}", f"--principal={reader}"),
-            )
     # Not a password of ours as an argument: one that starts with a dash would be an option.
     tool("user", "create", "alice", "--random-password")
     tool("computer", "create", "DBHOST")

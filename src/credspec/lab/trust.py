@@ -83,7 +83,7 @@ def down_trusted(lab: Lab, other: Lab) -> None:
     """Take down what `up_trusted` brought up, the trust and what `lab` has of it included.
 
     Raises:
-        CredspecError: `lab-dc-start`.
+        CredspecError: `lab-timeout`.
     """
     with _tool_of_trusts(lab, other) as trust, contextlib.suppress(CredspecError):
         trust("delete", "--delete-location=local")

@@ -138,7 +138,8 @@ class TlsAdmission:
         own = self._by_address.get(address)
         if own is not None and len(own) >= self._limits.each:
             self._give_up(next(iter(own.values())))
-        elif len(queue.unfinished) >= self._limits.total:
+        # Not only otherwise: the one given up may be from before its address was known.
+        if len(queue.unfinished) >= self._limits.total:
             self._give_up(next(iter(queue.unfinished.values())))
         each = queue.unfinished[slot] = _Unfinished(connection, slot)
         self._by_address.setdefault(address, OrderedDict())[slot] = each

@@ -7,11 +7,13 @@ part in that. docs/runtimes/who-may-choose.md has the table. Standard library on
 from __future__ import annotations
 
 from credspec.runtimes import c_json
+from credspec.runtimes.lease_paths import is_above_tickets, variable_at_tickets
 from credspec.runtimes.oci_bundle import MOUNT_POINT, malformed, option_of
 from credspec.runtimes.shim import ANNOTATION, VARIABLE, Invocation, ShimError
 from credspec.runtimes.ticket_options import (
     ANNOTATIONS,
     OPTIONS,
+    REQUESTED,
     VARIABLES,
     Wish,
     short_name,
@@ -23,6 +25,8 @@ if TYPE_CHECKING:  # typing itself costs milliseconds
     from typing import Any
 
 DOCKER, PODMAN, BUILD, OTHER = "docker", "podman", "build", "other"
+REFUSED_HOOK = "/credspec: "
+"""What the path of a hook starts with by which Podman's hook has a container fail."""
 
 _MAX_SPEC_CHARACTERS = 128 * 1024
 _MANAGER = "io.container.manager"
@@ -99,6 +103,7 @@ def _wish(config: dict[str, Any], origin: Origin, *, is_users: bool) -> Wish | N
     else:
         _check_variables(config)
         if not variable:
+            _check_no_tickets_expected(config, origin)
             return None
         _check_variable_counts(config, origin)
     spec = _only([*found, variable] if variable else found)
@@ -163,7 +168,7 @@ def _check_annotations(annotations: dict[str, Any]) -> None:
     from credspec.runtimes.spelling import is_in_domain, is_misspelt
 
     for name in annotations:
-        if name in ANNOTATIONS:
+        if name in ANNOTATIONS or name == REQUESTED:
             continue
         right = is_misspelt(name, ANNOTATIONS)
         if right is not None or is_in_domain(name):
@@ -185,6 +190,39 @@ def _check_variables(config: dict[str, Any]) -> None:
                 f"variable {name[:80]!a} is not understood; did you mean {right}? "
                 "[carrier-misspelt]"
             )
+
+
+def _is_refused(config: dict[str, Any]) -> bool:
+    hooks = (config.get("hooks") or {}).get("prestart") or []
+    return any(str(hook.get("path")).startswith(REFUSED_HOOK) for hook in hooks)
+
+
+def _check_no_tickets_expected(config: dict[str, Any], origin: Origin) -> None:
+    """Refuse a container without a spec that is set up to find tickets, and would find none."""
+    if origin.engine == BUILD:
+        return  # what a Dockerfile sets is for containers of the image
+    if origin.engine == PODMAN and _is_refused(config):
+        return  # Podman's hook has taken the spec out, and fails with its own reason
+    mounts = config.get("mounts") or []
+    others = [str(m.get("destination", "")) for m in mounts if m.get("type") != "tmpfs"]
+    if any(map(is_above_tickets, others)):
+        return  # tickets of the user's own
+    found = variable_at_tickets((config.get("process") or {}).get("env") or [])
+    if found is not None:
+        found = f"variable {found}"
+    elif tmpfs := [m for m in mounts if _is_tickets_tmpfs(m)]:
+        found = f"--tmpfs {str(tmpfs[0].get('destination'))[:80]}"
+    if found is not None:
+        raise ShimError(
+            f"credential spec: none, but the {found} is for a container with one; name the spec "
+            f"(--security-opt credentialspec=..., or the annotation {ANNOTATION}), or leave this "
+            f"out; what the image sets is emptied by -e NAME= [spec-missing]"
+        )
+
+
+def _is_tickets_tmpfs(mount: dict[str, Any]) -> bool:
+    target = str(mount.get("destination", "")).rstrip("/")
+    return mount.get("type") == "tmpfs" and (target == MOUNT_POINT or option_of(mount) is not None)
 
 
 def _check_variable_counts(config: dict[str, Any], origin: Origin) -> None:
@@ -242,6 +280,8 @@ def _options(config: dict[str, Any], annotations: dict[str, Any], origin: Origin
                 f"{shown}: counts with Docker only; use the annotation of that name "
                 "[option-unconfirmed]"
             )
+        if named[0] == short_name(REQUESTED):
+            continue
         name = by_short_name.get(named[0])
         if name is None:
             raise ShimError(

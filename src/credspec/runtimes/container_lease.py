@@ -13,7 +13,17 @@ import os
 import sys
 
 from credspec.runtimes import c_library
+from credspec.runtimes.selinux_label import mount_option, set_label
 from credspec.runtimes.shim import LEASES, Invocation, ShimError, leases_directory
+from credspec.runtimes.start_wait import (
+    EndedBySignals,
+    NotYetError,
+    StartWait,
+    abandoned,
+    has_just_booted,
+    parent_is_there,
+    with_time,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing itself costs milliseconds
@@ -22,11 +32,22 @@ if TYPE_CHECKING:  # typing itself costs milliseconds
 
     from credspec.runtimes.ticket_options import Wish
 
-_TMPFS_OPTIONS = "size=1m,nr_inodes=256"
+LEASE_MIB = 16
+"""The size of a lease's tmpfs: a limit, of which only what is in it takes memory.
+
+Programs keep the tickets of services in it, of 4 to 12 KiB in large domains: a thousand fit. A
+replay cache takes 20 bytes for each logon that was accepted within five minutes.
+"""
+
+_TMPFS_OPTIONS = f"size={LEASE_MIB}m,nr_inodes=256"
+_REPLAY_CACHE = "rcache"
 _NO_SWAP = "noswap"  # tmpfs(5), Linux 6.4 and newer; not in a user namespace
 _AGENT_SECONDS = 60.0  # longer than the agent's own deadline, so that its reason arrives
-_EINVAL = 22
-_ECONNRESET = 104
+_RELEASE_SECONDS = 10.0  # the agent finds out by itself, too
+_ENOENT, _EACCES, _EINVAL, _EPIPE = 2, 13, 22, 32
+_ECONNRESET, _ECONNREFUSED = 104, 111
+# No agent, none yet, or one that goes just now.
+_NO_AGENT = frozenset({_ENOENT, _EPIPE, _ECONNRESET, _ECONNREFUSED})
 _LONG_BYTES = 8 if sys.maxsize > 2**32 else 4
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MNT_DETACH = 2, 4, 8, 2
 _START_AGENT = "start it with `systemctl start credspec-agent` or `credspec agent`"
@@ -38,29 +59,43 @@ def run_with_lease(
     arguments: Sequence[str],
     agent_socket: str,
     run_directory: str,
+    *,
+    wait_seconds: float = 0.0,
 ) -> int | None:
     """Make the lease, run create or run to its end, and return its status.
 
     Returns None, with nothing done, if the container carries no spec after all. A container that
-    did not come to be keeps no lease.
+    did not come to be keeps no lease. `wait_seconds` is for how long an agent or a domain that is
+    not there yet is waited for.
 
     Raises:
         ShimError: the container must not start; nothing is left.
     """
-    from credspec.runtimes.carriers import Origin, take_wish
+    from credspec.runtimes.carriers import DOCKER, PODMAN, Origin, take_wish
+    from credspec.runtimes.image_root import ImageRoot
     from credspec.runtimes.oci_bundle import add_tickets, read_config, write_config
 
     config = read_config(invocation.bundle)
     if config is None:
         return None
     lease = Lease(invocation.lease_id(runtime), agent_socket, run_directory)
-    wish = take_wish(config, Origin.of(invocation), is_users=lease.is_users)
+    origin = Origin.of(invocation)
+    wish = take_wish(config, origin, is_users=lease.is_users)
     if wish is None:
         return None
     state = invocation.state_directory(runtime)
     if os.path.lexists(state):
         return _refused_by(runtime, arguments, invocation)
-    answer = lease.take(wish, invocation.container, state)
+    wait = StartWait(
+        wait_seconds,
+        lambda line: report(invocation, line, level="warning"),
+        is_wanted=parent_is_there(),
+    )
+    is_engines = origin.engine in {DOCKER, PODMAN}
+    with ImageRoot(config, invocation.bundle, is_engines=is_engines) as root:
+        fallback = root.reads_fallback()
+        answer = lease.take(wish, invocation.container, state, wait, name_fallback=fallback)
+        root.offer_krb5_conf()
     try:
         add_tickets(config, lease.directory, answer["environment"])
         write_config(invocation.bundle, config)
@@ -134,29 +169,72 @@ class Lease:
         self.is_users = self.leases_directory != f"{run_directory}/{name}"
         self.directory = f"{self.leases_directory}/{lease_id}"
 
-    def take(self, wish: Wish, container: str, runtime_state: str) -> dict[str, Any]:
+    def take(
+        self,
+        wish: Wish,
+        container: str,
+        runtime_state: str,
+        wait: StartWait | None = None,
+        *,
+        name_fallback: bool,
+    ) -> dict[str, Any]:
         """Make the directory and have it filled; on failure nothing is left.
 
+        An agent or a domain that is not there yet is waited for as `wait` says, by default not at
+        all. `name_fallback` tells whether the container's libkrb5 reads ``fallback`` (krb5 1.18).
         Returns the agent's answer, of which ``environment`` are the container's variables.
+
+        Raises:
+            ShimError: also `start-abandoned`, `start-interrupted`.
         """
-        self.make_directory(wish)
+        wait = wait or StartWait(0, lambda _: None)
+        body = lease_request(wish, container, runtime_state, name_fallback=name_fallback)
+        made = -1
+
+        def attempt() -> dict[str, Any]:
+            nonlocal made
+            if made < 0:
+                self.make_directory(wish)
+                # As long as it is open, no other file system has its number.
+                made = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            elif not self._is_directory(made):
+                raise abandoned(wait.waited)
+            return _ask_agent(self.agent_socket, "PUT", f"/v1/leases/{self.lease_id}", body)
+
+        with EndedBySignals():
+            try:
+                return wait.run(attempt)
+            except BaseException as error:
+                # The container may have been deleted meanwhile, and another made of the same id.
+                if made < 0 or self._is_directory(made):
+                    self.give_back()
+                if isinstance(error, ShimError) and "; waited for " not in str(error):
+                    raise ShimError(with_time(str(error), wait.waited)) from None
+                raise
+            finally:
+                if made >= 0:
+                    os.close(made)
+
+    def _is_directory(self, fd: int) -> bool:
+        """Return whether an open directory is still the lease's."""
         try:
-            return _ask_agent(
-                self.agent_socket,
-                "PUT",
-                f"/v1/leases/{self.lease_id}",
-                lease_request(wish, container, runtime_state),
-            )
-        except BaseException:
-            self.give_back()
-            raise
+            return os.path.samestat(os.fstat(fd), os.lstat(self.directory))
+        except OSError:
+            return False
 
     def make_directory(self, wish: Wish) -> None:
         """Make the directory that the agent is to fill."""
         if self.is_users:
             _make_users_directory(self.leases_directory, self.directory, wish.directory_mode)
+            set_label(self.directory, wish.label)
         else:
             _mount_tmpfs(self.directory, wish)
+        if wish.keytab:
+            try:
+                _make_replay_cache(f"{self.directory}/{_REPLAY_CACHE}")
+            except ShimError:
+                self.remove_directory()
+                raise
 
     def give_back(self) -> None:
         """Release and unmount; never fails, since the container is gone either way."""
@@ -166,7 +244,13 @@ class Lease:
     def release(self) -> None:
         """Let the agent wipe the tickets."""
         try:
-            _ask_agent(self.agent_socket, "DELETE", f"/v1/leases/{self.lease_id}", None)
+            _ask_agent(
+                self.agent_socket,
+                "DELETE",
+                f"/v1/leases/{self.lease_id}",
+                None,
+                seconds=_RELEASE_SECONDS,
+            )
         except ShimError:
             pass  # the agent finds out by itself, when it runs again
 
@@ -178,7 +262,9 @@ class Lease:
             _unmount(self.directory)
 
 
-def lease_request(wish: Wish, container: str, runtime_state: str) -> dict[str, Any]:
+def lease_request(
+    wish: Wish, container: str, runtime_state: str, *, name_fallback: bool
+) -> dict[str, Any]:
     """Return the body of the request for a lease."""
     return {
         "spec": wish.spec,
@@ -188,6 +274,8 @@ def lease_request(wish: Wish, container: str, runtime_state: str) -> dict[str, A
         "gid": wish.gid,
         "mode": wish.mode,
         "keytab": wish.keytab,
+        "name_fallback": name_fallback,
+        "replay_cache": wish.keytab,
     }
 
 
@@ -203,9 +291,20 @@ def _run(runtime: str, arguments: Sequence[str]) -> int:
 
 
 def _ask_agent(
-    agent_socket: str, method: str, path: str, body: dict[str, Any] | None
+    agent_socket: str,
+    method: str,
+    path: str,
+    body: dict[str, Any] | None,
+    *,
+    seconds: float | None = None,
 ) -> dict[str, Any]:
-    """Ask the agent; HTTP/1.0, so that the end of the connection is the end of the answer."""
+    """Ask the agent; HTTP/1.0, so that the end of the connection is the end of the answer.
+
+    Raises:
+        NotYetError: no agent is there, it does not answer, or it says when to ask again.
+        ShimError: what else the agent answered.
+    """
+    seconds = _AGENT_SECONDS if seconds is None else seconds
     payload = b""
     if body is not None:
         from credspec.runtimes import c_json
@@ -218,17 +317,19 @@ def _ask_agent(
     connection = _socket.socket(_socket.AF_UNIX)
     try:
         # Not by settimeout yet, with which a queue that is full would be an error at once.
-        connection.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, _timeval(_AGENT_SECONDS))
+        connection.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, _timeval(seconds))
         connection.connect(agent_socket)
-        connection.settimeout(_AGENT_SECONDS)
+        connection.settimeout(seconds)
         answer = _exchange(connection, head.encode() + payload)
     except (BlockingIOError, TimeoutError):
-        raise ShimError(
-            f"credspec agent: no answer within {_AGENT_SECONDS:.0f} s at {agent_socket}; "
+        raise NotYetError(
+            f"credspec agent: no answer within {seconds:.0f} s at {agent_socket}; "
             "look at its log [agent-timeout]"
         ) from None
     except OSError as error:
-        raise ShimError(
+        may_pass = error.errno in _NO_AGENT or (error.errno == _EACCES and has_just_booted())
+        kind = NotYetError if may_pass else ShimError
+        raise kind(
             f"credspec agent: not reachable at {agent_socket} ({error.strerror}); "
             f"{_START_AGENT} [agent-unreachable]"
         ) from None
@@ -243,13 +344,28 @@ def _ask_agent(
     try:
         document = c_json.loads(content)
     except ValueError:
+        if status.startswith(b"2"):
+            raise NotYetError(
+                "credspec agent: its answer ended early; look at its log [agent-answer]"
+            ) from None
         document = {}
     if not status.startswith(b"2") or not isinstance(document, dict):
-        raise ShimError(
+        text = (
             str((document.get("detail") if isinstance(document, dict) else "") or "")
             or f"credspec agent: answered {status.decode('ascii', 'replace')} [agent-answer]"
         )
+        after = _retry_after(header)
+        raise ShimError(text) if after is None else NotYetError(text, after)
     return document
+
+
+def _retry_after(header: bytes) -> float | None:
+    """Return after how many seconds to ask again (RFC 9110, 10.2.3), None if that is no use."""
+    for line in header.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name.lower() == b"retry-after" and value.strip().isdigit():
+            return float(value)
+    return None
 
 
 def _timeval(seconds: float) -> bytes:
@@ -298,6 +414,15 @@ def _remove_users_directory(directory: str) -> None:
         shutil.rmtree(directory, ignore_errors=True)
 
 
+def _make_replay_cache(directory: str) -> None:
+    """Make where those who may read the keytab keep what they have accepted, each in a file."""
+    try:
+        os.mkdir(directory)
+        os.chmod(directory, 0o1777)  # noqa: S103 - the directory above decides who gets here
+    except OSError as error:
+        raise ShimError(f"{directory}: {error.strerror} [lease-directory]") from None
+
+
 def _mount_tmpfs(directory: str, wish: Wish) -> None:
     try:
         os.mkdir(directory, 0o700)
@@ -305,11 +430,13 @@ def _mount_tmpfs(directory: str, wish: Wish) -> None:
         _unmount(directory)  # left by a container of the same name that ended badly
         os.mkdir(directory, 0o700)
     except OSError as error:
-        raise ShimError(
+        kind = NotYetError if error.errno == _ENOENT else ShimError
+        raise kind(
             f"credspec agent: {directory}: {error.strerror}; the agent makes this directory "
             f"when it starts: {_START_AGENT} [agent-unreachable]"
         ) from None
     options = f"{_TMPFS_OPTIONS},mode={wish.directory_mode:o},uid={wish.uid},gid={wish.gid}"
+    options += mount_option(wish.label)
     flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
     try:
         try:
@@ -339,8 +466,11 @@ def _unmount(directory: str) -> None:
         pass
 
 
-def report(invocation: Invocation, text: str) -> None:
-    """Say why, where the engine looks: in the runtime's log as runc writes it, and on stderr."""
+def report(invocation: Invocation, text: str, *, level: str = "error") -> None:
+    """Say why, where the engine looks: in the runtime's log as runc writes it, and on stderr.
+
+    Of the log, engines show the last line of the level ``error`` when a container does not start.
+    """
     sys.stderr.write(f"credspec-runtime: {text}\n")
     log = invocation.options.get("--log")
     if not log:
@@ -350,7 +480,7 @@ def report(invocation: Invocation, text: str) -> None:
     from credspec.runtimes import c_json
 
     entry = {
-        "level": "error",
+        "level": level,
         "msg": f"credspec: {text}",
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }

@@ -13,6 +13,7 @@ from typing import Any, Final
 from credspec.errors import UsageError
 from credspec.runtimes.engine_files import read_file, remove_file, write_file
 from credspec.runtimes.shim_launcher import LAUNCHER_DIRECTORY, launcher_text
+from credspec.runtimes.start_wait import CONTAINERD_SECONDS
 
 CONTAINERD_CONFIG: Final = Path("/etc/containerd/config.toml")
 HANDLER: Final = "credspec"
@@ -43,17 +44,22 @@ _HANDLER_FORM: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerdSetup:
-    """Where things go; `handler` is what a Kubernetes RuntimeClass names."""
+    """Where things go; `handler` is what a Kubernetes RuntimeClass names.
+
+    `wait_seconds` is for how long a container's start waits for an agent or a domain that is not
+    there yet.
+    """
 
     run_directory: Path
     config: Path = CONTAINERD_CONFIG
     launcher_directory: Path = LAUNCHER_DIRECTORY
     handler: str = HANDLER
+    wait_seconds: float = CONTAINERD_SECONDS
 
     @property
     def launcher(self) -> Path:
         """The executable that containerd runs, also by ``ctr run --runc-binary``."""
-        return self.launcher_directory / NAME
+        return self.launcher_directory.absolute() / NAME
 
     def apply(self, *, dry_run: bool = False) -> list[str]:
         """Set everything up and return a line for each thing changed; none if all was so already.
@@ -75,7 +81,8 @@ class ContainerdSetup:
         original = read_file(self.config)
         text = _decoded(original or b"", self.config)
         wanted = self._with_block(text)
-        launcher = launcher_text(self.run_directory).encode()
+        shim = launcher_text(self.run_directory, wait_seconds=self.wait_seconds)
+        launcher = shim.encode()
         changes: list[str] = []
         if read_file(self.launcher) != launcher:
             changes.append(f"wrote {self.launcher}")
@@ -222,5 +229,5 @@ def _not_toml(path: Path, found: str) -> UsageError:
         found,
         where=str(path),
         expected="a configuration of containerd to which a table can be added",
-        remedy="mend it first; it was not changed",
+        remedy="fix it first; it was not changed",
     )

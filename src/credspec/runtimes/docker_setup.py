@@ -15,6 +15,7 @@ from credspec.errors import CredspecError, UsageError
 from credspec.runtimes.docker_gateway.create_request import RUNTIME
 from credspec.runtimes.engine_files import read_file, remove_file, write_file
 from credspec.runtimes.shim_launcher import LAUNCHER_DIRECTORY, NAME, launcher_text
+from credspec.runtimes.start_wait import DEFAULT_SECONDS
 
 DAEMON_CONFIG: Final = Path("/etc/docker/daemon.json")
 CONTEXT: Final = "credspec"
@@ -25,7 +26,8 @@ _ORIGINAL_SUFFIX: Final = ".before-credspec"
 class DockerSetup:
     """Where things go; `context` is None if the docker client is to be left alone.
 
-    With `force`, a runtime or context of the same name that is not ours is replaced.
+    With `force`, a runtime or context of the same name that is not ours is replaced. `wait_seconds`
+    is for how long a container's start waits for an agent or a domain that is not there yet.
     """
 
     run_directory: Path
@@ -36,11 +38,16 @@ class DockerSetup:
     runtime_name: str = RUNTIME
     set_as_default: bool = False
     force: bool = False
+    wait_seconds: float = DEFAULT_SECONDS
 
     @property
     def launcher(self) -> Path:
-        """The executable that dockerd runs."""
-        return self.launcher_directory / NAME
+        """The executable that dockerd runs, from a directory of its own."""
+        return self.launcher_directory.absolute() / NAME
+
+    @property
+    def _endpoint(self) -> str:
+        return f"unix://{self.gateway_socket.absolute()}"
 
     @property
     def _original(self) -> Path:
@@ -55,7 +62,8 @@ class DockerSetup:
         """
         # All that may refuse comes before the first change.
         original, document = self._read()
-        text = launcher_text(self.run_directory).encode()
+        launcher = launcher_text(self.run_directory, wait_seconds=self.wait_seconds)
+        text = launcher.encode()
         registered = self._runtimes(document).get(self.runtime_name)
         self._check_runtime(registered)
         self._check_context()
@@ -154,7 +162,7 @@ class DockerSetup:
                 found,
                 where=str(self.daemon_config),
                 expected="the JSON object that dockerd reads",
-                remedy="mend it first; it was not changed",
+                remedy="fix it first; it was not changed",
             )
         return original, document
 
@@ -164,19 +172,19 @@ class DockerSetup:
 
     def _check_context(self) -> None:
         present = self._context_endpoint()
-        if present is None or present == f"unix://{self.gateway_socket}" or self.force:
+        if present is None or present == self._endpoint or self.force:
             return
         raise UsageError.of(
             "docker-context-taken",
             f"the docker context {self.context} is for {present}",
-            expected=f"unix://{self.gateway_socket}",
+            expected=self._endpoint,
             remedy="name another with --context, or replace it with --force",
         )
 
     def _apply_context(self, *, dry_run: bool) -> list[str]:
         if self.context is None:
             return []
-        endpoint = f"unix://{self.gateway_socket}"
+        endpoint = self._endpoint
         present = self._context_endpoint()
         if present == endpoint:
             return []
@@ -189,7 +197,7 @@ class DockerSetup:
         return [f"made the docker context {self.context}"]
 
     def _undo_context(self, *, dry_run: bool) -> list[str]:
-        if self.context is None or self._context_endpoint() != f"unix://{self.gateway_socket}":
+        if self.context is None or self._context_endpoint() != self._endpoint:
             return []
         if not dry_run:
             _docker("context", "rm", "--force", self.context)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 from credspec.runtimes import c_json
+from credspec.runtimes.container_environment import with_lease_variables
 from credspec.runtimes.shim import ShimError
 
 TYPE_CHECKING = False
@@ -111,8 +112,7 @@ def has_tickets(config: dict[str, Any], leases: str) -> bool:
 def add_tickets(config: dict[str, Any], directory: str, environment: dict[str, str]) -> None:
     """Add the lease's mount and environment to a container's configuration.
 
-    ``KRB5CCNAME`` and ``KRB5_KTNAME`` are ours, a ``KRB5_CONFIG`` that the image or the user set
-    stays.
+    Variables that the image or the user set stay.
     """
     mounts = config.setdefault("mounts", [])
     mounts[:] = [
@@ -129,9 +129,4 @@ def add_tickets(config: dict[str, Any], directory: str, environment: dict[str, s
         }
     )
     process = config.setdefault("process", {})
-    present = process.get("env") or []
-    names = {entry.partition("=")[0] for entry in present}
-    added = {k: v for k, v in environment.items() if k != "KRB5_CONFIG" or k not in names}
-    process["env"] = [e for e in present if e.partition("=")[0] not in added] + [
-        f"{name}={value}" for name, value in added.items()
-    ]
+    process["env"] = with_lease_variables(process.get("env") or [], environment)

@@ -12,10 +12,12 @@ import re
 import sys
 
 from credspec.runtimes import c_json
-from credspec.runtimes.carriers import PODMAN, Origin, take_wish
+from credspec.runtimes.carriers import PODMAN, REFUSED_HOOK, Origin, take_wish
 from credspec.runtimes.container_lease import Lease
+from credspec.runtimes.image_root import ImageRoot
 from credspec.runtimes.oci_bundle import add_tickets, check_members, forbid_checkpoints
 from credspec.runtimes.shim import ANNOTATION, ShimError, leases_directory
+from credspec.runtimes.start_wait import StartWait, parent_is_there
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing itself costs milliseconds
@@ -27,17 +29,23 @@ _CONTAINER_ID = re.compile(r"[0-9a-f]{64}")
 _USERDATA = re.compile(r"(/.*/[a-z0-9]+-containers/([0-9a-f]{64})/userdata)/[^/]+")
 
 
-def main(*, run_directory: str = "/run/credspec") -> None:
-    """Act as the hook that the first argument names; `run_directory` is the agent's."""
+def main(*, run_directory: str = "/run/credspec", wait_seconds: float = 0.0) -> None:
+    """Act as the hook that the first argument names; `run_directory` is the agent's.
+
+    `wait_seconds` is for how long a container's start waits for an agent or a domain that is not
+    there yet.
+    """
     stage = sys.argv[1] if len(sys.argv) > 1 else ""
     document = c_json.loads_strictly(sys.stdin.buffer.read())
     if stage == "poststop":
         _give_back(document, run_directory)
     else:
-        json.dump(_with_tickets(document, run_directory), sys.stdout)
+        json.dump(_with_tickets(document, run_directory, wait_seconds), sys.stdout)
 
 
-def _with_tickets(config: dict[str, Any], run_directory: str) -> dict[str, Any]:
+def _with_tickets(
+    config: dict[str, Any], run_directory: str, wait_seconds: float
+) -> dict[str, Any]:
     try:
         is_users = leases_directory(run_directory) != f"{run_directory}/leases"
         check_members(config)
@@ -52,7 +60,15 @@ def _with_tickets(config: dict[str, Any], run_directory: str) -> dict[str, Any]:
         if wish is None:
             return config
         lease = Lease(_lease_id(container), f"{run_directory}/agent.sock", run_directory)
-        answer = lease.take(wish, container, state)
+        wait = StartWait(
+            wait_seconds,
+            lambda line: sys.stderr.write(f"credspec-podman-hook: {line}\n"),
+            is_wanted=parent_is_there(),
+        )
+        with ImageRoot(config, state, is_engines=True) as root:
+            fallback = root.reads_fallback()
+            answer = lease.take(wish, container, state, wait, name_fallback=fallback)
+            root.offer_krb5_conf()
     except ShimError as error:
         return _refused(config, str(error))
     except Exception as error:  # what a hook says here, nobody sees
@@ -70,7 +86,7 @@ def _refused(config: dict[str, Any], reason: str) -> dict[str, Any]:
     Of a hook that fails, runc shows what it said and crun only its path; both show a path.
     """
     words = " ".join(reason.replace("..", ". .").split())[:_LAST_WORDS]
-    hook = {"path": f"/credspec: {words}"}  # no such program, whatever the words
+    hook = {"path": f"{REFUSED_HOOK}{words}"}  # no such program, whatever the words
     config.setdefault("hooks", {}).setdefault("prestart", []).insert(0, hook)
     config.get("annotations", {}).pop(ANNOTATION, None)
     return config

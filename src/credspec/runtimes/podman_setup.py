@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,12 +12,13 @@ from typing import Final
 from credspec.runtimes.docker_gateway.create_request import RUNTIME
 from credspec.runtimes.engine_files import read_file, remove_file, write_file
 from credspec.runtimes.shim_launcher import LAUNCHER_DIRECTORY, hook_launcher_text, launcher_text
+from credspec.runtimes.start_wait import DEFAULT_SECONDS
 
 CONFIG_DIRECTORY: Final = Path("/etc/containers/containers.conf.d")
 HOOKS_DIRECTORY: Final = Path("/usr/share/containers/oci/hooks.d")
 NAME: Final = "credspec-runtime-podman"
 HOOK_NAME: Final = "credspec-podman-hook"
-# Longer than the hook itself waits for the agent.
+# Longer than the hook itself waits for the agent's last answer.
 _HOOK_SECONDS: Final = 90
 # Go's regular expressions (RE2), for a container's annotations. What is merely close to ours is the
 # hook's as well, which refuses it; a lease, and with it its end, is only under the right name.
@@ -29,23 +31,28 @@ _WRITTEN_BY: Final = "# Written by `credspec setup podman`; --undo removes it.\n
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodmanSetup:
-    """Where things go; without `hooks`, containers need ``--runtime credspec``."""
+    """Where things go; without `hooks`, containers need ``--runtime credspec``.
+
+    `wait_seconds` is for how long a container's start waits for an agent or a domain that is not
+    there yet.
+    """
 
     run_directory: Path
     config_directory: Path = CONFIG_DIRECTORY
     hooks_directory: Path = HOOKS_DIRECTORY
     launcher_directory: Path = LAUNCHER_DIRECTORY
     hooks: bool = True
+    wait_seconds: float = DEFAULT_SECONDS
 
     @property
     def launcher(self) -> Path:
         """The executable that Podman runs in place of crun or runc."""
-        return self.launcher_directory / NAME
+        return self.launcher_directory.absolute() / NAME
 
     @property
     def hook_launcher(self) -> Path:
         """The executable of the hooks."""
-        return self.launcher_directory / HOOK_NAME
+        return self.launcher_directory.absolute() / HOOK_NAME
 
     def apply(self, *, dry_run: bool = False) -> list[str]:
         """Set everything up and return a line for each thing changed; none if all was so already.
@@ -94,12 +101,16 @@ class PodmanSetup:
 
     def _files(self) -> dict[Path, tuple[bytes, int]]:
         texts = {
-            "launcher": launcher_text(self.run_directory, runtimes=("crun", "runc")),
+            "launcher": launcher_text(
+                self.run_directory, runtimes=("crun", "runc"), wait_seconds=self.wait_seconds
+            ),
             "config": f'{_WRITTEN_BY}[engine.runtimes]\n{RUNTIME} = ["{self.launcher}"]\n',
         }
         if self.hooks:
             texts |= {
-                "hook launcher": hook_launcher_text(self.run_directory),
+                "hook launcher": hook_launcher_text(
+                    self.run_directory, wait_seconds=self.wait_seconds
+                ),
                 **{stage: self._hook(stage) for stage in ("precreate", "poststop")},
             }
         return {
@@ -115,7 +126,7 @@ class PodmanSetup:
             "hook": {
                 "path": str(self.hook_launcher),
                 "args": [HOOK_NAME, stage],
-                "timeout": _HOOK_SECONDS,
+                "timeout": _HOOK_SECONDS + math.ceil(self.wait_seconds),
             },
             "when": {"annotations": {_WHEN[stage]: "(?s).+"}},
             "stages": [stage],

@@ -7,10 +7,13 @@ import fcntl
 import os
 import re
 import secrets
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
+
+import click
 
 from credspec.agent.client import AgentClient
 from credspec.agent.config import Config
@@ -18,9 +21,11 @@ from credspec.agent.lease_environment import MOUNT_POINT
 from credspec.errors import CredspecError
 from credspec.runtimes.container_lease import Lease, lease_request
 from credspec.runtimes.shim import ShimError
+from credspec.runtimes.start_wait import StartWait, has_just_booted
 from credspec.runtimes.supervised_program import ProcessUser, held_signals, run_program
 from credspec.runtimes.ticket_options import Wish
 
+_T = TypeVar("_T")
 _CODE: Final = re.compile(r"(.*) \[([a-z0-9-]+)\]", re.DOTALL)
 HOST_MOUNTS: Final = Path("/proc/1/ns/mnt")
 """The mount namespace of the host's first process."""
@@ -36,11 +41,14 @@ def process_lease(
     wish: Wish,
     program: str,
     waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+    *,
+    wait_seconds: float = 0.0,
 ) -> Iterator[tuple[dict[str, str], int]]:
     """Hold a lease while the block runs; yields the variables for the program, and a lock.
 
     The lock, a file descriptor, tells the agent who lives: the program should inherit it.
     `program` is what is shown of it. `waiting` surrounds the wait for the agent's answer.
+    `wait_seconds` is for how long an agent or a domain that is not there yet is waited for.
 
     Raises:
         CredspecError: as the agent answers; `agent-unreachable`, `mount`, `user-directory`.
@@ -54,7 +62,8 @@ def process_lease(
     lock_path = f"{lease.directory}.lock"
     shown = "".join(c if c.isprintable() else "?" for c in Path(program).name[:_SHOWN_NAME])
     name = f"{shown}[{os.getpid()}]"
-    in_host_mounts(lambda: lease.make_directory(wish))
+    start = _Start(wait_seconds, waiting)
+    start.run(lambda: in_host_mounts(lambda: lease.make_directory(wish)))
     try:
         # For reading only: the program has it, and a file to fill the host's memory with otherwise.
         flags = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -62,9 +71,14 @@ def process_lease(
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             client = AgentClient(config.agent_socket)
-            body = lease_request(wish, name, lock_path)
-            with waiting():
-                answer = client.request("PUT", f"/v1/leases/{lease.lease_id}", body)
+            # The agent's host has a libkrb5 that reads it: Python 3.11 is newer than krb5 1.18.
+            body = lease_request(wish, name, lock_path, name_fallback=True)
+
+            def ask() -> Any:
+                with waiting():
+                    return client.request("PUT", f"/v1/leases/{lease.lease_id}", body)
+
+            answer = start.run(ask)
             found = answer["environment"].items()
             yield {n: v.replace(MOUNT_POINT, lease.directory) for n, v in found}, lock
         finally:
@@ -77,12 +91,59 @@ def process_lease(
             in_host_mounts(lease.remove_directory)
 
 
+class _Start:
+    """A program's start, which may wait; the line that says so is on standard error."""
+
+    def __init__(self, seconds: float, waiting: Callable[[], AbstractContextManager[None]]) -> None:
+        def sleep(pause: float) -> None:
+            with waiting():
+                time.sleep(pause)
+
+        self._wait = StartWait(
+            seconds,
+            lambda line: click.echo(f"credspec: {line}", err=True),
+            retry_after=_retry_after,
+            sleep=sleep,
+        )
+
+    def run(self, attempt: Callable[[], _T]) -> _T:
+        """Call until it succeeds, or raise its error with how long was waited."""
+        try:
+            return self._wait.run(attempt)
+        except CredspecError as error:
+            if not self._wait.waited:
+                raise
+            first, *others = error.problems
+            waited = f"waited for {self._wait.waited:.0f} s"
+            remedy = f"{first.remedy}; {waited}" if first.remedy else waited
+            failure = type(error)(first._replace(remedy=remedy), *others)
+        raise failure
+
+
+def _retry_after(error: Exception) -> float | None:
+    if not isinstance(error, CredspecError):
+        return None
+    if error.code == "agent-unreachable":
+        return 0.0
+    if error.code == "agent-not-permitted" and has_just_booted():
+        return 0.0
+    return error.retry_after
+
+
 def run_process(
-    config: Config, wish: Wish, command: Sequence[str], user: ProcessUser | None = None
+    config: Config,
+    wish: Wish,
+    command: Sequence[str],
+    user: ProcessUser | None = None,
+    *,
+    wait_seconds: float = 0.0,
 ) -> int:
     """Run a program with a lease to its end, and return its exit status.
 
-    An end by a signal is 128 and the signal's number. A ``KRB5_CONFIG`` that is set already stays.
+    `wait_seconds` is for how long an agent or a domain that is not there yet is waited for.
+
+    An end by a signal is 128 and the signal's number. A ``KRB5_CONFIG`` that is set already stays;
+    ``KRB5CCNAME`` and ``KRB5_KTNAME`` do not, since the caller's session may have its own tickets.
 
     Signals reach the program from its first moment to its last. While there is none yet, one that
     ends a process ends this one, and nothing is left.
@@ -92,7 +153,10 @@ def run_process(
     """
     with (
         held_signals() as held,
-        process_lease(config, wish, command[0], held.interruptible) as (variables, lock),
+        process_lease(config, wish, command[0], held.interruptible, wait_seconds=wait_seconds) as (
+            variables,
+            lock,
+        ),
     ):
         environment = dict(os.environ) | dict(user.environment if user else {})
         if "KRB5_CONFIG" in environment:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # typing itself costs milliseconds
 ANNOTATION = "credspec.dev/spec"
 VARIABLE = "CREDSPEC"
 LEASES = "leases"
+REAL_RUNTIMES = ("runc", "crun")
 
 _SIGPIPE, _SIGXFSZ = 13, 25
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -139,12 +140,14 @@ def main(
     *,
     agent_socket: str | None = None,
     run_directory: str = "/run/credspec",
-    runtimes: "Sequence[str]" = ("runc", "crun"),
+    runtimes: "Sequence[str]" = REAL_RUNTIMES,
+    wait_seconds: float = 0.0,
 ) -> "NoReturn":
     """Act as the runtime; the arguments are the process's own.
 
     `run_directory` is the agent's, `agent_socket` its socket, `runtimes` are the names or absolute
-    paths of real runtimes, of which the first that exists is run.
+    paths of real runtimes, of which the first that exists is run. `wait_seconds` is for how long a
+    container's start waits for an agent or a domain that is not there yet.
     """
     arguments = sys.argv[1:]
     invocation = Invocation(arguments)
@@ -156,7 +159,14 @@ def main(
         if invocation.command in {"create", "run"} and _may_have_spec(invocation.bundle):
             from credspec.runtimes.container_lease import run_with_lease
 
-            status = run_with_lease(invocation, runtime, arguments, agent_socket, run_directory)
+            status = run_with_lease(
+                invocation,
+                runtime,
+                arguments,
+                agent_socket,
+                run_directory,
+                wait_seconds=wait_seconds,
+            )
         elif invocation.command == "delete" and invocation.container:
             if _has_lease(invocation, runtime, run_directory):
                 from credspec.runtimes.container_lease import delete_with_lease

@@ -18,7 +18,8 @@ from typing import Final
 
 import credspec
 from credspec.errors import UsageError
-from credspec.runtimes.shim import runtime_paths
+from credspec.runtimes.shim import REAL_RUNTIMES, runtime_paths
+from credspec.runtimes.start_wait import DEFAULT_SECONDS
 from credspec.runtimes.ticket_options import OPTIONS, short_name
 
 NAME: Final = "credspec-runtime"
@@ -46,6 +47,8 @@ _MARKS: Final = "|".join(
         f'"{_BETWEEN}{_spelt("credspec")}({_BETWEEN}({_OPTION_NAMES}))?{_BETWEEN}=',
         f'"{_BETWEEN}{_spelt("credentialspec")}{_NAME_END}',
         f"([^ -~]|\\\\|%[0-9a-f][0-9a-f]){_NAME_END}",
+        # Variables and mounts of tickets, without a name of ours.
+        '"[^"]*/run/[^"]*credspec',
     )
 )
 
@@ -113,34 +116,41 @@ main(run_directory={run_directory!r}{more})
 """
 
 
-def launcher_text(run_directory: Path, runtimes: Sequence[str] = ("runc", "crun")) -> str:
+def launcher_text(
+    run_directory: Path,
+    runtimes: Sequence[str] = REAL_RUNTIMES,
+    *,
+    wait_seconds: float = DEFAULT_SECONDS,
+) -> str:
     """Return the launcher of this installation's shim.
 
-    `run_directory` is the agent's, `runtimes` are names or absolute paths of real runtimes.
+    `run_directory` is the agent's, `runtimes` are names or absolute paths of real runtimes;
+    `wait_seconds` is for how long a start waits for an agent or a domain that is not there yet.
 
     Raises:
         UsageError: as `hook_launcher_text`.
     """
-    program = _program("shim", run_directory, f", runtimes={tuple(runtimes)!r}")
+    more = f", runtimes={tuple(runtimes)!r}"
+    program = _program("shim", run_directory, more, wait_seconds)
     shell = _SHELL.format(
         interpreter=shlex.quote(_interpreter()),
         steps="|".join(_STEPS),
         marks=shlex.quote(_MARKS),
         runtimes=" ".join(map(shlex.quote, runtime_paths(runtimes))),
-        leases=shlex.quote(f"{run_directory}/leases"),
+        leases=shlex.quote(f"{run_directory.absolute()}/leases"),
     )
     return shell + program
 
 
-def hook_launcher_text(run_directory: Path) -> str:
-    """Return the launcher of this installation's Podman hook.
+def hook_launcher_text(run_directory: Path, *, wait_seconds: float = DEFAULT_SECONDS) -> str:
+    """Return the launcher of this installation's Podman hook; `wait_seconds` as `launcher_text`.
 
     Raises:
         UsageError: `launcher-interpreter` if the kernel cannot start this interpreter by a
             shebang line.
     """
     head = _PYTHON.format(interpreter=_interpreter())
-    return head + _program("podman_hook", run_directory, "")
+    return head + _program("podman_hook", run_directory, "", wait_seconds)
 
 
 def _interpreter() -> str:
@@ -167,10 +177,10 @@ def _package_directory() -> Path:
     return link if link.exists() and link.samefile(directory) else directory
 
 
-def _program(module: str, run_directory: Path, more: str) -> str:
+def _program(module: str, run_directory: Path, more: str, wait_seconds: float) -> str:
     return _PROGRAM.format(
         package=str(_package_directory()),
-        run_directory=str(run_directory),
+        run_directory=str(run_directory.absolute()),
         module=module,
-        more=more,
+        more=f"{more}, wait_seconds={float(wait_seconds)!r}",
     )

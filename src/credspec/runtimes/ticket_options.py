@@ -5,6 +5,7 @@ Standard library only: it runs on the path of every container with a spec.
 
 from __future__ import annotations
 
+from credspec.runtimes.selinux_label import mount_label
 from credspec.runtimes.shim import ANNOTATION, VARIABLE, ShimError
 
 TYPE_CHECKING = False
@@ -20,6 +21,8 @@ ANNOTATIONS = (ANNOTATION, *(annotation for annotation, _ in OPTIONS))
 """All annotations that mean something here."""
 VARIABLES = (VARIABLE, *(variable for _, variable in OPTIONS))
 """All variables that mean something here."""
+REQUESTED = "credspec.dev/requested"
+"""The Docker gateway's note of what its client asked for, which means nothing to a container."""
 _MAX_ID = 2**32 - 2
 
 
@@ -29,14 +32,20 @@ def short_name(annotation: str) -> str:
 
 
 class Wish:
-    """What a container asks for: a spec, and whose the files are to be and of what kind."""
+    """What a container asks for: a spec, and whose the files are to be and of what kind.
 
-    def __init__(self, spec: str, uid: int, gid: int, mode: int, *, keytab: bool) -> None:
+    `label` is what SELinux calls the container's mounts, empty without SELinux.
+    """
+
+    def __init__(
+        self, spec: str, uid: int, gid: int, mode: int, *, keytab: bool, label: str = ""
+    ) -> None:
         self.spec = spec
         self.uid = uid
         self.gid = gid
         self.mode = mode
         self.keytab = keytab
+        self.label = label
 
     @property
     def directory_mode(self) -> int:
@@ -51,11 +60,12 @@ def wish_of(config: dict[str, Any], spec: str, options: dict[str, str], *, is_us
     this process is in a user namespace that the agent is not in.
 
     Raises:
-        ShimError: `option-invalid`, `container-user-unmapped`.
+        ShimError: `option-invalid`, `container-user-unmapped`, `selinux-label`.
     """
     uid, gid = _owner(config, options.get(OWNER[0]), is_users=is_users)
     keytab = _flag(options.get(KEYTAB[0]))
-    return Wish(spec, uid, gid, file_mode(options.get(MODE[0])), keytab=keytab)
+    mode = file_mode(options.get(MODE[0]))
+    return Wish(spec, uid, gid, mode, keytab=keytab, label=mount_label(config))
 
 
 def check_options(options: dict[str, str]) -> None:

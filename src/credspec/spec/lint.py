@@ -207,7 +207,7 @@ def _names(spec: dict[str, Any]) -> Iterator[Problem]:
                 where,
                 shown,
                 "the account's name",
-                "write the characters that were lost, or make the spec anew with credspec new",
+                "write the characters that were lost, or make the spec again with credspec new",
             )
 
 
@@ -235,7 +235,7 @@ def _domain_fields(spec: dict[str, Any]) -> Iterator[Problem]:
                 f"{DOMAIN}/{field}",
                 "missing",
                 "what the directory says",
-                "make the spec anew with credspec new, or ask credspec check",
+                "make the spec again with credspec new, or ask credspec check",
             )
 
 

@@ -64,6 +64,27 @@ def web(run, host) -> Iterator[None]:
         host.shell("docker rm -f web")
 
 
+@pytest.mark.parametrize("options", ["", "--user 1000:1000", "--label credspec.dev/mode=0444"])
+def test_an_acceptor_needs_no_writable_place_of_the_image(run, host, options: str) -> None:
+    """Its replay cache is beside the keytab; the image is read-only and has no /tmp to write to."""
+    programs = Path(__file__).parent / "programs"
+    shown = run(
+        "python3 /programs/accept_from_itself.py",
+        options=f"--read-only {options} -v {programs}:/programs:ro "
+        "--label credspec.dev/keytab=true",
+    )
+    assert shown.stdout.splitlines()[:1] == ["WebApp01$@EXAMPLE.TEST"], shown.stderr
+    user = "1000" if "1000" in options else "0"
+    assert shown.stdout.splitlines()[1:] == [f"{user}.rcache2"]
+
+
+def test_an_acceptor_without_environment_finds_keytab_and_replay_cache(run, host) -> None:
+    programs = Path(__file__).parent / "programs"
+    options = f"--read-only -v {programs}:/programs:ro --label credspec.dev/keytab=true"
+    shown = run("env -i /usr/bin/python3 /programs/accept_from_itself.py", options=options)
+    assert shown.stdout.split() == ["WebApp01$@EXAMPLE.TEST", "0.rcache2"], shown.stderr
+
+
 def test_it_knows_its_callers_and_goes_on_after_restarts(run, host, web: None) -> None:
     caller = run(CURL, "WebApp02")
     assert caller.stdout.strip() == "WebApp02$@EXAMPLE.TEST", caller.stderr + logs(host)

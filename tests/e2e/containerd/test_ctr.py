@@ -91,7 +91,10 @@ def test_a_name_is_right_or_refused(engine: ContainerdEngine, name: str) -> None
 def test_a_keytab_an_owner_and_a_mode(engine: ContainerdEngine) -> None:
     options = [f"--annotation=credspec.dev/{o}" for o in ("keytab=true", "owner=7:8", "mode=0440")]
     shown = run(
-        engine, SPEC, *options, command=["sh", "-c", "klist -k; stat -c '%a %u %g' /run/credspec/*"]
+        engine,
+        SPEC,
+        *options,
+        command=["sh", "-c", "klist -k; stat -c '%a %u %g' /run/credspec/krb5*"],
     )
     assert "HTTP/web.example.test@EXAMPLE.TEST" in shown.stdout, shown.stderr
     assert shown.stdout.splitlines()[-3:] == ["440 7 8"] * 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import json
 import os
 import random
 import shutil
@@ -97,8 +98,14 @@ def run_argv(*options: str) -> list[str]:
     return ["run", "--rm", "--network", "none", *options, "tiny"]
 
 
+def kept(daemon: Daemon, container: str) -> dict[str, Any]:
+    """Return what dockerd itself shows of a container, with what the gateway added."""
+    found: dict[str, Any] = json.loads(docker(daemon.socket, "inspect", container).stdout)[0]
+    return found
+
+
 def carried(container: dict[str, Any], name: str = "spec") -> str | None:
-    """Return what a container, as `docker inspect` shows it, is created with."""
+    """Return what a container, as `kept` shows it, is created with."""
     # dockerd 20.10 speaks API 1.41, which has no annotations.
     variable = "CREDSPEC" if name == "spec" else f"CREDSPEC_{name.upper()}"
     annotations = container["HostConfig"].get("Annotations") or {}

@@ -183,7 +183,7 @@ def test_a_stale_or_missing_machine_keytab_stops_the_agent(host, tmp_path: Path)
 
 def test_another_runtime_contradicts_the_option(host) -> None:
     shown = host.shell(
-        "docker run --rm --runtime runc --security-opt credentialspec=file://WebApp01.json "
+        "docker run --rm --runtime other --security-opt credentialspec=file://WebApp01.json "
         f"{IMAGE} klist"
     )
     assert "docker-runtime-conflict" in shown.stderr

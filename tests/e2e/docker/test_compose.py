@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from compose_plugin import compose_plugin
 
-from e2e.docker.gateway_fixtures import Daemon, Docker, carried, docker
+from e2e.docker.gateway_fixtures import Daemon, Docker, carried, docker, kept
 from e2e.docker.pseudo_terminal import terminal
 
 SERVICE = """
@@ -74,31 +74,35 @@ def compose(
     return Project(argv, cwd=tmp_path, env=environment)
 
 
-def container(compose: Project, gateway: Docker) -> dict[str, Any]:
+def container(compose: Project, daemon: Daemon) -> dict[str, Any]:
     (name,) = compose("ps", "-q", "web").stdout.split()
-    return json.loads(gateway("inspect", name).stdout)[0]
+    return kept(daemon, name)
 
 
 def test_up_logs_exec_and_down(compose: Project, gateway: Docker, daemon: Daemon) -> None:
     compose.write(f"{OPTION.format('www.json')}\n    {LABEL}")
     up = compose("up", "-d")
     assert up.returncode == 0, up.stderr
-    created = container(compose, gateway)
+    created = container(compose, daemon)
     assert created["HostConfig"]["Runtime"] == "credspec"
     assert carried(created) == "file://www.json"
     assert carried(created, "owner") == "1000:1000"
     inside = compose("exec", "-T", "web", "env")
     assert inside.returncode == 0, inside.stderr
-    assert "KRB5CCNAME=FILE:/run/credspec/krb5cc" in inside.stdout.splitlines()
+    assert "KRB5CCNAME=/run/credspec/krb5cc" in inside.stdout.splitlines()
     assert compose("exec", "-T", "web", "sh", "-c", "exit 9").returncode == 9
+    again = compose("up", "-d")
+    assert again.returncode == 0, again.stderr
+    assert container(compose, daemon)["Id"] == created["Id"], "it is up to date"
     assert "hello" in compose("logs").stdout
     assert compose("down").returncode == 0
     assert docker(daemon.socket, "ps", "-aq").stdout == ""
 
 
 def test_the_clients_context_is_enough(
-    compose: Project, gateway: Docker, gateway_socket: Path
+    compose: Project, gateway: Docker, daemon: Daemon, gateway_socket: Path
 ) -> None:
+    del gateway
     environment: dict[str, str] = compose.options["env"]
     del environment["DOCKER_HOST"]
 
@@ -111,7 +115,7 @@ def test_the_clients_context_is_enough(
         compose.write(OPTION.format("www.json"))
         up = compose("up", "-d")
         assert up.returncode == 0, up.stderr
-        assert carried(container(compose, gateway)) == "file://www.json"
+        assert carried(container(compose, daemon)) == "file://www.json"
     finally:
         context("use", "default")
         context("rm", "credspec")
@@ -127,12 +131,12 @@ def test_exec_has_a_terminal(compose: Project, gateway: Docker) -> None:
 
 
 def test_up_attached_shows_the_output_and_ctrl_c_stops_the_containers(
-    compose: Project, gateway: Docker
+    compose: Project, gateway: Docker, daemon: Daemon
 ) -> None:
     compose.write(OPTION.format("www.json"))
     with terminal([*compose.argv, "up"], **compose.options) as tty:
         tty.wait_for("hello")
-        created = container(compose, gateway)
+        created = container(compose, daemon)
         assert created["State"]["Running"]
         assert carried(created) == "file://www.json"
         tty.type("\x03")
@@ -152,7 +156,7 @@ def test_a_bad_reference_is_refused_in_the_same_words(
     assert gateway("ps", "-aq").stdout == ""
 
 
-def test_composes_own_key_does_not_work(compose: Project, gateway: Docker) -> None:
+def test_composes_own_key_does_not_work(compose: Project, gateway: Docker, daemon: Daemon) -> None:
     compose.write(KEY)
     up = compose("up", "-d")
     if compose.argv == ["docker-compose"]:
@@ -162,6 +166,6 @@ def test_composes_own_key_does_not_work(compose: Project, gateway: Docker) -> No
         assert gateway("ps", "-aq").stdout == ""
     else:
         assert up.returncode == 0, up.stderr
-        created = container(compose, gateway)
+        created = container(compose, daemon)
         assert created["HostConfig"]["Runtime"] == "runc"
         assert carried(created) is None, "v2 sends nothing of it"

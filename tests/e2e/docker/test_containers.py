@@ -15,7 +15,7 @@ IMAGE = "kerberos-client"
 OPTION = '--security-opt "credentialspec=file://WebApp01.json"'
 # What the gateway makes of the option, for the runtime that it does not choose.
 BY_HAND = (
-    "-e CREDSPEC=file://WebApp01.json --tmpfs /run/credspec -e KRB5CCNAME=FILE:/run/credspec/krb5cc"
+    "-e CREDSPEC=file://WebApp01.json --tmpfs /run/credspec -e KRB5CCNAME=/run/credspec/krb5cc"
 )
 RUNTIMES = {
     "runc": f"docker run {OPTION}",
@@ -184,18 +184,20 @@ def test_all_accounts_of_a_spec(host: Any) -> None:
 
 
 def test_the_images_own_krb5_conf(host: Any) -> None:
-    """Ours comes first, and what it does not say is taken from the image's."""
+    """It is left out, and a list that the user gives has it second."""
     conf = host.lab.specs_directory.parent / "image-krb5.conf"
     conf.write_text(
         "[libdefaults]\n ticket_lifetime = 4321\n[realms]\n OTHER.TEST = {\n  kdc = kdc.other\n }\n"
     )
     mounted = f"-v {conf}:/etc/krb5.conf:ro"
-    shown = host.shell(
-        f"docker run --rm {OPTION} {mounted} --dns {host.lab.dc_address} {IMAGE} "
-        f"sh -c 'ldapwhoami -Q -H ldap://{host.lab.dc_host}; echo $KRB5_CONFIG'"
-    )
-    assert "u:EXAMPLE\\WebApp01$" in shown.stdout, shown.stderr
-    assert shown.stdout.split()[-1] == "/run/credspec/krb5.conf:/etc/krb5.conf"
+    both = "/run/credspec/krb5.conf:/etc/krb5.conf"
+    for option, value in (("", "/run/credspec/krb5.conf"), (f"-e KRB5_CONFIG={both}", both)):
+        shown = host.shell(
+            f"docker run --rm {OPTION} {mounted} {option} --dns {host.lab.dc_address} {IMAGE} "
+            f"sh -c 'ldapwhoami -Q -H ldap://{host.lab.dc_host}; echo $KRB5_CONFIG'"
+        )
+        assert "u:EXAMPLE\\WebApp01$" in shown.stdout, shown.stderr
+        assert shown.stdout.split()[-1] == value
     own = host.shell(f"docker run --rm {OPTION} -e KRB5_CONFIG=/mine {IMAGE} env")
     assert "KRB5_CONFIG=/mine" in own.stdout.split("\n")
 

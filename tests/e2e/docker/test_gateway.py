@@ -18,6 +18,7 @@ from e2e.docker.gateway_fixtures import (
     UnixConnection,
     carried,
     docker,
+    kept,
     run_argv,
     running_gateway,
 )
@@ -128,12 +129,14 @@ def test_a_document_that_is_no_spec_is_refused_by_its_problems(gateway: Docker) 
     assert gateway("ps", "-aq").stdout == ""
 
 
-def test_the_option_reaches_the_daemon_as_runtime_and_carrier(gateway: Docker) -> None:
+def test_the_option_reaches_the_daemon_as_runtime_and_carrier(
+    gateway: Docker, daemon: Daemon
+) -> None:
     options = ["--security-opt", "credentialspec=file://www.json"]
     options += ["--security-opt", "no-new-privileges", "-e", "A=1", "--name", "c1"]
     created = gateway("create", "--network=none", *options, "tiny", "true")
     assert created.returncode == 0, created.stderr
-    container = json.loads(gateway("inspect", "c1").stdout)[0]
+    container = kept(daemon, "c1")
     assert container["HostConfig"]["Runtime"] == "credspec"
     assert container["HostConfig"]["SecurityOpt"] == ["no-new-privileges"]
     assert "A=1" in container["Config"]["Env"]
@@ -154,8 +157,11 @@ def test_other_security_options_pass_without_our_runtime(gateway: Docker) -> Non
 
 def test_another_runtime_is_refused(gateway: Docker) -> None:
     option = "--security-opt=credentialspec=file://www.json"
-    refused = gateway(*run_argv(option, "--runtime=runc"), "true")
+    refused = gateway(*run_argv(option, "--runtime=io.containerd.runtime.v1.linux"), "true")
     assert "docker-runtime-conflict" in refused.stderr
+    # Inspect shows runc of any other container, and tools copy it from there.
+    taken = gateway(*run_argv(option, "--runtime=runc"), "env")
+    assert "KRB5CCNAME=" in taken.stdout, taken.stderr
 
 
 def test_a_connection_pool_cannot_slip_past_after_a_failed_upgrade(

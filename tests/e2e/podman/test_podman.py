@@ -152,7 +152,7 @@ def test_a_pod(host: Any, run: Run) -> None:
 
 def test_a_keytab_an_owner_and_a_mode(host: Any, run: Run) -> None:
     options = [f"--annotation=credspec.dev/{o}" for o in ("keytab=true", "owner=7:8", "mode=0440")]
-    line = "klist -k | grep -c HTTP/web; stat -c '%a %u %g' /run/credspec/*"
+    line = "klist -k | grep -c HTTP/web; stat -c '%a %u %g' /run/credspec/krb5*"
     shown = run(
         *("run", "--rm", "--network=none", SPEC, CONFIRMED, *options, IMAGE),
         *("sh", "-c", line.replace("| grep -c HTTP/web", "")),
@@ -168,6 +168,7 @@ def test_nobody_is_left_to_tell(host: Any, engine: PodmanEngine, run: Run) -> No
     assert started.returncode == 0, started.stderr
     shown = run("inspect", "--format", "{{.State.ConmonPid}} {{.State.Pid}}", "s1").stdout
     conmon, container = map(int, shown.split())
+    assert min(conmon, container) > 1, shown
     os.kill(conmon, signal.SIGKILL)
     assert len(host.leases()) == 1, "the container runs"
     os.kill(container, signal.SIGKILL)

@@ -69,7 +69,9 @@ def grants(host: Any) -> int:
 
 def build(engine: PodmanEngine, dockerfile: str, name: str, annotations: dict[str, str]) -> None:
     words = [f"--annotation={key}={value}" for key, value in annotations.items()]
-    built = engine.podman("build", "--quiet", *words, "-t", name, "-", data=dockerfile.encode())
+    built = engine.podman(
+        "build", "--quiet", "--network=none", *words, "-t", name, "-", data=dockerfile.encode()
+    )
     assert built.returncode == 0, built.stderr
 
 

@@ -150,10 +150,19 @@ def test_a_lease_on_a_mount_made_later(installed: BootedSystemd) -> None:
     assert json.loads(audit.splitlines()[-1])["decision"] == "granted"
 
 
+def test_it_is_started_however_often(installed: BootedSystemd) -> None:
+    """By default systemd leaves a service down that was started five times in ten seconds."""
+    for unit in (AGENT_UNIT, AGENT_SOCKET):
+        assert installed.show(unit, "StartLimitIntervalUSec") == "0"
+    for _ in range(7):
+        done = installed.run("systemctl", "restart", AGENT_UNIT)
+        assert done.returncode == 0, done.stderr
+    assert leases(installed) == ["c1"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hung"])
 def test_it_comes_back_with_its_leases(installed: BootedSystemd, number: signal.Signals) -> None:
-    before = installed.pid_outside(AGENT_UNIT)
-    os.kill(before, number)
+    before = installed.kill(AGENT_UNIT, number)
     wait_for(lambda: installed.pid_outside(AGENT_UNIT) not in {0, before})
     wait_for(lambda: installed.show(AGENT_UNIT, "ActiveState") == "active")
     assert leases(installed) == ["c1"]
@@ -209,9 +218,12 @@ def test_callers_wait_while_it_starts(installed: BootedSystemd) -> None:
 def test_whoever_waits_is_told_why_it_does_not_start(installed: BootedSystemd) -> None:
     right = installed.run("cat", "/run/test/config.toml").stdout
     installed.run("tee", "/run/test/config.toml", given=f'misspelt = "x"\n{right}')
-    installed.run("systemctl", "restart", AGENT_UNIT)
-    assert installed.run(sys.executable, "-c", LIST).stdout == "config-unknown-key\n"
-    installed.run("tee", "/run/test/config.toml", given=right)
+    try:
+        installed.run("systemctl", "restart", AGENT_UNIT)
+        shown = installed.run(sys.executable, "-c", LIST)
+        assert shown.stdout == "config-unknown-key\n", shown
+    finally:
+        installed.run("tee", "/run/test/config.toml", given=right)
     # It is still tried.
     wait_for(lambda: installed.show(AGENT_UNIT, "ActiveState") == "active")
     assert leases(installed) == ["c1"]
@@ -219,8 +231,7 @@ def test_whoever_waits_is_told_why_it_does_not_start(installed: BootedSystemd) -
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_no_signal_leaves_it_down(installed: BootedSystemd, number: signal.Signals) -> None:
-    before = installed.pid_outside(AGENT_UNIT)
-    os.kill(before, number)
+    installed.kill(AGENT_UNIT, number)
     # Whether the signal ends it or not.
     assert installed.run(sys.executable, "-c", LIST).stdout == "['c1']\n"
     wait_for(lambda: installed.show(AGENT_UNIT, "SubState") == "running")

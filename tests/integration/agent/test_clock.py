@@ -88,6 +88,19 @@ def is_good(agent: AgentProcess, number: int, clocks: Clocks) -> bool:
     return start <= clocks.now() + 300 and end - clocks.now() > (end - start) / 4
 
 
+def make_lease(agent: AgentProcess, number: int, spec: str = "file://one.json") -> None:
+    """Make a lease; a controller that has just started may be slow to answer at first."""
+    end = time.monotonic() + 60
+    while True:
+        try:
+            agent.put(number, spec)
+        except UnreachableError as error:
+            if time.monotonic() > end or error.code != "dns-unreachable":
+                raise
+        else:
+            return
+
+
 def wait_for_good(agent: AgentProcess, number: int, clocks: Clocks) -> None:
     end = time.monotonic() + 120
     while not is_good(agent, number, clocks):
@@ -108,13 +121,13 @@ def test_leases_made_after_a_jump_have_good_tickets(
 ) -> None:
     agent.start(**clocks.environment)
     agent.mount(1)
-    agent.put(1)
+    make_lease(agent, 1)
     assert is_good(agent, 1, clocks)
     clocks.set_domain(BASE + jump)
     clocks.set_host(BASE + jump)
     # At once, whether or not anything has noticed yet.
     agent.mount(2)
-    agent.put(2)
+    make_lease(agent, 2)
     assert is_good(agent, 2, clocks)
     wait_for_event(agent, "clock-changed")
     # The container that was there has it, too; one ticket serves both.
@@ -129,7 +142,7 @@ def test_containers_that_run_get_good_tickets_by_themselves(
     agent.start(**clocks.environment)
     for number, spec in ((1, "one"), (2, "two")):
         agent.mount(number)
-        agent.put(number, f"file://{spec}.json")
+        make_lease(agent, number, f"file://{spec}.json")
     clocks.set_domain(BASE + jump)
     clocks.set_host(BASE + jump)
     for number in (1, 2):
@@ -143,7 +156,7 @@ def test_without_the_domain_no_container_gets_such_a_ticket(
 ) -> None:
     agent.start(**clocks.environment)
     agent.mount(1)
-    agent.put(1)
+    make_lease(agent, 1)
     lab.stop_dc()
     clocks.set_host(BASE + jump)
     agent.mount(2)
@@ -157,7 +170,7 @@ def test_without_the_domain_no_container_gets_such_a_ticket(
     assert agent.lease_containers() == ["container1"]
     # It is away only for a while.
     clocks.start_domain(BASE + jump)
-    agent.put(2)
+    make_lease(agent, 2)
     assert is_good(agent, 2, clocks)
     wait_for_good(agent, 1, clocks)
 
@@ -168,7 +181,7 @@ def test_a_clock_that_was_set_while_no_agent_ran(
 ) -> None:
     agent.start(**clocks.environment)
     agent.mount(1)
-    agent.put(1)
+    make_lease(agent, 1)
     agent.end()
     clocks.set_domain(BASE + jump)
     clocks.set_host(BASE + jump)
@@ -182,7 +195,7 @@ def test_containers_that_are_gone_do_not_live_on_when_the_clock_is_set_back(
     """A new lease counts as alive for two minutes: of the host's life, not of its clock."""
     agent.start(**clocks.environment)
     agent.mount(1)
-    agent.put(1)
+    make_lease(agent, 1)
     agent.state(1).rmdir()
     record = agent.run_directory / "journal" / f"{1:032x}.json"
     agent.end()

@@ -318,6 +318,7 @@ async def test_a_keytab_on_request_holds_what_samba_itself_exports(bench: Bench,
     lab.samba_tool("domain", "exportkeytab", str(exported), "--principal=WebApp01$")
     [oracle] = keytab_keys(exported).values()
     expected = {"WebApp01$", "HTTP/web.example.test", "MSSQLSvc/db.example.test:1433"}
+    expected |= {"http/web.example.test", "mssqlsvc/db.example.test:1433"}
     assert found.keys() == {f"{name}@{lab.realm}".encode() for name in expected}
     assert all(oracle <= keys for keys in found.values())
     assert record.keytab_due is not None

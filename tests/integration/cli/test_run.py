@@ -77,12 +77,35 @@ def run(
 
 
 def test_a_program_has_tickets_and_its_own_exit_status(agent: AgentProcess) -> None:
-    shown = run(
-        agent, "--spec", "one.json", "--", "sh", "-c", "klist; cat ${KRB5_CONFIG%%:*}; exit 7"
-    )
+    shown = run(agent, "--spec", "one.json", "--", "sh", "-c", "klist; cat $KRB5_CONFIG; exit 7")
     assert "Default principal: WebApp01$@EXAMPLE.TEST" in shown.stdout
     assert "[libdefaults]" in shown.stdout
     assert shown.returncode == 7
+
+
+def test_variables_are_bare_paths_and_krb5_conf_names_the_cache_too(agent: AgentProcess) -> None:
+    line = "echo $KRB5CCNAME $KRB5_CONFIG; env -u KRB5CCNAME klist"
+    shown = run(agent, "--spec", "one", "--", "sh", "-c", line)
+    cache, conf = shown.stdout.splitlines()[0].split()
+    assert (cache[0], conf[0], ":" in cache + conf) == ("/", "/", False)
+    assert f"Ticket cache: FILE:{cache}" in shown.stdout, shown.stderr
+
+
+def test_the_callers_own_cache_is_replaced_and_its_krb5_conf_stays(agent: AgentProcess) -> None:
+    users = {"KRB5CCNAME": "KEYRING:persistent:0", "KRB5_CONFIG": "/mine"}
+    shown = subprocess.run(
+        [str(BIN / "credspec"), "run", "--spec", "one", "--", "env"],
+        env=environment(agent) | users,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+        timeout=60,
+    )
+    lines = shown.stdout.splitlines()
+    assert "KRB5_CONFIG=/mine" in lines, shown.stderr
+    assert not any(line.startswith("KRB5CCNAME=KEYRING") for line in lines)
+    assert any(line.startswith("KRB5CCNAME=/") for line in lines)
 
 
 @pytest.mark.parametrize("spec", ["one", "one.json", "file://one.json", "PATH"])
@@ -100,8 +123,8 @@ def test_a_document_elsewhere_needs_the_policys_leave(agent: AgentProcess, tmp_p
 
 
 def test_another_user_and_a_keytab(agent: AgentProcess) -> None:
-    line = 'id -u; klist -s && echo fresh; klist -k | grep -c WebApp01; stat -c "%a %u" $FILE'
-    command = f"FILE=${{KRB5_KTNAME#FILE:}}; {line}"
+    lines = ("id -u", "klist -s && echo fresh", "klist -k | grep -c WebApp01")
+    command = "; ".join([*lines, 'stat -c "%a %u" $KRB5_KTNAME'])
     options = ["--spec", "one", "--user", "nobody", "--keytab", "--mode", "0440"]
     shown = run(agent, *options, "--", "sh", "-c", command)
     assert shown.stdout.split("\n")[:2] == [str(USER.pw_uid), "fresh"], shown.stderr
@@ -109,7 +132,7 @@ def test_another_user_and_a_keytab(agent: AgentProcess) -> None:
 
 
 def test_tickets_are_not_swapped_out(agent: AgentProcess) -> None:
-    command = "directory=${KRB5CCNAME#FILE:}; grep ${directory%/krb5cc} /proc/self/mountinfo"
+    command = "directory=$KRB5CCNAME; grep ${directory%/krb5cc} /proc/self/mountinfo"
     shown = run(agent, "--spec", "one", "--", "sh", "-c", command)
     assert "noswap" in shown.stdout.split()[-1].split(","), shown.stdout + shown.stderr
 
@@ -319,3 +342,54 @@ def check_orphan(agent: AgentProcess, process: subprocess.Popen[str]) -> None:
     subprocess.run(["umount", directory], check=True)
     directory.rmdir()
     directory.with_name(f"{directory.name}.lock").unlink()
+
+
+@contextmanager
+def waiting_run(agent: AgentProcess, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """`credspec run`, which waits for an agent that has ended."""
+    command = [str(BIN / "credspec"), "run", *options, "--wait", "200", "--spec", "one", "--"]
+    agent.end()
+    try:
+        with subprocess.Popen(
+            [*command, "klist"],
+            env=environment(agent),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stderr is not None
+            assert "waiting for up to 200 s: " in process.stderr.readline()
+            yield process
+    finally:
+        if agent.process is None or agent.process.poll() is not None:
+            agent.start()
+
+
+def test_it_waits_for_an_agent_that_starts_later(agent: AgentProcess) -> None:
+    with waiting_run(agent) as process:
+        agent.start()
+        shown, said = process.communicate(timeout=250)
+    assert process.returncode == 0, said
+    assert "WebApp01$@EXAMPLE.TEST" in shown
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_wait_and_nothing_is_left(agent: AgentProcess, number: int) -> None:
+    with waiting_run(agent) as process:
+        process.send_signal(number)
+        assert process.wait(60) == 128 + number
+
+
+def test_a_domain_that_stays_away_is_told_with_the_time(agent: AgentProcess, lab: Lab) -> None:
+    agent.end()
+    lab.stop_dc()
+    agent.start()
+    try:
+        shown = run(agent, "--wait", "20", "--spec", "one", "--", "true")
+    finally:
+        lab.start_dc()
+    assert shown.returncode == 4
+    first, last = shown.stderr.splitlines()[0], shown.stderr.splitlines()[-1]
+    assert first.startswith("credspec: waiting for up to 20 s: ")
+    assert "; waited for " in last
+    assert "unreachable]" in last

@@ -108,8 +108,12 @@ def test_a_refusal_says_who_may_and_how_to_allow_it(
         read_managed_password(connection, facts, FORBIDDEN)
     text = str(caught.value)
     assert "EXAMPLE\\Administrator" in text
-    assert "PrincipalsAllowedToRetrieveManagedPassword" in text
-    assert "group-msa-membership add --name=Forbidden01" in text
+    # Set-ADServiceAccount replaces the list: those of now are in the command, with this host.
+    assert (
+        "Set-ADServiceAccount 'Forbidden01' -PrincipalsAllowedToRetrieveManagedPassword "
+        "'Administrator','LABHOST$'; or samba-tool service-account group-msa-membership add "
+        "--name=Forbidden01 '--principal=LABHOST$'"
+    ) in text
 
 
 def test_a_disabled_account_is_seen_as_such(connection: Connection, facts: DomainFacts) -> None:

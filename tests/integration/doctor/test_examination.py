@@ -134,11 +134,14 @@ def test_all_is_well(examine: Examine, facts: DomainFacts) -> None:
     assert list(found) == [
         *("spec", "host-identity", "dns", "dns-tcp", "dc-ports", "clock", "host-ticket", "ldap"),
         *("host-key-version", "domain", "account WebApp01", "kds-root-key WebApp01"),
-        *("permission WebApp01", "password WebApp01", "ticket WebApp01", "spn WebApp01"),
+        *("permission WebApp01", "password WebApp01", "ticket WebApp01"),
+        *("delegation WebApp01", "spn WebApp01"),
     ]
     assert all(result.seconds > 0 for result in found.values())
     assert f"{HOST_ACCOUNT} itself is allowed" in found["permission WebApp01"].text
     assert "aes256-cts-hmac-sha1-96" in found["ticket WebApp01"].text
+    assert "not trusted for delegation" in found["delegation WebApp01"].text
+    assert "can be forwarded" in found["delegation WebApp01"].text
     assert "HTTP/web.example.test" in found["spn WebApp01"].text
     assert "kvno 2 in keytab and directory" in found["host-key-version"].text
 
@@ -409,6 +412,77 @@ def test_a_group_that_is_newer_than_the_ticket(
     identity.forget()
     assert examine(identity=identity, accounts=(name,)).states() == {State.OK}
     lab.samba_tool("service-account", "delete", f"--name={name}")
+
+
+SENSITIVE, UNCONSTRAINED, ANY_PROTOCOL = 0x100000, 0x80000, 0x1000000
+ENABLED = 0x1000
+
+
+@pytest.mark.parametrize(
+    ("services", "control", "codes", "text"),
+    [
+        ((), 0, set(), "not trusted for delegation"),
+        (("postgres/db.example.test",), 0, set(), "callers with Kerberos tickets to postgres/db"),
+        (("postgres/db.example.test",), ANY_PROTOCOL, set(), "callers of any protocol to postgres"),
+        (("HTTP/no.where",), 0, {"delegation-service-unknown"}, "to HTTP/no.where"),
+        ((), SENSITIVE, set(), "cannot (the account is sensitive and cannot be delegated)"),
+        (
+            ("postgres/db.example.test",),
+            SENSITIVE,
+            {"delegation-not-forwardable"},
+            "cannot (the account is sensitive and cannot be delegated)",
+        ),
+        ((), UNCONSTRAINED, {"delegation-unconstrained"}, "to any service"),
+    ],
+)
+def test_what_an_account_may_delegate(
+    examine: Examine,
+    lab: Lab,
+    patient: str,
+    *,
+    services: tuple[str, ...],
+    control: int,
+    codes: set[str],
+    text: str,
+) -> None:
+    for service in services:
+        lab.samba_tool("delegation", "add-service", f"{patient}$", service)
+    modify(lab, account_dn(patient), "userAccountControl", str(ENABLED | control))
+    try:
+        found = examine(accounts=(patient,))
+    finally:
+        modify(lab, account_dn(patient), "userAccountControl", str(ENABLED))
+        for service in services:
+            lab.samba_tool("delegation", "del-service", f"{patient}$", service)
+    step = found[f"delegation {patient}"]
+    assert {problem.code for problem in step.problems} == codes
+    assert text in step.text
+    assert step.state is (State.WARNING if codes else State.OK), "it is never a failure"
+
+
+def test_an_account_in_protected_users(examine: Examine, lab: Lab, patient: str) -> None:
+    lab.samba_tool("group", "addmembers", "Protected Users", f"{patient}$")
+    lab.samba_tool("delegation", "add-service", f"{patient}$", "postgres/db.example.test")
+    try:
+        step = examine(accounts=(patient,))[f"delegation {patient}"]
+    finally:
+        lab.samba_tool("group", "removemembers", "Protected Users", f"{patient}$")
+        lab.samba_tool("delegation", "del-service", f"{patient}$", "postgres/db.example.test")
+    assert [problem.code for problem in step.problems] == ["delegation-not-forwardable"]
+    assert "Protected Users" in step.problems[0].found
+
+
+def test_an_account_that_was_renamed(examine: Examine, lab: Lab, patient: str) -> None:
+    modify(lab, account_dn(patient), "sAMAccountName", "Renamed01$")
+    try:
+        found = examine(accounts=("Renamed01",))
+    finally:
+        modify(lab, account_dn(patient), "sAMAccountName", f"{patient}$")
+    [problem] = found["ticket Renamed01"].problems
+    assert problem.code == "account-salt-differs"
+    assert "hostdoctor01.example.test" in problem.found
+    assert problem.expected == "EXAMPLE.TESThostrenamed01.example.test"
+    assert found.states() == {State.OK, State.WARNING}
 
 
 def root_key(lab: Lab) -> str:

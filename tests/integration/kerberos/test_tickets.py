@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import krb5
 import pytest
 
+from credspec.agent.domain_session import DomainSession
 from credspec.agent.host_identity import MachineKeytab
 from credspec.directory.accounts import read_managed_password
 from credspec.directory.connection import Connection
@@ -23,7 +25,8 @@ from credspec.kerberos.tickets import (
     ticket_from_keytab,
     ticket_from_managed_password,
 )
-from credspec.lab.domain import Lab
+from credspec.lab.domain import Lab, run_tool
+from credspec.lab.provisioning import HOST_ACCOUNT
 
 
 def exported_keys(lab: Lab, account: str, path: Path) -> dict[int, bytes]:
@@ -166,3 +169,66 @@ def test_an_unknown_principal(host_identity: MachineKeytab, facts: DomainFacts) 
     password = ManagedPassword(b"\x41\x00" * 128, None, timedelta(1), timedelta(1))
     with pytest.raises(NotPermittedError, match="kdc-principal-unknown"):
         ticket_from_managed_password("Nobody01$", facts.realm, password)
+
+
+@pytest.fixture
+def renamed(lab: Lab) -> Iterator[str]:
+    """A gMSA whose keys are of the name that it had before."""
+    account, old, new = "--name=Before01", "Before01$", "After01$"
+    lab.samba_tool("service-account", "create", account, "--dns-host-name=before.example.test")
+    lab.samba_tool("user", "enable", old)
+    lab.samba_tool("spn", "add", "HTTP/Renamed.Example.test", old)
+    lab.samba_tool(
+        *("service-account", "group-msa-membership", "add"), account, f"--principal={HOST_ACCOUNT}"
+    )
+    rename(lab, new)
+    yield new.removesuffix("$")
+    rename(lab, old)
+    lab.samba_tool("service-account", "delete", account)
+
+
+def rename(lab: Lab, name: str) -> None:
+    dn = f"CN=Before01,CN=Managed Service Accounts,{lab.domain_dn}"
+    ldif = f"dn: {dn}\nchangetype: modify\nreplace: sAMAccountName\nsAMAccountName: {name}\n"
+    run_tool(["ldbmodify", "-H", str(lab.directory / "dc/private/sam.ldb")], ldif)
+
+
+def keys_in(keytab: Path, principal: str) -> set[tuple[int, bytes]]:
+    table = krb5.kt_resolve(krb5.init_context(), f"FILE:{keytab}".encode())
+    return {
+        (entry.key.enctype, entry.key.data)
+        for entry in table
+        if (entry.principal.name or b"").decode() == principal
+    }
+
+
+def test_the_keytab_of_a_renamed_account_has_the_keys_that_the_domain_has(
+    lab: Lab, session: DomainSession, renamed: str, tmp_path: Path
+) -> None:
+    keytab, oracle = tmp_path / "krb5.keytab", tmp_path / "oracle.keytab"
+    made = session.acquire_with_keytab(renamed).keytab
+    assert made is not None
+    keytab.write_bytes(made)
+    expected = set(exported_keys(lab, renamed, oracle).items())
+    names = ["HTTP/Renamed.Example.test", "HTTP/renamed.example.test", "http/renamed.example.test"]
+    for name in (f"{renamed}$", *names):
+        assert keys_in(keytab, f"{name}@{lab.realm}") >= expected, name
+    # Another program logs on with it, whose library asks for the salt and does not use it.
+    cache = {"KRB5CCNAME": f"FILE:{tmp_path}/krb5cc"}
+    kinit = ["kinit", "-kt", str(keytab), f"{renamed}$"]
+    subprocess.run(kinit, env=os.environ | cache, check=True)
+    for name in names:
+        kvno = ["kvno", "-q", "-e", "aes256-cts", "-k", str(keytab), name]
+        subprocess.run(kvno, env=os.environ | cache, check=True)
+
+
+def test_a_renamed_account_s_key_is_refused_once(
+    session: DomainSession, renamed: str, asked: Callable[[], int]
+) -> None:
+    """Each refused key could count towards a lockout: the salt is known from then on."""
+    session.facts()
+    asked()
+    assert session.acquire(renamed).ticket.salt == "EXAMPLE.TESThostbefore01.example.test"
+    assert asked() == 3, "a refusal, the salt, and the ticket"
+    session.acquire_with_keytab(renamed)
+    assert asked() == 1

@@ -7,7 +7,9 @@ import hashlib
 import ipaddress
 import json
 import re
+import signal
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from credspec.lab.domain import RUN_ROOT, STATE_ROOT, Lab
 from credspec.lab.namespaces import mount_points
 from credspec.lab.network import LabNetwork
 
+CREDSPEC = Path(sys.executable).with_name("credspec")
 FREE = ipaddress.IPv4Network("192.0.2.0/30")
 
 
@@ -137,3 +140,47 @@ def test_two_labs_stand_side_by_side_and_one_goes_without_a_trace(
         second.down()
     second.down()
     assert surroundings(lab) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_lab_that_is_interrupted_leaves_nothing(lab: Lab, number: signal.Signals) -> None:
+    before = surroundings(lab)
+    command = [str(CREDSPEC), "lab", "up", "--name", f"{lab.name}-half", "--realm", "HALF.TEST"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while not process.stderr.read(1):
+            assert process.poll() is None
+        process.send_signal(number)
+        said = process.stderr.read()
+        assert process.wait(120) == 130, said
+    assert "Interrupted: removing what was begun" in said
+    assert surroundings(lab) == before
+
+
+def test_a_further_account_is_enabled_and_the_labs_host_may_read_it(lab: Lab) -> None:
+    def credspec(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [str(CREDSPEC), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    added = credspec("lab", "account", "add", f"--name={lab.name}", "WebApp09")
+    assert (added.returncode, added.stderr) == (0, "")
+    assert added.stdout.startswith("WebApp09: credspec lab exec -- credspec new WebApp09 ")
+    checked = credspec("check", "--account=WebApp09", "--directory-only", "--output=json")
+    assert checked.returncode == 0, checked.stdout
+    assert "ticket" in {step["step"] for step in json.loads(checked.stdout)["steps"]}
+    twice = credspec("lab", "account", "add", f"--name={lab.name}", "WebApp09")
+    assert (twice.returncode, "[lab-samba-tool]" in twice.stderr) == (1, True)
+    long = credspec("lab", "account", "add", f"--name={lab.name}", "A" * 16)
+    assert (long.returncode, "[lab-account-invalid]" in long.stderr) == (2, True)
+    lab.samba_tool("service-account", "delete", "--name=WebApp09")
+
+
+def test_a_spec_of_a_disabled_account_warns(lab: Lab, tmp_path: Path) -> None:
+    made = subprocess.run(
+        [str(CREDSPEC), "new", "Disabled01", "--path", str(tmp_path / "x.json")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 0
+    assert made.stderr.endswith("[account-disabled]\n")

@@ -73,6 +73,14 @@ def test_health(agent: FetcherAgent) -> None:
     assert agent.peer.call("HealthCheck", service="any").status == "OK"
 
 
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+def test_the_service_says_what_it_is(agent: FetcherAgent, version: str) -> None:
+    name = f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
+    listing = b"\x3a\x01*"  # ServerReflectionRequest, field 7, list_services
+    [answer] = agent.peer.channel.stream_stream(name)(iter([listing]), timeout=60)
+    assert b"credentialsfetcher.CredentialsFetcherService" in answer
+
+
 def test_who_asked_for_what_is_in_the_audit_log(agent: FetcherAgent) -> None:
     made = agent.peer.call("AddKerberosLease", credspec_contents=[agent.spec])
     agent.peer.call("DeleteKerberosLease", lease_id=made.lease_id)
@@ -94,7 +102,7 @@ def test_one_account_wanted_twice_is_one_ticket(agent: FetcherAgent) -> None:
 def test_all_tickets_of_a_lease_or_none(agent: FetcherAgent) -> None:
     specs = [agent.spec, agent.document("Forbidden01"), agent.document("Nobody01")]
     code, text = agent.peer.refusal("AddKerberosLease", credspec_contents=specs)
-    assert code is grpc.StatusCode.INTERNAL
+    assert code is grpc.StatusCode.PERMISSION_DENIED
     assert text.startswith("ERROR: Cannot get gMSA krb ticket: ")
     assert "[password-not-permitted]" in text
     assert "[account-not-found]" in text
@@ -144,7 +152,7 @@ def test_a_restart_takes_the_leases_over(agent: FetcherAgent) -> None:
 )
 def test_specs_that_are_none(agent: FetcherAgent, documents: list[str], text: str) -> None:
     code, found = agent.peer.refusal("AddKerberosLease", credspec_contents=documents)
-    assert code is grpc.StatusCode.INTERNAL
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert found.startswith("Error: credential spec provided is not properly formatted: ")
     assert text in found
     assert agent.nothing_is_left()
@@ -154,7 +162,7 @@ def test_specs_that_are_none(agent: FetcherAgent, documents: list[str], text: st
 def test_an_account_that_is_no_name_is_no_path(agent: FetcherAgent, name: str) -> None:
     document = json.dumps(json.loads(agent.spec)).replace("WebApp01", json.dumps(name)[1:-1])
     code, found = agent.peer.refusal("AddKerberosLease", credspec_contents=[document])
-    assert code is grpc.StatusCode.INTERNAL
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert found.startswith("Error: credential spec provided is not properly formatted: ")
     assert agent.nothing_is_left()
 
@@ -165,7 +173,7 @@ def test_an_account_that_is_no_name_is_no_path(agent: FetcherAgent, name: str) -
 )
 def test_lease_ids_that_are_none(agent: FetcherAgent, lease: str) -> None:
     code, found = agent.peer.refusal("DeleteKerberosLease", lease_id=lease)
-    assert (code, found.partition(": ")[0]) == (grpc.StatusCode.INTERNAL, "Error")
+    assert (code, found.partition(": ")[0]) == (grpc.StatusCode.INVALID_ARGUMENT, "Error")
     assert found.startswith("Error: lease_id is not valid: ")
 
 
@@ -178,7 +186,7 @@ def raw_refusal(agent: FetcherAgent, call: str, message: bytes) -> tuple[grpc.St
 @pytest.mark.parametrize("call", sorted(CALLS))
 def test_a_message_that_is_no_text_in_utf_8(agent: FetcherAgent, call: str) -> None:
     code, found = raw_refusal(agent, call, b"\x0a\x04\xff\xfe\xfd\xfc")
-    assert code is grpc.StatusCode.INTERNAL
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert "[message-invalid]" in found
     assert agent.nothing_is_left()
 
@@ -186,7 +194,7 @@ def test_a_message_that_is_no_text_in_utf_8(agent: FetcherAgent, call: str) -> N
 @pytest.mark.parametrize("message", [b"\xff", b"\x0a\xff\xff\xff\xff\x0f", b"\x0b" * 1000])
 def test_bytes_that_are_no_message(agent: FetcherAgent, message: bytes) -> None:
     code, _ = raw_refusal(agent, "AddKerberosLease", message)
-    assert code is grpc.StatusCode.INTERNAL
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_a_message_too_long(agent: FetcherAgent) -> None:

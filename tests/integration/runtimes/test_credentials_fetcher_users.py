@@ -27,6 +27,11 @@ ACCESS = {
     "session_token": SESSION_TOKEN,
     "region": "eu-west-1",
 }
+FINAL = {
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.PERMISSION_DENIED,
+}
 
 
 @pytest.fixture(scope="module")
@@ -108,9 +113,60 @@ def test_each_user_has_what_it_may_read(agent: FetcherAgent) -> None:
     with pytest.raises(grpc.RpcError, match="password-not-permitted") as caught:
         add(agent, "WebApp01")
     assert str(caught.value.details()).startswith("ERROR: Cannot get gMSA krb ticket: ")
-    with pytest.raises(grpc.RpcError, match="password-not-permitted"):
+    with pytest.raises(grpc.RpcError, match="password-not-permitted") as caught:
         add(agent, username="stranger")
+    # It is asked once, and blames who asked.
+    assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    text = str(caught.value.details())
+    assert "stranger@EXAMPLE.TEST may not read the managed password of WebApp02$" in text
+    assert "--principal=stranger;" in text
+    assert "this host" not in text
     end(agent, host.lease_id)
+
+
+def test_a_new_lease_amid_a_rotation_of_users(agent: FetcherAgent) -> None:
+    """The ECS agent sends what the secret says, OLD:NEW, to both calls."""
+    lease, cache = add(agent, username="stranger:reader1")
+    assert principal(cache) == "WebApp02$@EXAMPLE.TEST"
+    assert agent.metadata(lease)[0]["domainless_user"] == "reader1"
+    assert renew(agent, "stranger:reader1") == [str(cache)]
+    end(agent, lease)
+
+
+@pytest.mark.parametrize("change", ["no plug-ins", "bare GUID", "no scope", "dollar", "not first"])
+def test_documents_that_only_credentials_fetcher_takes(agent: FetcherAgent, change: str) -> None:
+    document = json.loads(agent.document("WebApp02"))
+    directory, name = document["ActiveDirectoryConfig"], "WebApp02"
+    match change:
+        case "no plug-ins":
+            del document["CmsPlugins"]
+        case "bare GUID":
+            guid = "859E1386-BDB4-49E8-85C7-3070B13920E1"
+            directory["HostAccountConfig"] = {
+                "PluginGUID": guid,
+                "PluginInput": {"CredentialArn": SECRET},
+            }
+        case "no scope":
+            del directory["GroupManagedServiceAccounts"][0]["Scope"]
+        case "dollar":
+            document["DomainJoinConfig"]["MachineAccountName"] = name = "WebApp02$"
+        case _:
+            other = {"Name": "WebApp01", "Scope": "example.test"}
+            directory["GroupManagedServiceAccounts"].insert(0, other)
+    before = agent.log.read_text().count("spec-incomplete")
+    made = agent.peer.call(
+        "AddNonDomainJoinedKerberosLease",
+        credspec_contents=[json.dumps(document)],
+        username="reader1",
+        password=PASSWORD,
+        domain="example.test",
+    )
+    [path] = made.created_kerberos_file_paths
+    assert path == f"{agent.tree}/{made.lease_id}/{name}"
+    assert principal(Path(path, "krb5cc")) == "WebApp02$@EXAMPLE.TEST"
+    if change in {"no plug-ins", "bare GUID", "no scope"}:
+        assert agent.log.read_text().count("spec-incomplete") == before + 1
+    end(agent, made.lease_id)
 
 
 def test_a_wrong_password(agent: FetcherAgent) -> None:
@@ -141,7 +197,7 @@ def test_another_user_takes_over(agent: FetcherAgent) -> None:
     assert sorted(renew(agent, "reader1:reader2")) == caches
     with pytest.raises(grpc.RpcError, match="failed to renew any") as caught:
         renew(agent, "reader1")
-    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
     assert sorted(renew(agent, "reader2:reader1")) == caches
     # One who may not read the password takes nothing over, and nothing is lost.
     before = {cache: Path(cache).read_bytes() for cache in caches}
@@ -166,7 +222,7 @@ def test_a_new_password(agent: FetcherAgent, lab: Lab) -> None:
 @pytest.mark.parametrize(
     ("fields", "text"),
     [
-        ({"username": "reader1:reader2"}, "Error: invalid domainName/username: "),
+        ({"username": "reader1:"}, "Error: invalid domainName/username: "),
         ({"username": "../x"}, "Error: invalid domainName/username: "),
         ({"domain": "example test"}, "Error: invalid domainName/username: "),
         ({"username": ""}, "Error: domainless AD user credentials is not valid/ "),
@@ -177,7 +233,7 @@ def test_a_new_password(agent: FetcherAgent, lab: Lab) -> None:
 def test_users_that_are_none(agent: FetcherAgent, fields: dict[str, str], text: str) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         add(agent, **fields)
-    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert str(caught.value.details()).startswith(text)
     assert agent.nothing_is_left()
 
@@ -260,6 +316,17 @@ def test_leases_by_arn_from_a_server_that_speaks_awss_apis(
     before = cache.read_bytes()
     answer = agent.peer.call("RenewKerberosArnLease", **ACCESS)
     assert answer.status == "successful"
+    # Until version 1.3.1 it had the request of AddKerberosArnLease.
+    for named in (wanted, wanted[:1], []):
+        between = cache.read_bytes()
+        older = agent.peer.message("AddKerberosArnLease", credspec_arns=named, **ACCESS)
+        assert b"successful" in agent.peer.raw("RenewKerberosArnLease")(older, timeout=60)
+        assert cache.read_bytes() != between
+    unknown = agent.peer.message(
+        "AddKerberosArnLease", credspec_arns=arns("0b", (2, "x")), **ACCESS
+    )
+    with pytest.raises(grpc.RpcError, match="failed to renew any"):
+        agent.peer.raw("RenewKerberosArnLease")(unknown, timeout=60)
     assert cache.read_bytes() != before
     # The secret names another user now.
     secret = {"username": "reader2", "password": PASSWORD, "domainName": "example.test"}
@@ -269,7 +336,7 @@ def test_leases_by_arn_from_a_server_that_speaks_awss_apis(
     stored.secrets[SECRET] = json.dumps(secret | {"password": "hunter2hunter2"})
     before = cache.read_bytes()
     code, text = agent.peer.refusal("RenewKerberosArnLease", **ACCESS)
-    assert code is grpc.StatusCode.INTERNAL
+    assert code is grpc.StatusCode.PERMISSION_DENIED
     assert "kdc-password-refused" in text
     assert "hunter2" not in text
     assert cache.read_bytes() == before
@@ -289,7 +356,7 @@ def test_arns_of_which_one_fails_from_a_server_that_speaks_awss_apis(
         ([], "ERROR: credentialspec arn should not be empty/not properly formatted: "),
     ):
         code, found = agent.peer.refusal("AddKerberosArnLease", credspec_arns=wanted, **ACCESS)
-        assert code is grpc.StatusCode.INTERNAL
+        assert code in FINAL
         assert found.startswith(text), found
         assert agent.nothing_is_left()
     refused = ACCESS | {"access_key_id": "AKIAOTHER"}

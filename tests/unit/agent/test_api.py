@@ -17,7 +17,7 @@ from credspec.agent.domain_session import DomainSession
 from credspec.agent.identities import Identities, Identity
 from credspec.agent.journal import Journal
 from credspec.agent.leases import Leases
-from credspec.errors import CredspecError, InvalidSpecError
+from credspec.errors import CredspecError, InvalidSpecError, NotPermittedError, UnreachableError
 
 LEASE = "0" * 32
 BODY = {"spec": "file://x.json", "container": "c", "runtime_state": "/s", "uid": 0, "gid": 0}
@@ -163,3 +163,23 @@ async def test_other_users_are_refused(
     monkeypatch.setattr("asyncio.trsock.TransportSocket.getsockopt", as_nobody)
     document = await refused(client, "GET", "/v1/leases")
     assert document["problems"][0]["code"] == "caller-not-permitted"
+
+
+@pytest.mark.parametrize(
+    ("error", "after"),
+    [
+        (UnreachableError.of("dns-unreachable", "x"), "1"),
+        (NotPermittedError.of("policy-account", "x"), None),
+        (CredspecError.of("journal-unwritable", "x"), None),
+    ],
+)
+async def test_what_passes_by_itself_says_when_to_ask_again(
+    client: ClientSession, monkeypatch: pytest.MonkeyPatch, error: CredspecError, after: str | None
+) -> None:
+    async def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Leases, "make", fail)
+    async with client.put(f"/v1/leases/{LEASE}", data=json.dumps(BODY)) as response:
+        assert response.status == error.http_status
+        assert response.headers.get("Retry-After") == after

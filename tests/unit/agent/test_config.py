@@ -193,3 +193,14 @@ def test_every_problem_of_the_domains_is_told_at_once(tmp_path: Path) -> None:
     ]
     with pytest.raises(UsageError, match="a table"):
         load_config(written(tmp_path, "domains = 5"))
+
+
+@pytest.mark.parametrize(("text", "expected"), [("0", 0), ("30", 30), ("2.5", 2.5), ("3600", 3600)])
+def test_how_long_a_start_waits(tmp_path: Path, text: str, expected: float) -> None:
+    assert load_config(written(tmp_path, f"wait_seconds = {text}")).wait_seconds == expected
+
+
+@pytest.mark.parametrize("text", ["-1", "3601", "true", '"30"', "nan", "inf", "[]"])
+def test_waits_that_are_none(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UsageError, match=r"wait_seconds.*from 0 to 3600"):
+        load_config(written(tmp_path, f"wait_seconds = {text}"))

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -152,3 +154,24 @@ def test_one_account_has_one_cache() -> None:
     assert file_names(lease) == {"krb5cc", "krb5.conf"}
     assert file_names(record("Web", keytab=True)) == {"krb5cc", "krb5.conf", "krb5.keytab"}
     assert set(files_of(lease, [identity("web", "contoso.com", "192.0.2.1")])) == file_names(lease)
+
+
+@pytest.mark.parametrize("directory", ["/run/credspec", "/run/user/7/credspec/leases/x", None])
+@pytest.mark.parametrize("keytab", [False, True])
+@pytest.mark.parametrize("replay_cache", [False, True])
+@pytest.mark.parametrize("fallback", [False, True])
+def test_krb5_conf_names_what_the_lease_has_where_its_programs_see_it(
+    directory: str | None, *, keytab: bool, replay_cache: bool, fallback: bool
+) -> None:
+    lease = replace(record("Web", keytab=keytab), replay_cache=replay_cache, name_fallback=fallback)
+    held = [identity("web", "contoso.com", "192.0.2.1")]
+    text = files_of(lease, held, directory=directory)["krb5.conf"].decode()
+    known = directory is not None
+    assert (f"default_ccache_name = {directory}/krb5cc\n" in text) == known
+    has_keytab = f"default_keytab_name = {directory}/krb5.keytab\n" in text
+    assert has_keytab == ("keytab_name" in text) == (known and keytab)
+    has_replays = f"default_rcache_name = file2:{directory}/rcache/%{{euid}}.rcache2\n" in text
+    # A lease from before has no such directory, and its acceptors go on without.
+    assert has_replays == ("rcache" in text) == (known and keytab and replay_cache)
+    assert ("dns_canonicalize_hostname* = fallback" in text) == fallback
+    assert ("dns_canonicalize_hostname = false" in text) != fallback

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from scripted_leases import ScriptedLeases, directory_in_memory
 
 from credspec.agent import leases as leases_module
-from credspec.agent.audit import Caller
+from credspec.agent.audit import AuditLog, Caller
+from credspec.agent.events import Event
 from credspec.agent.journal import Journal, LeaseRecord
 from credspec.agent.lease_directory import LeaseDirectory
 from credspec.agent.policy import Policy
@@ -78,8 +79,96 @@ def test_no_identity_stays_held_by_a_lease_that_is_gone_simulated(seed: int) -> 
             assert journaled == there
             assert len(bench.leases._locks) == 0
             await bench.close()
+            assert open_grants(bench) == there
 
     asyncio.run(rounds())
+
+
+def open_grants(bench: ScriptedLeases) -> set[str]:
+    """The leases that were granted and have not ended, by the audit log alone."""
+    there: set[str] = set()
+    for line in bench.audited():
+        match line["decision"]:
+            case "granted":
+                assert line["lease"] not in there
+                there.add(line["lease"])
+            case "released" | "revoked":
+                there.discard(line["lease"])
+    return there
+
+
+@pytest.mark.parametrize("moment", ["before the line", "while it is written", "after it"])
+def test_a_grant_that_its_caller_does_not_wait_for_has_an_end_in_the_audit_log_simulated(
+    directory: Path, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call is cancelled at the moment at which the lease is granted."""
+
+    async def run() -> None:
+        bench = ScriptedLeases(directory)
+        task = asyncio.create_task(bench.leases.make(bench.request(1)))
+        loop = asyncio.get_running_loop()
+        write = AuditLog.write
+
+        def slow(log: AuditLog, event: Event, caller: Caller, **fields: Any) -> None:
+            if moment != "after it":
+                loop.call_soon_threadsafe(task.cancel)
+                time.sleep(0.05)
+            write(log, event, caller, **fields)
+            if moment == "after it":
+                loop.call_soon_threadsafe(task.cancel)
+
+        if moment == "before the line":
+            give = bench.leases._give
+
+            async def given(*values: Any, **options: Any) -> LeaseRecord:
+                found = await give(*values, **options)
+                task.cancel()
+                return found
+
+            monkeypatch.setattr(bench.leases, "_give", given)
+        else:
+            monkeypatch.setattr(AuditLog, "write", slow)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        monkeypatch.undo()
+        assert bench.leases.all() == []
+        assert [line["decision"] for line in bench.audited()] == ["granted", "released"]
+        assert {line["lease"] for line in bench.audited()} == {f"{1:032x}"}
+        await bench.close()
+
+    asyncio.run(run())
+
+
+def test_a_lease_that_is_replaced_has_an_end_in_the_audit_log_simulated(directory: Path) -> None:
+    async def run() -> None:
+        bench = ScriptedLeases(directory)
+        await bench.leases.make(bench.request(1))
+        await bench.leases.make(bench.request(1, "WebApp02"))
+        with pytest.raises(CredspecError):
+            await bench.leases.make(bench.request(1, spec="raw://{}"))
+        decisions = [line["decision"] for line in bench.audited()]
+        assert decisions == ["granted", "released", "granted", "released", "denied"]
+        assert bench.leases.all() == []
+        await bench.close()
+
+    asyncio.run(run())
+
+
+def test_a_lease_whose_container_went_while_nobody_looked_has_an_end_in_the_audit_log_simulated(
+    directory: Path,
+) -> None:
+    async def run() -> None:
+        bench = ScriptedLeases(directory)
+        for number in (1, 2):
+            await bench.leases.make(bench.request(number))
+        await bench.close()
+        (directory / "tree/lease1/account").rename(directory / "tree/lease1/gone")
+        again = ScriptedLeases(directory)
+        await again.leases.adopt()
+        await again.close()
+        assert open_grants(again) == {f"{2:032x}"} == {r.lease_id for r in again.leases.all()}
+
+    asyncio.run(run())
 
 
 JSON = st.recursive(

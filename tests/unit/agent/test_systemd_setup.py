@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from credspec.agent import systemd_setup
 from credspec.agent.systemd_setup import AGENT_UNIT, FETCHER_UNITS, GATEWAY_UNIT, SystemdSetup
 from credspec.errors import CredspecError, UsageError
 
@@ -192,3 +193,25 @@ def test_units_written_before_the_package_came_give_way_to_its_own_simulated(
 def test_another_installation_does_not_use_the_package_s_units(packaged: SystemdSetup) -> None:
     other = dataclasses.replace(packaged, program=Path("/opt/venv/bin/credspec"))
     assert f"wrote {packaged.unit_directory / AGENT_UNIT}" in other.apply(dry_run=True)
+
+
+def test_an_installation_is_known_by_every_name_that_leads_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As uv and pyenv make them: links to links, each of which the service must see."""
+    for name in ("one/bin", "two/bin", "three/bin"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "three/bin/python3.13").touch()
+    (tmp_path / "two/bin/python3").symlink_to("../../three/bin/python3.13")
+    (tmp_path / "one/bin/python").symlink_to(tmp_path / "two/bin/python3")
+    monkeypatch.setattr(systemd_setup.sys, "executable", str(tmp_path / "one/bin/python"))
+    monkeypatch.setattr(systemd_setup.sys, "prefix", str(tmp_path / "one"))
+    found = systemd_setup._own_directories()
+    assert {tmp_path / "one", tmp_path / "two/bin", tmp_path / "three/bin"} <= found
+
+
+@pytest.mark.parametrize("path", ["/root/my venv", "/home/a%b", "/root/it's"])
+def test_an_installation_that_no_unit_can_show_is_refused(path: str) -> None:
+    for unit in UNITS:
+        with pytest.raises(UsageError, match="setup-path"):
+            SystemdSetup(program=PROGRAM, hidden=frozenset({Path(path)})).text(unit)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from credspec.cli.main import _COMMANDS
+from credspec.cli.main import _COMMANDS, missing_package
 from credspec.errors import CredspecError, ExitStatus, InvalidSpecError, Problem
 
 BIN = Path(sys.executable).parent
@@ -23,7 +23,7 @@ def credspec(*arguments: str) -> subprocess.CompletedProcess[str]:
     "command",
     [[name] for name in sorted(_COMMANDS)]
     + [["lab", name] for name in ("up", "down", "status", "env", "exec")]
-    + [["setup", "docker"]],
+    + [["setup", "docker"], ["setup", "agent", "docker"], ["lab", "account", "add"]],
 )
 def test_help_shows_an_example(command: list[str]) -> None:
     shown = credspec(*command, "--help")
@@ -163,3 +163,49 @@ def test_users_who_may_not_open_dockerds_socket_still_get_explanations(tmp_path:
         check=False,
     )
     assert shown.stdout.startswith("1311")
+
+
+def test_warnings_that_count_as_errors_are_said_to(tmp_path: Path) -> None:
+    document = (
+        '{"CmsPlugins": ["ActiveDirectory"], "DomainJoinConfig": {"Sid": "S-1-5-21-1-2-3", '
+        '"MachineAccountName": "WebApp01", "Guid": "244818ae-87ac-4fcd-92ec-e79e5252348a", '
+        '"DnsTreeName": "contoso.com", "DnsName": "contoso.com", "NetBiosName": "CONTOSO"}, '
+        '"ActiveDirectoryConfig": {"GroupManagedServiceAccounts": [{"Name": "Other01", '
+        '"Scope": "contoso.com"}]}}'
+    )
+    (tmp_path / "x.json").write_text(document)
+    shown = credspec("lint", "--strict", str(tmp_path / "x.json"))
+    assert shown.returncode == ExitStatus.INVALID_SPEC
+    assert "0 error(s)" in shown.stderr
+    assert "warnings count as errors" in shown.stderr
+
+
+@pytest.mark.parametrize("form", ["docker-run", "compose", "oci"])
+def test_documents_that_hosts_refuse_are_warned_of(tmp_path: Path, form: str) -> None:
+    spec = tmp_path / "x.json"
+    spec.write_text(
+        (Path(__file__).parents[1] / "spec/samples/host_rancher.json").read_text("utf-8")
+    )
+    command = ["convert", str(spec), "--to", form]
+    assert "[policy-spec-source]" in credspec(*command).stderr
+    assert credspec(*command, "--reference", "file://x.json").stderr == ""
+
+
+def test_an_account_provider_without_configuration_is_no_success(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").touch()
+    shown = credspec("account-provider", "--check", "--config", str(tmp_path / "config.toml"))
+    assert shown.returncode == ExitStatus.USAGE
+    assert shown.stderr.endswith("[account-provider-missing]\n")
+
+
+@pytest.mark.parametrize("name", ["A b", "lab_1", "-x"])
+def test_names_of_labs_are_described_in_words(name: str) -> None:
+    shown = credspec("lab", "env", f"--name={name}")
+    assert "such as lab1 [lab-name-invalid]" in shown.stderr
+    assert "(?:" not in shown.stderr
+
+
+@pytest.mark.parametrize(("package", "extra"), [("boto3", "aws"), ("grpc", "grpc"), ("x", "host")])
+def test_the_extra_of_a_missing_package(package: str, extra: str) -> None:
+    text = missing_package(ModuleNotFoundError(name=f"{package}.part"))
+    assert f"pip install 'credspec[{extra}]'" in text

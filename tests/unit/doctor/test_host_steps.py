@@ -15,6 +15,7 @@ from credspec.agent.config import Config
 from credspec.agent.host_identity import MachineKeytab
 from credspec.doctor.examination import Examination
 from credspec.doctor.step import State
+from credspec.errors import CredspecError
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 
 IDENTITY = {"account": "WebApp01$", "domain": "contoso.com", "last_error": "[kdc-unreachable]"}
@@ -22,8 +23,11 @@ IDENTITY = {"account": "WebApp01$", "domain": "contoso.com", "last_error": "[kdc
 
 class PlayedAgent(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        body = json.dumps({"identities": [IDENTITY]}).encode()
-        self.send_response(200)
+        document: dict[str, object] = {"identities": [IDENTITY]}
+        if self.path == "/readyz":
+            document = CredspecError.of("not-ready", "domain x does not answer").to_json()
+        body = json.dumps(document).encode()
+        self.send_response(503 if self.path == "/readyz" else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -56,5 +60,7 @@ def test_a_played_agent_that_could_not_renew(config: Config, tmp_path: Path) -> 
     found = {result.step.name: result for result in examination.results()}
     assert found["host-identity"].problems[0].code == "host-keytab-missing"
     assert found["agent"].state is State.WARNING
-    assert found["agent"].problems[0].code == "identity-not-renewed"
+    codes = [problem.code for problem in found["agent"].problems]
+    assert codes == ["identity-not-renewed", "agent-not-ready"]
+    assert "domain x does not answer" in found["agent"].problems[1].text()
     assert found["runtime"].state is found["gateway"].state is State.OK

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import krb5
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from credspec.directory.accounts import GroupManagedServiceAccount
 from credspec.directory.managed_password import PASSWORD_BYTES, ManagedPassword
-from credspec.kerberos.keys import Enctype, Key
+from credspec.kerberos.keys import Enctype, Key, computer_salt, derive_keys
 from credspec.kerberos.keytab import (
     KeytabEntry,
     account_keytab,
@@ -18,6 +19,7 @@ from credspec.kerberos.keytab import (
     keytab_bytes,
     keytab_entries,
     managed_password_keys,
+    service_name_spellings,
 )
 
 ONE, TWO = b"\x01" * PASSWORD_BYTES, b"\x02" * PASSWORD_BYTES
@@ -84,8 +86,53 @@ def test_an_accounts_keytab_has_its_name_and_its_service_principal_names(tmp_pat
     made = account_keytab(of, "X.TEST", password, 4, made=datetime(2026, 1, 1, tzinfo=UTC))
     found = principals_in(tmp_path / "keytab", made)
     expected = [b"A$@X.TEST", b"HTTP/web.x.test@X.TEST", b"MSSQLSvc/db.x.test:1433/one@X.TEST"]
+    expected += [b"http/web.x.test@X.TEST", b"mssqlsvc/db.x.test:1433/one@X.TEST"]
     # Two passwords, three keys each.
     assert found == [name for name in expected for _ in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("HTTP/Web.X.Test", {"HTTP/web.x.test", "http/web.x.test"}),
+        ("http/web.x.test", {"HTTP/web.x.test"}),
+        ("mssqlsvc/DB.X.TEST:1433", {"MSSQLSvc/db.x.test:1433", "mssqlsvc/db.x.test:1433"}),
+        ("HOST/App", {"host/app"}),
+        ("Ldap/DC1.x.test/X.test", {"ldap/dc1.x.test/x.test"}),
+    ],
+)
+def test_names_are_there_as_programs_spell_them(name: str, expected: set[str]) -> None:
+    found = service_name_spellings(name)
+    assert found[0] == name
+    assert expected <= set(found)
+
+
+@given(
+    st.from_regex(r"[A-Za-z]{1,8}/[A-Za-z.]{1,12}(:[0-9]{1,4})?(/[A-Za-z]{1,4})?", fullmatch=True)
+)
+def test_every_spelling_is_the_same_name_to_the_directory(name: str) -> None:
+    found = service_name_spellings(name)
+    assert {each.lower() for each in found} == {name.lower()}
+    assert name.lower() in found
+    assert len(found) == len(set(found)) <= 6
+
+
+def test_each_password_has_keys_of_its_own_salt() -> None:
+    """As of an account that was renamed: the next password is of its present name."""
+    password = ManagedPassword(ONE, TWO, HOURS, HOURS)
+    before, after = "X.TESThostold.x.test", computer_salt("X.TEST", "new")
+    of = partial(managed_password_keys, "new$", "X.TEST")
+    assert of(password, 4) == {4: derive_keys(ONE, after), 3: derive_keys(TWO, after)}
+    assert of(password, 4, {4: before}) == {
+        4: derive_keys(ONE, before),
+        3: derive_keys(TWO, before),
+    }
+    assert of(password, 4, {3: before, 4: after}) == {
+        4: derive_keys(ONE, after),
+        3: derive_keys(TWO, before),
+    }
+    near = ManagedPassword(ONE, TWO, MINUTES, HOURS)
+    assert of(near, 4, {4: before}) == {5: derive_keys(ONE, after), 4: derive_keys(TWO, before)}
 
 
 def test_keytabs_joined(tmp_path: Path) -> None:

@@ -2,15 +2,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from credspec.kerberos.krb5_conf import AgentKrb5Conf, container_krb5_conf
+import pytest
+
+from credspec.kerberos.krb5_conf import AgentKrb5Conf, DefaultPaths, container_krb5_conf
 
 GOLDEN = """\
 [libdefaults]
  default_realm = EXAMPLE.TEST
  rdns = false
- dns_canonicalize_hostname = false
  dns_lookup_kdc = true
  udp_preference_limit = 1
+ dns_canonicalize_hostname = false
 
 [realms]
  EXAMPLE.TEST = {
@@ -37,6 +39,39 @@ def test_for_a_container_with_accounts_of_two_domains() -> None:
     assert "default_realm = EXAMPLE.TEST" in text
     assert " OTHER.TEST = {\n  kdc = 192.0.2.2\n" in text
     assert " .other.test = OTHER.TEST\n" in text
+
+
+def test_programs_without_our_environment_find_all_in_it() -> None:
+    paths = DefaultPaths(ccache="/l/krb5cc", keytab="/l/krb5.keytab", replay_caches="/l/rcache")
+    text = container_krb5_conf("A.TEST", {}, paths=paths, name_fallback=True)
+    lines = {line.strip() for line in text.splitlines()}
+    assert {
+        "default_ccache_name = /l/krb5cc",
+        "default_keytab_name = /l/krb5.keytab",
+        "default_rcache_name = file2:/l/rcache/%{euid}.rcache2",
+        "dns_canonicalize_hostname* = fallback",
+    } <= lines
+    assert "rdns = false" in lines
+    plain = container_krb5_conf("A.TEST", {}, paths=DefaultPaths(ccache="/l/krb5cc"))
+    assert "keytab" not in plain
+    assert "rcache" not in plain
+    assert "fallback" not in plain
+
+
+@pytest.mark.parametrize("name_fallback", [False, True])
+@pytest.mark.parametrize("keytab", [None, "/run/credspec/krb5.keytab"])
+def test_readers_that_know_yes_and_no_only_read_it(
+    keytab: str | None, *, name_fallback: bool
+) -> None:
+    """As gokrb5 does, which refuses a whole file for a flag with another word."""
+    flags = {"dns_canonicalize_hostname", "dns_lookup_kdc", "rdns", "forwardable", "canonicalize"}
+    paths = DefaultPaths(ccache="/run/credspec/krb5cc", keytab=keytab)
+    text = container_krb5_conf("A.TEST", {}, paths=paths, name_fallback=name_fallback)
+    for line in text.partition("[realms]")[0].splitlines()[1:]:
+        name, equals, value = map(str.strip, line.partition("="))
+        assert equals or not name or name.startswith("["), line
+        assert name not in flags or value in {"true", "false"}, line
+        assert "include" not in line
 
 
 def test_without_addresses_dns_finds_the_kdc() -> None:

@@ -151,6 +151,26 @@ async def test_the_oldest_of_all_makes_room_when_many_addresses_come() -> None:
         assert those.admission.unfinished == LIMITS.total
 
 
+async def test_an_address_that_becomes_known_takes_no_more_than_is_there() -> None:
+    """Its oldest connection is among those of unknown addresses, and makes no room for it."""
+    with clients() as those:
+        first = those.connect(ADDRESSES[0])
+        those.connect(ADDRESSES[0], b"")
+        await turns()
+        for number in range(LIMITS.total):
+            address = f"198.51.100.{number}"
+            slot = those.connect(address)
+            await turns()
+            those.admission.finished(slot)
+            those.connect(address, b"")
+        those.admission.finished(first)
+        for _ in range(LIMITS.each):
+            those.connect(ADDRESSES[0], b"")
+            await turns()
+            known = those.admission._queues[True]
+            assert len(known.unfinished) <= LIMITS.total
+
+
 async def test_a_handshake_under_way_is_given_up_for_a_newer_one() -> None:
     with clients() as those:
         first = those.connect(ADDRESSES[0])

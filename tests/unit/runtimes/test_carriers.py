@@ -393,3 +393,67 @@ def test_ids_without_a_user_namespace(uid: int, gid: int) -> None:
 def test_a_configuration_of_any_shape_is_refused_in_words(config: dict[str, Any]) -> None:
     with contextlib.suppress(ShimError):
         take_wish(config)
+
+
+AT_TICKETS = [
+    "KRB5CCNAME=FILE:/run/credspec/krb5cc",
+    "KRB5CCNAME=/run/credspec/krb5cc",
+    "KRB5CCNAME=DIR:/run//credspec/./cc",
+    "KRB5_CONFIG=/run/credspec/krb5.conf:/etc/krb5.conf",
+    "KRB5_CONFIG=/etc/krb5.conf:/var/run/credspec/krb5.conf",
+    "KRB5_KTNAME=FILE:/run/credspec/krb5.keytab",
+    "KRB5_CLIENT_KTNAME=/run/credspec/krb5.keytab",
+]
+NOT_AT_TICKETS = [
+    "KRB5CCNAME=FILE:/run/credspecs/krb5cc",
+    "KRB5CCNAME=FILE:/tmp/run/credspec/krb5cc",
+    "KRB5CCNAME=",
+    "KRB5CCNAME=KEYRING:persistent:0",
+    "KRB5_CONFIG=/etc/krb5.conf",
+    "NOTE=/run/credspec/krb5cc",
+    "KRB5_TRACE=relative/run/credspec",
+]
+
+
+@pytest.mark.parametrize("variable", AT_TICKETS)
+@pytest.mark.parametrize("engine", [DOCKER, PODMAN, OTHER])
+def test_variables_that_name_tickets_without_a_spec_are_refused(variable: str, engine: str) -> None:
+    """Such a container would start, and find no ticket."""
+    config = {"process": {"env": ["A=1", variable]}, "mounts": [{"destination": "/proc"}]}
+    with pytest.raises(ShimError, match=rf"{variable.partition('=')[0]} .*\[spec-missing\]"):
+        take_wish(config, Origin(engine))
+    # Tickets of the user's own may be mounted there.
+    for target in ("/run/credspec", "/run/credspec/", "/run"):
+        mounted = config | {"mounts": [{"type": "bind", "destination": target}]}
+        assert take_wish(mounted, Origin(engine)) is None
+    assert take_wish(config, Origin(BUILD)) is None, "a Dockerfile's is for containers of the image"
+
+
+@pytest.mark.parametrize("target", ["/run/credspec", "/run/credspec/", "/run/credspec/mode=0440"])
+def test_mounts_of_tickets_without_a_spec_are_refused(target: str) -> None:
+    with pytest.raises(ShimError, match="spec-missing"):
+        take_wish({"mounts": [{"type": "tmpfs", "destination": target}]}, DOCKERS)
+
+
+@given(
+    st.lists(st.sampled_from(NOT_AT_TICKETS) | st.text().map("A={}".format)),
+    st.lists(st.sampled_from(["/run", "/run/secrets", "/srv", "/run/credspecs", "/proc"])),
+)
+def test_ordinary_containers_start_under_a_default_runtime(
+    environment: list[str], targets: list[str]
+) -> None:
+    mounts = [{"type": "tmpfs", "destination": target} for target in targets]
+    config = {"process": {"env": environment}, "mounts": mounts}
+    assert take_wish(config, DOCKERS) is None
+
+
+def test_the_gateways_note_of_a_request_means_nothing() -> None:
+    config: dict[str, Any] = {
+        "annotations": {"credspec.dev/spec": "file://a", "credspec.dev/requested": "e30"}
+    }
+    assert wish(config).spec == "file://a"
+    config = {
+        "process": {"env": ["CREDSPEC=file://a"]},
+        "mounts": [CONSENT, {"type": "tmpfs", "destination": "/run/credspec/requested=e3/0"}],
+    }
+    assert wish(config, DOCKERS).spec == "file://a"

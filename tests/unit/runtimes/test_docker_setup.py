@@ -46,6 +46,24 @@ def document(setup: DockerSetup) -> object:
     return json.loads(setup.daemon_config.read_text())
 
 
+def test_what_dockerd_reads_is_absolute(
+    setup: DockerSetup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would look for a relative path from a directory of its own."""
+    monkeypatch.chdir(tmp_path)
+    plan = replace(setup, launcher_directory=Path("lib"), run_directory=Path("run"))
+    plan.apply()
+    path = f"{tmp_path}/lib/credspec-runtime"
+    assert document(plan) == {"runtimes": {"credspec": {"path": path}}}
+    text = Path(path).read_text()
+    assert f"run_directory={str(tmp_path / 'run')!r}" in text
+    assert f"[ -w {tmp_path}/run/leases ]" in text
+    # Undone from elsewhere, by the whole path.
+    monkeypatch.chdir("/")
+    replace(plan, launcher_directory=tmp_path / "lib").undo()
+    assert files(setup) == {}
+
+
 def test_without_a_configuration_one_is_made_and_removed_again(setup: DockerSetup) -> None:
     assert len(setup.apply()) == 2
     assert document(setup) == {"runtimes": {"credspec": {"path": str(setup.launcher)}}}
@@ -296,6 +314,8 @@ def test_elsewhere_it_does_not(tmp_path: Path, launcher: Path, arguments: list[s
         (b'{"process": {"env": ["A=credspec.dev/spec", "URL=http://a/%20b"]}}', False),
         ('{"process": {"env": ["NAME=\u00e4\\u00e4"]}}'.encode(), False),
         (b'{"annotations" : {"CredSpec.Dev/spec" : "x"}}', True),
+        (b'{"process": {"env": ["KRB5CCNAME=FILE:/run/credspec/krb5cc"]}}', True),
+        (b'{"mounts": [{"destination": "/run/credspec", "type": "tmpfs"}]}', True),
     ],
 )
 @pytest.mark.parametrize("option", ["--bundle", "-b"])

@@ -9,13 +9,13 @@ import pytest
 from credspec.runtimes.oci_bundle import add_tickets, forbid_checkpoints, read_config
 from credspec.runtimes.shim import ShimError
 
-ENVIRONMENT = {"KRB5CCNAME": "FILE:/run/credspec/krb5cc", "KRB5_CONFIG": "/run/credspec/krb5.conf"}
+ENVIRONMENT = {"KRB5CCNAME": "/run/credspec/krb5cc", "KRB5_CONFIG": "/run/credspec/krb5.conf"}
 
 
-def test_tickets_are_added_once_and_the_users_krb5_conf_stays() -> None:
+def test_tickets_are_added_once_and_what_is_set_stays() -> None:
     config: dict[str, Any] = {
         "mounts": [{"destination": "/proc"}, {"destination": "/run/credspec/", "source": "/evil"}],
-        "process": {"env": ["KRB5_CONFIG=/mine", "KRB5CCNAME=DIR:/old", "A=1"]},
+        "process": {"env": ["KRB5_CONFIG=/mine", "A=1"]},
     }
     add_tickets(config, "/run/credspec/leases/x", ENVIRONMENT)
     once = copy.deepcopy(config)
@@ -26,7 +26,7 @@ def test_tickets_are_added_once_and_the_users_krb5_conf_stays() -> None:
     assert config["process"]["env"] == [
         "KRB5_CONFIG=/mine",
         "A=1",
-        "KRB5CCNAME=FILE:/run/credspec/krb5cc",
+        "KRB5CCNAME=/run/credspec/krb5cc",
     ]
 
 

@@ -22,15 +22,16 @@ from credspec.errors import (
     UsageError,
 )
 from credspec.installation import how_to_install
+from credspec.runtimes.credentials_fetcher.accepted_specs import accepted_spec
 from credspec.runtimes.credentials_fetcher.requests import (
     AwsAccess,
     Refusal,
     SpecLocation,
     UserPassword,
     WantedTicket,
-    first_account,
-    given_user,
+    new_user,
     refused_as,
+    wanted_ticket,
 )
 from credspec.spec.document import CredentialSpec
 from credspec.spec.encoding import MAX_SPEC_BYTES
@@ -48,6 +49,28 @@ _NAMES: Final = {
     "password": ("password", "passwordOfStandardUserAccount"),
     "domain": ("domainName",),
 }
+
+# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, and the AWS SDKs' own lists.
+_THROTTLED: Final = frozenset(
+    {
+        "BandwidthLimitExceeded",
+        "LimitExceededException",
+        "PriorRequestNotComplete",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "RequestTimeout",
+        "RequestTimeTooSkewed",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "ThrottledException",
+        "TooManyRequestsException",
+        "TransactionInProgressException",
+    }
+)
+_SERVER_ERROR: Final = 500
+_TOO_MANY_REQUESTS: Final = 429
 
 _QUESTIONS_A_COLLECTION: Final = 2
 
@@ -83,8 +106,7 @@ def fetch_spec(access: AwsAccess, location: SpecLocation) -> WantedTicket:
             access, "s3", "get_object", location.arn, Bucket=location.bucket, Key=location.key
         )
     with refused_as(Refusal.SPEC_FIELDS):
-        spec = CredentialSpec.from_bytes(found["Body"])
-        return first_account(spec, location.name, location.arn)
+        return wanted_ticket(accepted_spec(found["Body"]), location.name, location.arn)
 
 
 def fetch_user(access: AwsAccess, ticket: WantedTicket) -> tuple[UserPassword, str]:
@@ -108,7 +130,7 @@ def fetch_secret(access: AwsAccess, arn: str) -> UserPassword:
         found = _asked(access, "secretsmanager", "get_secret_value", arn, SecretId=arn)
         values = _secret(found.get("SecretString"), arn)
     domain = values["domain"]
-    user = given_user(values["name"], values["password"], domain or _NO_DOMAIN)
+    user = new_user(values["name"], values["password"], domain or _NO_DOMAIN)
     with refused_as(Refusal.DOMAIN_OR_USER):
         if not domain:
             raise CredspecError.of(
@@ -170,7 +192,7 @@ def _asked(access: AwsAccess, service: str, operation: str, what: str, **names: 
 
     Raises:
         NotPermittedError: `aws-refused`.
-        UnreachableError: `aws-unreachable`.
+        UnreachableError: `aws-unreachable`, `aws-unavailable`.
         UsageError: `boto3-missing`.
     """
     descriptions = _descriptions()
@@ -251,5 +273,16 @@ def _failed(error: Exception, what: str) -> CredspecError:
     if isinstance(answer, dict):
         found = answer.get("Error", {})
         code = str(found.get("Code", "unknown"))[:80] if isinstance(found, dict) else "unknown"
+        if _is_in_trouble(answer, code):
+            return UnreachableError.of("aws-unavailable", code, where=what)
         return NotPermittedError.of("aws-refused", code, where=what)
     return UnreachableError.of("aws-unreachable", type(error).__name__, where=what)
+
+
+def _is_in_trouble(answer: dict[str, Any], code: str) -> bool:
+    """Return whether AWS could not answer now, rather than did not want to."""
+    metadata = answer.get("ResponseMetadata")
+    status = metadata.get("HTTPStatusCode") if isinstance(metadata, dict) else None
+    return code in _THROTTLED or (
+        isinstance(status, int) and (status >= _SERVER_ERROR or status == _TOO_MANY_REQUESTS)
+    )

@@ -16,10 +16,11 @@ from credspec.agent.audit import Caller
 from credspec.agent.events import Event, emit
 from credspec.errors import CredspecError, InvalidSpecError, internal_error
 from credspec.runtimes.credentials_fetcher import credentialsfetcher_pb2 as wire
+from credspec.runtimes.credentials_fetcher.call_status import status_of
 from credspec.runtimes.credentials_fetcher.connections import caller_of
 from credspec.runtimes.credentials_fetcher.message_fields import MOST_FIELDS, has_few_fields
 from credspec.runtimes.credentials_fetcher.requests import Refusal, RefusedCallError
-from credspec.runtimes.credentials_fetcher.service import Service
+from credspec.runtimes.credentials_fetcher.service import Granted, Service
 
 if TYPE_CHECKING:
     import grpc
@@ -33,23 +34,28 @@ _ROOT: Final = 0
 _DEADLINE_SECONDS: Final = 120.0
 # Answered later than this before its own deadline, a caller might never learn of its lease.
 _ANSWER_SECONDS: Final = 0.1
-_TOO_MANY_REQUESTS: Final = 429
 
-_Call: TypeAlias = Callable[[Any, Caller], Awaitable["Message"]]
+_Answer: TypeAlias = "Message | Granted"
+_Call: TypeAlias = Callable[[Any, Caller], Awaitable[_Answer]]
 
 
 class CallHandlers:
     """The calls of a service.
 
     `served` is called with the peer's address at the start of each call, and whether its request
-    may hold a secret.
+    may hold a secret; `expect` with that address, the id of a lease that was made for it, and what
+    undoes it if the answer does not arrive.
     """
 
     def __init__(
-        self, service: Service, served: Callable[[str, bool], None] = lambda *_: None
+        self,
+        service: Service,
+        served: Callable[[str, bool], None] = lambda *_: None,
+        expect: Callable[[str, str, Callable[[], None]], None] = lambda *_: None,
     ) -> None:
         self._service = service
         self._served = served
+        self._expect = expect
         self._under_way: Counter[int] = Counter()
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -100,6 +106,11 @@ class CallHandlers:
             outcome = await self._outcome(name, call, message, context)
             # What ends the call leads in a circle to this frame, which may hold no password then.
             del message
+            if isinstance(outcome, Granted):
+                self._expect(context.peer(), outcome.lease, outcome.undo)
+                # gRPC may not even send it: the call can end before this frame does.
+                context.add_done_callback(_undo_unless_sent(outcome.undo))
+                return outcome.answer
             if not isinstance(outcome, tuple):
                 return outcome
             await context.abort(*outcome)
@@ -109,7 +120,7 @@ class CallHandlers:
 
     async def _outcome(
         self, name: str, call: _Call, message: Message | None, context: Any
-    ) -> Message | tuple[grpc.StatusCode, str]:
+    ) -> _Answer | tuple[grpc.StatusCode, str]:
         """Return a call's answer, or the status and text of its refusal."""
         import grpc
 
@@ -130,14 +141,14 @@ class CallHandlers:
                 return await call(message, caller)
         except RefusedCallError as refused:
             emit(Event.REQUEST_FAILED, uid=uid, path=name, error=str(refused.error))
-            code, text = _status(refused.error), str(refused)
+            code, text = grpc.StatusCode[status_of(refused.error)], str(refused)
         except TimeoutError:
             emit(Event.REQUEST_FAILED, uid=uid, path=name, error="deadline")
             code = grpc.StatusCode.DEADLINE_EXCEEDED
             text = f"{Refusal.ACCOUNT_TICKET}: no answer in time"
         except CredspecError as error:
             emit(Event.REQUEST_FAILED, uid=uid, path=name, error=str(error))
-            code, text = _status(error), str(error)
+            code, text = grpc.StatusCode[status_of(error)], str(error)
         except Exception as error:  # noqa: BLE001 - the caller is told, and others are served
             emit(Event.INTERNAL_ERROR, path=name, error=type(error).__name__)
             code, text = grpc.StatusCode.INTERNAL, str(internal_error(error, name))
@@ -148,12 +159,12 @@ class CallHandlers:
         return code, text
 
 
-def _status(error: CredspecError) -> grpc.StatusCode:
-    import grpc
+def _undo_unless_sent(undo: Callable[[], None]) -> Callable[[Any], None]:
+    def ended(context: Any) -> None:
+        if not context.done():
+            undo()
 
-    if error.http_status == _TOO_MANY_REQUESTS:
-        return grpc.StatusCode.RESOURCE_EXHAUSTED
-    return grpc.StatusCode.INTERNAL
+    return ended
 
 
 def _may_hold_secret(name: str, request: bytes) -> bool:
@@ -165,12 +176,20 @@ def _may_hold_secret(name: str, request: bytes) -> bool:
 
 
 def _read(kind: type[Message], data: bytes) -> Message | None:
-    """Return a message, None if the bytes are none."""
+    """Return a message, None if the bytes are none.
+
+    Until version 1.3.1, RenewKerberosArnLease had the request of AddKerberosArnLease; that one has
+    a fifth field, and its first one holds ARNs.
+    """
     from google.protobuf.message import DecodeError
 
     if not has_few_fields(data):
         return None
     with suppress(DecodeError):
+        if kind is wire.RenewKerberosArnLeaseRequest:
+            older = wire.KerberosArnLeaseRequest.FromString(data)
+            if older.region and all(arn.startswith("arn:") for arn in older.credspec_arns):
+                return older
         return kind.FromString(data)
     return None
 

@@ -37,6 +37,11 @@ from credspec.admission import (
 from credspec.agent.audit import Caller
 from credspec.agent.events import Event, emit
 from credspec.rate_limit import RateLimits
+from credspec.runtimes.credentials_fetcher.answer_delivery import (
+    ANSWER_BYTES,
+    AnswerDelivery,
+    Undo,
+)
 from credspec.runtimes.credentials_fetcher.http2_frames import (
     ENHANCE_YOUR_CALM,
     NO_ERROR,
@@ -126,6 +131,18 @@ class CallerConnections:
             if is_secret:
                 carried.drain()
 
+    def expect(self, peer: str, lease: str, undo: Undo) -> None:
+        """Note that an answer with the id of a new lease is on its way to a peer.
+
+        `undo` is called, once, if the answer does not reach the client.
+        """
+        match = _CALLER.fullmatch(peer)
+        carried = None if match is None else self._carried.get(int(match[3]))
+        if carried is None:
+            undo()
+        else:
+            carried.expect(lease, undo)
+
     async def turn(self, slot: Slot) -> None:
         """Wait until a client's next frames may be looked at: all of a user's, one after another.
 
@@ -201,7 +218,9 @@ class _Carried:
         self._loop = asyncio.get_running_loop()
         self.served = 0
         self._asked = ClientFrames(clock=self._loop.time)
-        self._answered = ServerFrames()
+        self._answered = ServerFrames(ANSWER_BYTES)
+        self._delivery = AnswerDelivery()
+        self._is_in_step = True
         self._counted = 0
         self._since = self._loop.time()
         self._goaway: int | None = None
@@ -216,8 +235,13 @@ class _Carried:
                 if await self._connect():
                     await self._carry()
             finally:
+                self._delivery.end()
                 self._slot.release()
                 self._account(-self._counted)
+
+    def expect(self, lease: str, undo: Undo) -> None:
+        """Note that an answer with the id of a new lease is on its way to the client."""
+        self._delivery.expect(lease, undo, is_idle=self._asked.is_idle)
 
     async def _connect(self) -> bool:
         peer, inner = self._slot.peer, self._of.inner
@@ -249,7 +273,7 @@ class _Carried:
         # gRPC forgets what it has read of a connection that is closed.
         self._service.close()
         self._account(-self._counted)
-        await end_politely(self._client)
+        await end_politely(self._client, self._look_for_resets)
 
     def drain(self) -> None:
         """Take no more calls, and end when those under way are answered."""
@@ -278,8 +302,10 @@ class _Carried:
 
     async def _hand_on(self, buffer: bytearray, length: int) -> bool:
         before = self._asked.count
+        self._is_in_step = False
         try:
             await self._of.turn(self._slot)
+            self._is_in_step = True
             with memoryview(buffer) as view, view[:length] as data:
                 frames = self._asked.feed(data)
             self._account(self._asked.request_bytes - self._counted)
@@ -292,12 +318,25 @@ class _Carried:
             self._of.count(self._slot, self._asked.count - before)
             # It may hold a password, and the next may come tomorrow.
             buffer[:length] = bytes(length)
+        self._note_resets()
         self._look_whether_drained()
         try:
             await self._loop.sock_sendall(self._service, frames)
         except OSError:
             return False
         return True
+
+    def _note_resets(self) -> None:
+        for stream in self._asked.take_resets():
+            self._delivery.reset(stream)
+
+    def _look_for_resets(self, data: bytes) -> None:
+        """Look at what a client sends that is handed on no more, for calls that it gives up."""
+        # What was taken when the connection ended, and not looked at, is missing in between.
+        if self._is_in_step:
+            with suppress(FrameError):
+                self._asked.feed(memoryview(data))
+            self._note_resets()
 
     async def _downwards(self) -> None:
         """Hand on what gRPC answers, until it ends or the client does not read."""
@@ -313,6 +352,7 @@ class _Carried:
             except (OSError, TimeoutError):
                 return
             for stream in ended:
+                self._delivery.written(stream, self._answered.take_answer(stream))
                 self._asked.end_call(stream)
             if ended:
                 self._account(self._asked.request_bytes - self._counted)
@@ -335,6 +375,7 @@ class _Carried:
     def _look_whether_drained(self) -> None:
         if not self._asked.is_idle:
             return
+        self._delivery.look(is_idle=True)
         if self._asked.calls > self.served:
             self.drain()
         if self._asked.is_draining and self._goaway is not None:

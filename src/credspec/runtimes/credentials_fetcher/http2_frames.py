@@ -23,6 +23,8 @@ ENHANCE_YOUR_CALM: Final = 0xB
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _GOAWAY, _CONTINUATION = 0x0, 0x1, 0x3, 0x4, 0x7, 0x9
 _END_STREAM: Final = 0x1
 _END_HEADERS: Final = 0x4
+_PADDED: Final = 0x8
+_CODE_BYTES: Final = 4
 _HEADER_BYTES: Final = 9
 _STREAM: Final = 0x7FFFFFFF
 
@@ -103,6 +105,9 @@ class ClientFrames(_Frames):
         self._block_bytes = 0
         self._hands_on = True
         self._began: float | None = None
+        self._resetting: int | None = None
+        self._reset_code = bytearray()
+        self._resets: list[int] = []
         self.is_greeted = False
         self.is_draining = False
         self.last_stream = 0
@@ -128,6 +133,14 @@ class ClientFrames(_Frames):
         if call is not None:
             self.request_bytes -= call.request_bytes
 
+    def take_resets(self) -> list[int]:
+        """Return the calls that the client has given up since this was asked last.
+
+        A reset with NO_ERROR (RFC 9113 8.1) is none: its sender has the whole answer.
+        """
+        resets, self._resets = self._resets, []
+        return resets
+
     def feed(self, data: memoryview) -> bytes:
         """Return what of the data is to be handed on now.
 
@@ -143,6 +156,8 @@ class ClientFrames(_Frames):
                 taken = min(self._left, len(data) - at)
                 if self._hands_on:
                     parts.append(data[at : at + taken])
+                if self._resetting is not None:
+                    self._reset_code += data[at : at + taken]
                 self._left -= taken
                 at += taken
             else:
@@ -159,7 +174,14 @@ class ClientFrames(_Frames):
                 self._left = fields[0]
             if self.is_between_frames:
                 self._began = None
+                self._note_reset()
         return b"".join(parts)
+
+    def _note_reset(self) -> None:
+        if self._resetting is not None and any(self._reset_code):
+            self._resets.append(self._resetting)
+        self._resetting = None
+        self._reset_code.clear()
 
     def _take_preface(self, data: memoryview, parts: list[memoryview | bytes]) -> int:
         taken = bytes(data[: len(self._preface)])
@@ -180,6 +202,8 @@ class ClientFrames(_Frames):
             raise FrameError("no settings first", PROTOCOL_ERROR)
         elif kind in {_HEADERS, _CONTINUATION}:
             self._begin_headers(length, kind, flags, stream)
+        if kind == _RST_STREAM and length == _CODE_BYTES:
+            self._resetting = stream
         call = self._calls.get(stream)
         if call is not None:
             if kind == _DATA:
@@ -207,7 +231,17 @@ class ClientFrames(_Frames):
 
 
 class ServerFrames(_Frames):
-    """What the server answers."""
+    """What the server answers; of each answer the first `kept` bytes are remembered to its end."""
+
+    def __init__(self, kept: int = 0) -> None:
+        super().__init__()
+        self._kept = kept
+        self._answers: dict[int, bytes] = {}
+        self._answering: int | None = None
+
+    def take_answer(self, stream: int) -> bytes:
+        """Return the beginning of an answer that has ended, and forget it."""
+        return self._answers.pop(stream, b"")
 
     def feed(self, data: memoryview) -> list[int]:
         """Look at data that is handed on; return the calls that end in it."""
@@ -216,6 +250,10 @@ class ServerFrames(_Frames):
         while at < len(data):
             if self._left:
                 taken = min(self._left, len(data) - at)
+                if self._answering is not None:
+                    known = self._answers.get(self._answering, b"")
+                    more = data[at : at + min(taken, self._kept - len(known))]
+                    self._answers[self._answering] = known + bytes(more)
                 self._left -= taken
                 at += taken
                 continue
@@ -225,6 +263,7 @@ class ServerFrames(_Frames):
                 break
             self._header.clear()
             self._left, kind, flags, stream = fields
+            self._answering = stream if kind == _DATA and not flags & _PADDED else None
             if kind == _RST_STREAM or (kind in {_DATA, _HEADERS} and flags & _END_STREAM):
                 ended.append(stream)
         return ended

@@ -6,6 +6,7 @@ second. The interface's requests are flat: of strings, and of fields that a newe
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 MOST_FIELDS: Final = 1000
@@ -28,6 +29,29 @@ def has_few_fields(data: bytes) -> bool:
     except (IndexError, ValueError):
         return False
     return at == len(data)
+
+
+def text_fields(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Return number and contents of the fields of text, bytes or messages that `data` holds.
+
+    To be called with what `has_few_fields` is true of.
+    """
+    at = 0
+    while at < len(data):
+        key, begin = _varint(data, at)
+        at = _end_of_field(data, at)
+        if key & 7 == _LENGTH:
+            length, begin = _varint(data, begin)
+            yield key >> 3, data[begin : begin + length]
+
+
+def varint(value: int) -> bytes:
+    """Return a number that is not negative as messages hold it."""
+    data = bytearray()
+    while value > 0x7F:  # noqa: PLR2004 - seven bits a byte
+        data.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*data, value])
 
 
 def _end_of_field(data: bytes, at: int) -> int:

@@ -167,7 +167,7 @@ def read_unlinked(path: Path, most: int) -> bytes | None:
 
     Raises:
         NotPermittedError: `path-link`, `file-unreadable`.
-        UsageError: `file-too-large`, `file-unreadable`.
+        UsageError: `file-unreadable`.
     """
     try:
         with _opened(path.absolute().parent) as parent:

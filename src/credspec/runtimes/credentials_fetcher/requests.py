@@ -17,6 +17,7 @@ from typing import Final
 from credspec.directory.account_identity import valid_account_name
 from credspec.directory.locator import valid_domain
 from credspec.errors import CredspecError, InvalidSpecError, UnreachableError, UsageError
+from credspec.runtimes.credentials_fetcher.accepted_specs import AcceptedSpec, accepted_spec
 from credspec.runtimes.credentials_fetcher.lease_tree import LEASE_ID
 from credspec.spec.document import CredentialSpec
 
@@ -85,12 +86,14 @@ def refused_as(refusal: Refusal) -> Iterator[None]:
 class WantedTicket:
     """A ticket that a call asks for: in which directory of the lease, and of which spec.
 
-    `spec` has one account, the first of the document that came.
+    `spec` has one account, see `wanted_ticket`. `notes` say what of the document that came was
+    missing and not looked at.
     """
 
     name: str
     spec: CredentialSpec
     spec_arn: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def domain(self) -> str:
@@ -144,7 +147,7 @@ def read_specs(documents: Sequence[str]) -> list[WantedTicket]:
             raise InvalidSpecError.of(
                 "specs-number", f"{len(documents)} specs", expected=f"1 to {MOST_SPECS}"
             )
-        wanted = [first_account(CredentialSpec.from_text(document)) for document in documents]
+        wanted = [wanted_ticket(accepted_spec(document)) for document in documents]
     for ticket in wanted:
         present = found.setdefault(ticket.name.lower(), ticket)
         if present.domain != ticket.domain:
@@ -152,25 +155,22 @@ def read_specs(documents: Sequence[str]) -> list[WantedTicket]:
     return list(found.values())
 
 
-def first_account(spec: CredentialSpec, name: str = "", spec_arn: str = "") -> WantedTicket:
-    """Return what is wanted of a spec: its first account, as credentials-fetcher has it.
+def wanted_ticket(accepted: AcceptedSpec, name: str = "", spec_arn: str = "") -> WantedTicket:
+    """Return what is wanted of a spec: the ticket of the one account that it was left with.
+
+    Without a `name` its directory is called after the account, with a ``$`` at its end if
+    MachineAccountName has one: the ECS agent looks for that name in the directory's path.
 
     Raises:
         CredspecError: `account-name-invalid`.
     """
-    directory = spec.active_directory_config
+    spec = accepted.spec
     account = valid_account_name(spec.accounts[0])
-    entries = tuple(
-        entry
-        for entry in directory.group_managed_service_accounts
-        if entry.name.rstrip("$").casefold() == account.casefold()
-    )
     alone = replace(
-        spec,
-        domain_join_config=replace(spec.domain_join_config, machine_account_name=account),
-        active_directory_config=replace(directory, group_managed_service_accounts=entries),
+        spec, domain_join_config=replace(spec.domain_join_config, machine_account_name=account)
     )
-    return WantedTicket(name or account, alone, spec_arn)
+    dollars = accepted.machine_account_name[len(accepted.machine_account_name.rstrip("$")) :]
+    return WantedTicket(name or f"{account}{dollars}", alone, spec_arn, accepted.notes)
 
 
 def duplicate(name: str) -> RefusedCallError:
@@ -206,9 +206,25 @@ def renewed_user(name: str, password: str, domain: str) -> tuple[str, UserPasswo
     old, colon, new = name.partition(":")
     if colon:
         with refused_as(Refusal.DOMAIN_OR_USER):
-            _user(old)
-            _user(new)
+            _user(old, "no user before the colon")
+            _user(new, "no user after the colon")
     return old, given_user(new if colon else old, password, domain)
+
+
+def new_user(name: str, password: str, domain: str) -> UserPassword:
+    """Check a user of a new lease; of ``OLD:NEW``, as the secret says amid a rotation, it is NEW.
+
+    Raises:
+        RefusedCallError: as `given_user`.
+    """
+    old, colon, new = name.partition(":")
+    if not colon:
+        return given_user(name, password, domain)
+    with refused_as(Refusal.DOMAIN_OR_USER):
+        if old:
+            _user(old)
+        _user(new, "no user after the colon")
+    return given_user(new, password, domain)
 
 
 def valid_lease_id(lease: str) -> str:
@@ -316,10 +332,13 @@ def _check_length(what: str, value: str, longest: int) -> None:
         )
 
 
-def _user(name: str) -> str:
+def _user(name: str, if_empty: str = "''") -> str:
     if not _USER.fullmatch(name):
         raise UsageError.of(
-            "user-invalid", repr(name[:80]), where="/username", expected="a user's logon name"
+            "user-invalid",
+            repr(name[:80]) if name else if_empty,
+            where="/username",
+            expected="a user's logon name, or OLD:NEW while the user is replaced",
         )
     return name
 

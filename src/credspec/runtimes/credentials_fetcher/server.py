@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,9 +18,6 @@ from credspec.errors import UsageError
 from credspec.installation import how_to_install
 from credspec.runtimes.credentials_fetcher.connections import CallerConnections
 from credspec.runtimes.credentials_fetcher.lease_tree import LeaseTree
-
-if TYPE_CHECKING:
-    from credspec.runtimes.credentials_fetcher.call_handlers import CallHandlers
 
 MOST_BYTES: Final = 4 << 20
 """The longest message taken, in bytes; gRPC's own default."""
@@ -58,6 +55,7 @@ async def serving(path: Path, config: Config, leases: Leases) -> AsyncIterator[N
         UsageError: `agent-running` if somebody listens there.
         CredspecError: `grpc-socket`.
     """
+    from credspec.runtimes.credentials_fetcher import reflection
     from credspec.runtimes.credentials_fetcher.call_handlers import CallHandlers
     from credspec.runtimes.credentials_fetcher.service import Service
 
@@ -65,7 +63,8 @@ async def serving(path: Path, config: Config, leases: Leases) -> AsyncIterator[N
     await service.take_over()
     inner = _inner_socket(config)
     connections = CallerConnections(inner)
-    server = _server(CallHandlers(service, connections.served))
+    calls = CallHandlers(service, connections.served, connections.expect)
+    server = _server((calls.handlers(), *reflection.handlers(connections.served)))
     try:
         server.add_insecure_port(f"unix:{inner}")
     except RuntimeError:
@@ -79,6 +78,7 @@ async def serving(path: Path, config: Config, leases: Leases) -> AsyncIterator[N
                 yield
     finally:
         await server.stop(_GRACE_SECONDS)
+        await service.settled()
 
 
 def _inner_socket(config: Config) -> Path:
@@ -103,7 +103,7 @@ def _listening(path: Path, *, others: bool) -> Iterator[socket.socket]:
             path.unlink(missing_ok=True)
 
 
-def _server(calls: CallHandlers) -> grpc.aio.Server:
+def _server(handlers: Sequence[grpc.GenericRpcHandler]) -> grpc.aio.Server:
     import grpc.aio
 
     server = grpc.aio.server(
@@ -114,7 +114,7 @@ def _server(calls: CallHandlers) -> grpc.aio.Server:
             ("grpc.so_reuseport", 0),
         )
     )
-    server.add_generic_rpc_handlers((calls.handlers(),))
+    server.add_generic_rpc_handlers(handlers)
     return server
 
 

@@ -12,23 +12,27 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from credspec.agent.audit import Caller
+from credspec.agent.completion import completed
 from credspec.agent.config import FetcherConfig
 from credspec.agent.events import Event, emit
+from credspec.agent.journal import LeaseRecord
 from credspec.agent.keyed_lock import KeyedLock
 from credspec.agent.leases import LeaseRequest, Leases
+from credspec.agent.report_limit import LimitedEvents
 from credspec.errors import (
     CredspecError,
     NotFoundError,
     NotPermittedError,
     UnreachableError,
     UsageError,
+    joined,
 )
 from credspec.providers.host_account import HostAccount
 from credspec.runtimes.credentials_fetcher import aws
@@ -55,7 +59,7 @@ from credspec.runtimes.credentials_fetcher.requests import (
     UserPassword,
     WantedTicket,
     aws_access,
-    given_user,
+    new_user,
     read_specs,
     refused_as,
     renewed_user,
@@ -73,11 +77,21 @@ _LEASE_ID_BYTES: Final = 10
 _BLOCKING_SECONDS: Final = 60.0
 _TREE_SECONDS: Final = 10.0
 _TREE_THREADS: Final = 4
+_MOST_NOTES: Final = 8
 _ROOT: Final = 0
 
 _T = TypeVar("_T")
 _Q = TypeVar("_Q")
 _Wanted: TypeAlias = tuple[WantedTicket, UserPassword | None, str]  # and the ARN of a secret
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The answer to a call that made a lease, and what undoes it if the answer does not arrive."""
+
+    answer: Message
+    lease: str
+    undo: Callable[[], None]
 
 
 class Service:
@@ -93,6 +107,8 @@ class Service:
         # The tree has threads of its own: what was begun is undone even if AWS does not answer.
         self._tree_threads = CallerThreads(_TREE_THREADS)
         self._collecting = SoonCollected()
+        self._undoing: set[asyncio.Task[None]] = set()
+        self._events = LimitedEvents()
 
     def may_call(self, uid: int) -> bool:
         """Return whether a user may call at all."""
@@ -146,26 +162,33 @@ class Service:
         del request, caller
         return wire.HealthCheckResponse(status="OK")
 
-    async def add(self, request: wire.CreateKerberosLeaseRequest, caller: Caller) -> Message:
+    async def settled(self) -> None:
+        """Wait for what is being undone."""
+        if self._undoing:
+            await asyncio.wait(self._undoing, timeout=_TREE_SECONDS)
+
+    async def add(self, request: wire.CreateKerberosLeaseRequest, caller: Caller) -> Granted:
         """Make a lease, with what the specs or the host log on with."""
         wanted = await self._read_specs(request.credspec_contents, caller)
         lease = secrets.token_hex(_LEASE_ID_BYTES)
-        entries = await self._make(lease, [(ticket, None, "") for ticket in wanted], caller)
-        return wire.CreateKerberosLeaseResponse(
+        entries, undo = await self._make(lease, [(ticket, None, "") for ticket in wanted], caller)
+        answer = wire.CreateKerberosLeaseResponse(
             lease_id=lease, created_kerberos_file_paths=map(directory_of, entries)
         )
+        return Granted(answer, lease, undo)
 
     async def add_with_user(
         self, request: wire.CreateNonDomainJoinedKerberosLeaseRequest, caller: Caller
-    ) -> Message:
+    ) -> Granted:
         """Make a lease with a user's password."""
-        user = given_user(request.username, request.password, request.domain)
+        user = new_user(request.username, request.password, request.domain)
         wanted = await self._read_specs(request.credspec_contents, caller)
         lease = secrets.token_hex(_LEASE_ID_BYTES)
-        entries = await self._make(lease, [(ticket, user, "") for ticket in wanted], caller)
-        return wire.CreateNonDomainJoinedKerberosLeaseResponse(
+        entries, undo = await self._make(lease, [(ticket, user, "") for ticket in wanted], caller)
+        answer = wire.CreateNonDomainJoinedKerberosLeaseResponse(
             lease_id=lease, created_kerberos_file_paths=map(directory_of, entries)
         )
+        return Granted(answer, lease, undo)
 
     async def renew_with_user(
         self, request: wire.RenewNonDomainJoinedKerberosLeaseRequest, caller: Caller
@@ -174,15 +197,15 @@ class Service:
         old, user = renewed_user(request.username, request.password, request.domain)
         entries = self._entries_of({old, user.name}, user.domain, caller)
         if not entries:
-            raise _nothing_renewed(f"no lease of user {old}@{user.domain}", user)
+            raise _nothing_renewed(f"no lease of user {old}@{user.domain}", f"user {user}")
         failures = await self._renew([(lease, entry, user) for lease, entry in entries], caller)
         if failures:
-            raise RefusedCallError(why_no_ticket(failures[0], has_user=True), _joined(failures))
+            raise RefusedCallError(why_no_ticket(failures[0], has_user=True), joined(failures))
         return wire.RenewNonDomainJoinedKerberosLeaseResponse(
             renewed_kerberos_file_paths=[entry.file for _, entry in entries]
         )
 
-    async def add_by_arn(self, request: wire.KerberosArnLeaseRequest, caller: Caller) -> Message:
+    async def add_by_arn(self, request: wire.KerberosArnLeaseRequest, caller: Caller) -> Granted:
         """Make a lease of specs in S3, with users in Secrets Manager."""
         access = aws_access(
             request.access_key_id,
@@ -198,8 +221,8 @@ class Service:
             lambda: _in_time(partial(_fetched, access), locations), caller
         )
         lease = locations[0].task
-        entries = await self._make(lease, wanted, caller)
-        return wire.CreateKerberosArnLeaseResponse(
+        entries, undo = await self._make(lease, wanted, caller)
+        answer = wire.CreateKerberosArnLeaseResponse(
             lease_id=lease,
             krb_ticket_response_map=[
                 wire.KerberosTicketArnResponse(
@@ -208,11 +231,14 @@ class Service:
                 for entry in entries
             ],
         )
+        return Granted(answer, lease, undo)
 
     async def renew_by_arn(
-        self, request: wire.RenewKerberosArnLeaseRequest, caller: Caller
+        self,
+        request: wire.RenewKerberosArnLeaseRequest | wire.KerberosArnLeaseRequest,
+        caller: Caller,
     ) -> Message:
-        """Renew the leases whose users are in Secrets Manager."""
+        """Renew the leases whose users are in Secrets Manager, of some specs or of all."""
         access = aws_access(
             request.access_key_id,
             request.secret_access_key,
@@ -220,6 +246,11 @@ class Service:
             request.region,
         )
         entries = [pair for pair in self._all_entries(caller) if pair[1].secret_arn]
+        if isinstance(request, wire.KerberosArnLeaseRequest) and request.credspec_arns:
+            of = {(each.task, each.arn) for each in spec_locations(request.credspec_arns)}
+            entries = [(lease, e) for lease, e in entries if (lease, e.spec_arn) in of]
+            if not entries:
+                raise _nothing_renewed("no lease of these ARNs", "request")
         asked = list({entry.secret_arn for _, entry in entries})
         fetched = await self._from_aws(
             lambda: _in_time(partial(_secret_or_why, access), asked), caller
@@ -235,7 +266,7 @@ class Service:
             caller,
         )
         if failures:
-            raise RefusedCallError(why_no_ticket(failures[0], has_user=True), _joined(failures))
+            raise RefusedCallError(why_no_ticket(failures[0], has_user=True), joined(failures))
         return wire.RenewKerberosArnLeaseResponse(status="successful")
 
     async def _read_specs(self, documents: Sequence[str], caller: Caller) -> list[WantedTicket]:
@@ -323,49 +354,95 @@ class Service:
         async with self._locks.hold(lease):
             self._check_owner(lease, caller)
             entries = self._tickets.of(lease)
-            await _to_its_end(self._release(lease, entries, caller))
+            await completed(self._release(lease, entries, caller))
         return wire.DeleteKerberosLeaseResponse(
             lease_id=lease, deleted_kerberos_file_paths=[entry.file for entry in entries]
         )
 
     async def _make(
         self, lease: str, wanted: Sequence[_Wanted], caller: Caller
-    ) -> list[TicketEntry]:
-        """Make the tickets of a lease, all of them or none."""
+    ) -> tuple[list[TicketEntry], Callable[[], None]]:
+        """Make the tickets of a lease, all of them or none; return them, and what undoes that."""
         async with self._locks.hold(lease):
             self._check_owner(lease, caller)
+            for ticket, _, _ in wanted:
+                if ticket.notes:
+                    text = "; ".join(ticket.notes[:_MOST_NOTES])
+                    self._events.emit(
+                        Event.SPEC_INCOMPLETE, caller.uid, path=f"lease {lease}", error=text
+                    )
             made = [self._entry(lease, *each) for each in wanted]
             try:
                 await self._in_tree(lambda: [self._tree.make(lease, name_of(e)) for e in made])
-                await self._make_each(lease, wanted, caller)
+                records = await self._make_each(lease, wanted, caller)
                 files = {entry.file for entry in made}
                 entries = [e for e in self._tickets.of(lease) if e.file not in files] + made
                 await self._write_metadata(lease, entries)
             except BaseException:
                 # The caller may have gone, but what was begun is undone.
-                await _to_its_end(self._release(lease, made, caller))
+                await completed(self._release(lease, made, caller))
                 raise
             self._tickets.put(lease, entries, {_user(caller)})
-            return made
+            return made, self._undo(lease, list(zip(made, records, strict=True)), caller)
+
+    def _undo(
+        self, lease: str, made: Sequence[tuple[TicketEntry, LeaseRecord]], caller: Caller
+    ) -> Callable[[], None]:
+        """Return what ends tickets that nobody knows of; to be called in the event loop."""
+
+        def undo() -> None:
+            while begin:
+                task = asyncio.get_running_loop().create_task(begin.pop()())
+                self._undoing.add(task)
+                task.add_done_callback(self._undoing.discard)
+
+        begin = [partial(self._undone, lease, made, caller)]
+        return undo
+
+    async def _undone(
+        self, lease: str, made: Sequence[tuple[TicketEntry, LeaseRecord]], caller: Caller
+    ) -> None:
+        try:
+            async with self._locks.hold(lease):
+                # Others may have ended them meanwhile, or asked for the same once more.
+                own = [entry for entry, record in made if self._is_still(record)]
+                if own:
+                    text = "the answer did not reach the caller; the lease is released"
+                    self._events.emit(
+                        Event.REQUEST_FAILED, caller.uid, path=f"lease {lease}", error=text
+                    )
+                    await self._release(lease, own, caller)
+        except Exception as error:  # noqa: BLE001 - nobody waits for it
+            known = isinstance(error, CredspecError)
+            text = str(error) if known else type(error).__name__
+            emit(Event.INTERNAL_ERROR, path=f"lease {lease}", error=text)
+
+    def _is_still(self, record: LeaseRecord) -> bool:
+        try:
+            found = self._leases.get(record.lease_id)
+        except NotFoundError:
+            return False
+        times = (found.created, found.created_monotonic)
+        return times == (record.created, record.created_monotonic)
 
     async def _write_metadata(self, lease: str, entries: Sequence[TicketEntry]) -> None:
         text = metadata_text(list(entries))
         await self._in_tree(lambda: self._tree.write_metadata(lease, text.encode()))
 
-    async def _make_each(self, lease: str, wanted: Sequence[_Wanted], caller: Caller) -> None:
+    async def _make_each(
+        self, lease: str, wanted: Sequence[_Wanted], caller: Caller
+    ) -> list[LeaseRecord]:
         requests = [self._request(lease, ticket, user, caller) for ticket, user, _ in wanted]
         results = await asyncio.gather(*map(self._leases.make, requests), return_exceptions=True)
         failures = [result for result in results if isinstance(result, BaseException)]
         for failure in failures:
             if not isinstance(failure, CredspecError):
                 raise failure
-        problems = [p for f in failures if isinstance(f, CredspecError) for p in f.problems]
-        if problems:
-            first = failures[0]
-            assert isinstance(first, CredspecError)  # noqa: S101 - narrows for the type checker
+        errors = [failure for failure in failures if isinstance(failure, CredspecError)]
+        if errors:
             has_user = any(user is not None for _, user, _ in wanted)
-            error = type(first)(*dict.fromkeys(problems))
-            raise RefusedCallError(why_no_ticket(first, has_user=has_user), error)
+            raise RefusedCallError(why_no_ticket(errors[0], has_user=has_user), joined(errors))
+        return [result for result in results if isinstance(result, LeaseRecord)]
 
     def _request(
         self, lease: str, ticket: WantedTicket, user: UserPassword | None, caller: Caller
@@ -402,25 +479,13 @@ class Service:
         for entry in entries:
             await self._leases.release(_own_id(lease, name_of(entry)), caller)
         self._tickets.remove(lease, entries)
-        keep = frozenset(map(name_of, self._tickets.of(lease)))
+        left = self._tickets.of(lease)
+        keep = frozenset(map(name_of, left))
         await self._in_tree(lambda: self._tree.remove(lease, keep))
-
-
-async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Await something that goes on to its end even if the caller goes meanwhile."""
-    task = asyncio.ensure_future(work)
-    cancelled = False
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.cancelled():
-                raise
-            cancelled = True
-    if cancelled:
-        with suppress(CredspecError):
-            task.result()
-        raise asyncio.CancelledError
+        if left:
+            # After a restart, a lease with an entry for something that is gone would end as well.
+            with suppress(CredspecError):
+                await self._write_metadata(lease, left)
 
 
 def _account(user: UserPassword) -> HostAccount:
@@ -463,14 +528,9 @@ def _too_late() -> UnreachableError:
     )
 
 
-def _joined(errors: Sequence[CredspecError]) -> CredspecError:
-    return type(errors[0])(*dict.fromkeys(p for error in errors for p in error.problems))
-
-
-def _nothing_renewed(found: str, user: UserPassword) -> RefusedCallError:
+def _nothing_renewed(found: str, where: str) -> RefusedCallError:
     return RefusedCallError(
-        Refusal.NOTHING_RENEWED,
-        NotFoundError.of("lease-not-found", found, where=f"user {user}"),
+        Refusal.NOTHING_RENEWED, NotFoundError.of("lease-not-found", found, where=where)
     )
 
 

@@ -80,6 +80,15 @@ class Connection:
             await self._receive()
         return self._take(length)
 
+    async def read_some(self) -> bytearray:
+        """Return what comes next, empty at the other side's end."""
+        if not self._received:
+            try:
+                await self._receive()
+            except EOFError:
+                return bytearray()
+        return self.take_rest()
+
     def take_rest(self) -> bytearray:
         """Return what came in and was not yet read."""
         return self._take(len(self._received))

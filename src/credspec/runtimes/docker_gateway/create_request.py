@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Self
 
 from credspec.agent.lease_environment import (
@@ -13,7 +16,10 @@ from credspec.agent.lease_environment import (
     MOUNT_POINT,
 )
 from credspec.errors import UsageError
+from credspec.runtimes.container_environment import with_lease_variables
 from credspec.runtimes.docker_gateway.json_object import JsonObject, Member, NotAnObjectError
+from credspec.runtimes.docker_gateway.lease_variables import is_lease_variable
+from credspec.runtimes.docker_gateway.recorded_request import with_record, without_additions
 from credspec.runtimes.docker_gateway.request_names import (
     check_annotations,
     check_labels,
@@ -21,8 +27,24 @@ from credspec.runtimes.docker_gateway.request_names import (
     check_security_options,
     check_variables,
 )
-from credspec.runtimes.shim import ANNOTATION, VARIABLE, ShimError
-from credspec.runtimes.ticket_options import KEYTAB, OPTIONS, VARIABLES, check_options, short_name
+from credspec.runtimes.docker_gateway.requested_settings import PLAIN_RUNTIMES
+from credspec.runtimes.docker_gateway.spec_presence import check_spec_present
+from credspec.runtimes.shim import (
+    ANNOTATION,
+    REAL_RUNTIMES,
+    VARIABLE,
+    ShimError,
+    runtime_paths,
+)
+from credspec.runtimes.ticket_options import (
+    ANNOTATIONS,
+    KEYTAB,
+    OPTIONS,
+    REQUESTED,
+    VARIABLES,
+    check_options,
+    short_name,
+)
 from credspec.spec.reference import SpecReference, parse_reference, parse_security_options
 
 RUNTIME: Final = "credspec"
@@ -30,8 +52,6 @@ RUNTIME: Final = "credspec"
 
 _TARGET: Final = re.compile(r"(?:/v(\d{1,3})\.(\d{1,3}))?/containers/create(?:\?.*)?")
 _ANNOTATIONS_SINCE: Final = (1, 43)
-# Docker's own, under which nobody reads an annotation; any other may be the shim by another name.
-_PLAIN_RUNTIMES: Final = ("runc", "io.containerd.runc.v2")
 
 ApiVersion = tuple[int, int]
 
@@ -88,6 +108,7 @@ class CreateBody:
             configs = [JsonObject.parse(member.text) for member in body.find("HostConfig")]
         except NotAnObjectError:
             return None
+        body, configs = without_additions(body, configs, runtime)
         lists = [member.value for config in configs for member in config.find("SecurityOpt")]
         options = [option for found in lists if isinstance(found, list) for option in found]
         if not all(isinstance(option, str) for option in options):
@@ -101,14 +122,23 @@ class CreateBody:
             reference = _annotated(configs, runtime)
         check_labels(_members(body, "Labels"), str(reference or ""))
         if reference is None:
+            check_spec_present(body, configs)
             return None
         _check_unique(body, "HostConfig", "Env", "Labels")
         _check_unique(configs[-1], "SecurityOpt", "Runtime", "Annotations", "Tmpfs")
         _check_runtime(configs[-1], runtime)
         return cls(runtime, reference, body, configs[-1], tuple(others))
 
-    def pack(self, version: ApiVersion) -> bytes:
+    @property
+    def image(self) -> str:
+        """The name or id of the image, empty if there is none."""
+        value = _value(self.body, "Image")
+        return value if isinstance(value, str) else ""
+
+    def pack(self, version: ApiVersion, image_environment: Sequence[str] = ()) -> bytes:
         """Return the body for a daemon that is asked in this version of the API.
+
+        `image_environment` are the variables that the image sets, as ``NAME=VALUE``.
 
         Raises:
             UsageError: `docker-wrong-type` if ``Env``, ``Labels``, ``Annotations`` or ``Tmpfs`` are
@@ -121,15 +151,21 @@ class CreateBody:
         ).with_member("Runtime", json.dumps(self.runtime))
         before = _environment(self.body)
         # One carrier only: whatever the client put there itself would contradict the option.
-        environment = [entry for entry in before if entry.partition("=")[0] not in VARIABLES]
+        environment = [
+            entry
+            for entry in before
+            if entry.partition("=")[0] not in VARIABLES
+            # A name alone, as in committed images, sets nothing.
+            and not is_lease_variable(entry)
+        ]
         annotations = _object(config, "Annotations").without_exactly(ANNOTATION)
+        annotations = annotations.without_exactly(REQUESTED)
         wanted = self._options(annotations)
         _check_options(wanted, before)
         # The shim sets these too, but what `docker exec` starts gets its environment from here.
-        names = {entry.partition("=")[0] for entry in environment}
         has_keytab = wanted[KEYTAB[0]].lower() in {"true", "1"}
         tickets = LEASE_ENVIRONMENT | (KEYTAB_ENVIRONMENT if has_keytab else {})
-        environment += [f"{n}={v}" for n, v in tickets.items() if n not in names]
+        environment = with_lease_variables(environment, tickets, image_environment)
         if version >= _ANNOTATIONS_SINCE:
             annotations = _with_exactly(annotations, ANNOTATION, str(self.reference))
             for annotation, value in wanted.items():
@@ -146,11 +182,20 @@ class CreateBody:
                     named = f"{MOUNT_POINT}/{short_name(annotation)}={value}"
                     tmpfs = _with_exactly(tmpfs, named, "")
             config = config.with_member("Tmpfs", str(tmpfs))
+            for annotation in ANNOTATIONS:  # the daemon would drop them
+                annotations = annotations.without_exactly(annotation)
         if annotations.members or config.find("Annotations"):
             config = config.with_member("Annotations", str(annotations))
-        body = self.body.with_member("HostConfig", str(config))
+        body = self.body
         if environment != before:
             body = body.with_member("Env", json.dumps(environment))
+        config = with_record(
+            (self.body, self.host_config),
+            (body, config),
+            self.runtime,
+            in_annotation=version >= _ANNOTATIONS_SINCE,
+        )
+        body = body.with_member("HostConfig", str(config))
         return str(body).encode("utf-8", "surrogateescape")
 
     def _options(self, annotations: JsonObject) -> dict[str, str]:
@@ -161,7 +206,8 @@ class CreateBody:
 
 def _annotated(configs: list[JsonObject], runtime: str) -> SpecReference | None:
     """Return the spec that an annotation names, None if a runtime of the client's reads it."""
-    if not configs or _value(configs[-1], "Runtime") not in (None, "", runtime, *_PLAIN_RUNTIMES):
+    # Under Docker's own nobody reads an annotation; any other may be the shim by another name.
+    if not configs or _value(configs[-1], "Runtime") not in (None, "", runtime, *PLAIN_RUNTIMES):
         return None
     value = _texts(_members(configs[-1], "Annotations")).get(ANNOTATION)
     return parse_reference(value) if value else None
@@ -237,12 +283,21 @@ def _check_runtime(host_config: JsonObject, runtime: str) -> None:
     # Not a set: a hostile value need not be hashable.
     if not found or found[-1].value in (None, "", runtime):
         return
+    # Inspect shows it of any other container, and tools copy it from there.
+    if found[-1].value in PLAIN_RUNTIMES and _shim_runs_runc():
+        return
     raise UsageError.of(
         "docker-runtime-conflict",
         f"--runtime {found[-1].text[:80]} together with a credential spec",
-        expected=f"the runtime {runtime}, which runs runc or crun",
+        expected=f"the runtime {runtime}, which runs {' or '.join(REAL_RUNTIMES)}",
         remedy="leave --runtime out",
     )
+
+
+def _shim_runs_runc() -> bool:
+    """Return whether the launcher's real runtime is runc, as far as can be seen from here."""
+    present = (path for path in runtime_paths(REAL_RUNTIMES) if os.access(path, os.X_OK))
+    return Path(next(present, "runc")).name == "runc"
 
 
 def _check_unique(parent: JsonObject, *keys: str) -> None:

@@ -103,6 +103,28 @@ def _members(text: str) -> Iterator[Member]:
             at = _skip_space(text, at + 1)
 
 
+def elements(text: str) -> list[str]:
+    """Return the elements of an array, each as written.
+
+    Raises:
+        NotAnObjectError: not JSON, or another kind of value.
+    """
+    try:
+        if not isinstance(_DECODER.decode(text), list):
+            raise NotAnObjectError("not an array")
+    except (ValueError, RecursionError) as error:
+        raise NotAnObjectError(str(error)) from None
+    found = []
+    at = _skip_space(text, text.index("[") + 1)
+    while text[at] != "]":
+        _, end = _DECODER.raw_decode(text, at)
+        found.append(text[at:end])
+        at = _skip_space(text, end)
+        if text[at] == ",":
+            at = _skip_space(text, at + 1)
+    return found
+
+
 def _skip_space(text: str, at: int) -> int:
     match = _SPACE.match(text, at)
     return match.end() if match else at

@@ -9,7 +9,7 @@ from credspec.errors import UsageError
 from credspec.runtimes.docker_gateway.json_object import JsonObject
 from credspec.runtimes.shim import ANNOTATION
 from credspec.runtimes.spelling import go_equal, is_in_domain, is_misspelt, skeleton
-from credspec.runtimes.ticket_options import ANNOTATIONS, VARIABLES
+from credspec.runtimes.ticket_options import ANNOTATIONS, REQUESTED, VARIABLES
 
 _OPTION: Final = "credentialspec"
 _OF_BODY: Final = ("HostConfig", "Env", "Labels")
@@ -58,6 +58,8 @@ def check_annotations(annotations: JsonObject, what: str = "annotation") -> None
                 )
             seen.add(key)
             continue
+        if key == REQUESTED:
+            continue  # the gateway's own, which pack replaces
         right = is_misspelt(key, ANNOTATIONS)
         if right is not None or is_in_domain(key):
             raise _misspelt(f"the {what} {key!r}", right or " or ".join(ANNOTATIONS))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import re
 import socket
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from credspec.admission import (
     Admission,
@@ -23,33 +21,34 @@ from credspec.admission import (
     affordable_connections,
 )
 from credspec.admission import Refusal as AdmissionRefusal
-from credspec.agent.keyed_lock import KeyedLock
 from credspec.agent.service_notification import keep_watchdog_quiet, notify
 from credspec.agent.signals import handle_signals
-from credspec.errors import CredspecError, forget_frames
 from credspec.runtimes.docker_gateway.body_memory import BodyMemory, NoMemoryLeftError, Share
+from credspec.runtimes.docker_gateway.commit_request import parse_commit_target
 from credspec.runtimes.docker_gateway.connection import Connection
 from credspec.runtimes.docker_gateway.connection_turns import ConnectionTurns
+from credspec.runtimes.docker_gateway.container_answers import ContainerAnswers
 from credspec.runtimes.docker_gateway.create_request import (
     RUNTIME,
-    ApiVersion,
     CreateBody,
     CreateTarget,
     parse_target,
-    parse_version,
 )
+from credspec.runtimes.docker_gateway.daemon_client import DaemonClient
 from credspec.runtimes.docker_gateway.http_head import (
     END,
     MAX_HEAD_BYTES,
     MalformedHeadError,
     RequestHead,
+    closing,
 )
+from credspec.runtimes.docker_gateway.inspect_answer import parse_inspect_target
 from credspec.runtimes.docker_gateway.listening_socket import listening
-from credspec.runtimes.docker_gateway.option_search import may_hold_option
+from credspec.runtimes.docker_gateway.option_search import may_hold_spec
+from credspec.runtimes.docker_gateway.refusal import Refusal, no_memory
 from credspec.runtimes.docker_gateway.tunnel import end_politely, tunnel, wipe
+from credspec.runtimes.docker_gateway.user_threads import UserThreads
 from credspec.spec.spec_directory import SpecDirectory, load
-
-_T = TypeVar("_T")
 
 _MAX_BODY_BYTES: Final = 16 * 1024 * 1024
 # Of one with a credential spec, which is read: bytes, and values in its JSON.
@@ -62,20 +61,15 @@ _HEAD_SECONDS: Final = 60.0
 _BODY_SECONDS: Final = 60.0
 _MAX_LINE_BYTES: Final = 8 * 1024
 _CHUNK_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,8}")
-_PING_SECONDS: Final = 10.0
 _ANSWER_SECONDS: Final = 10.0
-_PING: Final = b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n"
 # A client, the daemon, a pipe each way, and now and then a question to the daemon or a file.
 _DESCRIPTORS_EACH: Final = 8
-_READING_SECONDS: Final = 30.0
 _READING_THREADS: Final = 4
+_SPEC_TOO_LATE: Final = (
+    "credspec: the credential spec could not be read within {}; "
+    "see whether the spec directory answers [spec-read-timeout]"
+)
 _SERVER_ERROR: Final = 500
-
-
-class _Refusal(Exception):  # noqa: N818 - an answer, not a fault
-    def __init__(self, status: int, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.status, self.reason, self.message = status, reason, message
 
 
 class DockerGateway:
@@ -91,7 +85,7 @@ class DockerGateway:
         waiting: int = _MOST_WAITING,
         runtime: str = RUNTIME,
     ) -> None:
-        self._upstream = upstream
+        self._daemon = DaemonClient(upstream)
         self._specs = SpecDirectory(spec_directory)
         self._say = say
         self._runtime = runtime
@@ -100,8 +94,8 @@ class DockerGateway:
         self._waiting = waiting
         self._turns = ConnectionTurns(limit)
         self._bodies = BodyMemory()
-        self._reading: KeyedLock[int] = KeyedLock()
-        self._threads = ThreadPoolExecutor(_READING_THREADS, thread_name_prefix="create-request")
+        self._reading = UserThreads(_READING_THREADS, "create-request", _SPEC_TOO_LATE)
+        self._answers = ContainerAnswers(self._daemon, self._bodies, runtime)
 
     async def serve(self, listener: socket.socket) -> None:
         """Serve until cancelled; open connections are then closed."""
@@ -144,7 +138,7 @@ class DockerGateway:
             head = await _read_head(client)
             method = head.method
             await self._forward(head, client, peer)
-        except _Refusal as refusal:
+        except Refusal as refusal:
             say = self._say if refusal.status < _SERVER_ERROR else say_on_standard_error
             say(f"refused: {' '.join(refusal.message.splitlines())}")
             await _answer(client, refusal, to_head=method == "HEAD")
@@ -152,48 +146,55 @@ class DockerGateway:
             pass  # one side has gone; the other learns it by the close
 
     async def _forward(self, head: RequestHead, client: Connection, peer: Peer) -> None:
-        target = parse_target(head.method, head.target)
+        create = parse_target(head.method, head.target)
+        commit = parse_commit_target(head.method, head.target)
+        inspect = parse_inspect_target(head.method, head.target)
+        if inspect is not None and not head.upgrades and not head.has_body:
+            await self._answers.forward(head, inspect, client, peer)
+            return
         first: list[bytearray] = []
         with self._bodies.share(peer) as share:
-            if target is not None:
-                head, body = await self._rewritten(head, target, client, peer, share)
+            if create is not None or commit is not None:
+                body = await _read_body(head, client, share)
+                if create is not None:
+                    body = await self._create_body(body, create, peer, share)
+                elif commit is not None:
+                    body = await self._answers.commit_body(body, commit, peer, share)
+                    head = head.with_fields(Content_Type="application/json")
+                head = head.with_fields(
+                    Content_Length=str(len(body)), Transfer_Encoding=None, Expect=None
+                )
                 first.append(body)
                 del body
                 client.take_rest()  # another request; it comes again on a new connection
             # One request a connection: then nothing of what follows needs to be understood. Also
             # with an upgrade, which the daemon may refuse and then wait for the next request.
-            head = head.with_fields(Connection=_closing(head))
+            head = head.with_fields(Connection=closing(head))
             first[:0] = [bytearray(head.pack())]
             first.append(client.take_rest())
-            with await self._dial() as daemon:
+            with await self._daemon.dial() as daemon:
                 await tunnel(client.socket, daemon.socket, first, sent=share.give_back)
 
-    async def _rewritten(
-        self,
-        head: RequestHead,
-        target: CreateTarget,
-        client: Connection,
-        peer: Peer,
-        share: Share,
-    ) -> tuple[RequestHead, bytearray]:
-        """Return a create request as the daemon takes it; without a spec, byte for byte."""
-        body = await _read_body(head, client, share)
-        if await may_hold_option(body):
-            _check_size(body)
-            # What was read is overwritten there as soon as it is not needed.
-            body = await self._with_spec(body, target, peer)
-        forwarded = head.with_fields(
-            Content_Length=str(len(body)), Transfer_Encoding=None, Expect=None
-        )
-        return forwarded, body
+    async def _create_body(
+        self, body: bytearray, target: CreateTarget, peer: Peer, share: Share
+    ) -> bytearray:
+        """Return a create request's body as the daemon takes it; without a spec, byte for byte."""
+        if not await may_hold_spec(body):
+            return body
+        _check_size(body)
+        # What was read is overwritten there as soon as it is not needed.
+        return await self._with_spec(body, target, peer, share)
 
-    async def _with_spec(self, body: bytearray, target: CreateTarget, peer: Peer) -> bytearray:
+    async def _with_spec(
+        self, body: bytearray, target: CreateTarget, peer: Peer, share: Share
+    ) -> bytearray:
         """Return a body as the daemon takes it, if there is a spec in it; else as it is."""
-        create = await self._in_thread(peer, lambda: self._read(body))
+        create = await self._reading.run(peer, lambda: self._read(body))
         if create is None:
             return body
-        version = target.version or await self._daemon_version()
-        packed = await self._in_thread(peer, lambda: create.pack(version))
+        version = target.version or await self._daemon.version()
+        image = await self._answers.image_environment(create.image, share)
+        packed = await self._reading.run(peer, lambda: create.pack(version, image))
         wipe(body)
         return bytearray(packed)
 
@@ -202,58 +203,6 @@ class DockerGateway:
         if create is not None:
             load(create.reference, self._specs)
         return create
-
-    async def _in_thread(self, peer: Peer, call: Callable[[], _T]) -> _T:
-        """Do what takes long in a thread, one thing at a time for each user."""
-
-        def work() -> _T | CredspecError:
-            try:
-                return call()
-            except CredspecError as error:
-                # The frames on the way here hold the body.
-                forget_frames(error)
-                return error.detached()
-
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(_READING_SECONDS), self._reading.hold(peer.uid):
-                found = await loop.run_in_executor(self._threads, work)
-        except TimeoutError:
-            raise _Refusal(
-                503,
-                "Service Unavailable",
-                f"credspec: the credential spec could not be read within {_READING_SECONDS:.0f} s; "
-                "see whether the spec directory answers [spec-read-timeout]",
-            ) from None
-        if isinstance(found, CredspecError):
-            raise _Refusal(400, "Bad Request", str(found))
-        return found
-
-    async def _daemon_version(self) -> ApiVersion:
-        with await self._dial() as daemon:
-            try:
-                async with asyncio.timeout(_PING_SECONDS):
-                    await daemon.send(_PING)
-                    answer = bytes(await daemon.read_until(END, MAX_HEAD_BYTES))
-            except (OSError, EOFError, asyncio.LimitOverrunError):
-                answer = b""
-        for line in answer.split(b"\r\n"):
-            name, _, value = line.partition(b":")
-            if name.lower() == b"api-version":
-                return parse_version(value.decode("latin-1")) or (1, 0)
-        return (1, 0)
-
-    async def _dial(self) -> Connection:
-        try:
-            return await Connection.dial(self._upstream)
-        except OSError as error:
-            reason = error.strerror or "not in time"
-            raise _Refusal(
-                502,
-                "Bad Gateway",
-                f"credspec: dockerd does not answer at {self._upstream} ({reason}); "
-                "start it, or name its socket with --upstream [docker-unreachable]",
-            ) from None
 
 
 async def run(
@@ -296,22 +245,16 @@ def _affordable(served: int, waiting: int) -> tuple[int, int]:
     return served, max(0, descriptors - served * _DESCRIPTORS_EACH)
 
 
-def _closing(head: RequestHead) -> str:
-    options = [o.strip() for value in head.values("Connection") for o in value.split(",")]
-    kept = [o for o in options if head.upgrades and o.lower() not in {"", "close", "keep-alive"}]
-    return ", ".join([*kept, "close"])
-
-
 async def _read_head(client: Connection) -> RequestHead:
     try:
         async with asyncio.timeout(_HEAD_SECONDS):
             return RequestHead.unpack(bytes(await client.read_until(END, MAX_HEAD_BYTES)))
     except asyncio.LimitOverrunError:
-        raise _Refusal(431, "Request Header Fields Too Large", "request head too large") from None
+        raise Refusal(431, "Request Header Fields Too Large", "request head too large") from None
     except MalformedHeadError:
-        raise _Refusal(400, "Bad Request", "malformed request head") from None
+        raise Refusal(400, "Bad Request", "malformed request head") from None
     except TimeoutError:
-        raise _Refusal(408, "Request Timeout", "no request in time") from None
+        raise Refusal(408, "Request Timeout", "no request in time") from None
 
 
 async def _read_body(head: RequestHead, client: Connection, share: Share) -> bytearray:
@@ -326,15 +269,11 @@ async def _read_body(head: RequestHead, client: Connection, share: Share) -> byt
                 return await _read_chunks(client, share)
             return await client.read_exactly(length)
     except (ValueError, asyncio.LimitOverrunError):
-        raise _Refusal(400, "Bad Request", "malformed request body") from None
+        raise Refusal(400, "Bad Request", "malformed request body") from None
     except NoMemoryLeftError:
-        raise _Refusal(
-            503,
-            "Service Unavailable",
-            "credspec: too many large requests at a time; try again [bodies-too-large]",
-        ) from None
+        raise no_memory() from None
     except TimeoutError:
-        raise _Refusal(408, "Request Timeout", "no request body in time") from None
+        raise Refusal(408, "Request Timeout", "no request body in time") from None
 
 
 def _body_length(head: RequestHead) -> int | None:
@@ -373,15 +312,15 @@ async def _read_chunks(client: Connection, share: Share) -> bytearray:
             raise ValueError
 
 
-def _too_large() -> _Refusal:
-    return _Refusal(413, "Content Too Large", "request body too large")
+def _too_large() -> Refusal:
+    return Refusal(413, "Content Too Large", "request body too large")
 
 
 def _check_size(body: bytearray) -> None:
     """Refuse a body that would take long to read, since it may hold the option."""
     values = sum(map(body.count, (b",", b":", b"[", b"{")))
     if len(body) > _MAX_SPEC_BODY_BYTES or values > _MAX_VALUES:
-        raise _Refusal(
+        raise Refusal(
             413,
             "Content Too Large",
             "request body too large for one with a credential spec: at most "
@@ -389,20 +328,11 @@ def _check_size(body: bytearray) -> None:
         )
 
 
-async def _answer(client: Connection, refusal: _Refusal, *, to_head: bool) -> None:
+async def _answer(client: Connection, refusal: Refusal, *, to_head: bool) -> None:
     with contextlib.suppress(OSError, TimeoutError):
         async with asyncio.timeout(_ANSWER_SECONDS):
-            await client.send(_packed(refusal, to_head=to_head))
+            await client.send(refusal.pack(to_head=to_head))
         await end_politely(client.socket)
-
-
-def _packed(refusal: _Refusal, *, to_head: bool = False) -> bytes:
-    body = json.dumps({"message": refusal.message}).encode() + b"\n"
-    head = (
-        f"HTTP/1.1 {refusal.status} {refusal.reason}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    )
-    return head.encode() + (b"" if to_head else body)
 
 
 def _report(report: AdmissionReport) -> None:
@@ -412,7 +342,7 @@ def _report(report: AdmissionReport) -> None:
 def _answer_to_refused(peer: Peer, refusal: AdmissionRefusal) -> bytes:
     del peer
     text = f"credspec: the client {refusal.value}; try again later [connections-number]"
-    return _packed(_Refusal(503, "Service Unavailable", text))
+    return Refusal(503, "Service Unavailable", text).pack()
 
 
 def say_on_standard_error(line: str) -> None:

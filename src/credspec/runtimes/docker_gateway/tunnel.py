@@ -20,7 +20,8 @@ _MOST_LARGE_PIPES: Final = 64
 _SPLICE_FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 # After the last byte for it a client has this long to stop sending.
 _LAST_WORDS_SECONDS: Final = 1.0
-_HANG_UP_SECONDS: Final = 5.0
+HANG_UP_SECONDS: Final = 5.0
+"""How often it is looked whether a side has gone, of which nothing else would tell."""
 
 
 class _End(Enum):
@@ -54,7 +55,7 @@ async def tunnel(
             # With one direction at its end nothing tells of a side that goes away: look.
             _, running = await asyncio.wait(
                 running,
-                timeout=_HANG_UP_SECONDS if len(running) == 1 else None,
+                timeout=HANG_UP_SECONDS if len(running) == 1 else None,
                 return_when=asyncio.FIRST_COMPLETED,
             )
     finally:
@@ -64,8 +65,10 @@ async def tunnel(
     await end_politely(client)
 
 
-async def end_politely(client: socket.socket) -> None:
-    """End the answer, and take in for a moment what the client still sends.
+async def end_politely(
+    client: socket.socket, look: Callable[[bytes], None] = lambda _: None
+) -> None:
+    """End the answer, and take in for a moment what the client still sends; `look` sees it.
 
     Closed with unread bytes, the socket would break the client's sending before it reads why.
     """
@@ -77,6 +80,7 @@ async def end_politely(client: socket.socket) -> None:
             while rest:
                 await asyncio.sleep(0)
                 rest = await loop.sock_recv(client, CHUNK)
+                look(rest)
 
 
 async def _copy(
@@ -229,14 +233,14 @@ def _is_over(
     if upwards.done():
         end = upwards.result()
         # A daemon that takes no more of the request may still be answering.
-        if end is _End.SOURCE_LOST or (end is _End.SOURCE_ENDED and _hung_up(client)):
+        if end is _End.SOURCE_LOST or (end is _End.SOURCE_ENDED and hung_up(client)):
             return True
     if downwards.done():
-        return downwards.result() is not _End.SOURCE_ENDED or _hung_up(daemon)
+        return downwards.result() is not _End.SOURCE_ENDED or hung_up(daemon)
     return False
 
 
-def _hung_up(side: socket.socket) -> bool:
+def hung_up(side: socket.socket) -> bool:
     """Return whether the other end of a Unix socket is closed, not only ended for writing."""
     poll = select.poll()
     poll.register(side, 0)

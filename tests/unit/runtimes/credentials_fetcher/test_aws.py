@@ -15,6 +15,7 @@ import pytest
 from aws_endpoints import ACCESS_KEY, SESSION_TOKEN, AwsEndpoints
 
 from credspec.runtimes.credentials_fetcher import aws
+from credspec.runtimes.credentials_fetcher.call_status import RETRIABLE, status_of
 from credspec.runtimes.credentials_fetcher.requests import (
     AwsAccess,
     Refusal,
@@ -153,10 +154,41 @@ def test_older_names_in_a_secret(endpoints: AwsEndpoints) -> None:
     assert str(user) == "bob@contoso.com"
 
 
+def test_a_secret_amid_a_rotation_of_users(endpoints: AwsEndpoints) -> None:
+    secret = {"username": "alice:bob", "password": "p", "domainName": "contoso.com"}
+    endpoints.secrets[SECRET] = json.dumps(secret)
+    assert str(aws.fetch_secret(ACCESS, SECRET)) == "bob@contoso.com"
+    endpoints.secrets[SECRET] = json.dumps(secret | {"username": "alice:"})
+    with pytest.raises(RefusedCallError, match="no user after the colon"):
+        aws.fetch_secret(ACCESS, SECRET)
+
+
 def test_keys_that_aws_refuses(endpoints: AwsEndpoints) -> None:
     with pytest.raises(RefusedCallError, match=r"InvalidAccessKeyId.*aws-refused") as caught:
         aws.fetch_spec(replace(ACCESS, access_key_id="AKIAOTHER"), LOCATION)
     assert "secret-key" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "is_transient"),
+    [
+        (503, "SlowDown", True),
+        (500, "InternalError", True),
+        (429, "Whatever", True),
+        (400, "RequestTimeout", True),
+        (403, "RequestTimeTooSkewed", True),
+        (403, "AccessDenied", False),
+        (400, "ExpiredToken", False),
+        (404, "NoSuchBucket", False),
+    ],
+)
+def test_trouble_of_aws_is_told_from_its_refusal(
+    endpoints: AwsEndpoints, status: int, code: str, is_transient: bool
+) -> None:
+    endpoints.trouble = (status, code)
+    with pytest.raises(RefusedCallError, match=code) as caught:
+        aws.fetch_spec(ACCESS, LOCATION)
+    assert (status_of(caught.value.error) in RETRIABLE) == is_transient
 
 
 def test_nobody_answers(monkeypatch: pytest.MonkeyPatch, endpoints: AwsEndpoints) -> None:

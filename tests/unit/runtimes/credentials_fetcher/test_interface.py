@@ -8,9 +8,12 @@ import peer_client
 import pytest
 from google.protobuf import descriptor_pb2
 from grpc_tools import protoc
+from hypothesis import given
+from hypothesis import strategies as st
 
 from credspec.runtimes import credentials_fetcher
 from credspec.runtimes.credentials_fetcher import credentialsfetcher_pb2 as wire
+from credspec.runtimes.credentials_fetcher.call_handlers import _read
 
 ROOM = Path(credentials_fetcher.__file__).parent
 SOURCE = ROOM.parents[2]
@@ -40,6 +43,21 @@ def shape(file: descriptor_pb2.FileDescriptorProto) -> tuple[object, ...]:
     [service] = file.service
     methods = {m.name: (m.input_type, m.output_type) for m in service.method}
     return file.package, file.syntax, messages, service.name, methods
+
+
+@given(
+    st.lists(st.sampled_from(["arn:aws:s3:::specs/1#t/m", "arn:aws:s3:::specs/2#t/n"]), max_size=3),
+    st.text("ABC123", min_size=1, max_size=20),
+)
+def test_the_older_request_of_a_renewal_is_told_from_the_present_one(
+    arns: list[str], key: str
+) -> None:
+    values = {"access_key_id": key, "secret_access_key": "s", "session_token": "t"}
+    kind = wire.RenewKerberosArnLeaseRequest
+    present = kind(region="eu-west-1", **values)
+    assert _read(kind, present.SerializeToString()) == present
+    older = wire.KerberosArnLeaseRequest(credspec_arns=arns, region="eu-west-1", **values)
+    assert _read(kind, older.SerializeToString()) == older
 
 
 def test_it_is_the_published_interface() -> None:

@@ -15,6 +15,7 @@ from credspec.runtimes.credentials_fetcher.requests import (
     RefusedCallError,
     aws_access,
     given_user,
+    new_user,
     read_specs,
     renewed_user,
     spec_locations,
@@ -39,6 +40,30 @@ def test_the_first_account_is_the_one() -> None:
     assert (wanted.name, wanted.domain) == ("WebApp01", "contoso.com")
     assert wanted.spec.default_account == "WebApp01"
     assert wanted.spec.accounts == ("WebApp01",)
+
+
+@pytest.mark.parametrize(
+    ("accounts", "default", "account", "directory"),
+    [
+        (("WebApp01", "WebApp02"), "Other01", "WebApp01", "WebApp01"),
+        (("WebApp01", "WebApp02"), "WebApp02", "WebApp02", "WebApp02"),
+        (("WebApp01", "WebApp02"), "webapp02", "WebApp02", "WebApp02"),
+        (("WebApp01", "WebApp02$"), "WebApp02", "WebApp02", "WebApp02"),
+        (("WebApp01", "WebApp02"), "WebApp02$", "WebApp02", "WebApp02$"),
+        (("WebApp01$", "WebApp02"), "WebApp01$", "WebApp01", "WebApp01$"),
+        (("", "WebApp02"), "x/y", "WebApp02", "WebApp02"),
+        (("a/b", "WebApp02"), "WebApp02", "WebApp02", "WebApp02"),
+    ],
+)
+def test_the_account_that_the_ecs_agent_looks_for(
+    accounts: tuple[str, ...], default: str, account: str, directory: str
+) -> None:
+    """It takes the path that has MachineAccountName in it, in any letter case."""
+    [wanted] = read_specs([spec(*accounts, default=default)])
+    assert (wanted.spec.default_account, wanted.name) == (account, directory)
+    assert wanted.spec.accounts == (account,)
+    if default.casefold().rstrip("$") == account.casefold():
+        assert default.lower() in wanted.name.lower()
 
 
 def test_an_account_that_is_wanted_twice() -> None:
@@ -105,6 +130,40 @@ def test_old_and_new_users(name: str, expected: tuple[str, str]) -> None:
 def test_old_and_new_users_that_are_none(name: str) -> None:
     with pytest.raises(RefusedCallError, match=r"^Error: invalid domainName/username: "):
         renewed_user(name, "p", "contoso.com")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("alice", "alice"), ("alice:bob", "bob"), ("a:a", "a"), (":bob", "bob")]
+)
+def test_the_user_of_a_new_lease_amid_a_rotation(name: str, expected: str) -> None:
+    assert new_user(name, "p", "contoso.com").name == expected
+
+
+@pytest.mark.parametrize(
+    "name", [":", "old:", "a:b:c", "a/b:c", "a:b/c", "a:b\n", f"a:{'b' * 104}"]
+)
+def test_users_of_a_new_lease_that_are_none(name: str) -> None:
+    with pytest.raises(RefusedCallError) as caught:
+        new_user(name, "p", "contoso.com")
+    assert caught.value.error.code == "user-invalid"
+    if name in {":", "old:"}:
+        assert "no user after the colon" in str(caught.value)
+        assert "OLD:NEW" in str(caught.value)
+
+
+@given(st.text(max_size=12), st.text(max_size=12))
+def test_of_old_and_new_the_new_one_is_the_user(old: str, new: str) -> None:
+    try:
+        alone = given_user(new, "p", "contoso.com")
+    except RefusedCallError:
+        return
+    try:
+        both = new_user(f"{old}:{new}", "p", "contoso.com")
+    except RefusedCallError:
+        with pytest.raises(RefusedCallError):
+            given_user(old, "p", "contoso.com")
+        return
+    assert both == alone
 
 
 @given(st.text(max_size=70))

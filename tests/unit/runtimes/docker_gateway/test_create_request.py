@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from credspec.agent.lease_environment import LEASE_ENVIRONMENT
 from credspec.errors import InvalidSpecError, UsageError
+from credspec.runtimes import shim
 from credspec.runtimes.docker_gateway.create_request import (
     CreateBody,
     CreateTarget,
@@ -41,10 +43,20 @@ members = st.dictionaries(
 
 
 def rewritten(document: Any, version: tuple[int, int] = OLD) -> Any:
+    """Return what dockerd is sent, without the record that test_inspect_answer.py is about."""
     data = document if isinstance(document, bytes) else json.dumps(document).encode()
     create = CreateBody.unpack(data)
     assert create is not None
-    return json.loads(create.pack(version))
+    sent = json.loads(create.pack(version))
+    (config,) = (value for key, value in sent.items() if key.casefold() == "hostconfig")
+    annotations = config.get("Annotations", {})
+    if version < (1, 43):
+        (record,) = (key for key in config["Tmpfs"] if key.startswith("/run/credspec/requested="))
+        del config["Tmpfs"][record]
+        assert not set(annotations) & set(ANNOTATIONS), "dockerd would drop them"
+    else:
+        annotations.pop("credspec.dev/requested", None)
+    return sent
 
 
 def request(*options: str, **host_config: Any) -> dict[str, Any]:
@@ -94,7 +106,7 @@ def test_labels_become_options() -> None:
         "credspec.dev/spec": "file://www.json",
         **wanted,
     }
-    assert "KRB5_KTNAME=FILE:/run/credspec/krb5.keytab" in document["Env"]
+    assert "KRB5_KTNAME=/run/credspec/krb5.keytab" in document["Env"]
     document = rewritten(request(OPTION) | {"Labels": LABELS, "Env": ["CREDSPEC_MODE=0440"]}, OLD)
     assert document["Env"][-4:] == [
         "CREDSPEC=file://www.json",
@@ -250,15 +262,30 @@ def test_keys_count_in_any_letter_case_as_for_the_daemon() -> None:
     }
 
 
-@pytest.mark.parametrize("runtime", ["runc", 1, [1], {"a": 1}])
+@pytest.mark.parametrize("runtime", ["crun", "runsc", "kata", "RUNC", 1, [1], {"a": 1}])
 def test_another_runtime_is_a_conflict(runtime: object) -> None:
     with pytest.raises(UsageError, match="docker-runtime-conflict"):
         rewritten(request(OPTION, Runtime=runtime))
 
 
-@pytest.mark.parametrize("runtime", [None, "", "credspec"])
-def test_our_runtime_or_none_is_no_conflict(runtime: object) -> None:
+@pytest.mark.parametrize("runtime", [None, "", "credspec", "runc", "io.containerd.runc.v2"])
+def test_our_runtime_or_runc_or_none_is_no_conflict(runtime: object) -> None:
+    """Inspect shows runc of any other container, and tools copy it from there."""
     assert rewritten(request(OPTION, Runtime=runtime))["HostConfig"]["Runtime"] == "credspec"
+
+
+@pytest.mark.parametrize("present", [[], ["crun"], ["runc"], ["runc", "crun"]])
+def test_runc_is_a_conflict_where_our_runtime_runs_crun(
+    present: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in present:
+        (tmp_path / name).touch(0o755)
+    monkeypatch.setattr(shim, "_SEARCH_PATH", str(tmp_path))
+    if present == ["crun"]:
+        with pytest.raises(UsageError, match="docker-runtime-conflict"):
+            rewritten(request(OPTION, Runtime="runc"))
+    else:
+        rewritten(request(OPTION, Runtime="runc"))
 
 
 @pytest.mark.parametrize(
@@ -373,7 +400,7 @@ def test_an_annotation_without_the_option_asks_for_the_same(
     asked = request(Annotations={"credspec.dev/spec": "file://www.json"}, Runtime=runtime)
     by_option = request(OPTION, Runtime=runtime)
     found, expected = (rewritten(document, version) for document in (asked, by_option))
-    found["HostConfig"].pop("Annotations")
+    found["HostConfig"].pop("Annotations", None)
     expected["HostConfig"].pop("Annotations", None)
     found["HostConfig"]["SecurityOpt"] = expected["HostConfig"]["SecurityOpt"]
     assert found == expected
@@ -384,8 +411,7 @@ def test_a_runtime_of_the_clients_reads_the_annotation_itself() -> None:
     assert CreateBody.unpack(json.dumps(asked).encode()) is None
     # Docker's own would not: the container would run without its identity.
     asked["HostConfig"]["Runtime"] = "runc"
-    with pytest.raises(UsageError, match="docker-runtime-conflict"):
-        CreateBody.unpack(json.dumps(asked).encode())
+    assert rewritten(asked)["HostConfig"]["Runtime"] == "credspec"
 
 
 def test_a_label_does_not_name_the_spec() -> None:
@@ -400,3 +426,11 @@ def test_a_label_does_not_name_the_spec() -> None:
 def test_a_tmpfs_of_another_letter_case_is_another() -> None:
     found = rewritten(request(OPTION, Tmpfs={"/RUN/credspec": "size=1m"}), OLD)
     assert found["HostConfig"]["Tmpfs"] == {"/RUN/credspec": "size=1m", "/run/credspec": ""}
+
+
+@pytest.mark.parametrize("version", [OLD, NEW])
+def test_a_tmpfs_without_options_as_null_stays(version: tuple[int, int]) -> None:
+    """Which is an empty text for dockerd."""
+    found = rewritten(request(OPTION, Tmpfs={"/scratch": None}), version)
+    assert not found["HostConfig"]["Tmpfs"]["/scratch"]
+    assert "/scratch" in found["HostConfig"]["Tmpfs"]

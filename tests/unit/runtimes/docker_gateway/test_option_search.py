@@ -11,19 +11,19 @@ from hypothesis import strategies as st
 from credspec.errors import CredspecError
 from credspec.runtimes.docker_gateway import option_search
 from credspec.runtimes.docker_gateway.create_request import CreateBody
-from credspec.runtimes.docker_gateway.option_search import may_hold_option
+from credspec.runtimes.docker_gateway.option_search import may_hold_spec
 
 OPTION = "credentialspec"
 
 
 def found(body: bytes) -> bool:
-    return asyncio.run(may_hold_option(body))
+    return asyncio.run(may_hold_spec(body))
 
 
-def spelt(chance: random.Random) -> str:
-    """The option's name in one of the ways that JSON and Docker take."""
+def spelt(chance: random.Random, name: str = OPTION) -> str:
+    """A name in one of the ways that JSON and Docker take."""
     letters = []
-    for letter in OPTION:
+    for letter in name:
         chosen = chance.choice([letter, letter.upper()])
         code = chance.choice([f"\\u{ord(chosen):04x}", f"\\u{ord(chosen):04X}"])
         letters.append(chance.choice([chosen, code]))
@@ -37,6 +37,14 @@ def test_it_is_found_however_it_is_spelt_and_wherever(seed: int, before: int) ->
     body = f'{{"X":"{"x" * before}","HostConfig":{{"SecurityOpt":["{name}=file://a.json"]}}}}'
     assert json.loads(body)["HostConfig"]["SecurityOpt"][0].lower().startswith(OPTION)
     assert found(body.encode())
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("before", [0, 65_500, 65_530])
+def test_a_spec_in_an_annotation_a_variable_or_a_mount_is_found(seed: int, before: int) -> None:
+    name = spelt(random.Random(seed), "credspec")
+    for entry in (f'"{name}.dev/spec":"file://a"', f'"/run/{name}":""', f'"{name}=file://a"'):
+        assert found(f'{{"X":"{"x" * before}",{entry}'.encode())
 
 
 @given(st.recursive(st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))

@@ -18,6 +18,20 @@ from credspec.runtimes.docker_gateway import server
 from credspec.runtimes.docker_gateway.listening_socket import listening
 from credspec.runtimes.docker_gateway.server import DockerGateway
 
+SPEC = {
+    "CmsPlugins": ["ActiveDirectory"],
+    "DomainJoinConfig": {
+        "Sid": "S-1-5-21-2126449477-2524075714-3094792973",
+        "MachineAccountName": "WebApp01",
+        "Guid": "244818ae-87ac-4fcd-92ec-e79e5252348a",
+        "DnsTreeName": "contoso.com",
+        "DnsName": "contoso.com",
+        "NetBiosName": "CONTOSO",
+    },
+    "ActiveDirectoryConfig": {
+        "GroupManagedServiceAccounts": [{"Name": "WebApp01", "Scope": "CONTOSO"}]
+    },
+}
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 OK = b"HTTP/1.1 200 OK\r\nApi-Version: 1.43\r\nContent-Length: 2\r\nConnection: close\r\n\r\nOK"
 
@@ -121,21 +135,7 @@ async def test_expect_continue_is_answered_here(tmp_path: Path) -> None:
 
 async def test_the_daemon_is_asked_for_its_version_if_the_client_names_none(tmp_path: Path) -> None:
     daemon = Daemon()
-    spec = {
-        "CmsPlugins": ["ActiveDirectory"],
-        "DomainJoinConfig": {
-            "Sid": "S-1-5-21-2126449477-2524075714-3094792973",
-            "MachineAccountName": "WebApp01",
-            "Guid": "244818ae-87ac-4fcd-92ec-e79e5252348a",
-            "DnsTreeName": "contoso.com",
-            "DnsName": "contoso.com",
-            "NetBiosName": "CONTOSO",
-        },
-        "ActiveDirectoryConfig": {
-            "GroupManagedServiceAccounts": [{"Name": "WebApp01", "Scope": "CONTOSO"}]
-        },
-    }
-    option = f"credentialspec=raw://{json.dumps(spec)}"
+    option = f"credentialspec=raw://{json.dumps(SPEC)}"
     body = json.dumps({"HostConfig": {"SecurityOpt": [option]}}).encode()
     async with gateway(tmp_path, daemon) as path:
         assert await ask(path, create(body, target=b"/containers/create")) == OK
@@ -383,3 +383,53 @@ def test_unknown_group(tmp_path: Path) -> None:
         listening(tmp_path / "s", "no such group", tmp_path),
     ):
         pass
+
+
+OURS = {"KRB5CCNAME=/run/credspec/krb5cc", "KRB5_CONFIG=/run/credspec/krb5.conf"}
+IMAGE_ENV = json.dumps({"Config": {"Env": ["PATH=/bin", "KRB5_CONFIG=/image.conf"]}}).encode()
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "stays"),
+    [
+        (b"HTTP/1.0 200 OK", IMAGE_ENV, True),
+        (b"HTTP/1.1 200 OK", IMAGE_ENV, True),
+        (b"HTTP/1.0 404 Not Found", IMAGE_ENV, False),
+        (b"HTTP/1.0 200 OK", b'{"Config": null}', False),
+        (b"HTTP/1.0 200 OK", b'{"Config": {"Env": null}}', False),
+        (b"HTTP/1.0 200 OK", b'{"Config": {"Env": [["KRB5_CONFIG=/image.conf"], 7]}}', False),
+        (b"HTTP/1.0 200 OK", b'{"Config": {"Env": {"KRB5_CONFIG=/image.conf": 1}}}', False),
+        (b"HTTP/1.0 200 OK", b"[[[[", False),
+        (b"HTTP/1.0 200 OK", b"[]", False),
+        (b"HTTP/1.0 200 OK", b"", False),
+        (b"rubbish", b"", False),
+        (b"", b"", False),
+    ],
+)
+async def test_variables_that_the_image_sets_are_not_set_again(
+    tmp_path: Path, head: bytes, body: bytes, *, stays: bool
+) -> None:
+    asked: list[bytes] = []
+    created: list[bytes] = []
+
+    async def daemon(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.readuntil(b"\r\n\r\n")
+        if request.startswith(b"GET /images/"):
+            asked.append(request)
+            kind = b"\r\nContent-Type: application/json\r\n\r\n"
+            writer.write(head + (kind + body if head else b""))
+        else:
+            length = int(request.lower().partition(b"content-length:")[2].split()[0])
+            created.append(await reader.readexactly(length))
+            writer.write(OK)
+        writer.close()
+
+    option = f"credentialspec=raw://{json.dumps(SPEC)}"
+    wanted = {"Image": "r:5000/a b?x#y/../z", "HostConfig": {"SecurityOpt": [option]}}
+    async with gateway(tmp_path, daemon) as path:
+        assert await ask(path, create(json.dumps(wanted).encode())) == OK
+    (request,) = asked
+    assert request.startswith(b"GET /images/r:5000/a%20b%3Fx%23y/../z/json HTTP/1.1\r\n")
+    expected = {each for each in OURS if not stays or "CONFIG" not in each}
+    environment = set(json.loads(created[0])["Env"])
+    assert {each for each in environment if each.startswith("KRB5")} == expected

@@ -1,0 +1,58 @@
+"""All error codes in the source, each with the class of the errors that carry it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import credspec
+from credspec import errors
+from credspec.errors import CredspecError
+
+SOURCE = Path(credspec.__file__).parent
+
+
+def raised(*rooms: str) -> set[tuple[type[CredspecError], str]]:
+    """Class and code of every ``SomeError.of("code", ...)`` and ``SomeError(Problem(...))``.
+
+    `rooms` are folders or modules below the package; all of it without any. A code that is chosen
+    by an expression counts with every constant of it.
+    """
+    paths = [path for room in rooms or ("",) for path in _modules(SOURCE / room)]
+    return {found for path in paths for found in _raised_in(path)}
+
+
+def _modules(path: Path) -> list[Path]:
+    return sorted(path.rglob("*.py")) if path.is_dir() else [path]
+
+
+def _raised_in(path: Path) -> Iterator[tuple[type[CredspecError], str]]:
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if not isinstance(node, ast.Call) or not node.args:
+            continue
+        if isinstance(node.func, ast.Attribute) and node.func.attr == "of":
+            name, codes = ast.unparse(node.func.value), _constants(node.args[0])
+        else:
+            name, codes = ast.unparse(node.func), list(_codes_of_problems(node.args))
+        cls = getattr(errors, name, None)
+        if isinstance(cls, type) and issubclass(cls, CredspecError):
+            for code in codes:
+                yield cls, code
+
+
+def _codes_of_problems(arguments: list[ast.expr]) -> Iterator[str]:
+    for argument in arguments:
+        for node in ast.walk(argument):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "Problem":
+                for keyword in node.keywords:
+                    if keyword.arg == "code":
+                        yield from _constants(keyword.value)
+
+
+def _constants(node: ast.expr) -> list[str]:
+    return [
+        each.value
+        for each in ast.walk(node)
+        if isinstance(each, ast.Constant) and isinstance(each.value, str)
+    ]
