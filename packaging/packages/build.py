@@ -76,7 +76,8 @@ def build(options: argparse.Namespace) -> None:
         fcntl.flock(file, fcntl.LOCK_EX)  # two builds at once need the same paths
         root = clean_root(options.release, lambda piece: os.write(1, piece))
         copy_sources(root.folder / "build/src")
-        given = [f"--epoch={git('log', '-1', '--format=%ct').strip()}", f"--commit={commit()}"]
+        epoch = options.epoch or git("log", "-1", "--format=%ct").strip()
+        given = [f"--epoch={epoch}", f"--commit={options.commit or commit()}"]
         given += ["--fresh-wheels"] if options.fresh_wheels else []
         given += ["--lint"] if options.lint else []
         given += ["--no-extras"] if options.no_extras else []
@@ -104,6 +105,8 @@ def main() -> None:
     parser.add_argument("--lint", action="store_true", help="let lintian check; minutes")
     parser.add_argument("--no-extras", action="store_true", help="no credspec-extras and no .rpm")
     parser.add_argument("--version", help="call it another version, for tests of upgrades")
+    parser.add_argument("--epoch", help="seconds since 1970; default: the commit's time")
+    parser.add_argument("--commit", help="what --version says; default: the checkout's")
     options = parser.parse_args()
     options.output = options.output or CHECKOUT / "dist" / options.release
     build(options)

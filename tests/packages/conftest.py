@@ -27,7 +27,7 @@ def release(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def packages(release: str) -> Packages:
-    return built(release)
+    return built(release).packages
 
 
 @pytest.fixture

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from booted_systemd import BootedSystemd
@@ -19,6 +21,7 @@ BUILD = CHECKOUT / "build/packages"
 RELEASES = ("bookworm", "trixie")
 NEXT_VERSION = "0.1.1.dev0"
 UNITS = ("credspec-agent.service", "credspec-agent.socket", "credspec-docker-gateway.service")
+_SOURCES = ("src", "packaging", "requirements", "pyproject.toml", "README.md", "CHANGELOG.md")
 # What the packages depend on is there already, so that nothing is downloaded in a test.
 _PACKAGES = (
     *("systemd", "python3", "ca-certificates", "init-system-helpers", "krb5-user"),
@@ -31,15 +34,37 @@ _NO_NETWORK = "--bridge=none --iptables=false --ip6tables=false --ip-forward=fal
 _UNIT_PATH = "/etc/systemd/system:/usr/lib/systemd/system"
 
 
-def built(release: str, *, version: str | None = None) -> dict[str, Path]:
-    """Return the packages of the present files by name; build them if that was not done yet."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Build:
+    """What was built, and of what: the same again gives the same bytes."""
+
+    directory: Path
+    commit: str
+    epoch: str
+
+    @property
+    def packages(self) -> dict[str, Path]:
+        """The .deb files by their packages' names."""
+        return {path.name.partition("_")[0]: path for path in self.directory.glob("*.deb")}
+
+
+def built(release: str, *, version: str | None = None) -> Build:
+    """Return the packages of the present files; build them if that was not done yet."""
     directory = BUILD / "tested" / f"{release}-{version or 'own'}"
+    stamp = directory.with_name(f"{directory.name}.json")
     state = _state()
-    stamp = directory.with_name(f"{directory.name}.state")
-    if not stamp.exists() or stamp.read_text() != state:
-        build(release, directory, *([f"--version={version}", "--no-extras"] if version else []))
-        stamp.write_text(state)
-    return {path.name.partition("_")[0]: path for path in directory.glob("*.deb")}
+    known = json.loads(stamp.read_text()) if stamp.exists() else {}
+    if known.get("state") != state:
+        known = {
+            "state": state,
+            "commit": _git("rev-parse", "HEAD"),
+            "epoch": _git("log", "-1", "--format=%ct"),
+        }
+        given = [f"--commit={known['commit']}", f"--epoch={known['epoch']}"]
+        given += [f"--version={version}", "--no-extras"] if version else []
+        build(release, directory, *given)
+        stamp.write_text(json.dumps(known))
+    return Build(directory=directory, commit=known["commit"], epoch=known["epoch"])
 
 
 def build(release: str, output: Path, *options: str) -> None:
@@ -57,10 +82,14 @@ def build(release: str, output: Path, *options: str) -> None:
 
 
 def _state() -> str:
-    git = ["git", "-c", "safe.directory=*", "-C", str(CHECKOUT)]
-    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True).stdout
-    changes = subprocess.run([*git, "diff", "HEAD"], check=True, capture_output=True).stdout
-    return hashlib.sha256(head + changes).hexdigest()
+    """Return a digest of all files that packages are made of."""
+    text = _git("ls-files", "--stage", "--", *_SOURCES) + _git("diff", "HEAD", "--", *_SOURCES)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-c", "safe.directory=*", "-C", str(CHECKOUT), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def _base(release: str) -> Path:

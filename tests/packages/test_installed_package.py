@@ -88,7 +88,7 @@ def test_install_set_up_upgrade_and_purge_leave_nothing(
 
     put_lease(host)
     started = host.booted.show(AGENT, "ExecMainStartTimestampMonotonic")
-    host.install(built(release, version=NEXT_VERSION)["credspec"])
+    host.install(built(release, version=NEXT_VERSION).packages["credspec"])
     wait_until_active(host, AGENT)
     assert host.booted.show(AGENT, "ExecMainStartTimestampMonotonic") != started
     assert NEXT_VERSION in host.run("credspec", "--version").stdout
@@ -211,6 +211,6 @@ def test_a_machine_without_systemd(boot: Boot, packages: Packages) -> None:
     host.install(packages["credspec"])
     said = host.run(*SETUP, "agent", status=1)
     assert "systemd-missing" in said.stderr
-    host.install(built(host.release, version=NEXT_VERSION)["credspec"])
+    host.install(built(host.release, version=NEXT_VERSION).packages["credspec"])
     host.run("apt-get", "purge", "-y", "credspec")
     assert host.run("test", "-e", "/usr/lib/credspec", status=None).returncode == 1

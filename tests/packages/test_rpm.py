@@ -12,7 +12,7 @@ from package_machine import BUILD, built
 
 @pytest.fixture(scope="module")
 def packages() -> dict[str, Path]:
-    directory = built("bookworm")["credspec"].parent
+    directory = built("bookworm").directory
     return {re.sub(r"-\d.*", "", path.name): path for path in directory.glob("*.rpm")}
 
 
