@@ -10,7 +10,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FILE = "src/credspec/_commit.txt"
-SHARED = ("packaging/config.toml", "packaging/grafana")
+SHARED = ("packaging/config.toml", "packaging/grafana", "packaging/prometheus")
 """For those who install with pip: in the wheel they are below credspec/share."""
 
 

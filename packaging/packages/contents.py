@@ -28,7 +28,7 @@ def version(source: Path) -> str:
 
 
 def add(source: Path, stage: Path, prefix: Path) -> None:
-    """Add commands, units, manual pages, completions, configuration and dashboards to `stage`."""
+    """Add to `stage` what is no Python: commands, units, pages, completions, configuration."""
     (stage / "usr/bin").mkdir(parents=True)
     for name in COMMANDS:
         (stage / "usr/bin" / name).symlink_to(f"../lib/{prefix.name}/bin/{name}")
@@ -42,7 +42,8 @@ def add(source: Path, stage: Path, prefix: Path) -> None:
     (stage / "etc/credspec/specs").mkdir()
     share = stage / "usr/share/credspec"
     share.mkdir(parents=True)
-    shutil.copytree(source / "packaging/grafana", share / "grafana")
+    for name in ("grafana", "prometheus"):
+        shutil.copytree(source / "packaging" / name, share / name)
 
 
 def _manual_pages(source: Path, stage: Path, prefix: Path) -> None:

@@ -8,7 +8,6 @@ import tarfile
 from io import BytesIO
 from pathlib import Path
 
-import pytest
 from package_machine import RELEASES, UNITS, build, built
 
 PYTHON = {"bookworm": 11, "trixie": 13}
@@ -94,6 +93,7 @@ def test_commands_units_pages_completions_and_dashboard_come_along(packages: Pac
         "/usr/share/zsh/vendor-completions/_credspec",
         "/usr/share/fish/vendor_completions.d/credspec.fish",
         "/usr/share/credspec/grafana/credspec.json",
+        "/usr/share/credspec/prometheus/credspec.rules.yml",
         "/usr/share/doc/credspec/copyright",
         "/usr/share/man/man1/credspec-setup-docker.1.gz",
         "/etc/credspec/config.toml",
@@ -141,6 +141,8 @@ def test_two_builds_are_identical_though_all_is_compiled_again(
     build(release, again, "--fresh-wheels", *same)
     files = [{path.name for path in each.iterdir()} for each in (first.directory, again)]
     assert files[0] == files[1]
-    assert {"credspec", "credspec-lab", "credspec-extras"} <= {n.partition("_")[0] for n in files[0]}
+    assert {"credspec", "credspec-lab", "credspec-extras"} <= {
+        n.partition("_")[0] for n in files[0]
+    }
     differ = [n for n in files[0] if (first.directory / n).read_bytes() != (again / n).read_bytes()]
     assert differ == []

@@ -18,6 +18,7 @@ SHIPPED = (
     "credspec/py.typed",
     "credspec/share/config.toml",
     "credspec/share/grafana/credspec.json",
+    "credspec/share/prometheus/credspec.rules.yml",
     "credspec/spec/schema/credential-spec.schema.json",
     "credspec/agent/units/credspec-agent.service",
     "credspec/agent/units/credspec-agent.socket",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import sys
 import tomllib
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 
@@ -13,14 +16,12 @@ import pytest
 from click import Context, Group
 
 from credspec import installation
-from credspec.agent import config, domain_config
+from credspec.agent import config
 from credspec.cli.main import credspec, missing_package
-from credspec.providers import settings
+from docs_reference.configuration_keys import REQUIRED, configuration_keys
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "packaging/config.toml"
-# Uncommented, it is this: keys, tables and the one client of the account provider.
-COMMENTED = re.compile(r'^#(?=[a-z_]+ = |\[|"win1)', re.MULTILINE)
 
 
 def load(name: str) -> ModuleType:
@@ -34,35 +35,61 @@ def load(name: str) -> ModuleType:
     return module
 
 
-def uncommented() -> str:
-    return COMMENTED.sub("", CONFIG.read_text())
+def shown_keys() -> Iterator[tuple[str, str, str]]:
+    """Yield table, key and value of every line that is commented out in the packaged file."""
+    table = ""
+    for line in CONFIG.read_text().splitlines():
+        if found := re.fullmatch(r"#\[(.+)\]", line):
+            table = found[1]
+        elif table == "account_provider.clients" and line.startswith('#"'):
+            yield "account_provider", "clients", line.removeprefix("#")
+        elif found := re.fullmatch(r"#([a-z_]+) = (.+)", line):
+            yield table, found[1], found[2]
 
 
 def test_the_packaged_configuration_changes_nothing() -> None:
     assert config.load_config(CONFIG) == config.Config()
+    assert tomllib.loads(CONFIG.read_text()) == {}
 
 
-def test_the_packaged_configuration_has_every_key_of_the_agent() -> None:
-    document = tomllib.loads(uncommented())
-    for table, keys in config._KNOWN.items():
-        content = document[table] if table else document
-        assert set(content) == keys, table
-    assert set(document["domains"]["contoso.com"]) == domain_config._KEYS
-    assert set(settings._READERS) <= set(document["providers"])
+def test_the_packaged_configuration_has_the_keys_of_the_reference_and_their_defaults() -> None:
+    """By the table that docs/configuration.md is generated from, so both change together."""
+    shown = [*shown_keys()]
+    known = {(key.table, key.name): key.default for key in configuration_keys()}
+    assert {(table, name) for table, name, _ in shown} == {*known}
+    for (table, name), default in known.items():
+        values = [value for *where, value in shown if where == [table, name]]
+        if default and default != REQUIRED:
+            assert default in values, f"{table} {name}"
 
 
-def test_the_packaged_configuration_loads_with_every_example(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(config, "_uids", lambda *_: [1000])  # the users of the examples
+@pytest.mark.parametrize("auth", ["token", "approle", "cert"])
+def test_the_packaged_configuration_loads_with_every_example(tmp_path: Path, auth: str) -> None:
+    """Each key with the value that the file shows; of Vault, what one way to log on needs."""
+    tables: dict[str, dict[str, str]] = {}
+    for table, name, value in shown_keys():
+        tables.setdefault(table.replace("NAME", "mine"), {}).setdefault(name, value)
+    vault = tables["providers.vault"] | {"auth": f'"{auth}"'}
+    needed = {"token": ["token_file"], "approle": ["role_id", "secret_id_file"]}
+    needed["cert"] = ["certificate", "key"]
+    for each in chain.from_iterable(keys for way, keys in needed.items() if way != auth):
+        del vault[each]
+    tables["providers.vault"] = vault
+    clients = tables["account_provider"].pop("clients")
+    names = ["file", "keytab", "vault", "aws", "azure-key-vault", "rancher", "mine"]
+    tables["providers"]["enabled"] = json.dumps(names)
+    text = "".join(
+        f"[{table}]\n" * bool(table) + "".join(f"{k} = {v}\n" for k, v in keys.items())
+        for table, keys in sorted(tables.items())
+    )
     path = tmp_path / "config.toml"
-    path.write_text(uncommented())
+    path.write_text(f"{text}[account_provider.clients]\n{clients}\n")
     loaded = config.load_config(path)
-    assert loaded.providers.enabled == ("vault",)
+    assert {*loaded.providers.enabled} == {*names}
     defaults = config.Config()
     for name in ("run_directory", "spec_directory", "audit_log", "log_format", "keytab"):
         assert getattr(loaded, name) == getattr(defaults, name), name
-    assert loaded.policy.leases_per_user == defaults.policy.leases_per_user
+    assert loaded.policy == defaults.policy
 
 
 def commands(group: Group, context: Context) -> list[str]:
