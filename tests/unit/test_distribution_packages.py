@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import pytest
 from click import Context, Group
 
 from credspec import installation
-from credspec.agent import config
+from credspec.agent import config, journal
 from credspec.cli.main import credspec, missing_package
 from docs_reference.configuration_keys import REQUIRED, configuration_keys
 
@@ -131,6 +132,25 @@ def test_text_cannot_be_a_request_of_roff() -> None:
 def test_a_pre_release_is_older_than_its_release(version: str, debian: str, rpm: str) -> None:
     assert load("debian").debian_version(version, "bookworm") == debian
     assert load("rpm").rpm_version(version) == rpm
+
+
+def test_a_downgrade_is_refused_by_the_format_that_the_journal_has(tmp_path: Path) -> None:
+    """`dpkg` is real, the journal and the versions are simulated."""
+    script = (ROOT / "packaging/packages/debian/credspec.preinst").read_text()
+    changed = script.replace("/run/credspec/journal", str(tmp_path))
+    assert changed != script
+
+    def status(*arguments: str) -> int:
+        command = ["sh", "-c", changed, "preinst", *arguments]
+        return subprocess.run(command, check=False, capture_output=True).returncode
+
+    assert status("upgrade", "0.2.0", "0.1.0") == 0  # no lease
+    (tmp_path / "1.json").write_text(json.dumps({"format": journal.FORMAT, "lease_id": "1"}))
+    assert status("upgrade", "0.2.0", "0.1.0") == 0
+    (tmp_path / "2.json").write_text(json.dumps({"format": journal.FORMAT + 1, "lease_id": "2"}))
+    assert status("upgrade", "0.2.0", "0.1.0") == 1
+    assert status("upgrade", "0.1.0", "0.2.0") == 0
+    assert status("install") == 0
 
 
 def test_the_version_is_written_down_once() -> None:

@@ -2,6 +2,9 @@
 
 It lives on tmpfs, as the leases themselves do: what a restart of the agent must know survives, and
 a restart of the host, which ends all containers, forgets it. No record holds a secret.
+
+Records are read by later and earlier versions: `FORMAT` changes when a reader that does not know a
+new field would treat the lease wrongly. Within a format, fields it does not know are ignored.
 """
 
 from __future__ import annotations
@@ -24,6 +27,9 @@ from credspec.errors import CredspecError
 
 MAX_RECORD_BYTES: Final = 32 * 1024
 """The longest record that is written or read."""
+
+FORMAT: Final = 1
+"""The version of the records; a record of another one is not read, and its lease ends."""
 
 LEASE_ID: Final = re.compile(r"[0-9a-f]{32}")
 """What a lease's id looks like; anything else never becomes a path."""
@@ -93,6 +99,9 @@ class LeaseRecord:
         return values
 
 
+_FIELDS: Final = frozenset(each.name for each in fields(LeaseRecord))
+
+
 class Journal:
     """Records in a directory that only root can enter."""
 
@@ -107,7 +116,7 @@ class Journal:
         """
         path = self._path(record.lease_id)
         temporary = path.with_suffix(_UNFINISHED)
-        data = json.dumps(record.to_json()).encode()
+        data = json.dumps({"format": FORMAT, **record.to_json()}).encode()
         if len(data) > MAX_RECORD_BYTES:
             raise CredspecError.of(
                 "journal-record-too-long",
@@ -185,6 +194,9 @@ def _record(lease_id: str, data: bytes) -> LeaseRecord:
         Exception: of any kind.
     """
     raw: dict[str, Any] = json.loads(data)
+    if raw.pop("format", FORMAT) != FORMAT:  # of versions that had no number, it is the same
+        raise ValueError("of another version")
+    raw = {name: value for name, value in raw.items() if name in _FIELDS}
     for name in _TIMES:
         if raw.get(name) is not None or name == "created":
             raw[name] = datetime.fromisoformat(raw[name]).astimezone(UTC)

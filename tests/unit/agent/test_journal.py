@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from credspec.agent.journal import Journal, LeaseRecord
+from credspec.agent.journal import FORMAT, Journal, LeaseRecord
 from credspec.errors import CredspecError
 
 RECORD = LeaseRecord(
@@ -41,6 +41,24 @@ def test_an_unreadable_record_is_named_and_harms_no_other(tmp_path: Path, text: 
     (tmp_path / f"{'1' * 32}.json").write_text(text)
     (tmp_path / "strange.json").write_text("{}")
     assert list(journal.records()) == [RECORD, "1" * 32]
+
+
+def test_a_record_says_its_format_and_one_of_another_is_not_read(tmp_path: Path) -> None:
+    """A lease of a later version may have limits that this one does not know."""
+    path = tmp_path / f"{RECORD.lease_id}.json"
+    Journal(tmp_path).write(RECORD)
+    values = json.loads(path.read_text())
+    assert values["format"] == FORMAT == 1
+    for other in (0, 2, "1", None):
+        path.write_text(json.dumps(values | {"format": other}))
+        assert list(Journal(tmp_path).records()) == [RECORD.lease_id]
+
+
+def test_fields_of_other_versions_of_the_same_format_are_ignored(tmp_path: Path) -> None:
+    """Also without a format's number, as before there was one."""
+    path = tmp_path / f"{RECORD.lease_id}.json"
+    path.write_text(json.dumps(RECORD.to_json() | {"later": [1]}))
+    assert list(Journal(tmp_path).records()) == [RECORD]
 
 
 def test_an_id_never_becomes_a_path(tmp_path: Path) -> None:
