@@ -107,15 +107,19 @@ class BootedSystemd:
         self, *command: str, given: str = "", seconds: float = 60
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in systemd's namespaces."""
-        enter = ["nsenter", f"--target={self.pid}", "--mount", "--pid", "--uts", "--ipc"]
         return subprocess.run(
-            [*enter, "--cgroup", "--", *command],
+            self.command(*command),
             input=given,
             capture_output=True,
             text=True,
             check=False,
             timeout=seconds,
         )
+
+    def command(self, *command: str) -> list[str]:
+        """Return the command that runs a command in systemd's namespaces."""
+        enter = ["nsenter", f"--target={self.pid}", "--mount", "--pid", "--uts", "--ipc"]
+        return [*enter, "--cgroup", "--", *command]
 
     def show(self, unit: str, name: str) -> str:
         """Return a property of a unit."""

@@ -33,20 +33,18 @@ def packages(release: str) -> Packages:
 @pytest.fixture
 def boot(
     lab: Lab, release: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[], PackageMachine]]:
-    """Boots machines that are joined to the lab's domain."""
+) -> Iterator[Callable[..., PackageMachine]]:
+    """Boots machines in the network of the lab's domain, joined to it if not told otherwise."""
     with ExitStack() as stack:
 
-        def start() -> PackageMachine:
+        def start(*, joined: bool = True) -> PackageMachine:
             directory = tmp_path_factory.mktemp("machine")
             found = stack.enter_context(machine(release, directory))
-            for source, target in (
-                (lab.host_keytab, "krb5.keytab"),
-                (lab.krb5_conf, "krb5.conf"),
-                (lab.directory / "resolv.conf", "resolv.conf"),
-                (lab.directory / "hosts", "hosts"),
-            ):
-                shutil.copy(source, found.root / "etc" / target)
+            for name in ("resolv.conf", "hosts"):
+                shutil.copy(lab.directory / name, found.root / "etc" / name)
+            if joined:
+                shutil.copy(lab.host_keytab, found.root / "etc/krb5.keytab")
+                shutil.copy(lab.krb5_conf, found.root / "etc/krb5.conf")
             return found
 
         yield start

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,16 +21,21 @@ CHECKOUT = Path(__file__).parents[2]
 BUILD = CHECKOUT / "build/packages"
 RELEASES = ("bookworm", "trixie")
 NEXT_VERSION = "0.1.1.dev0"
+LEASES = "/run/credspec/leases"
 UNITS = ("credspec-agent.service", "credspec-agent.socket", "credspec-docker-gateway.service")
 _SOURCES = ("src", "packaging", "requirements", "pyproject.toml", "README.md", "CHANGELOG.md")
 # What the packages depend on is there already, so that nothing is downloaded in a test.
 _PACKAGES = (
     *("systemd", "python3", "ca-certificates", "init-system-helpers", "krb5-user"),
-    *("libsasl2-modules-gssapi-mit", "libsasl2-2", "libstdc++6", "docker.io", "iptables"),
+    *("libsasl2-modules-gssapi-mit", "libsasl2-2", "libstdc++6", "docker.io", "iptables", "adcli"),
 )
 _OF_RELEASE = {"bookworm": ("libldap-2.5-0",), "trixie": ("libldap2", "docker-cli")}
 # Of the system's units these alone: others would set sysctls and clean /dev of this machine.
 _KEPT_UNITS = ("docker.service", "docker.socket", "containerd.service")
+ENVIRONMENT = (
+    *("HOME=/root", "LANG=C.UTF-8", "TERM=dumb"),
+    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+)
 _NO_NETWORK = "--bridge=none --iptables=false --ip6tables=false --ip-forward=false"
 _UNIT_PATH = "/etc/systemd/system:/usr/lib/systemd/system"
 
@@ -93,18 +99,21 @@ def _git(*arguments: str) -> str:
 
 
 def _base(release: str) -> Path:
-    folder = BUILD / f"roots/run-{release}"
+    packages = (*_PACKAGES, *_OF_RELEASE[release])
+    key = hashlib.sha256(" ".join(packages).encode()).hexdigest()[:12]
+    folder = BUILD / f"roots/run-{release}-{key}"
     if not folder.is_dir():
         new = folder.with_suffix(".new")
         shutil.rmtree(new, ignore_errors=True)
         new.parent.mkdir(parents=True, exist_ok=True)
-        packages = (*_PACKAGES, *_OF_RELEASE[release])
         suites = ("", "-updates", "-security")
         command = bootstrap_command(release, packages, new, suites=suites)
         subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True)
         for unit in (new / "usr/lib/systemd/system").iterdir():
             if unit.name not in _KEPT_UNITS:
                 shutil.rmtree(unit) if unit.is_dir() and not unit.is_symlink() else unit.unlink()
+        # What is recommended would be downloaded, and some of it changes this machine's kernel.
+        (new / "etc/apt/apt.conf.d/90recommends").write_text('APT::Install-Recommends "false";\n')
         docker = new / "usr/lib/systemd/system/docker.service"
         # The machine shares the network with this one.
         text = docker.read_text().replace("/usr/sbin/dockerd ", f"/usr/sbin/dockerd {_NO_NETWORK} ")
@@ -124,21 +133,29 @@ class PackageMachine:
         self, *command: str, status: int | None = 0, given: str = ""
     ) -> subprocess.CompletedProcess[str]:
         """Run a command as root; its exit status must be `status`, if that is not None."""
-        environment = ("env", "-i", "HOME=/root", "LANG=C.UTF-8", "DEBIAN_FRONTEND=noninteractive")
-        path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        done = self.booted.run(*environment, path, *command, given=given, seconds=900)
+        quiet = ("env", "-i", *ENVIRONMENT, "DEBIAN_FRONTEND=noninteractive")
+        done = self.booted.run(*quiet, *command, given=given, seconds=900)
         said = f"{command}: {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
         assert status is None or done.returncode == status, said
         return done
 
-    def install(self, *packages: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
+    def install(
+        self, *packages: Path, status: int = 0, options: tuple[str, ...] = ()
+    ) -> subprocess.CompletedProcess[str]:
         """Install package files with apt."""
         names = []
         for path in packages:
             shutil.copy(path, self.root / "srv")
             names.append(f"/srv/{path.name}")
-        options = ("-y", "--no-install-recommends", "-o", "Dpkg::Use-Pty=0")
-        return self.run("apt-get", "install", *options, *names, status=status)
+        quiet = ("-y", "-o", "Dpkg::Use-Pty=0")
+        return self.run("apt-get", "install", *quiet, *options, *names, status=status)
+
+    def wait_until_active(self, unit: str) -> None:
+        """Wait until a unit is active."""
+        end = time.monotonic() + 240
+        while self.booted.show(unit, "ActiveState") != "active":
+            assert time.monotonic() < end, self.run("systemctl", "status", unit, status=None).stdout
+            time.sleep(0.2)
 
     def files(self, *directories: str) -> dict[str, str]:
         """Return what is in directories: kind, mode and content of each by path."""

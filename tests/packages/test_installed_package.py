@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from package_machine import NEXT_VERSION, PackageMachine, built
+from package_machine import LEASES, NEXT_VERSION, PackageMachine, built
 
 Packages = dict[str, Path]
 Boot = Callable[[], PackageMachine]
 AGENT, GATEWAY = "credspec-agent.service", "credspec-docker-gateway.service"
 KEPT = ("/etc", "/usr/local", "/usr/lib/credspec", "/usr/bin", "/usr/share", "/root", "/opt")
 SETUP = ("credspec", "setup")
-LEASES, LEASE = "/run/credspec/leases", "0" * 31 + "1"
+LEASE = "0" * 31 + "1"
 PUT = f"""
 from pathlib import Path
 from credspec.agent.client import AgentClient
@@ -60,13 +59,6 @@ def active(host: PackageMachine, unit: str) -> str:
     return host.booted.show(unit, "ActiveState")
 
 
-def wait_until_active(host: PackageMachine, unit: str) -> None:
-    end = time.monotonic() + 120
-    while active(host, unit) != "active":
-        assert time.monotonic() < end, host.run("systemctl", "status", unit, status=None).stdout
-        time.sleep(0.2)
-
-
 def test_install_set_up_upgrade_and_purge_leave_nothing(
     release: str, boot: Boot, packages: Packages
 ) -> None:
@@ -81,7 +73,7 @@ def test_install_set_up_upgrade_and_purge_leave_nothing(
     done = host.run(*SETUP, "agent").stdout
     assert f"enabled and started {AGENT}" in done
     assert "wrote" not in done
-    wait_until_active(host, AGENT)
+    host.wait_until_active(AGENT)
     assert host.booted.show(AGENT, "FragmentPath") == f"/usr/lib/systemd/system/{AGENT}"
     assert host.run(*SETUP, "agent").stdout == "nothing to change\n"
     assert json.loads(host.run("credspec", "status", "--output", "json").stdout)["leases"] == []
@@ -89,7 +81,7 @@ def test_install_set_up_upgrade_and_purge_leave_nothing(
     put_lease(host)
     started = host.booted.show(AGENT, "ExecMainStartTimestampMonotonic")
     host.install(built(release, version=NEXT_VERSION).packages["credspec"])
-    wait_until_active(host, AGENT)
+    host.wait_until_active(AGENT)
     assert host.booted.show(AGENT, "ExecMainStartTimestampMonotonic") != started
     assert NEXT_VERSION in host.run("credspec", "--version").stdout
     assert leases(host) == ["c1"]
@@ -162,7 +154,7 @@ def test_a_machine_without_docker(host: PackageMachine) -> None:
     host.run("dpkg", "--purge", "--force-depends", "docker.io")
     host.run("rm", "-rf", "/etc/docker")
     host.run(*SETUP, "agent")
-    wait_until_active(host, AGENT)
+    host.wait_until_active(AGENT)
     host.run("apt-get", "purge", "-y", "-f", "credspec", status=None)
     assert host.run("test", "-e", "/usr/lib/credspec", status=None).returncode == 1
 
@@ -183,7 +175,7 @@ def test_another_credspec_in_usr_local(boot: Boot, packages: Packages) -> None:
     host.install(packages["credspec"])
     assert host.run("credspec").stdout == "another\n"
     host.run("/usr/bin/credspec", "setup", "agent")
-    wait_until_active(host, AGENT)
+    host.wait_until_active(AGENT)
     host.run("apt-get", "purge", "-y", "credspec")
     assert host.run("credspec").stdout == "another\n"
 
