@@ -23,9 +23,9 @@ test-runtimes: install ## those of the engines, with another Debian's (RELEASE=s
 	  tests/e2e/docker/test_newer_docker.py tests/e2e/containerd tests/e2e/podman/test_podman.py \
 	  tests/e2e/podman/test_quadlet.py tests/e2e/podman/test_who_may_choose.py tests/e2e/podman/test_checkpoints.py
 
-test-packages: install ## build, install, upgrade and remove the packages on booted machines (minutes)
+test-packages: install ## build, install, upgrade and remove the packages on booted machines (RELEASES=trixie QUICK=1)
 	@packaging/install-debian-packages try
-	@$(BIN)/python -m pytest tests/packages
+	@CREDSPEC_TEST_RELEASES="$(RELEASES)" $(BIN)/python -m pytest tests/packages $(if $(QUICK),-m "not slow")
 
 try: ## demo and test of HEAD on a fresh Debian in a folder (RELEASE=trixie|bookworm RUN="demo test" KEEP=1 ROOT=DIR)
 	@packaging/install-debian-packages try
@@ -49,9 +49,9 @@ docs: .venv/tests.done ## the documentation site, in build/site
 	@echo "build/site/index.html"
 
 # In clean roots of the releases, which are kept below build/packages with what was compiled there.
-RELEASES := $(or $(RELEASE),bookworm trixie)
+RELEASES := bookworm trixie
 BUILD_PACKAGES := PYTHONPATH=tests/engines:tests/fresh_root $(PYTHON) packaging/packages/build.py
-packages: ## .deb (and .rpm) of Debian 12 and 13, below dist (RELEASE=trixie LINT=1)
+packages: ## .deb (and .rpm) of Debian 12 and 13, below dist (RELEASES=trixie LINT=1)
 	@packaging/install-debian-packages try
 	@for release in $(RELEASES); do \
 	  $(LOGGED)/packages-$$release.log "Building the packages of $$release, in a clean root" \

@@ -19,7 +19,7 @@ from debian_bootstrap import bootstrap_command
 
 CHECKOUT = Path(__file__).parents[2]
 BUILD = CHECKOUT / "build/packages"
-RELEASES = ("bookworm", "trixie")
+RELEASES = tuple(os.environ.get("CREDSPEC_TEST_RELEASES", "bookworm trixie").split())
 NEXT_VERSION = "0.1.1.dev0"
 LEASES = "/run/credspec/leases"
 UNITS = ("credspec-agent.service", "credspec-agent.socket", "credspec-docker-gateway.service")

@@ -197,6 +197,33 @@ def test_dpkg_killed_in_the_middle_and_configured_later(boot: Boot, packages: Pa
     host.run("apt-get", "purge", "-y", "credspec")
 
 
+FULL_VAR = """\
+mkdir -p /srv/var
+size=$(( $(du -sk /var | cut -f1) + 512 ))
+mount -t tmpfs -o size=${size}k var /srv/var
+cp -a /var/. /srv/var/
+mount --rbind /srv/var /var
+dd if=/dev/zero of=/var/filling bs=4k 2>/dev/null || true
+"""
+
+
+def test_a_full_var_and_room_later(boot: Boot, packages: Packages) -> None:
+    host = boot()
+    host.run("sh", "-ec", FULL_VAR)
+    said = host.install(packages["credspec"], status=100)
+    assert "No space left on device" in said.stdout + said.stderr
+    assert host.run("systemctl", "list-units", "credspec-*").stdout.count("credspec-") == 0
+    host.run("rm", "/var/filling")
+    host.run("mount", "-o", "remount,size=4g", "/srv/var")
+    host.run("dpkg", "--configure", "-a")
+    host.install(packages["credspec"])
+    assert host.run("dpkg", "--verify", "credspec").stdout == ""
+    host.run(*SETUP, "agent")
+    host.wait_until_active(AGENT)
+    host.run("apt-get", "purge", "-y", "credspec")
+    assert host.run("test", "-e", "/usr/lib/credspec", status=None).returncode == 1
+
+
 def test_a_machine_without_systemd(boot: Boot, packages: Packages) -> None:
     host = boot()
     host.run("umount", "--lazy", "/run")  # systemd runs, and nothing can see it

@@ -134,6 +134,12 @@ def test_a_pre_release_is_older_than_its_release(version: str, debian: str, rpm:
     assert load("rpm").rpm_version(version) == rpm
 
 
+def test_a_newer_release_s_package_is_newer() -> None:
+    older, newer = (load("debian").debian_version("0.1.0", name) for name in ("bookworm", "trixie"))
+    command = ["dpkg", "--compare-versions", older, "lt", newer]
+    assert subprocess.run(command, check=False).returncode == 0
+
+
 def test_a_downgrade_is_refused_by_the_format_that_the_journal_has(tmp_path: Path) -> None:
     """`dpkg` is real, the journal and the versions are simulated."""
     script = (ROOT / "packaging/packages/debian/credspec.preinst").read_text()
