@@ -64,6 +64,7 @@ def test_an_upgrade_harms_none_of_fifty_living_containers(
     assert NEXT_VERSION in host.run("credspec", "--version").stdout
     host.wait_until_active(AGENT)
     assert host.booted.show(AGENT, "MainPID") not in {pid, "0"}
+    assert host.booted.show(AGENT, "NeedDaemonReload") == "no"
     stopped = int(host.booted.show(AGENT, "InactiveEnterTimestampMonotonic"))
     started = int(host.booted.show(AGENT, "ActiveEnterTimestampMonotonic"))
     print(f"agent back after {(started - stopped) / 1e6:.2f} s")  # noqa: T201 - a figure, no bound
