@@ -21,7 +21,7 @@ from pathlib import Path
 from fresh_root import FreshRoot
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-RELEASES = ("bookworm", "trixie")
+RELEASES = ("bookworm", "trixie", "noble")
 PACKAGES = (
     *("ca-certificates", "dpkg-dev", "file", "lintian", "rpm"),
     *("python3", "python3-dev", "python3-venv"),

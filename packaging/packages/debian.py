@@ -10,7 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-RELEASE_NUMBERS = {"bookworm": 12, "trixie": 13}
+RELEASE_NAMES = {"bookworm": "deb12", "trixie": "deb13", "noble": "ubuntu24.04"}
+NO_LAB = ("noble",)
+"""Releases whose Samba is too old to be a domain controller with gMSAs."""
 MAINTAINER = "The credspec developers <credspec@localhost.invalid>"
 SUMMARIES = {
     "credspec": "group Managed Service Accounts for Linux containers",
@@ -47,7 +49,7 @@ _LIBRARIES = (r"libldap(?:-2\.5)?\.so\.\d", r"libsasl2\.so\.2")
 def debian_version(version: str, release: str) -> str:
     """Return the version of the package; a newer release's is newer, for its upgrade."""
     ordered = re.sub(r"\.?(dev|a|b|rc)(\d+)", r"~\1\2", version)
-    return f"{ordered}-1~deb{RELEASE_NUMBERS[release]}"
+    return f"{ordered}-1~{RELEASE_NAMES[release]}"
 
 
 def build(

@@ -230,6 +230,8 @@ def main() -> None:
         version=options.version,
         extras=not options.no_extras,
     )
+    if options.release in debian.NO_LAB:
+        del files["credspec-lab"]
     for package, paths in files.items():
         copy(paths, STAGE / package)
     contents.add(SOURCE, STAGE / "credspec", PREFIX)

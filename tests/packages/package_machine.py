@@ -29,7 +29,11 @@ _PACKAGES = (
     *("systemd", "python3", "ca-certificates", "init-system-helpers", "krb5-user"),
     *("libsasl2-modules-gssapi-mit", "libsasl2-2", "libstdc++6", "docker.io", "iptables", "adcli"),
 )
-_OF_RELEASE = {"bookworm": ("libldap-2.5-0",), "trixie": ("libldap2", "docker-cli")}
+_OF_RELEASE = {
+    "bookworm": ("libldap-2.5-0",),
+    "trixie": ("libldap2", "docker-cli"),
+    "noble": ("libldap2",),
+}
 # Of the system's units these alone: others would set sysctls and clean /dev of this machine.
 _KEPT_UNITS = ("docker.service", "docker.socket", "containerd.service")
 ENVIRONMENT = (

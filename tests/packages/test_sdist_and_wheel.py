@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
-import sys
 import tarfile
 import venv
 import zipfile
@@ -74,28 +74,39 @@ def test_a_wheel_made_of_the_sdist_is_the_wheel(built: Built, tmp_path: Path) ->
     assert made.read_bytes() == built["wheel"].read_bytes()
 
 
-def test_the_wheel_works_in_an_empty_environment(built: Built, tmp_path: Path) -> None:
-    """Without the host's extra, so without any compiler; dependencies as they are locked."""
-    venv.create(tmp_path / "venv", with_pip=False)
-    python = tmp_path / "venv/bin/python"
-    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
-    # Those that are installed here; nothing is downloaded.
+@pytest.mark.parametrize(
+    "extra",
+    ["", pytest.param("[host]", marks=pytest.mark.slow)],
+    ids=["without extras", "with the host's extra, compiled"],
+)
+def test_the_wheel_works_in_an_empty_environment(built: Built, tmp_path: Path, extra: str) -> None:
+    """With dependencies from the package index, in the versions that are locked."""
+    lock = (CHECKOUT / "requirements/host.lock").read_text()
+    constraints = tmp_path / "constraints"
+    versions = re.findall(r"^[A-Za-z0-9_.-]+==[^ ;\\\n]+", lock, re.MULTILINE)
+    constraints.write_text("\n".join(versions))
+    venv.create(tmp_path / "venv", with_pip=True)
+    python, program = tmp_path / "venv/bin/python", tmp_path / "venv/bin/credspec"
+    install = [python, "-m", "pip", "install", "--quiet", f"--constraint={constraints}"]
+    flags = {"CFLAGS": "-O0 -g0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    wheel = f"credspec{extra} @ {built['wheel'].as_uri()}"
+    subprocess.run([*install, wheel], check=True, env=os.environ | flags)
+
+    def output(*command: str | Path) -> str:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    shown = output(program, "--version")
+    assert "(commit " in shown
+    assert ("extras: host" in shown) == bool(extra)
+    assert '"$schema"' in output(program, "schema")
+    assert f"ExecStart={program} agent" in output(program, "setup", "agent", "--dry-run")
     site = next((tmp_path / "venv/lib").iterdir()) / "site-packages"
-    ours = next((CHECKOUT / ".venv/lib").iterdir()) / "site-packages"
-    (site / "locked.pth").write_text(f"{ours}\n")
-    subprocess.run([*pip, "--no-deps", str(built["wheel"])], check=True)
-    program = tmp_path / "venv/bin/credspec"
-    shown = subprocess.run([program, "--version"], check=True, capture_output=True, text=True)
-    assert "(commit " in shown.stdout
-    schema = subprocess.run([program, "schema"], check=True, capture_output=True, text=True)
-    assert '"$schema"' in schema.stdout
-    units = subprocess.run(
-        [program, "setup", "agent", "--dry-run"], check=True, capture_output=True, text=True
-    )
-    assert "ExecStart=" in units.stdout
+    for name in ("config.toml", "grafana/credspec.json", "prometheus/credspec.rules.yml"):
+        assert (site / "credspec/share" / name).is_file()
     launcher = (
-        "from credspec.runtimes.shim_launcher import launcher_text as t; from pathlib import Path; "
+        "from credspec.runtimes.shim_launcher import launcher_text; from pathlib import Path; "
+        "print(launcher_text(Path('/run/credspec')))"
     )
-    launcher += "import credspec; print(credspec.__file__); print(t(Path('/run/credspec')))"
-    text = subprocess.run([python, "-c", launcher], check=True, capture_output=True, text=True)
-    assert str(site) in text.stdout
+    assert str(site) in output(python, "-I", "-c", launcher)
+    for name in ("New-CredentialSpec", "Get-CredentialSpec"):
+        assert name in output(program.with_name(name), "-?")
