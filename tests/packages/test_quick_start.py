@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from package_machine import CHECKOUT, ENVIRONMENT, PackageMachine
 
 from credspec.lab.client_image import write_client_image
@@ -45,7 +44,6 @@ def enter(shell: Terminal, line: str, answers: dict[str, str]) -> str:
         shell.type(f"{asked.pop(question)}\n")
 
 
-@pytest.mark.parametrize("release", ["trixie"], indirect=True)
 def test_the_readme_s_own_lines_on_a_bare_host(
     boot: Callable[..., PackageMachine], lab: Lab, packages: dict[str, Path]
 ) -> None:
