@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from package_machine import RELEASES, PackageMachine, built, machine
+from package_machine import NEXT_VERSION, RELEASES, PackageMachine, base, built, machine
 
 from credspec.lab.domain import Lab
 
@@ -28,6 +28,20 @@ def release(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def packages(release: str) -> Packages:
     return built(release).packages
+
+
+@pytest.fixture(scope="session")
+def prepared() -> None:
+    """All that needs this machine's own names of hosts, which those of the domain replace."""
+    for release in RELEASES:
+        base(release)
+        built(release)
+        built(release, version=NEXT_VERSION)
+
+
+@pytest.fixture(scope="session")
+def lab(prepared: None, lab: Lab) -> Lab:
+    return lab
 
 
 @pytest.fixture

@@ -102,7 +102,8 @@ def _git(*arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def _base(release: str) -> Path:
+def base(release: str) -> Path:
+    """Return the root file system that machines of a release are copies of; make it once."""
     packages = (*_PACKAGES, *_OF_RELEASE[release])
     key = hashlib.sha256(" ".join(packages).encode()).hexdigest()[:12]
     folder = BUILD / f"roots/run-{release}-{key}"
@@ -179,7 +180,7 @@ class PackageMachine:
 def machine(release: str, directory: Path) -> Iterator[PackageMachine]:
     """Boot a machine whose root file system is a copy of the release's, until the block ends."""
     root = directory / "root"
-    copy = ["cp", "--archive", "--reflink=auto", str(_base(release)), str(root)]
+    copy = ["cp", "--archive", "--reflink=auto", str(base(release)), str(root)]
     subprocess.run(copy, check=True)
     booted = BootedSystemd(directory / "log", root, unit_path=_UNIT_PATH)
     try:
