@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,20 @@ class CommitHook(BuildHookInterface):
         )
         if not commit:
             return
-        written = Path(self.directory) / ".commit" / "_commit.txt"
+        written = self._written
         written.parent.mkdir(parents=True, exist_ok=True)
         written.write_text(f"{commit}\n")
         target = FILE if self.target_name == "sdist" else "credspec/_commit.txt"
         build_data["force_include"][str(written)] = target
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """Leave nothing but the artifact in the output directory."""
+        del version, build_data, artifact_path
+        shutil.rmtree(self._written.parent, ignore_errors=True)
+
+    @property
+    def _written(self) -> Path:
+        return Path(self.directory) / ".commit" / "_commit.txt"
 
 
 def _commit_of_git(root: Path) -> str:
