@@ -80,7 +80,7 @@ def build(package: str, source: Path, stages: Path, out: Path, *, version: str) 
                 "--define",
                 "_build_id_links none",
             ),
-            *("--define", "__os_install_post %{nil}", "--define", "_binary_payload w19.zstdio"),
+            *("--define", "__os_install_post %{nil}", "--define", "_binary_payload w6.zstdio"),
             # Its Python packages are all in the package: no dependencies of RPM's.
             *("--define", "__pythondist_requires %{nil}"),
             *("--define", "__pythondist_provides %{nil}"),
