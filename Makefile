@@ -77,7 +77,7 @@ release: ## everything to publish, from a clean tree whose changelog has the ver
 	@$(MAKE) --no-print-directory sdist
 	@$(PYTHON) packaging/release.py publish
 
-# Minutes; the fleet alone, whole, takes ten more: make bench HOSTS=10000
+# Minutes; the whole fleet takes ten more: make bench HOSTS=10000
 BENCH := PYTHONPATH=tests:tests/engines CREDSPEC_BENCH_HOSTS=$(or $(HOSTS),1000) $(CURDIR)/$(BIN)/python
 bench: install ## benchmarks (HOSTS=1000)
 	@for part in run leases gateway grpc_compat fleet; do $(BENCH) benchmarks/$$part.py || exit 1; done
@@ -118,9 +118,12 @@ NPM := PATH=$(NODE)/bin:$$PATH NODE_EXTRA_CA_CERTS=$${NODE_EXTRA_CA_CERTS:-/etc/
   npm_config_nodedir=$(NODE) npm_config_omit_lockfile_registry_resolved=true \
   npm_config_build_from_source=true npm_config_update_notifier=false node $(NODE)/lib/node_modules/npm/bin/npm-cli.js
 GO := docs/applications/examples/go
-MSSQL_JDBC := https://repo1.maven.org/maven2/com/microsoft/sqlserver/mssql-jdbc/13.2.1.jre11/mssql-jdbc-13.2.1.jre11.jar
+DOTNET := docs/applications/examples/dotnet
+DOTNET_REFERENCES := System.Private.CoreLib System.Runtime System.Runtime.Extensions System.Console System.Private.Uri System.Net.Http \
+  System.Net.Primitives System.Data.Common System.ComponentModel.Primitives netstandard
+MSSQL_JDBC := com.microsoft.sqlserver mssql-jdbc 13.2.1.jre11
 MSSQL_JDBC_SHA256 := 2d137aa308c78932878952fe3624ea090ecfe644414b8b23e71a305f425698c5
-.venv/applications/.done: requirements/applications.lock requirements/node/package-lock.json $(wildcard $(GO)/*) | .venv/.done
+.venv/applications/.done: requirements/applications.lock requirements/node/package-lock.json $(wildcard $(GO)/* $(DOTNET)/*) | .venv/.done
 	@rm -rf .venv/applications
 	@$(LOGGED)/applications.log "Downloading drivers and Node.js for the tests of applications" \
 	  $(PIP) --python /usr/bin/python3 install --progress-bar=off --root-user-action=ignore \
@@ -132,9 +135,14 @@ MSSQL_JDBC_SHA256 := 2d137aa308c78932878952fe3624ea090ecfe644414b8b23e71a305f425
 	@cd $(GO) && $(CURDIR)/packaging/logged.py $(CURDIR)/build/applications.log \
 	  "Building a program in Go, with its modules (a minute)" env CGO_ENABLED=0 GOTOOLCHAIN=local \
 	  GOFLAGS="-mod=readonly -trimpath" go build -o $(CURDIR)/.venv/applications/go/whoami .
-	@mkdir .venv/applications/java
-	@curl --silent --show-error --fail --location --retry 3 --output .venv/applications/java/mssql-jdbc.jar $(MSSQL_JDBC)
+	@mkdir .venv/applications/java .venv/applications/dotnet
+	@$(LOGGED)/applications.log "Downloading Microsoft's JDBC driver" java -Divy.default.ivy.user.dir=$(CURDIR)/build/ivy \
+	  -jar /usr/share/java/ivy.jar -dependency $(MSSQL_JDBC) -confs master -retrieve ".venv/applications/java/[artifact].[ext]"
 	@echo "$(MSSQL_JDBC_SHA256)  .venv/applications/java/mssql-jdbc.jar" | sha256sum --check --quiet
+	@cp $(DOTNET)/whoami.runtimeconfig.json .venv/applications/mssqlcli/mssqltoolsservice/bin/System.Data.SqlClient.dll .venv/applications/dotnet/
+	@cd .venv/applications/dotnetcore2/bin && chmod +x dotnet && cd shared/Microsoft.NETCore.App/* && \
+	  mcs -nologo -nostdlib -noconfig -nowarn:1701,1702 -out:$(CURDIR)/.venv/applications/dotnet/whoami.dll \
+	  $(DOTNET_REFERENCES:%=-r:%.dll) -r:$(CURDIR)/.venv/applications/dotnet/System.Data.SqlClient.dll $(CURDIR)/$(DOTNET)/Whoami.cs
 	@touch $@
 
 docs-reference: .venv/tests.done ## write the generated pages of docs/

@@ -52,8 +52,8 @@ def main() -> None:
     mean = sum(minutes) / len(minutes)
     who = f"{HOSTS:,} hosts x {ACCOUNTS}"
     compare(f"{who}: busiest minute before", minutes[:begin], mean, STEADY)
-    compare(f"{who}: after an hour without", minutes[end:], mean, RECOVERY)
-    compare(f"{who}: meanwhile, asking nobody", minutes[begin:end], mean, None)
+    compare(f"{who}: peak after a one-hour outage", minutes[end:], mean, RECOVERY)
+    compare(f"{who}: attempts during the outage", minutes[begin:end], mean, None)
     left = run.least_left
     what = "least life left of any ticket"
     figure(f"{who}: {what}", f"{left:.0%}", "", "> 25 %", met=left > 0.25)

@@ -288,13 +288,13 @@ def all_anew(leases: ManyLeases) -> None:
             time.sleep(0.05)
         each_second.append(leases.acquisitions())
     asked_for = [after - before for before, after in pairwise(each_second)]
-    what = f"{number:,} tickets anew"
+    what = f"refresh of all {number:,} tickets"
     count = each_second[-1]
     note = f"in {len(asked_for)} s, at most {max(asked_for)} in one"
     figure(what, f"{count} reads", note, f"{ACCOUNTS}", met=count == ACCOUNTS)
     others = f"of {len(waits)}; half within {statistics.median(waits):.1f} ms"
     longest = max(waits)
-    figure(f"{what}: longest /healthz", f"{longest:.0f} ms", others, "", met=True)
+    figure(f"{what}: slowest /healthz", f"{longest:.0f} ms", others, "", met=True)
 
 
 def age_tickets(journal: Path) -> None:
@@ -308,7 +308,7 @@ def age_tickets(journal: Path) -> None:
 
 
 def taking_over(leases: ManyLeases, bare: Sample) -> None:
-    """Start the agent anew with all leases there, and with a thousand of them."""
+    """Start the agent again with all leases there, and with a thousand of them."""
     everything = len(leases.directories)
     for number in (everything, 1000):
         leases.release(range(number, everything))

@@ -20,7 +20,7 @@ WHOLE = 100  # from here on, numbers are shown without digits behind the point
 INTRODUCTION = """\
 # Performance
 
-Made by `make bench-report`; no figure here is typed. Every row compares with a named alternative
+Made by `make bench-report`; do not edit by hand. Every row compares with a named alternative
 measured in the same run, in turns; in brackets the first and the last decile, and how many runs.
 A row that misses its target says so.
 

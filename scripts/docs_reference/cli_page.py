@@ -72,7 +72,7 @@ def _entry(context: click.Context) -> Iterator[str]:
 
 
 def _paragraphs(text: str) -> Iterator[str]:
-    """Yield the paragraphs of a help text; those that click leaves alone become blocks."""
+    """Yield the paragraphs of a help text; those that click does not wrap become blocks."""
     for paragraph in inspect.cleandoc(text).replace("\f", "").split("\n\n"):
         if not paragraph.strip():
             continue

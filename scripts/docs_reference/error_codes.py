@@ -36,7 +36,7 @@ _COMPUTED = frozenset(
         ("errors.py", "from_json"),
         ("kerberos/kdc_errors.py", "error_of"),  # from its table of refusals
         ("kerberos/tickets.py", "_check_clock"),  # the same
-        ("spec/validation.py", "_problem"),  # from its tables of patterns
+        ("spec/validation.py", "_misformed"),  # from its tables of patterns
         ("runtimes/process_lease.py", "in_host_mounts"),  # the shim's
         ("runtimes/docker_gateway/create_request.py", "_check_options"),  # the shim's
     }

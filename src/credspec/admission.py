@@ -147,7 +147,7 @@ def is_privileged(peer: Peer) -> bool:
 
 
 def anybody(peer: Peer) -> bool:
-    """Return True: the socket's permissions decide alone who may connect."""
+    """Return True: only the socket's permissions decide who may connect."""
     del peer
     return True
 

@@ -2,7 +2,7 @@
 
 A `Problem` is one thing that is wrong; a `CredspecError` carries one or more of them and the class
 of failure, which decides the exit status and the HTTP status. Codes are stable: scripts may rely
-on them. This is the one module that every room may import.
+on them. This is the one module that every package may import.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class ExitStatus(IntEnum):
     UNREACHABLE = 4
     NOT_PERMITTED = 5
     AGENT_UNREACHABLE = 6
-    # Of `credspec run` alone, as shells have it.
+    # Of `credspec run` only, as shells have it.
     PROGRAM_NOT_EXECUTABLE = 126
     PROGRAM_NOT_FOUND = 127
 
@@ -67,7 +67,7 @@ class CredspecError(Exception):
     exit_status: ClassVar[ExitStatus] = ExitStatus.OTHER
     http_status: ClassVar[int] = 500
     parts: tuple[CredspecError, ...] = ()
-    """The errors that `joined` made this one of, none if it is one by itself."""
+    """The errors that `joined` made this one of, none if it is a single one."""
     retry_after: int | None = None
 
     def __init__(self, *problems: Problem) -> None:
@@ -214,10 +214,10 @@ def forget_frames(error: BaseException) -> None:
 
 
 def internal_error(error: Exception, where: str) -> CredspecError:
-    """Return what is said of a defect of ours: its kind alone, since its text may hold anything."""
+    """Return the error for a bug in credspec: only its kind, since its text may hold anything."""
     return CredspecError.of(
         "internal-error",
-        f"a defect of credspec ({type(error).__name__})",
+        f"internal error in credspec ({type(error).__name__})",
         where=where,
         remedy="report it, with what the agent logged",
     )

@@ -5,7 +5,7 @@
     GET    /v1/leases        the leases that the caller may see
     GET    /v1/leases/{id}   one lease
     DELETE /v1/leases/{id}   release a lease; 204 also if there was none
-    GET    /v1/lease-directories/{id}   whether a lease's directory is mounted here; for root alone
+    GET    /v1/lease-directories/{id}   whether a lease's directory is mounted here; for root only
     GET    /v1/identities    the identities held, their tickets and when they are next acquired
     GET    /v1/domains       the domains asked so far, the controllers in use, outages
     GET    /healthz          200 while the agent lives
@@ -78,7 +78,7 @@ def make_api(
 ) -> web.Application:
     """Return the API as an application to be served on a Unix socket.
 
-    `readiness` returns what stands in the way of serving, in words; empty while nothing does.
+    `readiness` returns the reasons why it cannot serve, in words; empty if there are none.
     """
     application = web.Application(
         middlewares=[_problems, _known_callers_only], client_max_size=MAX_BODY_BYTES
@@ -125,7 +125,7 @@ async def _problems(request: web.Request, handler: _Handler) -> web.StreamRespon
         if "Allow" in error.headers:
             answer.headers["Allow"] = error.headers["Allow"]
         return answer
-    except Exception as error:  # noqa: BLE001 - the caller is told, and the others are served
+    except Exception as error:  # noqa: BLE001 - the caller is answered, others are served
         _report(request, Event.INTERNAL_ERROR, path=request.path[:200], error=type(error).__name__)
         return _problem(internal_error(error, request.path[:200]))
 

@@ -47,7 +47,7 @@ class Caller:
 
 
 NOBODY: Final = Caller(-1, -1)
-"""The caller of what the agent does by itself."""
+"""The caller of what the agent does on its own."""
 
 
 class AuditLog:
@@ -108,7 +108,7 @@ class AuditLog:
             "audit-unwritable",
             reason,
             where=f"audit log {self._path}",
-            remedy="make room for it, or name another file with audit_log in the configuration",
+            remedy="free space for it, or name another file with audit_log in the configuration",
         )
 
 

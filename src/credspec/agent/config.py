@@ -22,16 +22,16 @@
 
     [policy]
     accounts = ["WebApp*@contoso.com"]         # default: every account that the host may read
-    keytabs = ["WebApp01@contoso.com"]         # whose keys containers may have; default: nobody's
+    keytabs = ["WebApp01@contoso.com"]         # whose keys containers may have; default: none
     spec_sources = ["file"]                    # add "raw" to take specs from container starters
-    users = ["deploy"]                         # who may use the agent besides root; default: nobody
+    users = ["deploy"]                         # who else than root may use the agent; default: none
     leases_per_user = 256                      # how many leases each of them may have at a time
 
     [credentials_fetcher]                      # for `credspec agent --grpc-compat`
     lease_tree = "/var/credentials-fetcher/krbdir"   # must be on tmpfs
     owner = "0:0"                              # whose the tickets are, and their mode
     mode = "0600"
-    users = ["ecs"]                            # who may call besides root; default: nobody
+    users = ["ecs"]                            # who else than root may call; default: none
 
     [providers]                                # who gives host accounts: docs/providers.md
     enabled = ["vault"]                        # default: none
@@ -92,9 +92,9 @@ _PATTERN: Final = re.compile(r"[^@/\s]{1,64}(?:@[^@/\s]{1,255})?")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetcherConfig:
-    """What concerns credentials-fetcher's interface alone.
+    """Settings of credentials-fetcher's interface only.
 
-    `uid`, `gid` and `mode` are those of the tickets; `uids` are the users besides root who may
+    `uid`, `gid` and `mode` are those of the tickets; `uids` are the users other than root who may
     call, with any document that they bring.
     """
 
@@ -141,7 +141,7 @@ class Config:
 
     @property
     def leases_directory(self) -> Path:
-        """Holds one small tmpfs for each lease of a container; root's alone."""
+        """Holds one small tmpfs for each lease of a container; for root only."""
         return self.run_directory / "leases"
 
     @property
@@ -187,7 +187,7 @@ def load_config(path: Path | None = None) -> Config:
 def users_in_configuration(path: Path | None = None) -> list[str]:
     """Return the names of all users that a configuration names, none if it cannot be read.
 
-    Whether they exist is not looked at.
+    Whether they exist is not checked.
     """
     source = path or Path(os.environ.get(CONFIG_VARIABLE) or DEFAULT_CONFIG_PATH)
     try:

@@ -1,8 +1,8 @@
 """Whether a container still runs, by what its runtime wrote down.
 
-Runtimes keep a directory for each container and remove it when they are told to delete that. If
-whoever should tell them was killed, the directory stays, and so would the lease: then the process
-named in it tells.
+Runtimes keep a directory for each container and remove it when they are asked to delete that. If
+the process that should ask was killed, the directory stays, and so would the lease: then the
+process named in it decides.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final
 
 from credspec.agent.lease_directory import means_gone
 
-# Of runc, crun, and Podman, which writes the number of the process alone. The first two are JSON
+# Of runc, crun, and Podman, which writes only the number of the process. The first two are JSON
 # that begins with what is wanted; runc's goes on with the whole configuration, which would cost
 # more to parse than all the rest of looking after a lease.
 _FILES: Final = {
@@ -69,7 +69,7 @@ class ContainerStates:
         known = self._known.get(state)
         if known is not None and _runs(*known, self._processes):
             return True
-        # A container that was started anew has another process in the same directory.
+        # A container that was started again has another process in the same directory.
         named = _named_process(Path(state))
         if named is None:
             return True

@@ -1,4 +1,4 @@
-"""The agent as a process: its surroundings made safe, its parts put together, served until told."""
+"""The agent as a process: hardened, put together from its parts, and served until a signal."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ async def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT; leases are kept for the next run to adopt.
 
-    `beside` serves the leases in another way meanwhile. On SIGHUP the policy is taken from what
+    `beside` serves the leases by another interface. On SIGHUP the policy is taken from what
     `load` returns then; without it, from the same `config`.
 
     Raises:
@@ -124,7 +124,7 @@ async def serve(
             return ProvidedIdentity(wanted, domain, providers)
         if domain == home:
             return host_identity
-        # What happens on the way to another domain must not take this one's tickets along.
+        # A failure on the path to another domain must not affect this one's tickets.
         cache = f"MEMORY:credspec-host-{domain}"
         return MachineKeytab(config.keytab, config.principal, cache=cache, domain=domain)
 
@@ -257,9 +257,9 @@ class _Defects:
 
 
 def _home_domain(config: Config, host_identity: MachineKeytab) -> str | None:
-    """Return the domain that the host is joined to, None for a host that has providers alone."""
+    """Return the domain that the host is joined to, None for a host that only has providers."""
     try:
-        # A missing keytab is told at the start, not when the first container fails.
+        # A missing keytab is reported at the start, not when the first container fails.
         emit(Event.HOST_IDENTITY, principal=host_identity.name)
     except NotPermittedError as error:
         if error.code != "host-keytab-missing" or not config.providers.enabled:
@@ -272,7 +272,7 @@ def _home_domain(config: Config, host_identity: MachineKeytab) -> str | None:
 async def _what_hinders(
     config: Config, watch: HomeDomainWatch | None, calls: BlockingCalls[str]
 ) -> list[str]:
-    """Say what stands in the way of making a lease now."""
+    """Return the reasons why no lease can be made now."""
     hindrance = None if watch is None else await watch.hindrance(_READY_SECONDS)
     reasons = [] if hindrance is None else [hindrance]
     # Files may be on a disk that does not answer.
@@ -346,7 +346,7 @@ def listen(path: Path, *, others: bool) -> socket.socket:
         else:
             raise UsageError.of("agent-running", "another agent answers there", where=str(path))
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(path))  # the umask makes it root's alone
+    listener.bind(str(path))  # the umask leaves it to root only
     if others:
         share(path, others=True)
     listener.listen(_BACKLOG)
@@ -354,7 +354,7 @@ def listen(path: Path, *, others: bool) -> socket.socket:
 
 
 def share(path: Path, *, others: bool) -> None:
-    """Let `others` than root connect to a socket, or root alone; one that has gone is fine."""
+    """Let `others` than root connect to a socket, or only root; one that has gone is fine."""
     with suppress(FileNotFoundError):
         # Who of them is heard is decided by the kernel's word on each caller.
         path.chmod(0o666 if others else 0o600)
@@ -370,7 +370,7 @@ def _make_directories(config: Config) -> None:
     # One that an earlier version left open is closed by the leases, see `close_to_others`.
     config.leases_directory.mkdir(mode=0o700, exist_ok=True)
     config.process_leases_directory.mkdir(mode=0o711, exist_ok=True)
-    # Users of processes pass through to their own, which is theirs alone.
+    # Users of processes pass through to their own, which only they may enter.
     config.process_leases_directory.chmod(0o711)
     config.audit_log.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
 

@@ -67,7 +67,7 @@ class Acquisition:
 class _LogonError(Exception):
     """No controller took the logon; `failure` says why the first did not.
 
-    With `with_held_ticket` one refused a ticket that was not got for this logon.
+    With `with_held_ticket` one refused a ticket that was not obtained for this logon.
     """
 
     def __init__(self, failure: CredspecError, *, with_held_ticket: bool) -> None:
@@ -260,14 +260,14 @@ class DomainSession:
             raise self._looked_at(error) from None
 
     def _looked_at(self, error: UnreachableError) -> UnreachableError:
-        """Say whether the KDCs take connections: only then it is not the way to them."""
+        """Say whether the KDCs take connections: only then the network path is not at fault."""
         addresses = tuple(a for dc in self.controllers for a in dc.addresses)
         if error.code != "kdc-unreachable" or not addresses:
             return error
         taking = _answering(addresses)
         found = f"{len(taking)} of {len(addresses)} addresses take connections on port 88 now"
         remedy = (
-            "the way there is open: look at the logs of the domain controllers"
+            "the network path is open: look at the logs of the domain controllers"
             if taking
             else "check that the domain controllers run, and the network path to them (TCP 88)"
         )
@@ -320,7 +320,7 @@ class DomainSession:
             "key-version-unstable",
             "msDS-KeyVersionNumber is another one at each look",
             where=f"account {account}",
-            remedy="the domain controller changes the password over and over: look at its log",
+            remedy="the domain controller keeps changing the password: look at its log",
         )
 
     def _read(
@@ -461,7 +461,7 @@ class DomainSession:
         self._tell_kdcs(self.domain, self.controllers)
         home = self._host_identity.domain
         if home != self.domain:
-            # The way to a trusted domain leads through the host's own.
+            # The path to a trusted domain leads through the host's own.
             self._tell_kdcs(home, self._locator.locate(home))
         try:
             return self._log_on()

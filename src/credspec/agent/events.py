@@ -1,4 +1,4 @@
-"""What the agent tells of itself: every event has a stable id, a name and a level.
+"""What the agent logs: every event has a stable id, a name and a level.
 
 The numbers below 100 that Windows' Container Credential Guard has too (event log
 Microsoft-Windows-Containers-CCG/Admin) mean the same here.
@@ -16,27 +16,31 @@ import structlog
 class Event(Enum):
     """An event: id, level, and what it means."""
 
-    TICKET_ACQUIRED = (2, "info", "A gMSA's password was read and its ticket got.")
+    TICKET_ACQUIRED = (2, "info", "A gMSA's password was read and its ticket obtained.")
     SPEC_REFUSED = (3, "warning", "A credential spec could not be read, or is not valid.")
-    SPEC_INCOMPLETE = (4, "warning", "A spec was taken that only credentials-fetcher takes.")
+    SPEC_INCOMPLETE = (4, "warning", "A spec was accepted that only credentials-fetcher accepts.")
     REFRESH_FAILED = (8, "warning", "A held identity could not be acquired again; it is retried.")
 
-    AGENT_READY = (100, "info", "The agent takes requests.")
-    AGENT_STOPPED = (101, "info", "The agent ended as it was told; leases stay for the next run.")
+    AGENT_READY = (100, "info", "The agent accepts requests.")
+    AGENT_STOPPED = (101, "info", "The agent was stopped; leases stay for the next run.")
     HOST_IDENTITY = (102, "info", "What the host logs on with.")
-    PROCESS_NOT_HARDENED = (103, "warning", "A protection of the process could not be had.")
+    PROCESS_NOT_HARDENED = (103, "warning", "A hardening measure could not be applied.")
     HOST_NOT_JOINED = (104, "info", "There is no machine keytab; specs must name a provider.")
-    GRPC_READY = (105, "info", "The agent takes calls as credentials-fetcher does, too.")
+    GRPC_READY = (105, "info", "The credentials-fetcher interface is ready.")
 
-    DOMAIN_UNREACHABLE = (110, "warning", "No domain controller answers; one retry serves all.")
+    DOMAIN_UNREACHABLE = (
+        110,
+        "warning",
+        "No controller answers; one identity retries for all.",
+    )
     DOMAIN_REACHED = (111, "info", "The domain answers again.")
-    IDENTITY_DROPPED = (112, "info", "An identity that nobody used for a minute was forgotten.")
+    IDENTITY_DROPPED = (112, "info", "An identity without leases for a minute was dropped.")
 
     LEASE_GRANTED = (120, "info", "A container was given its tickets.")
     LEASE_DENIED = (121, "warning", "A container was refused its tickets; the error says why.")
     LEASE_RELEASED = (122, "info", "A lease ended and its tickets were wiped.")
-    LEASE_ABANDONED = (123, "warning", "A container went without a word; its lease was released.")
-    LEASE_ADOPTED = (124, "info", "A lease of an earlier run goes on.")
+    LEASE_ABANDONED = (123, "warning", "A container disappeared; the agent released its lease.")
+    LEASE_ADOPTED = (124, "info", "A lease of an earlier run was taken over.")
     LEASE_NOT_ADOPTED = (125, "info", "A lease of an earlier run was ended; its container is gone.")
     LEASE_NOT_RENEWED = (
         126,
@@ -45,23 +49,23 @@ class Event(Enum):
     )
     JOURNAL_RECORD_UNREADABLE = (127, "warning", "A journal record was unreadable; it was wiped.")
     JOURNAL_UNWRITABLE = (128, "warning", "A record of a lease that ended could not be removed.")
-    LEASE_REVOKED = (129, "warning", "The policy allows a lease no more; its tickets were wiped.")
+    LEASE_REVOKED = (129, "warning", "The policy no longer allows a lease; its tickets were wiped.")
 
     LEASE_RENEWED_LATE = (136, "info", "A lease has its new ticket that could not be given before.")
 
-    CALLER_REFUSED = (130, "warning", "A user who may not use the agent asked it something.")
+    CALLER_REFUSED = (130, "warning", "A user without permission called the agent.")
     REQUEST_FAILED = (131, "warning", "A request ended with an error.")
     CONNECTIONS_NOT_ACCEPTED = (134, "error", "New connections wait: files or memory are short.")
-    LEASES_NOT_CHECKED = (135, "warning", "Whether containers still live could not be seen.")
-    INTERNAL_ERROR = (133, "error", "A defect of credspec; the request or acquisition failed.")
+    LEASES_NOT_CHECKED = (135, "warning", "Whether containers still run could not be checked.")
+    INTERNAL_ERROR = (133, "error", "Internal error; the request or acquisition failed.")
     AUDIT_UNWRITABLE = (132, "error", "The audit log cannot be written; nothing is granted.")
 
-    ACCOUNT_PROVIDER_READY = (140, "info", "The account provider takes questions.")
-    ACCOUNT_GIVEN = (141, "info", "A client was given its host account.")
-    ACCOUNT_REFUSED = (142, "warning", "A client asked for an account that is not its own.")
+    ACCOUNT_PROVIDER_READY = (140, "info", "The account provider accepts requests.")
+    ACCOUNT_GIVEN = (141, "info", "A client received its host account.")
+    ACCOUNT_REFUSED = (142, "warning", "A client requested an account that is not its own.")
 
-    POLICY_RELOADED = (150, "info", "The policy was read again; what it forbids now has ended.")
-    POLICY_NOT_RELOADED = (151, "error", "The configuration is wrong; the old policy stays.")
+    POLICY_RELOADED = (150, "info", "The policy was reloaded; leases that it forbids have ended.")
+    POLICY_NOT_RELOADED = (151, "error", "The configuration is invalid; the old policy stays.")
     CLOCK_CHANGED = (152, "warning", "The clock was set or the host slept; tickets are checked.")
 
     def __init__(self, number: int, level: str, meaning: str) -> None:

@@ -1,4 +1,4 @@
-"""Whether the host's own domain serves this host, looked at before a container needs it."""
+"""Whether the host's own domain serves this host, checked before a container needs it."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class HostIdentity(Protocol):
         """Put into the cache what a logon at a service, such as ``ldap/HOST``, takes.
 
         That is the service's ticket, else a TGT; the one it is tells since when the host's group
-        memberships count. May block on a KDC. Whoever binds with a TGT gets the ticket as well, but
+        memberships count. May block on a KDC. A bind with a TGT gets the ticket as well, but
         libsasl stops the whole process while it waits.
         """
 
@@ -141,7 +141,7 @@ class MachineKeytab:
         with self._lock:
             ticket = self._service_tickets.get(service)
             if ticket is None or not self._lasts(ticket):
-                # Besides an old ticket of the same service, a new one would not be found.
+                # Next to an old ticket of the same service, a new one would not be found.
                 if ticket is not None:
                     self._forget()
                 add = self._ticket is not None or bool(self._service_tickets)
@@ -154,7 +154,7 @@ class MachineKeytab:
                 except UnreachableError:
                     raise
                 except CredspecError:
-                    # Some KDCs may give it for a TGT alone; if the key is wrong, this tells.
+                    # Some KDCs may give it only for a TGT; if the key is wrong, this shows it.
                     return self._get_by_tgt(service)
                 self._service_tickets[service] = ticket
             return ticket
@@ -283,13 +283,13 @@ class MachineKeytab:
 
 
 class KeytabIdentity(MachineKeytab):
-    """Whoever a keytab holds keys of; without `principal` its first entry."""
+    """A principal that a keytab holds keys of; without `principal` its first entry."""
 
     _any_account = True
 
 
 class CallersTicket:
-    """The ticket that whoever runs a command has in the default credential cache (kinit)."""
+    """The ticket in the default credential cache of the user who runs a command (kinit)."""
 
     cache: Final = None
 
@@ -328,7 +328,7 @@ class CallersTicket:
     def get_service_ticket(self, service: str) -> Ticket:
         """Get a service's ticket with the caller's, into the caller's cache, and return the latter.
 
-        The bind would get it as well, but looks up no controllers of domains on the way.
+        The bind would get it as well, but looks up no controllers of the domains in between.
         """
         import krb5
 

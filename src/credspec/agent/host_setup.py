@@ -85,7 +85,7 @@ def lease_warnings(config: Config) -> tuple[Problem, ...]:
             code="setup-leases-exist",
             found=f"{number} container(s) or program(s) have tickets",
             where=str(config.journal_directory),
-            remedy="they keep them until they end, but without the agent nobody renews them, and "
+            remedy="they keep them until they end, but without the agent they are not renewed, and "
             "without the runtime they cannot be started again; `credspec status` lists them",
         ),
     )

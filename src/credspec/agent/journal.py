@@ -56,7 +56,7 @@ class LeaseRecord:
     for the host's own. `default_account` and `accounts` are without ``$``; `ready` tells whether
     the container was given its tickets, `ticket_start` and `ticket_end` from when to when all of
     them are good. `mode` is that of the files; with `keytab` there is one of all accounts, and
-    `keytab_due` tells when it must be made anew. `name_fallback` tells whether its krb5.conf may
+    `keytab_due` is when it must be made again. `name_fallback` is whether its krb5.conf may
     have ``dns_canonicalize_hostname = fallback``, `replay_cache` whether the directory has one for
     replay caches. `host_source` is what the host logs on with, if it
     is not the machine identity: `guid` and `input` of a plug-in, without `input` where that may
@@ -167,7 +167,7 @@ class Journal:
             "journal-unwritable",
             error.strerror or str(error),
             where=f"journal {self._directory}",
-            remedy="make room there, or let it be written to (df, mount)",
+            remedy="free space there, or make it writable (df, mount)",
         )
 
     def _path(self, lease_id: str) -> Path:

@@ -64,7 +64,7 @@ class LeaseDirectory:
     def write(self, files: dict[str, bytes], *, uid: int, gid: int, mode: int = 0o600) -> None:
         """Put files into it, each replaced atomically.
 
-        Where there is no room beside what they replace, that is removed first.
+        Where there is no space in addition to what they replace, that is removed first.
 
         `files` maps plain names to contents; `uid` and `gid` are the host's numbers of the
         container's user, `mode` are the files' permission bits.
@@ -87,7 +87,7 @@ class LeaseDirectory:
                 self._in_room(name, put, room)
 
     def _in_room(self, name: str, put: Callable[[], None], room: LeaseRoom) -> None:
-        """Put a file there, if need be after what makes room for it."""
+        """Put a file there; if need be, free space for it first."""
         while True:
             try:
                 put()
@@ -134,7 +134,7 @@ class LeaseDirectory:
         """Return whether it is there and fit for tickets.
 
         Raises:
-            OSError: it cannot be told, as without free descriptors; `means_gone` is False for it.
+            OSError: it is unknown, as without free descriptors; `means_gone` is False for it.
         """
         try:
             with ExitStack() as stack:
@@ -201,7 +201,7 @@ class LeaseDirectory:
         return self.user is not None or self.tree is not None
 
     def _open_parent(self, stack: ExitStack) -> int:
-        """Open the directory above; a user's step by step, since it may put links on the way."""
+        """Open the directory above; a user's step by step, since it may put links in the path."""
         if self.user is None and self.tree is None:
             fd = os.open(self.path.parent, _OPEN)
             stack.callback(os.close, fd)
@@ -319,9 +319,9 @@ def _not_written(
     found = error.strerror or str(error)
     if taken_by_others:
         found += f"; other files take {taken_by_others // 1024} KiB of that file system"
-    room = "make room on that tmpfs, or let it be larger (df, mount)"
+    room = "free space on that tmpfs, or enlarge it (df, mount)"
     if not is_shared:
-        room = "let the container remove what it has put into its /run/credspec"
+        room = "remove the container's own files from its /run/credspec"
     return CredspecError.of(
         "lease-directory-full" if full else "lease-directory-unwritable",
         found,

@@ -73,7 +73,7 @@ def lease_request(lease_id: str, body: object, caller: Caller) -> LeaseRequest:
             "request-wrong-value",
             _shown(mode),
             where="/mode",
-            expected="permission bits of a file that its owner can read and nobody execute",
+            expected="permission bits of a file that its owner can read and no user execute",
         )
     return LeaseRequest(
         lease_id=lease_id,

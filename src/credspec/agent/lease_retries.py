@@ -17,7 +17,7 @@ _spread: Final = random.SystemRandom().uniform
 
 
 class LeaseRetries:
-    """Tries each lease by itself, after seconds and then with growing intervals.
+    """Tries each lease separately, after seconds and then with growing intervals.
 
     These are five minutes at most. `renew` is awaited with a lease's id, and returns whether there
     is nothing left to try. Sleep and chance can be replaced.

@@ -1,4 +1,4 @@
-"""Room in a lease's directory for its next files, where its present ones have grown.
+"""Space in a lease's directory for its next files, where its present ones have grown.
 
 Programs keep the tickets of services in the cache that they were given, so that it grows, and fills
 its small tmpfs one day. It is to be replaced all the same: what is in it goes first.
@@ -23,7 +23,7 @@ _OPEN: Final = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class LeaseRoom:
-    """Gives up files of a lease that are to be replaced, one after the other, until there is room.
+    """Gives up files of a lease that are to be replaced, one after the other, until there is space.
 
     `directory_fd` is the lease's directory, `sizes` the bytes of each file that is to be written,
     `uid` owns the lease's files. A context manager, since it keeps descriptors of what it removed.
@@ -57,7 +57,7 @@ class LeaseRoom:
     def make(self, name: str) -> bool:
         """Give something up so that `name` may be written; return False if nothing is left.
 
-        Nothing is given up as long as all of it together would not make room: a container keeps
+        Nothing is given up if all of it together would not free enough space: a container keeps
         its old ticket rather than none.
         """
         if self._present is None:

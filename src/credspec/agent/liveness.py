@@ -100,7 +100,7 @@ class Liveness:
                 if not self._is_alive(record, mounted):
                     gone.append(record)
             except OSError:
-                pass  # it cannot be told now
+                pass  # it is unknown now
             except Exception as error:  # noqa: BLE001 - it costs this lease, and no other
                 emit(Event.INTERNAL_ERROR, path=record.lease_id, error=type(error).__name__)
                 gone.append(record)

@@ -1,6 +1,6 @@
 """How a command logs on to a directory, on any machine: a ticket, a keytab or a typed password.
 
-The agent itself uses its host identity alone; this is for commands that people run, such as
+The agent itself uses only its host identity; this is for commands that people run, such as
 ``credspec new``, whose process is as good as its own: the tickets stay in its memory.
 """
 
@@ -37,7 +37,7 @@ from credspec.providers.selection import Providers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Logon:
-    """What a command was told to log on with.
+    """The options by which a command logs on.
 
     With neither `user` nor `keytab`, the ticket in the caller's credential cache is used, or the
     machine keytab of a joined host. `ask_password` is called at most once, with the principal.
@@ -68,7 +68,7 @@ def own_krb5_conf() -> Iterator[AgentKrb5Conf]:
 
 
 def log_on(config: Config, logon: Logon, krb5_conf: AgentKrb5Conf) -> HostIdentity:
-    """Return the identity to use; with a password, its ticket is got here.
+    """Return the identity to use; with a password, its ticket is obtained here.
 
     Raises:
         NotPermittedError: `no-credentials`, or what the host identity and the KDC say.

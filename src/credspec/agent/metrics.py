@@ -1,4 +1,4 @@
-"""What Prometheus is told, taken at the moment when it asks."""
+"""The metrics for Prometheus, collected at each scrape."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class _Collector(Collector):
         yield self._moments("credspec_ticket_end", "When the ticket ends", lambda i: i.end)
         yield self._moments(
             "credspec_password_due",
-            "When the password is to be asked for again",
+            "When the password is to be read again",
             lambda i: i.password_due,
         )
         yield self._moments(
@@ -109,7 +109,7 @@ class _Collector(Collector):
             wall, processor = now.longest_hold
             yield GaugeMetricFamily(
                 "credspec_event_loop_longest_hold_seconds",
-                "The longest time in which nobody was answered, since the start.",
+                "The longest time in which no request was answered, since the start.",
                 wall,
             )
             yield GaugeMetricFamily(

@@ -231,7 +231,7 @@ def openapi_document() -> dict[str, Any]:
                 "parameters": [_ID],
                 "get": _operation(
                     "getLeaseDirectory",
-                    "Whether what is mounted on the host for a lease is seen here; for root alone",
+                    "Whether a lease's mount on the host is visible to the agent; for root only",
                     {
                         "200": _answer(
                             "whether it is",

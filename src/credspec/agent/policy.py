@@ -11,7 +11,7 @@ from credspec.errors import NotPermittedError, Problem
 from credspec.spec.reference import SpecReference
 
 SPEC_SOURCES: Final = ("file", "raw")
-"""Where a spec may come from: the host's spec directory, or whoever starts the container."""
+"""Where a spec may come from: the host's spec directory, or the caller who starts the container."""
 
 GRPC_SOURCE: Final = "grpc"
 """Where a spec comes from that a call of credentials-fetcher's interface brought."""
@@ -23,8 +23,8 @@ class Policy:
 
     `accounts` are patterns of ``ACCOUNT@DOMAIN`` with ``*`` and ``?``; without ``@`` they hold for
     every domain. `keytabs` are such patterns too: accounts whose long-term keys containers may have
-    besides tickets, to accept logons. `spec_sources` are some of `SPEC_SOURCES`. `uids` are the
-    users besides root who may use the agent, and `grpc_uids` those who may call credentials-
+    as well as tickets, to accept logons. `spec_sources` are some of `SPEC_SOURCES`. `uids` are the
+    users other than root who may use the agent, and `grpc_uids` those who may call credentials-
     fetcher's interface, with any document that they bring (``[credentials_fetcher] users``).
     `leases_per_user` is how many leases each of them may have at a time.
     """
@@ -160,7 +160,7 @@ def _covers(patterns: tuple[str, ...], name: str) -> bool:
 
 
 def caller_refused(uid: int) -> NotPermittedError:
-    """Return what a user is told who may not use the agent: `caller-not-permitted`."""
+    """Return the error for a user who may not use the agent: `caller-not-permitted`."""
     return NotPermittedError.of(
         "caller-not-permitted",
         f"user {uid} may not use the agent",

@@ -56,8 +56,8 @@ class PolicyReload:
         except CredspecError as wrong:
             emit(Event.POLICY_NOT_RELOADED, error=str(wrong))
             return False
-        except Exception as defect:  # noqa: BLE001 - the policy that was good stays in force
-            emit(Event.POLICY_NOT_RELOADED, error=type(defect).__name__)
+        except Exception as bug:  # noqa: BLE001 - the valid policy stays in force
+            emit(Event.POLICY_NOT_RELOADED, error=type(bug).__name__)
             return False
         self._leases.policy.replace(config.policy)
         ended = await self._leases.enforce_policy()
@@ -67,7 +67,7 @@ class PolicyReload:
 
 
 def changed_beside_policy(before: Config, after: Config) -> list[str]:
-    """Return the names of the configuration's parts that differ and that a reload leaves alone."""
+    """Return the names of the configuration's parts that differ and need a restart."""
     same_users = replace(after.fetcher, uids=before.fetcher.uids)
     names = {"fetcher": "credentials_fetcher"}
     return [

@@ -110,7 +110,7 @@ class ProvidedIdentity:
             ticket = self._service_tickets.get(service)
             if ticket is None or not self._lasts(ticket):
                 if ticket is not None:
-                    # Besides an old ticket of the same service, a new one would not be found.
+                    # Next to an old ticket of the same service, a new one would not be found.
                     self._forget_tickets()
                 if not service.lower().endswith(f".{self.domain}"):
                     return self._get_by_tgt(service)
@@ -121,7 +121,7 @@ class ProvidedIdentity:
                 except CredspecError as error:
                     if error.code in _REFUSALS or error.code.startswith("host-"):
                         raise
-                    # Some KDCs may give it for a TGT alone.
+                    # Some KDCs may give it only for a TGT.
                     return self._get_by_tgt(service)
                 self._service_tickets[service] = ticket
             return ticket

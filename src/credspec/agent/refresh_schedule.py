@@ -20,12 +20,12 @@ Spread = Callable[[float, float], float]
 """Returns a random number between two bounds, such as `random.Random().uniform`."""
 
 # Shares of a ticket's life. The first refresh comes anywhere in a wide window, since identities
-# are often made together; later ones keep the distance that they have got by then.
+# are often made together; later ones keep the distance that they have by then.
 _FIRST: Final = (0.02, 0.55)
 _AGAIN: Final = (0.5, 0.6)
 _LAST: Final = 0.74
 _AT_ONCE: Final = 0.02
-# Of an outage's length; what is missed besides its usual work must not double a domain's load.
+# Of an outage's length; missed work on top of the usual must not double a domain's load.
 _MADE_UP: Final = 1.5
 # Containers whose tickets have ended cannot wait for long; a domain can serve two of them a second.
 _URGENT: Final = timedelta(seconds=10)
@@ -82,7 +82,7 @@ class RefreshSchedule(Generic[_Name]):
     _probe: _Name | None = None
 
     def add(self, name: _Name, *, start: datetime, end: datetime, now: datetime) -> None:
-        """Take in an identity whose ticket, good from `start` to `end`, was got or adopted."""
+        """Take in an identity whose ticket, good from `start` to `end`, was obtained or adopted."""
         self.remove(name)
         self._entries[name] = entry = _Entry(start, end)
         low, high = (start + entry.life * share for share in _FIRST)
@@ -107,7 +107,7 @@ class RefreshSchedule(Generic[_Name]):
             self._put(entry, when)
 
     def due(self, now: datetime) -> list[_Name]:
-        """Return the identities to acquire now, oldest first; each is under way until it is told.
+        """Return the identities to acquire now, oldest first; each then is under way.
 
         During an outage that is one, which finds out whether the domain is back.
         """
@@ -195,7 +195,7 @@ class RefreshSchedule(Generic[_Name]):
             return None
         if self._outage is None:
             return min(planned)
-        # Until the probe that is under way is told, nothing else is.
+        # Until the probe's result is reported, nothing else is acquired.
         return None if self._probe is not None else max(min(planned), self._outage.probe_at)
 
     def planned(self, name: _Name) -> datetime | None:
@@ -214,7 +214,7 @@ class RefreshSchedule(Generic[_Name]):
         if self._outage is None:
             self._outage = _Outage(now, 0, now)
         elif self._probe != name:
-            # It was under way when the outage began, and tells nothing new.
+            # It was under way when the outage began, and shows nothing new.
             return
         self._probe = None
         self._outage.failures += 1

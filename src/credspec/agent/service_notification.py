@@ -12,7 +12,7 @@ def notify(*lines: str) -> bool:
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return False
-    # Half of a pair, since the agent's unit forbids it to make Unix sockets in any other way.
+    # Half of a pair, since the agent's unit forbids it to create Unix sockets otherwise.
     sender, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with sender, other:
         try:

@@ -54,7 +54,7 @@ def inherited_listener(path: Path) -> socket.socket | None:
 
 
 def refuse_waiting_callers(error: CredspecError) -> None:
-    """Answer whoever waits at systemd's socket why the agent does not start.
+    """Answer callers who wait at systemd's socket why the agent does not start.
 
     Otherwise each would wait for its own deadline, to learn only that there was no answer. Root's
     calls are answered, since the text may quote the configuration; others are disconnected.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 _ENDING: Final = (signal.SIGTERM, signal.SIGINT)
-# Those that tell of a defect (and SIGABRT of a watchdog) must end it, those of a terminal stop and
+# Those that report a bug (and SIGABRT of a watchdog) must end it, those of a terminal stop and
 # continue it, and those that the system ignores stay ignored.
 _LEFT: Final = frozenset(
     {
@@ -42,7 +42,7 @@ def survive_signals() -> None:
 def handle_signals(stop: Callable[[], object], on_hangup: Callable[[], object] = nothing) -> None:
     """Call `stop` for SIGTERM and SIGINT, `on_hangup` for SIGHUP, in the running event loop.
 
-    No other signal ends the process, but those that tell of a defect.
+    No other signal ends the process, except those that report a bug.
     """
     survive_signals()
     loop = asyncio.get_running_loop()

@@ -29,7 +29,7 @@ FETCHER_UNITS: Final = (
     "var-credentials\\x2dfetcher-krbdir.mount",
     f"{AGENT_UNIT}.d/credentials-fetcher.conf",
 )
-"""What lets the agent stand in for credentials-fetcher: a mount, and an addition to its unit."""
+"""What lets the agent serve credentials-fetcher's interface: a mount, and a drop-in of its unit."""
 
 _TEMPLATES: Final = {FETCHER_UNITS[0]: "credentials-fetcher-krbdir.mount"}
 _RUNNING_SYSTEMD: Final = Path("/run/systemd/system")
@@ -45,7 +45,7 @@ def _own_directories() -> frozenset[Path]:
     """Return where this installation and its Python are, under every name that leads there."""
     found = {Path(sys.prefix), Path(sys.base_prefix), Path(credspec.__file__).parent.parent}
     interpreter = Path(sys.executable)
-    while interpreter.is_symlink():  # of a virtual environment, perhaps by way of other links
+    while interpreter.is_symlink():  # of a virtual environment, perhaps through other links
         interpreter = interpreter.parent / interpreter.readlink()
         found.add(Path(os.path.normpath(interpreter)).parent)
     found |= {Path(os.path.realpath(each)) for each in found}
@@ -171,7 +171,7 @@ class SystemdSetup:
                 f"systemd knows no {_DOCKER_UNIT}",
                 where="setup",
                 expected="Docker, which the gateway serves",
-                remedy="install Docker first (apt install docker.io), or set up the agent alone",
+                remedy="install Docker first (apt install docker.io), or set up only the agent",
             )
 
     def apply(self, *, dry_run: bool = False) -> list[str]:
@@ -352,7 +352,7 @@ def _systemctl(*arguments: str) -> None:
 
 
 def _last_error(unit: str) -> str:
-    """Return why a unit of ours ended, as it said itself; empty if the journal does not have it."""
+    """Return why one of credspec's units ended, from its log; empty if the journal lacks it."""
     command = ["journalctl", f"--unit={unit}", "--lines=20", "--output=cat", "--no-pager"]
     with suppress(OSError, subprocess.TimeoutExpired):
         result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)

@@ -1,1 +1,1 @@
-"""The commands: thin, they parse, call the rooms below, and print."""
+"""The commands: thin, they parse, call the packages below, and print."""

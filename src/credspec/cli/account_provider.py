@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Configuration file.  [default: $CREDSPEC_CONFIG or /etc/credspec/config.toml]",
 )
-@click.option("--check", is_flag=True, help="Only look whether the configuration can be served.")
+@click.option("--check", is_flag=True, help="Only validate the configuration.")
 def account_provider(config_path: Path | None, *, check: bool) -> None:
     """Serve Rancher's account provider API, by [account_provider] in the configuration.
 

@@ -51,9 +51,9 @@ _DIRECTORIES = (
     help="Only look up the users of the configuration, for an agent in a sandbox.",
 )
 def agent(config_path: Path | None, grpc_socket: Path | None, *, prepare: bool) -> None:
-    """Run the host agent until SIGTERM or Ctrl-C; SIGHUP lets it read its policy again.
+    """Run the host agent until SIGTERM or Ctrl-C; SIGHUP reloads its policy.
 
-    It reads managed passwords with the host's own identity, gets tickets and keeps them fresh in
+    It reads managed passwords with the host's own identity, obtains tickets and keeps them fresh in
     the containers that hold leases. A restart loses none of them.
     """
     if prepare:

@@ -63,7 +63,7 @@ _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
     "--wait",
     type=Duration(),
     metavar="DURATION",
-    help="Look again until all is well, for so long (90s, 2m); for scripts at boot.",
+    help="Repeat until all is well, for at most this time (90s, 2m); for scripts at boot.",
 )
 @click.option(
     "--explain",
@@ -86,7 +86,7 @@ def check(
     explain: str | None,
     output: str,
 ) -> int:
-    """Walk the whole way from a credential spec to a ticket, and name the first cause.
+    """Check every step from a credential spec to a ticket, and name the first cause.
 
     SPEC is a path, file://NAME, raw://DOCUMENT or a name in the spec directory. Without it the
     host, its domain and each --account are checked. Nothing is changed. Logs on as the host does,
@@ -100,7 +100,7 @@ def check(
         _explain(explain)
         return ExitStatus.OK
     if wait is not None and user is not None:
-        raise click.UsageError("--wait asks nobody for a password: use --keytab, not --user.")
+        raise click.UsageError("--wait cannot prompt for a password: use --keytab, not --user.")
     if spec is not None and (account or domain):
         raise click.UsageError("A spec names its own domain and accounts.")
 
@@ -187,4 +187,4 @@ def _explain(word: str) -> None:
             expected=f"one of {', '.join(known.word for known in WINDOWS_WORDS)}",
         )
     click.echo(f"{entry.word} ({entry.symbol}): {entry.meaning}")
-    click.echo(f"Steps that look at it: {', '.join(entry.steps)}")
+    click.echo(f"Steps that check it: {', '.join(entry.steps)}")

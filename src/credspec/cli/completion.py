@@ -1,4 +1,4 @@
-"""What the shell completes besides commands and options: specs, labs, plug-ins."""
+"""What the shell completes beyond commands and options: specs, labs, plug-ins."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _NAMED_FORMS = ("compose", "kubernetes")
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.argument("spec", type=click.Path(allow_dash=True), shell_complete=complete_spec)
-@click.option("--to", "form", type=click.Choice(_FORMS), required=True, help="The form wanted.")
+@click.option("--to", "form", type=click.Choice(_FORMS), required=True, help="The output form.")
 @click.option("--name", help="Of the Kubernetes object or Compose service.  [default: the file's]")
 @click.option("--service", help="The service of a Compose file to take the spec from.")
 @click.option("--reference", help="Instead of the document itself, e.g. file://www.json.")
@@ -47,7 +47,7 @@ def convert(
     """Convert a credential spec to and from the forms that other tools take.
 
     SPEC is a path, file://NAME, raw://DOCUMENT, a name in the spec directory, or - for standard
-    input. What it holds is told by its contents: a spec in any encoding, a Kubernetes
+    input. Its kind is recognised by its contents: a spec in any encoding, a Kubernetes
     GMSACredentialSpec in YAML or JSON, a Compose file, an OCI config.json, or --security-opt.
     """
     from credspec.agent.config import load_config

@@ -16,7 +16,7 @@ _PATH = click.Path(path_type=Path)
 
 
 class _SocketPath(click.Path):
-    """A socket's path, also in the way that docker writes it."""
+    """A socket's path, also as docker writes it."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, str):
@@ -53,10 +53,10 @@ def docker_gateway(
     runtime_name: str,
     verbose: bool,
 ) -> None:
-    """Serve the Docker API with --security-opt credentialspec= understood.
+    """Run the Docker gateway, which adds --security-opt credentialspec= to the Docker API.
 
-    Everything else goes to dockerd untouched. Use it with `docker context use credspec`, or with
-    DOCKER_HOST.
+    It forwards everything else to dockerd unchanged. Use it with `docker context use credspec`,
+    or with DOCKER_HOST.
     """
     from credspec.agent.config import load_config
     from credspec.agent.process_safety import forbid_core_dumps, lock_memory, overwrite_freed_memory

@@ -6,5 +6,5 @@ from __future__ import annotations
 def examples(*commands: str) -> str:
     """Return the end of a help text: commands that can be typed as they stand, a line each."""
     lines = "".join(f"\n  {command}" for command in commands)
-    # click leaves the lines of a paragraph alone that begins with a backspace.
+    # click does not wrap the lines of a paragraph that begins with a backspace.
     return f"\b\nExamples:{lines}"

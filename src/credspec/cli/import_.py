@@ -23,7 +23,7 @@ _PATH = click.Path(path_type=Path)
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 def import_() -> None:
-    """Take over what other programs have."""
+    """Migrate from other programs."""
 
 
 @import_.command(

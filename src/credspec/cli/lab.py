@@ -120,7 +120,9 @@ def _interrupted_by_signals() -> Iterator[None]:
         del number, frame
         for each in _ENDING:
             signal.signal(each, signal.SIG_IGN)  # the removal is not to be interrupted
-        click.echo("\nInterrupted: removing what was begun", err=True)
+        # Not through sys.stderr: it may be in the middle of a write, which must not begin another.
+        with contextlib.suppress(OSError):
+            os.write(2, b"\nInterrupted: removing what was begun\n")
         raise KeyboardInterrupt
 
     before = {each: signal.signal(each, interrupt) for each in _ENDING}

@@ -32,10 +32,10 @@ from credspec.spec.lint import lint_document
     "--output", type=click.Choice(["text", "json", "sarif"]), default="text", show_default=True
 )
 def lint(*, files: tuple[str, ...], fix: bool, strict: bool, output: str) -> int:
-    """Report everything that is wrong or doubtful about credential specs, all at once.
+    """Report all errors and warnings of credential specs at once.
 
     FILE is a JSON file in any encoding that Windows writes, a Kubernetes GMSACredentialSpec in
-    YAML, a directory (all its *.json), or - for standard input. Each finding has its place, what
+    YAML, a directory (all its *.json), or - for standard input. Each finding has its location, what
     was found, what was expected and how to fix it. Exit status: 0 without errors, also with
     warnings; 3 with an error.
     """
@@ -75,9 +75,9 @@ def _document(linted: list[Linted]) -> dict[str, object]:
 
 
 def _fix(path: str) -> Linted:
-    """Mend a file where it is, tell what was done, and lint what is there now.
+    """Fix a file in place, report what was done, and lint the result.
 
-    With ``-`` the mended document goes to standard output and what was done to standard error.
+    With ``-`` the fixed document goes to standard output and what was done to standard error.
     """
     from credspec.spec.fixes import fixed
 

@@ -19,7 +19,7 @@ from credspec.cli.help_text import examples
 def list_specs(output: str) -> None:
     """List the credential specs of the spec directory: domain, accounts, whether they are valid.
 
-    Get-CredentialSpec lists names and paths alone, as PowerShell does.
+    Get-CredentialSpec lists only names and paths, as PowerShell does.
     """
     from credspec.agent.config import load_config
     from credspec.spec.spec_directory import SpecDirectory

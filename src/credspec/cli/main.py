@@ -1,4 +1,4 @@
-"""The ``credspec`` command: parses, calls the rooms below, prints.
+"""The ``credspec`` command: parses, calls the packages below, prints.
 
 Sub-commands are imported only when they are asked for, so that ``credspec --help`` and ``credspec
 lint`` start fast and work without the native packages a host needs.
@@ -25,26 +25,26 @@ _COMMANDS: Final = {
         "Give Windows hosts their host accounts (Rancher's API).",
     ),
     "agent": ("credspec.cli.agent", "agent", "Run the host agent."),
-    "check": ("credspec.cli.check", "check", "Find out why it does not work, from spec to ticket."),
+    "check": ("credspec.cli.check", "check", "Check every step from spec to ticket."),
     "convert": ("credspec.cli.convert", "convert", "Convert a spec for Kubernetes, Compose, ..."),
     "docker-gateway": (
         "credspec.cli.docker_gateway",
         "docker_gateway",
-        "Serve the Docker API with credentialspec= understood.",
+        "Run the Docker gateway, which adds credentialspec= to the Docker API.",
     ),
-    "import": ("credspec.cli.import_", "import_", "Take over what credentials-fetcher has."),
+    "import": ("credspec.cli.import_", "import_", "Migrate from credentials-fetcher."),
     "lab": ("credspec.cli.lab", "lab", "Run a throwaway Active Directory domain."),
-    "lint": ("credspec.cli.lint", "lint", "Report all that is wrong with credential specs."),
+    "lint": ("credspec.cli.lint", "lint", "Report all problems of credential specs, and fix them."),
     "list": ("credspec.cli.list", "list_specs", "List the specs of the spec directory."),
     "new": ("credspec.cli.new", "new", "Make a credential spec for a gMSA from the directory."),
     "run": ("credspec.cli.run", "run", "Run a program with the tickets of a credential spec."),
     "schema": ("credspec.cli.schema", "schema", "Print the JSON Schema of credential specs."),
-    "show": ("credspec.cli.show", "show", "Show what a credential spec says."),
+    "show": ("credspec.cli.show", "show", "Show the contents of a credential spec."),
     "status": ("credspec.cli.status", "status", "Show the agent's identities and leases."),
     "support-bundle": (
         "credspec.cli.support_bundle",
         "support_bundle",
-        "Collect what helps somebody else to see what is wrong.",
+        "Collect diagnostics for support, without secrets.",
     ),
     "setup": (
         "credspec.cli.setup",

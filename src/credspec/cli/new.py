@@ -59,7 +59,7 @@ def make_credential_spec(
 ) -> Path:
     """Make a spec and write it; return where.
 
-    Every account is looked up before anything is written, and every one that is missing is told.
+    Every account is looked up before anything is written, and every missing one is reported.
     `ask_password` is called with a principal if its password is needed.
 
     Raises:

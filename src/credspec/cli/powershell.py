@@ -35,8 +35,8 @@ New-CredentialSpec: make a credential spec for a group Managed Service Account.
                      [-AdditionalAccounts NAME,@{AccountName='NAME';Domain='NAME'}] [-NoClobber]
 
 Without -Path the file goes into the spec directory, named NETBIOS_ACCOUNT.json. Logs on with your
-Kerberos ticket, or with the machine keytab; `credspec new` has more ways. PowerShell's common
-parameters are taken too: -Verbose tells each step, -ErrorAction SilentlyContinue hides errors.
+Kerberos ticket, or with the machine keytab; `credspec new` has more options. PowerShell's common
+parameters are accepted too: -Verbose prints each step, -ErrorAction SilentlyContinue hides errors.
 
 Examples:
   New-CredentialSpec -AccountName WebApp01 -Path ./www.json

@@ -59,7 +59,7 @@ def run(
     KRB5CCNAME and KRB5_CONFIG are set for it. The exit status is COMMAND's; 128 and the signal's
     number if one ended it; 127 if there is no such program, 126 if it cannot be started.
 
-    An agent or a domain that is not there yet, as after a boot, is waited for; a refusal is not.
+    Waits for an agent or a domain that is not there yet, as after a boot; never after a refusal.
     """
     from credspec.agent.config import load_config
     from credspec.runtimes.process_lease import run_process
@@ -86,7 +86,7 @@ def run(
 
 
 def _elsewhere(spec: str, spec_directory: Path) -> NotPermittedError:
-    """Return the error for a file whose document the policy refuses; nobody typed ``raw://``."""
+    """Return the error for a file whose document the policy refuses; ``raw://`` was not typed."""
     name = Path(spec).name
     return NotPermittedError.of(
         "policy-spec-source",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class _AbsolutePath(click.Path):
-    """A path that programs in other directories are told, and therefore absolute."""
+    """A path that programs in other directories use, and therefore absolute."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return Path(os.fsdecode(super().convert(value, param, ctx))).absolute()
@@ -64,7 +64,7 @@ def setup() -> None:
 @click.option("--undo", is_flag=True, help="Undo what setup did.")
 @click.option("--dry-run", is_flag=True, help="Print the units, and change nothing.")
 @click.option("--docker-gateway", is_flag=True, help="Install the Docker gateway's unit too.")
-@click.option("--grpc-compat", is_flag=True, help="Let the agent stand in for credentials-fetcher.")
+@click.option("--grpc-compat", is_flag=True, help="Serve credentials-fetcher's interface too.")
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def agent(
     *, undo: bool, dry_run: bool, docker_gateway: bool, grpc_compat: bool, output: str
@@ -100,7 +100,7 @@ def agent(
 @click.option("--launcher-directory", type=_PATH, help="[default: /usr/local/libexec/credspec]")
 @click.option("--gateway-socket", type=_PATH, help="[default: docker.sock in the run directory]")
 @click.option("--context", default="credspec", show_default=True, help="Name of the context.")
-@click.option("--no-context", is_flag=True, help="Leave the docker client alone.")
+@click.option("--no-context", is_flag=True, help="Do not create a docker context.")
 @click.option("--runtime-name", default="credspec", show_default=True, help="Name for dockerd.")
 @click.option("--set-as-default", is_flag=True, help="Make it the runtime of all containers.")
 @click.option("--force", is_flag=True, help="Replace a runtime or context of the same name.")
@@ -174,8 +174,8 @@ def containerd(
 ) -> None:
     """Register the runtime with containerd, as a handler for Kubernetes.
 
-    What config.toml holds is kept. Run again, it changes nothing. `ctr run` needs the launcher
-    alone: --runc-binary.
+    What config.toml holds is kept. Run again, it changes nothing. `ctr run` only needs the
+    launcher: --runc-binary.
     """
     from credspec.agent.config import load_config
     from credspec.runtimes.containerd_setup import CONTAINERD_CONFIG, ContainerdSetup

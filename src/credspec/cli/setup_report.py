@@ -58,4 +58,4 @@ def planned(change: str) -> str:
 def left_in_place(paths: Iterable[Path]) -> str:
     """Return what is said of what an undo leaves."""
     names = ", ".join(map(str, paths))
-    return f"what is yours was left: {names}; remove it when nobody needs it" if names else ""
+    return f"your own files were left: {names}; remove them if not needed" if names else ""

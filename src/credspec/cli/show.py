@@ -27,7 +27,7 @@ _REDACTED: Final = "<not shown: it may hold a secret; --show-secrets>"
 @click.option("--show-secrets", is_flag=True, help="Show PluginInput, which may hold a password.")
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def show(*, spec: str, show_secrets: bool, output: str) -> None:
-    """Show what a credential spec says: domain, accounts, host account.
+    """Show the contents of a credential spec: domain, accounts, host account.
 
     SPEC is a path, file://NAME, raw://DOCUMENT, a name in the spec directory, or - for standard
     input. A Kubernetes GMSACredentialSpec, a Compose file or an OCI config.json that holds a spec

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-from credspec.errors import NotFoundError
+from credspec.errors import InvalidSpecError, NotFoundError
 from credspec.spec.encoding import MAX_SPEC_BYTES
 from credspec.spec.reference import parse_reference
 from credspec.spec.spec_directory import SpecDirectory
@@ -46,10 +47,15 @@ def _read(text: str, spec_directory: Path) -> bytes:
         for name in (text, f"{text}.json"):
             if name in names:
                 return SpecDirectory(spec_directory).read(name)
+    similar = ""
+    with suppress(InvalidSpecError):
+        similar = SpecDirectory(spec_directory).similar(text)
     raise NotFoundError.of(
         "spec-not-found",
         "no such file",
         where=text[:200],
         expected=f"a path, file://NAME, raw://DOCUMENT, or the name of a file in {spec_directory}",
-        remedy="list them with `credspec list`, make one with `credspec new`",
+        remedy=f"did you mean file://{similar}?"
+        if similar
+        else "list them with `credspec list`, make one with `credspec new`",
     )

@@ -23,7 +23,7 @@ _PIPE_WIDTH: Final = 1000
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@click.option("--watch", is_flag=True, help="Show it again and again until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Repeat until Ctrl-C.")
 @click.option(
     "--interval",
     type=click.FloatRange(0.2, 3600),
@@ -53,7 +53,7 @@ def status(output: str, watch: bool, interval: float) -> None:
     try:
         _watch(client, output, interval)
     except KeyboardInterrupt:
-        return  # the way to end it
+        return  # this is how to end it
 
 
 def _state(client: AgentClient) -> dict[str, Any]:

@@ -27,11 +27,11 @@ from credspec.cli.help_text import examples
 )
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def support_bundle(path: Path, output: str) -> None:
-    """Write an archive with what helps to find out what is wrong on this host.
+    """Write an archive with diagnostics of this host for support.
 
-    It has versions, the configuration without secrets, what check and status say, the last lines of
-    the audit log and of the journal, units and engines. It has no key, no password and no ticket;
-    only its owner may read it. Run it as root to have all of it.
+    It has versions, the configuration without secrets, the output of check and status, the last
+    lines of the audit log and of the journal, units and engines. It has no key, no password and no
+    ticket; only its owner may read it. Run it as root to have all of it.
     """
     from credspec.agent.config import Config, load_config
     from credspec.doctor.support_bundle import make_bundle

@@ -74,7 +74,7 @@ def read_managed_password(
 ) -> tuple[GroupManagedServiceAccount, ManagedPassword]:
     """Find a gMSA by its sAMAccountName and read its managed password, in one search.
 
-    Whoever is done with passwords calls `Connection.overwrite_last_answer`. `reader` is the
+    A caller that is done with passwords calls `Connection.overwrite_last_answer`. `reader` is the
     principal that is logged on, if it is not the host itself.
 
     Raises:
@@ -220,7 +220,7 @@ def not_permitted(
     """
     names = [name_of_sid(connection, facts, sid) for sid in account.readers]
     shown = reader or "this host"
-    who = ", ".join(names) if names else f"nobody that {shown} can see"
+    who = ", ".join(names) if names else f"no account that {shown} can see"
     bare = account.account_name.removesuffix("$")
     host = reader.rpartition("@")[0] if reader else read_own_name(connection, facts)
     commands = how_to_allow(bare, names, host)

@@ -1,6 +1,6 @@
 """Look at many addresses of domain controllers at once: what they say by UDP, what TCP they take.
 
-Both are asked at the same time, since each alone says too little: a firewall may drop UDP, and a
+Both are asked at the same time, as each alone says too little: a firewall may drop UDP, and a
 controller that answers the ping may refuse the connection that is wanted.
 """
 
@@ -47,7 +47,7 @@ class Sight:
 
     `answer` is its answer by UDP, `refusal` why that rules it out, empty if it does not.
     `takes_tcp` says whether it took a connection, `latency_seconds` how long the first sign of
-    life took, by either way.
+    life took, by either protocol.
     """
 
     answer: NetlogonAnswer | None = None
@@ -57,7 +57,7 @@ class Sight:
 
     @property
     def is_good(self) -> bool:
-        """Whether the address has answered both ways, and nothing speaks against it."""
+        """Whether the address has answered by both protocols, and nothing speaks against it."""
         return self.takes_tcp and self.answer is not None and not self.refusal
 
 
@@ -114,7 +114,7 @@ def look(
     """Ask all addresses about `domain` by UDP, and whether they take TCP on `port`, all at once.
 
     Ends when all have answered both ways or failed to, half a second after the first good one, and
-    after `LONGEST_SECONDS` at the latest; one address alone has a second more. Answers that are
+    after `LONGEST_SECONDS` at the latest; a single address has a second more. Answers that are
     malformed or belong to another request are as none.
     """
     sights = {address: Sight() for address in addresses}

@@ -203,7 +203,7 @@ class _Race:
     def _next_start(self) -> float:
         if len(self._started) == len(self._questions):
             return self._end
-        # Whoever failed has no head start.
+        # A server that failed has no head start.
         waiting = len(self._started) > len(self._outcomes)
         return self._started[-1] + _HEAD_START_SECONDS if waiting else 0.0
 

@@ -22,7 +22,7 @@ def read_encryption_types(
 ) -> frozenset[int] | None:
     """Return the encryption types that an account's tickets may have, by their numbers.
 
-    Only AES256, AES128 and RC4 are told; others are no use here. None if the account does not say,
+    Only AES256, AES128 and RC4 are returned; others are unusable. None if the account does not say,
     so that the domain's default counts, or if there is no such account.
     """
     entry = find_entry(connection, facts, name, (_ATTRIBUTE,))
@@ -52,8 +52,8 @@ def encryption_type_problems(
                 where=where,
                 found=f"{_ATTRIBUTE} has neither AES nor RC4",
                 expected="24 (AES128 and AES256)",
-                remedy=f"set it ({_set_types(name)}): the domain makes no ticket for whoever wants "
-                "to log on to this account",
+                remedy=f"set it ({_set_types(name)}): the domain makes no ticket for logons "
+                "to this account",
             ),
         )
     problems: list[Problem] = []

@@ -38,7 +38,7 @@ def read_token_sids(connection: Connection, facts: DomainFacts, name: str) -> fr
 
 
 def read_own_token(connection: Connection) -> frozenset[str]:
-    """Return the SIDs in the token of this connection, from the rootDSE; empty if it is not told.
+    """Return the SIDs in the token of this connection, from the rootDSE; empty if it is not there.
 
     They are those that the logon brought, whatever has changed in the directory since.
     """

@@ -1,7 +1,7 @@
 """An LDAP session on a connected socket: bind by GSSAPI, search, wait with a deadline.
 
 Every call into libldap lets other threads run, and none waits without a deadline. Names are only
-what the session is told: the service to log on to (``ldap/HOST``) and the name in the certificate.
+what the session is given: the service to log on to (``ldap/HOST``) and the name in the certificate.
 """
 
 from __future__ import annotations

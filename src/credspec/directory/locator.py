@@ -173,7 +173,7 @@ class Locator:
         Raises:
             UsageError: `domain-name-invalid`.
             UnreachableError: `dns-unreachable`; `domain-not-found` if DNS knows no controller;
-                `dc-unreachable` if none takes a connection; `dc-unsuitable` if all that do say
+                `dc-unreachable` if none accepts a connection; `dc-unsuitable` if all that do say
                 that they cannot serve.
         """
         domain = valid_domain(domain)
@@ -370,14 +370,14 @@ class _View:
         if not refusals:
             return _unreachable(
                 self._domain,
-                f"no domain controller takes a connection on port {self._port}",
+                f"no domain controller accepts a connection on port {self._port}",
                 self.hosts,
                 len(self.not_asked),
             )
         found = ", ".join(f"{host} {refusal}" for host, refusal in refusals.items())
         return UnreachableError.of(
             "dc-unsuitable",
-            f"no domain controller that takes a connection can serve: {found}",
+            f"no domain controller that accepts a connection can serve: {found}",
             where=f"domain {self._domain}",
             expected="a writable domain controller of the domain, not paused",
             remedy="make one reachable, or remove SRV records that are out of date (Windows: error "

@@ -1,6 +1,6 @@
 """Which credential cache a logon takes its tickets from, thread by thread.
 
-libsasl's GSSAPI knows the default cache alone; libgssapi_krb5 lets each thread have a default of
+libsasl's GSSAPI knows only the default cache; libgssapi_krb5 lets each thread have a default of
 its own (MIT krb5, gssapi_ext.h: gss_krb5_ccache_name).
 """
 

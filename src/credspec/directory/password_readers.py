@@ -44,7 +44,7 @@ def read_own_name(connection: Connection, facts: DomainFacts) -> str:
 def how_to_allow(account: str, readers: Sequence[str], host: str) -> str:
     """Return the whole commands that add `host` to those who may read, for PowerShell and Samba.
 
-    Set-ADServiceAccount replaces the list, so the `readers` of now (names with or without domain,
+    Set-ADServiceAccount replaces the list, so the present `readers` (names with or without domain,
     or SIDs) are in it. `account` and `host` are sAMAccountNames, the former without ``$``.
     """
     host = host or "HOST$"

@@ -1,1 +1,1 @@
-"""The doctor: walks the whole way from a credential spec to a ticket, and names the first cause."""
+"""The doctor: checks every step from a credential spec to a ticket, and names the first cause."""

@@ -129,7 +129,7 @@ def _kds_root_key(examination: Examination, name: str) -> Finding:
 
 
 def _permission(examination: Examination, name: str) -> Finding:
-    """Compare who may read with the token of this logon, and with the groups of now."""
+    """Compare who may read with the token of this logon, and with the present groups."""
     connection, facts = _directory(examination, name)
     account = examination.found[name]
     assert examination.ticket is not None  # noqa: S101 - narrows for the type checker
@@ -213,7 +213,7 @@ def _spn(examination: Examination, name: str) -> Finding:
     connection, facts = _directory(examination, name)
     names = examination.found[name].service_principal_names
     if not names:
-        return Finding("none: it can log on to services, but nobody can log on to it")
+        return Finding("none: it can log on to services, but no client can log on to it")
     problems: list[Problem] = []
     for spn in names:
         holders = accounts_with_service_principal_name(connection, facts, spn)

@@ -1,4 +1,4 @@
-"""What the domain lets an account delegate, and what it refuses: never a failure by itself."""
+"""What the domain lets an account delegate, and what it refuses: never a failure of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An examination: the steps in the order of the way of the data, and what they hand on."""
+"""An examination: the steps in the order of the data flow, and what they pass on."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Examination:
         """Run the steps one after the other; each result comes when its step has ended.
 
         A step whose needs were not met is skipped and says why. Nothing is raised but what is a
-        defect of ours.
+        bug in credspec.
         """
         failed: set[str] = set()
         for step in self._steps():

@@ -32,7 +32,7 @@ def _agent(examination: Examination) -> Finding:
         client.get("/healthz")
     except NotPermittedError as error:
         # Docker's users need not reach it: the runtime does, as root.
-        return Finding(f"not looked at: user {os.geteuid()} may not ask it", error.problems)
+        return Finding(f"not checked: user {os.geteuid()} may not ask it", error.problems)
     held = client.get("/v1/identities")["identities"]
     problems = tuple(
         Problem(
@@ -63,12 +63,12 @@ def _lease_mount(examination: Examination) -> Finding:
     """Mount a lease's directory as the runtime does, and ask the agent whether it sees it."""
     config = examination.config
     if os.geteuid() != 0:
-        return Finding("not looked at: only root can mount")
+        return Finding("not checked: only root can mount")
     client = AgentClient(config.agent_socket, seconds=_SECONDS)
     try:
         client.get("/healthz")
     except AgentUnreachableError:
-        return Finding("not looked at: the agent does not answer")  # the next step says so
+        return Finding("not checked: the agent does not answer")  # the next step says so
     lease = Lease(secrets.token_hex(16), str(config.agent_socket), str(config.run_directory))
     try:
         namespace = _mounted(lease)
@@ -76,13 +76,13 @@ def _lease_mount(examination: Examination) -> Finding:
         if error.code == "agent-unreachable":
             raise
         # As in a container, where even root may not mount.
-        return Finding("not looked at: nothing can be mounted", error.problems)
+        return Finding("not checked: nothing can be mounted", error.problems)
     try:
         answer = client.get(f"/v1/lease-directories/{lease.lease_id}")
     except CredspecError as error:
         if error.code != "http-404":
             raise
-        return Finding("not looked at: the agent that runs is an older one; restart it")
+        return Finding("not checked: the running agent is an older one; restart it")
     finally:
         in_host_mounts(lease.remove_directory, namespace)
     if not answer.get("mounted"):
@@ -166,7 +166,7 @@ def _refused(path: Path) -> Finding | None:
             found=f"user {user} may not open it",
             remedy="run `credspec check` as root, or as a user of the socket's group (docker)",
         )
-        return Finding(f"not looked at: user {user} may not open {path}", (problem,))
+        return Finding(f"not checked: user {user} may not open {path}", (problem,))
     except OSError:
         pass  # who asks says so
     return None

@@ -24,11 +24,11 @@ _SECONDS: Final = 5
 def _join(examination: Examination) -> Finding:
     identity = examination.identity
     if not isinstance(identity, MachineKeytab):
-        return Finding("not looked at: this logon is not the machine keytab's")
+        return Finding("not checked: this logon is not the machine keytab's")
     join = look_at_join(identity.keytab)
     changed = _changed(identity)
     text = f"joined by {join.tool}; the machine password is changed by "
-    text += ", ".join(join.rotators) or "nobody here (adcli update, or net ads changetrustpw)"
+    text += ", ".join(join.rotators) or "no program here (adcli update, or net ads changetrustpw)"
     if changed is not None:
         text += f"; last {changed:%Y-%m-%d %H:%M} UTC"
     follows, problems = _agents_keytab(identity.keytab)
@@ -63,7 +63,7 @@ def _agents_keytab(keytab: Path) -> tuple[str, tuple[Problem, ...]]:
                 where=f"process {process} of {AGENT_UNIT}",
                 found=f"it sees {seen} at {keytab}",
                 expected="the keytab that is there now",
-                remedy="restart it; show it the keytab's directory and not the file alone "
+                remedy="restart it; show it the keytab's directory and not only the file "
                 "(BindReadOnlyPaths= and container volumes keep a file that was replaced)",
             )
             return "the agent does not see it", (problem,)

@@ -1,7 +1,7 @@
-"""One archive with what helps somebody else to see what is wrong on a host, and nothing secret.
+"""One archive with diagnostics of a host for support, and nothing secret.
 
 Its members have the same names on every host; what could not be found out is said in place of it.
-No key, password, ticket or managed password is read for it, but for what `check` does by itself.
+No key, password, ticket or managed password is read for it, except for what `check` does anyway.
 """
 
 from __future__ import annotations

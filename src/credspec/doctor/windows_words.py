@@ -24,7 +24,7 @@ WINDOWS_WORDS: Final = (
         "1311",
         "ERROR_NO_LOGON_SERVERS",
         ("dns", "dns-tcp", "dc-ports"),
-        "No domain controller was found or takes a connection.",
+        "No domain controller was found or accepts a connection.",
     ),
     WindowsWord(
         "1326", "ERROR_LOGON_FAILURE", ("host-ticket",), "The host's own logon was refused."

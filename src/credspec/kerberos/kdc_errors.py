@@ -67,7 +67,7 @@ _NO_KEY_TYPE: Final = Refusal(
 )
 _TRUST: Final = Refusal(
     "kdc-trust-path",
-    "the domains on the way do not trust each other as needed",
+    "the domains in between do not trust each other as needed",
     "check the trust, its direction and its transitivity (netdom trust /verify, samba-tool domain "
     "trust validate)",
 )

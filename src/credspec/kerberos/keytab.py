@@ -1,8 +1,8 @@
 """Keytab files for services that accept tickets as a gMSA (MIT keytab format 0x0502).
 
 A keytab holds the keys of the current and of the previous password: a ticket made just before a
-rollover is presented after it, and one made just after it is presented to whoever read the password
-just before.
+rollover is presented after it, and one made just after it is presented to a reader of
+the password of just before.
 """
 
 from __future__ import annotations
@@ -101,10 +101,10 @@ def account_keytab(
 
 
 def service_name_spellings(name: str) -> tuple[str, ...]:
-    """Return the ways in which programs spell a service principal name, as given first.
+    """Return the spellings of a service principal name that programs use, as given first.
 
     The directory compares without case, keytabs with it. Clients ask for hosts in lower case, and
-    for the class of the service as its protocol has it: ``HTTP`` (RFC 4559), else mostly lower.
+    for the class of the service as its protocol has it: ``HTTP`` (RFC 4559), else usually lower.
     """
     kind, _, rest = name.partition("/")
     kinds = (kind, kind.lower(), *_WELL_KNOWN.get(kind.lower(), ()))

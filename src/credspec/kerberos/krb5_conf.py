@@ -43,14 +43,15 @@ def container_krb5_conf(
     paths: DefaultPaths | None = None,
     name_fallback: bool = False,
 ) -> str:
-    """Return the krb5.conf for a container, complete by itself.
+    """Return the complete krb5.conf for a container.
 
     `realm` is the Kerberos realm of its default account. `kdcs` are the addresses of domain
     controllers by realm, in the order to try them; with none, clients find them by DNS. With
     `name_fallback`, a service whose typed name has no SPN is asked for by the name that DNS has for
     it; krb5 before 1.18 cannot read such a file.
     """
-    lines = [f"default_realm = {realm}"]
+    # As Windows clients do: without it nothing can be delegated with what programs get by kinit.
+    lines = [f"default_realm = {realm}", "forwardable = true"]
     if paths is not None:
         lines.append(f"default_ccache_name = {paths.ccache}")
         if paths.keytab is not None:
@@ -100,7 +101,7 @@ class AgentKrb5Conf:
                 "krb5-conf-unwritable",
                 error.strerror or str(error),
                 where=str(self._path),
-                remedy="make room there, or let it be written to (df, mount)",
+                remedy="free space there, or make it writable (df, mount)",
             ) from None
 
 

@@ -1,6 +1,6 @@
-"""Tickets of services by a TGT, also of other realms (RFC 4120 3.3), without Python's lock.
+"""Tickets of services by a TGT, also of other realms (RFC 4120 3.3), without the GIL.
 
-Whoever logs on at a service gets the ticket, but libsasl keeps Python's lock while it waits for a
+A logon at a service gets the ticket as well, but libsasl holds the GIL while it waits for a
 KDC, or for several, where trusts lead through realms. The binding of libkrb5 has no call for it.
 """
 
@@ -35,7 +35,7 @@ def get_service_ticket_by_tgt(cache_name: str, service: str) -> None:
     try:
         code = library.krb5_cc_resolve(context, cache_name.encode(), byref(ccache))
         if code == 0:
-            # It makes a request to the service as well, which nobody needs.
+            # It makes a request to the service as well, which is not needed.
             code = library.krb5_mk_req(
                 *(context, byref(exchange), 0, kind.encode(), host.encode()),
                 *(None, ccache, byref(request)),
@@ -43,7 +43,7 @@ def get_service_ticket_by_tgt(cache_name: str, service: str) -> None:
         if code in UNREACHABLE:
             raise UnreachableError.of(
                 "kdc-unreachable",
-                "no domain controller of a realm on the way answers on port 88",
+                "no domain controller of a realm in between answers on port 88",
                 where=where,
                 remedy="check DNS and the network path to the controllers of both domains (TCP 88)",
             )

@@ -88,7 +88,7 @@ def ticket_from_keytab(
 
     `enctypes` are the only encryption types to use, by default all that the keytab has keys of.
     `into_cache` names a credential cache, such as ``MEMORY:host``, that receives the ticket too, in
-    place of what was there, or with `add` besides it. `service` is a service principal of the same
+    place of what was there, or with `add` next to it. `service` is a service principal of the same
     realm, such as ``ldap/dc1.example.test``.
 
     Raises:
@@ -273,7 +273,7 @@ def ticket_from_managed_password(
     is the previous one (MS-ADTS 2.2.19); if the KDC refuses it, the other is tried once, since
     clocks and rollovers are never exactly together. `salt` is what the KDC took last time, None to
     compute it of the name. If no key fits, the KDC is asked for its salt: that of an account that
-    was renamed is of the name under which it got its password. `armor` is as with
+    was renamed is of the name that it had when its password was set. `armor` is as with
     `ticket_from_keys`.
 
     Raises:
@@ -292,19 +292,19 @@ def ticket_from_managed_password(
         return replace(ticket, salt=with_salt)
 
     try:
-        # The AES256 key alone is what nearly every domain takes, and a derivation saved.
+        # Nearly every domain takes the AES256 key only, which saves a derivation.
         return ask([derive_key(in_force, Enctype.AES256_CTS_HMAC_SHA1_96, guessed)], guessed)
     except NotPermittedError as error:
         if error.code not in {"kdc-key-refused", "kdc-enctype-unsupported"}:
             raise
         refusal = error
-    told = salt_of_kdc(principal) or computer_salt(realm, account)
-    if told == guessed and refusal.code == "kdc-key-refused":
+    salt = salt_of_kdc(principal) or computer_salt(realm, account)
+    if salt == guessed and refusal.code == "kdc-key-refused":
         # Each refused key may count towards a lockout.
         attempts.remove(in_force)
     for value in attempts:
         try:
-            return ask(derive_keys(value, told), told)
+            return ask(derive_keys(value, salt), salt)
         except NotPermittedError as error:
             refusal = refusal if refusal.code == "kdc-key-refused" else error
     if refusal.code == "kdc-key-refused":
@@ -457,7 +457,7 @@ def _ticket(
 
 
 def _check_clock(principal: str, issued: int) -> None:
-    """Refuse a ticket that services will refuse: the library alone corrects for a clock.
+    """Refuse a ticket that services will refuse: only the library corrects for a clock.
 
     `issued` is the KDC's time, in seconds since 1970.
     """

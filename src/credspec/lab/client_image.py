@@ -75,7 +75,7 @@ def write_client_image(target: IO[bytes]) -> None:
 
 
 def _parents(names: Iterable[str]) -> dict[str, int]:
-    # Left to engines, some make them for root alone.
+    # Left to engines, some make them for root only.
     parents = {parent for name in names for parent in Path(name).parents if parent.name}
     return {str(parent): 0o755 for parent in sorted(parents)}
 

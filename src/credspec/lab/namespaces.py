@@ -113,7 +113,7 @@ def unmount_below(directory: Path) -> None:
 
 
 def _first_process(plan: Plan, argv: list[str]) -> NoReturn:
-    """Be process 1 of the namespace: if whoever started us dies, everything here does."""
+    """Be process 1 of the namespace: if the process that started it dies, everything here does."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     _call("mount", b"proc", b"/proc", b"proc", 0, None)
     _wait_for(_fork(lambda: _become(plan, argv)))

@@ -106,7 +106,7 @@ class LabNetwork:
             ip("-n", near.namespace, "addr", "replace", near.address6, *peer)
 
     def remove_ipv6(self) -> None:
-        """Take back what `add_ipv6` gave; what is not there is fine."""
+        """Undo `add_ipv6`; what is not there is fine."""
         for where, address, interface in (
             ((), self.host_address6, self.host_interface),
             (("-n", self.namespace), self.address6, "eth0"),

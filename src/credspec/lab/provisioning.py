@@ -227,7 +227,7 @@ def _populate(lab: Lab) -> None:
             interval_days=1 if account == DAILY else 30,
             enabled=account != DISABLED,
         )
-    # Not a password of ours as an argument: one that starts with a dash would be an option.
+    # Not one of the lab's passwords as an argument: one that starts with a dash would be an option.
     tool("user", "create", "alice", "--random-password")
     tool("computer", "create", "DBHOST")
     tool("user", "setpassword", "DBHOST$", f"--newpassword={secrets.token_urlsafe(24)}aA1!")
@@ -267,7 +267,7 @@ def _name_services(lab: Lab) -> None:
 
 
 def _declare_aes(lab: Lab, account: str) -> None:
-    """Let the KDC make AES tickets for a service whose host never told it that it may."""
+    """Let the KDC make AES tickets for a service whose host never registered that it may."""
     dn = f"CN={account},CN=Computers,{lab.domain_dn}"
     ldif = f"dn: {dn}\nchangetype: modify\nreplace: msDS-SupportedEncryptionTypes\n"
     ldif += "msDS-SupportedEncryptionTypes: 24\n"

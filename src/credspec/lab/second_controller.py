@@ -133,7 +133,7 @@ class SecondController:
         if self.ipv6:
             self.network.add_ipv6()
             self.network.connect_ipv6(self.lab.network)
-        # Else whoever looked for it in vain goes on believing so for a second.
+        # Else a program that looked for it in vain believes so for another second.
         ip("neigh", "flush", "dev", self.network.host_interface)
         near = ("-n", self.lab.network.namespace)
         ip(*near, "neigh", "flush", "dev", self.network.host_interface)
@@ -211,7 +211,7 @@ def up_second_controller(lab: Lab, *, progress: Progress = lambda _: None) -> Se
 
     One that is up already is returned as it is. When it returns, DNS knows both controllers
     wherever it is asked, and both have the same accounts. Where the machine has IPv6, both have
-    IPv6 addresses from now on; the first one starts anew for that. If it fails or is interrupted,
+    IPv6 addresses from now on; the first one restarts for that. If it fails or is interrupted,
     nothing is left.
 
     Raises:
@@ -242,7 +242,7 @@ def _build(second: SecondController, subnet: ipaddress.IPv4Network, progress: Pr
     lab.network.connect(second.network)
     second.reconnect()
     if second.ipv6:
-        progress(f"Starting {lab.dc_host} anew with an IPv6 address")
+        progress(f"Restarting {lab.dc_host} with an IPv6 address")
         lab.network.add_ipv6()
         # The server looks at its addresses only when it starts.
         lab.stop_dc()
@@ -346,7 +346,7 @@ def _replicate(lab: Lab, target: str, source: str) -> None:
         try:
             _ask_controllers(lab, "replicate", target, source, lab.domain_dn)
         except CredspecError:
-            # A connection from before a restart fails once more, and then is made anew.
+            # A connection from before a restart fails once more, and then is made again.
             if not left:
                 raise
             time.sleep(1)

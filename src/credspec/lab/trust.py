@@ -36,7 +36,7 @@ def up_trusted(
 ) -> Lab:
     """Bring up the lab `name`, whose domain and that of `lab` trust each other, and return it.
 
-    Its domain holds `TRUSTED_ACCOUNT` and no host. The domain controller of `lab` starts anew: from
+    Its domain holds `TRUSTED_ACCOUNT` and no host. The domain controller of `lab` restarts: from
     now on it asks the other one for names that it does not know, so a lab has one such partner. A
     partner that is up already is returned as it is. If it fails or is interrupted, nothing is left.
 
@@ -62,7 +62,7 @@ def up_trusted(
     configured = lab.smb_conf.read_text("utf-8")
     other = up(name, realm=realm, netbios=netbios, progress=progress, populate=populate)
     try:
-        progress(f"Starting the domain controller of {lab.realm} anew")
+        progress(f"Restarting the domain controller of {lab.realm}")
         lab.network.connect(other.network)
         _forward_names(lab, configured, other.dc_address)
         # One server knows both domains: were each to ask the other, they would do so forever.

@@ -1,7 +1,7 @@
 """Which domain a host account is of, and so where its password may go.
 
 That is decided by the secret itself and by this host's configuration, never by the document that
-names the secret: whoever writes the document also chooses its ``DnsName`` and ``NetBiosName``.
+names the secret: the document's author also chooses its ``DnsName`` and ``NetBiosName``.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class AccountDomains:
 
 def _unmapped(name: str, where: str) -> NoReturn:
     found = (
-        f"the account is of the domain {name.upper()}, a NetBIOS name, and this host is not told "
+        f"the account is of the domain {name.upper()}, a NetBIOS name, and this host does not know "
         "which domain that is"
         if name
         else "the account names no domain"

@@ -1,7 +1,7 @@
-"""Rancher's account provider, the other way round: HTTPS for hosts that have its plug-in.
+"""Rancher's account provider, served: HTTPS for hosts that have its plug-in.
 
 ``GET /provider`` with the header ``object: SECRET`` answers with ``username``, ``password`` and
-``domainName`` in JSON. Who asks is known by a certificate of one authority that is for this alone;
+``domainName`` in JSON. Clients are known by a certificate of one authority that is only for this;
 each client may have one secret. What is missing and what is forbidden gets the same answer.
 """
 
@@ -41,7 +41,7 @@ _MAX_PORT: Final = 65535
 _WHERE: Final = "account provider"
 
 Tell = Callable[[str, str, bool], None]
-"""Told of each question: the client's name, the secret it asked for, whether it was given."""
+"""Called for each request: the client's name, the secret it asked for, whether it was given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -328,7 +328,7 @@ def _context(settings: AccountServiceSettings) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_mode = ssl.CERT_REQUIRED
-    # Nobody needs a second handshake on a connection, or a shorter one on another.
+    # No client needs a second handshake on a connection, or a shorter one on another.
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
     context.num_tickets = 0
     try:

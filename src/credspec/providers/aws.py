@@ -78,7 +78,7 @@ class AwsProvider:
         return account_from_json(text, _WHERE)
 
     def share_of(self, plugin_input: str) -> str:
-        """Return region and account of an ARN, the path of a name: each may be slow by itself."""
+        """Return region and account of an ARN, the path of a name: each may be slow on its own."""
         match = _ARN.fullmatch(_wanted(plugin_input))
         if match is None:
             return plugin_input.rpartition("/")[0]
@@ -120,7 +120,7 @@ class AwsProvider:
                 "host-account-unreachable",
                 type(error).__name__,
                 where=_WHERE,
-                remedy="look at the host's role, its region and the way to the end point",
+                remedy="look at the host's role, its region and the network path to the end point",
             ) from None
 
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Final
 
 _SPARE_SECONDS: Final = 0.5
-"""To end what was begun before whoever waits gives up."""
+"""To end what was begun before the caller gives up."""
 
 
 class Deadline:
-    """A moment; `seconds` are what whoever waits gives, some of which is kept for ending.
+    """A moment; `seconds` are what the caller allows, some of which is kept for ending.
 
     A timeout for each read says nothing of the whole: one byte a second keeps every such timeout.
     """

@@ -1,7 +1,7 @@
 """The interface of providers: plug-in input in; domain, user and password out.
 
-As Windows' ``ICcgDomainAuthCredentials::GetPasswordCredentials``. Whoever writes a provider needs
-this module alone.
+As Windows' ``ICcgDomainAuthCredentials::GetPasswordCredentials``. The author of a provider needs
+only this module.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class PluginSource:
 
 @dataclass(frozen=True, slots=True)
 class GivenAccount:
-    """An account that came with a request, kept in memory alone; the rest as `PluginSource`.
+    """An account that came with a request, kept only in memory; the rest as `PluginSource`.
 
     Where `secret` is given, it is the password, and that of `account` is empty.
     """

@@ -93,7 +93,7 @@ class KeptSecrets:
     def keep(self, text: str, holder: str) -> KeptSecret:
         """Return the handle of a secret, which stays for as long as one holder does."""
         made = KeptSecret(text)
-        # Whoever has a handle of the same secret from before can use it again.
+        # An earlier handle of the same secret can be used again.
         secret = self._known.setdefault(made.fingerprint, made)
         secret._hold(text, holder)  # noqa: SLF001 - its own module
         self._held.setdefault(holder, set()).add(secret)

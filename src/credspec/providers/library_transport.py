@@ -19,7 +19,7 @@ _HTTPS_PORT: Final = 443
 def requests_session(client: HttpsClient) -> requests.Session:
     """Return a session of requests that asks the client's server and no other.
 
-    It takes neither proxies nor netrc nor authorities of the environment. What it is told of
+    It takes neither proxies nor netrc nor authorities of the environment. What it is given of
     certificates and timeouts is ignored: the client has its own. `HttpsClient.ask` tells what it
     raises.
     """

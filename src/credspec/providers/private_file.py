@@ -1,4 +1,4 @@
-"""Files with secrets: opened without following links, and only if they are root's alone."""
+"""Files with secrets: opened without following links, and only if private to root."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _open(path: Path, where: str) -> int:
             os.close(descriptor)
             descriptor = below
             status = os.fstat(descriptor)
-            # In a directory like /tmp nobody can replace what is another's.
+            # In a directory like /tmp no user can replace another user's files.
             sticky = bool(status.st_mode & stat.S_ISVTX)
             _check(path, where, status, 0 if sticky else _WRITTEN_BY_OTHERS)
         return _open_in(descriptor, path.name, _FILE, path, where)
@@ -102,6 +102,6 @@ def _refused(path: Path, where: str, found: str) -> NotPermittedError:
         "host-account-file",
         f"{path}: {found}",
         where=where,
-        expected="a file of root's that nobody else may read or replace, without links",
+        expected="a file owned by root that no other user may read or replace, without links",
         remedy="chown root, chmod 600, and name it by its real path",
     )

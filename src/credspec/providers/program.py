@@ -159,7 +159,7 @@ class ProgramProvider:
             "host-account-program",
             found,
             where=self._where,
-            expected="a program of root's that nobody else may write or replace, without links",
+            expected="a program owned by root that only root may write or replace, without links",
             remedy="chown root, chmod 755, and name it by its real path",
         )
 
@@ -174,7 +174,7 @@ def _wait_for(process: subprocess.Popen[bytes]) -> None:
 
 
 def _write(stream: IO[bytes], data: bytes) -> bytes:
-    """Write what fits and return the rest; nothing if nobody reads any more."""
+    """Write what fits and return the rest; nothing if the reader has gone."""
     try:
         return data[os.write(stream.fileno(), data) :]
     except BlockingIOError:

@@ -1,6 +1,6 @@
 """Runs one program and ends it with all that it started, also what went into a session of its own.
 
-It is a program itself, run by its path and with the standard library alone: a subreaper
+It is a program itself, run by its path and with only the standard library: a subreaper
 (prctl(2)), to which everything falls whose parent has ended. It ends when the program does, or
 when the other end of the socket is closed whose number is its first argument. The program has its
 standard input and output; nothing of what goes through them is seen here. If the program cannot
@@ -35,7 +35,7 @@ def main() -> int:
     program = os.fork()
     if program == 0:
         _become(command, control)
-    # Whoever reads must see the end when the program's own ends are closed.
+    # The reader must see the end when the program's own ends are closed.
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 0)
     os.dup2(nowhere, 1)
@@ -95,7 +95,7 @@ def _end_all(woken: int) -> None:
 
 def _descendants() -> set[int]:
     parents: dict[int, int] = {}
-    for name in os.listdir("/proc"):  # noqa: PTH208 - the standard library's lightest way
+    for name in os.listdir("/proc"):  # noqa: PTH208 - the standard library's cheapest call
         if name.isdecimal():
             try:
                 with open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123

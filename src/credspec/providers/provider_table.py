@@ -11,7 +11,7 @@ from credspec.providers.https import Server, server_url
 
 
 class ProviderTable:
-    """The table ``[providers.NAME]``; what nobody asked for when it is closed is an error.
+    """The table ``[providers.NAME]``; keys that are unread when it is closed are an error.
 
     Every call raises UsageError: `config-wrong-value`, `config-unknown-key`.
     """
@@ -76,7 +76,7 @@ class ProviderTable:
         return value
 
     def close(self) -> None:
-        """Refuse keys that nobody asked for."""
+        """Refuse keys that were not read."""
         if self._values:
             raise UsageError.of(
                 "config-unknown-key", "unknown key", where=f"{self.where}.{min(self._values)}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -31,6 +30,7 @@ from credspec.providers.question_limits import QuestionLimits
 from credspec.providers.settings import ProviderSettings
 from credspec.spec.document import CredentialSpec
 from credspec.spec.host_account import CREDSPEC_PLUGIN_GUID, PLUGINS
+from credspec.spec.validation import MAX_PLUGIN_INPUT, input_text, is_plugin_input
 
 ENTRY_POINTS: Final = "credspec.providers"
 """The group of entry points by which other packages add providers."""
@@ -49,10 +49,10 @@ _BUILT_IN: Final[Mapping[str, str]] = {
 }
 """Module and class of our own providers, imported only when used."""
 
-_GUID: Final = re.compile(r"\{[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}\}")
+# Not every published one is hexadecimal.
+_GUID: Final = re.compile(r"\{[0-9A-Za-z]{8}(?:-[0-9A-Za-z]{4}){3}-[0-9A-Za-z]{12}\}")
 _PREFIXED: Final = re.compile(r"([a-z][a-z0-9-]{0,31}):(.+)")
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-_MAX_INPUT: Final = 16 * 1024  # characters
+_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 _INLINE_PARTS: Final = 3
 _WHERE: Final = "HostAccountConfig"
 
@@ -62,9 +62,9 @@ def plugin_source(spec: CredentialSpec) -> PluginSource | None:
     config = spec.active_directory_config.host_account_config
     if config is None or (not config.plugin_guid and not config.plugin_input):
         return None
-    given = config.plugin_input or ""
-    text = given if isinstance(given, str) else json.dumps(given, separators=(",", ":"))
-    return PluginSource(config.plugin_guid or "", text, spec.domain)
+    given = "" if config.plugin_input is None else config.plugin_input
+    guid = (config.plugin_guid or "").strip("{}")
+    return PluginSource(f"{{{guid}}}", input_text(given), spec.domain)
 
 
 class Providers:
@@ -167,7 +167,7 @@ class Providers:
         result = results.pop()
         if not isinstance(result, BaseException):
             return result
-        # Its text may hold what the provider was told, and so may the frames it came through.
+        # Its text may hold the provider's input, and so may the frames it came through.
         failure = (
             type(result)(*result.problems)
             if isinstance(result, CredspecError)
@@ -200,14 +200,14 @@ class Providers:
                 "host-account-guid",
                 f"{guid[:80]!r} is not a class identifier",
                 where=f"{_WHERE}/PluginGUID",
-                expected="32 hexadecimal digits as {8-4-4-4-12}, in braces",
+                expected="a class identifier as {8-4-4-4-12}, in braces",
             )
-        if not given or len(given) > _MAX_INPUT or _CONTROL.search(given):
+        if not is_plugin_input(given) or _SURROGATE.search(given):
             raise UsageError.of(
                 "host-account-input",
                 "the input is empty, too long or holds control characters",
                 where=f"{_WHERE}/PluginInput",
-                expected=f"at most {_MAX_INPUT} printable characters",
+                expected=f"at most {MAX_PLUGIN_INPUT} printable characters",
             )
         name: str | None
         if guid.lower() == CREDSPEC_PLUGIN_GUID.lower():

@@ -68,7 +68,7 @@ def client_context(
     """Return what a client verifies a server with.
 
     `authorities` are the only ones that count, as PEM; None stands for the host's. `pair` are the
-    files of the client's certificate and key, the key root's alone and without a password.
+    files of the client's certificate and key, the key only readable by root and without a password.
     Certificates are held to the rules that this Python's default contexts hold them to: since 3.13
     these are those of RFC 5280, strictly.
 

@@ -31,7 +31,7 @@ class VaultProvider:
     Settings: `url`; `ca_file`, default the system's authorities; `namespace`; `mount`, by default
     ``secret``; `kv` is ``2`` or ``1``; `prefix`, below which all secrets must be. `auth` is
     ``token`` with `token_file`, ``approle`` with `role_id` and `secret_id_file`, or ``cert`` with
-    `certificate` and `key`; the files are root's alone and are read for each question.
+    `certificate` and `key`; only root may read the files, which are read for each request.
     """
 
     def __init__(self, settings: Mapping[str, Any], seconds: float) -> None:
@@ -108,7 +108,7 @@ class VaultProvider:
         return account_from_json(json.dumps(data), _WHERE)
 
     def share_of(self, plugin_input: str) -> str:
-        """Return the path that a secret is in: what is behind it may be slow by itself."""
+        """Return the path that a secret is in: the server behind it may be slow independently."""
         return plugin_input.rpartition("/")[0]
 
     def _read(self, path: str) -> Any:

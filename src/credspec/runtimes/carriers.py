@@ -173,9 +173,7 @@ def _check_annotations(annotations: dict[str, Any]) -> None:
         right = is_misspelt(name, ANNOTATIONS)
         if right is not None or is_in_domain(name):
             expected = f"did you mean {right}?" if right else f"expected {', '.join(ANNOTATIONS)}"
-            raise ShimError(
-                f"annotation {name[:80]!a} is not understood; {expected} [carrier-misspelt]"
-            )
+            raise ShimError(f"annotation {name[:80]!a} is unknown; {expected} [carrier-misspelt]")
 
 
 def _check_variables(config: dict[str, Any]) -> None:
@@ -187,8 +185,7 @@ def _check_variables(config: dict[str, Any]) -> None:
         right = is_misspelt(name, VARIABLES) if value else None
         if right is not None:
             raise ShimError(
-                f"variable {name[:80]!a} is not understood; did you mean {right}? "
-                "[carrier-misspelt]"
+                f"variable {name[:80]!a} is unknown; did you mean {right}? [carrier-misspelt]"
             )
 
 
@@ -253,7 +250,7 @@ def _check_annotations_count(
         raise ShimError(
             f"credential spec: the annotation {ANNOTATION} may come from the image, which must not "
             "choose its identity; the container's image is not in Podman's storage, so that this "
-            "cannot be told; use an image of the storage itself, not --rootfs or an additional "
+            "cannot be found; use an image of the storage itself, not --rootfs or an additional "
             "store [spec-carrier-unconfirmed]"
         )
     for name in ANNOTATIONS:
@@ -274,7 +271,7 @@ def _options(config: dict[str, Any], annotations: dict[str, Any], origin: Origin
         if named is None:
             continue
         shown = f"--tmpfs {MOUNT_POINT}/{named[0][:40]}={named[1][:40]}"
-        # Podman follows the image's links on the way to a tmpfs.
+        # Podman follows the image's links to a tmpfs's target.
         if origin.engine != DOCKER:
             raise ShimError(
                 f"{shown}: counts with Docker only; use the annotation of that name "

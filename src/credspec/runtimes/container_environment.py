@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # typing itself costs milliseconds
 def with_lease_variables(
     present: Iterable[str], variables: Mapping[str, str], elsewhere: Iterable[str] = ()
 ) -> list[str]:
-    """Return an environment, as ``NAME=VALUE``, with those of `variables` that nobody has set.
+    """Return an environment, as ``NAME=VALUE``, with those of `variables` that are not set.
 
     `elsewhere` is what is set before `present`, such as an image's environment; it is not returned.
     A name without a value, by which Docker's API takes a variable away, sets none.

@@ -1,6 +1,6 @@
 """What the shim does for a container with a spec: tmpfs, agent, bundle, and the real runtime.
 
-Standard library only: it runs on the way of every container with a spec, and of its deletion.
+Standard library only: it runs in the start and the deletion of every container with a spec.
 That is why `_signal` and `_socket` stand here, without the wrappers that cost more than the work,
 and why JSON, which only the creation needs, is imported there.
 """
@@ -43,7 +43,7 @@ _TMPFS_OPTIONS = f"size={LEASE_MIB}m,nr_inodes=256"
 _REPLAY_CACHE = "rcache"
 _NO_SWAP = "noswap"  # tmpfs(5), Linux 6.4 and newer; not in a user namespace
 _AGENT_SECONDS = 60.0  # longer than the agent's own deadline, so that its reason arrives
-_RELEASE_SECONDS = 10.0  # the agent finds out by itself, too
+_RELEASE_SECONDS = 10.0  # the agent finds out on its own, too
 _ENOENT, _EACCES, _EINVAL, _EPIPE = 2, 13, 22, 32
 _ECONNRESET, _ECONNREFUSED = 104, 111
 # No agent, none yet, or one that goes just now.
@@ -252,7 +252,7 @@ class Lease:
                 seconds=_RELEASE_SECONDS,
             )
         except ShimError:
-            pass  # the agent finds out by itself, when it runs again
+            pass  # the agent finds out on its own, when it runs again
 
     def remove_directory(self) -> None:
         """Unmount and remove the directory."""
@@ -384,7 +384,7 @@ def _exchange(connection: _socket.socket, request: bytes) -> bytes:
         while chunk := connection.recv(65536):
             answer += chunk
     except ConnectionResetError:
-        pass  # it did not read all of the request, and told why
+        pass  # it did not read all of the request, and says why
     if not answer:
         raise ConnectionResetError(_ECONNRESET, "it closed the connection")
     return bytes(answer)

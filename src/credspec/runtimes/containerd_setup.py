@@ -29,7 +29,7 @@ _BLOCK: Final = re.compile(
 _RUNTIME_TYPE: Final = "io.containerd.runc.v2"
 _DEFAULT: Final = "runc"
 # Patterns of Go's path.Match, whose * stops at a slash. What is merely close to our annotations is
-# handed on too, so that the shim refuses it; other annotations may mean something to runc.
+# passed on too, so that the shim refuses it; other annotations may mean something to runc.
 _LOOSELY: Final = "".join(f"[{letter}{letter.upper()}]" for letter in "credspec")
 _ESCAPED: Final = "%[0-9a-fA-F][0-9a-fA-F]"
 _ANNOTATIONS: Final = [

@@ -24,7 +24,7 @@ _ORIGINAL_SUFFIX: Final = ".before-credspec"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DockerSetup:
-    """Where things go; `context` is None if the docker client is to be left alone.
+    """Where things go; `context` is None if no docker context is to be made.
 
     With `force`, a runtime or context of the same name that is not ours is replaced. `wait_seconds`
     is for how long a container's start waits for an agent or a domain that is not there yet.
@@ -85,7 +85,7 @@ class DockerSetup:
     def undo(self, *, dry_run: bool = False) -> list[str]:
         """Take everything back and return a line for each thing changed.
 
-        The daemon's configuration becomes what it was, byte for byte, unless somebody else changed
+        The daemon's configuration becomes what it was, byte for byte, unless another tool changed
         it meanwhile: then only our entry goes.
 
         Raises:

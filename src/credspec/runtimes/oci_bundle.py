@@ -24,7 +24,7 @@ def read_config(bundle: str) -> dict[str, Any] | None:
     """Return a bundle's configuration; None if there is no file, which the runtime words best.
 
     Raises:
-        ShimError: `bundle-malformed`. A runtime might read it in another way than this shim, and
+        ShimError: `bundle-malformed`. A runtime might read it otherwise than this shim, and
             start the container without its identity.
     """
     try:

@@ -2,7 +2,7 @@
 
 ``precreate`` reads a container's proposed ``config.json``, takes the lease, and prints the
 configuration with tickets. ``poststop`` reads the container's state and gives the lease back.
-Standard library only: it runs on the way of every container with a spec.
+Standard library only: it runs in the start of every container with a spec.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _with_tickets(
             root.offer_krb5_conf()
     except ShimError as error:
         return _refused(config, str(error))
-    except Exception as error:  # what a hook says here, nobody sees
+    except Exception as error:  # what a hook says here is not shown
         return _refused(config, f"internal error: {error!r} [internal]")
     add_tickets(config, lease.directory, answer["environment"])
     forbid_checkpoints(config)
@@ -93,7 +93,7 @@ def _refused(config: dict[str, Any], reason: str) -> dict[str, Any]:
 
 
 def _give_back(state: dict[str, Any], run_directory: str) -> None:
-    # The annotations are those before precreate: the id alone tells which lease it is.
+    # The annotations are those before precreate: only the id tells which lease it is.
     container = str(state.get("id"))
     if _CONTAINER_ID.fullmatch(container):
         Lease(_lease_id(container), f"{run_directory}/agent.sock", run_directory).give_back()

@@ -101,7 +101,7 @@ class Invocation:
 
 
 def _default_root(name: str) -> str:
-    """Return where runc or crun keeps its containers, if it is not told; both have their rules."""
+    """Return where runc or crun keeps its containers by default; both have their rules."""
     users = posix.environ.get(b"XDG_RUNTIME_DIR", b"").decode("utf-8", "surrogateescape")
     is_users = bool(users)
     if name != "crun" and posix.geteuid() == 0:

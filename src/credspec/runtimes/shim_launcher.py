@@ -47,7 +47,7 @@ _MARKS: Final = "|".join(
         f'"{_BETWEEN}{_spelt("credspec")}({_BETWEEN}({_OPTION_NAMES}))?{_BETWEEN}=',
         f'"{_BETWEEN}{_spelt("credentialspec")}{_NAME_END}',
         f"([^ -~]|\\\\|%[0-9a-f][0-9a-f]){_NAME_END}",
-        # Variables and mounts of tickets, without a name of ours.
+        # Variables and mounts of tickets, without a name of credspec's.
         '"[^"]*/run/[^"]*credspec',
     )
 )

@@ -1,7 +1,7 @@
 """Names of annotations, labels and variables in another spelling than ours.
 
 An engine passes any name on, so one that is merely close would be a container without an identity
-and without a word. Standard library only: it runs on the path of every container with a spec.
+silently. Standard library only: it runs on the path of every container with a spec.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def is_misspelt(name: str, known: Iterable[str]) -> str | None:
 
 
 def is_in_domain(name: str) -> bool:
-    """Return whether a name is one of ours as an annotation: ``credspec.dev/...``."""
+    """Return whether a name is one of credspec's as an annotation: ``credspec.dev/...``."""
     if _is_plain(name):
         return False
     folded = "".join(_folded(name).split())
@@ -51,7 +51,7 @@ def go_equal(one: str, other: str) -> bool:
 
 
 def _is_plain(name: str) -> bool:
-    """Return whether a name cannot be one of ours in any spelling; most are seen at a glance."""
+    """Return whether a name cannot be one of credspec's in any spelling; most are seen at once."""
     if not name.isascii() or "%" in name or "\\" in name:
         return False
     letters = "".join(filter(str.isalnum, name)).lower()

@@ -2,7 +2,7 @@
 
 After a reboot the agent, the network or the domain may come up later than the container engine,
 and an engine that failed to start a container when it started itself does not try again. What is
-waited for is what goes away by itself: see `NotYetError`. Standard library only.
+waited for is what is transient: see `NotYetError`. Standard library only.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ clients give up after 60 s (the Python SDK, docker-compose 1).
 """
 
 CONTAINERD_SECONDS = 10.0
-"""The same for containerd's handler: the kubelet tries again by itself.
+"""The same for containerd's handler: the kubelet tries again on its own.
 
 Until a container is created, containerd's shim answers for no other container of the pod, so probes
 and `kubectl exec` of its neighbours wait meanwhile.
@@ -38,7 +38,7 @@ and `kubectl exec` of its neighbours wait meanwhile.
 JUST_BOOTED_SECONDS = 600.0
 """How long after the host's boot the agent's socket may not be open to users yet.
 
-systemd makes it for root alone, and the agent opens it to those whom the configuration names.
+systemd makes it for root only, and the agent opens it to those whom the configuration names.
 """
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 4.0
@@ -50,7 +50,7 @@ _ENDING = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 class NotYetError(ShimError):
     """What may be otherwise in a moment: no agent yet, a domain that does not answer.
 
-    `retry_after` is how long, in seconds, whoever said so asks to be left alone.
+    `retry_after` is how long, in seconds, the agent asks to wait.
     """
 
     def __init__(self, text: str, retry_after: float = 0.0) -> None:
@@ -59,7 +59,7 @@ class NotYetError(ShimError):
 
 
 class StartWait:
-    """How long a start may wait, and how that is told; for one start.
+    """How long a start may wait, and how that is reported; for one start.
 
     `seconds` is the time within which another attempt may begin. `say` gets one line when the
     waiting begins. `is_wanted` returns whether anybody still waits for the start. `retry_after`

@@ -1,4 +1,4 @@
-"""A program run to its end, with every signal that this process gets handed on to it.
+"""A program run to its end, with every signal that this process gets forwarded to it.
 
 Signals are blocked from before the program is started until after it has ended, and fetched one by
 one (sigwaitinfo(2)). So none arrives between two steps: not before the program can be named, not
@@ -65,7 +65,7 @@ class HeldSignals:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Let a signal end this process in the usual way while the block runs (`SystemExit`)."""
+        """Let a signal end this process as usual while the block runs (`SystemExit`)."""
         try:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, self.signals)
             yield
@@ -111,7 +111,7 @@ def run_program(
     """Run a program to its end and return its exit status, 128 and the number for a signal.
 
     Signals that are held, also those that came before, reach the program. What a terminal sends
-    goes to both by itself, and is not sent twice.
+    goes to both anyway, and is not sent twice.
 
     Raises:
         ProgramNotFoundError, ProgramNotExecutableError: `program-not-started`.

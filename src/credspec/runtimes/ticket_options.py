@@ -1,4 +1,4 @@
-"""What a container may ask for besides the spec: whose its tickets are, their mode, a keytab.
+"""The options of a container's tickets: their owner, their mode, a keytab.
 
 Standard library only: it runs on the path of every container with a spec.
 """
@@ -49,7 +49,7 @@ class Wish:
 
     @property
     def directory_mode(self) -> int:
-        """The mode of the directory: whoever may read the files may enter it."""
+        """The mode of the directory: readers of the files may enter it."""
         return 0o700 | (self.mode & 0o044) | ((self.mode & 0o044) >> 2)
 
 

@@ -15,6 +15,9 @@ from credspec.spec.strict_json import pointer_to
 ANNOTATION: Final = "credspec.dev/spec"
 """The annotation of an OCI bundle that the runtime shim reads."""
 
+VARIABLE: Final = "CREDSPEC"
+"""The variable that it reads where there are no annotations."""
+
 
 def lint_carrier(document: dict[str, Any], kind: FileKind) -> tuple[Finding, ...]:
     """Return all findings about a parsed file of another tool, and about the specs in it.
@@ -40,6 +43,18 @@ def _compose(document: dict[str, Any]) -> Iterator[Finding]:
                 'security_opt: ["credentialspec=file://NAME.json"]',
                 "use security_opt, which works on Windows too",
             )
+        options = service.get("security_opt")
+        for index, option in enumerate(options if isinstance(options, list) else ()):
+            if isinstance(option, str) and option.lower().startswith("credentialspec:"):
+                yield Finding(
+                    Severity.ERROR,
+                    Problem(
+                        code="spec-reference-invalid",
+                        where=f"{where}/security_opt/{index}",
+                        found="credentialspec with a colon, which Docker refuses",
+                        expected="credentialspec=file://NAME.json, with =",
+                    ),
+                )
 
 
 def _oci(document: dict[str, Any]) -> Iterator[Finding]:
@@ -56,6 +71,8 @@ def _ecs(document: dict[str, Any]) -> Iterator[Finding]:
     for where, text in _ecs_specs(document):
         scheme, _, location = text.partition(":")
         known = scheme.lower() in {"credentialspec", "credentialspecdomainless"}
+        if known and "/dockerSecurityOptions/" in where:
+            continue  # of ECS on Windows, which takes file:// too
         if not known or not location.startswith("arn:"):
             yield Finding(
                 Severity.ERROR,
@@ -93,18 +110,22 @@ def _services(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _ecs_specs(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    definitions = document.get("containerDefinitions")
-    tables = [("", document)]
-    if isinstance(definitions, list):
-        tables += [
-            (f"/containerDefinitions/{index}", table)
-            for index, table in enumerate(definitions)
-            if isinstance(table, dict)
-        ]
-    for where, table in tables:
-        specs = table.get("credentialSpecs")
-        for index, text in enumerate(specs if isinstance(specs, list) else ()):
-            yield f"{where}/credentialSpecs/{index}", text if isinstance(text, str) else ""
+    """Return what names a spec, also in the answer of ``describe-task-definition``."""
+    waiting: list[tuple[str, Any]] = [("", document)]
+    while waiting:
+        where, table = waiting.pop()
+        for key, value in table.items() if isinstance(table, dict) else ():
+            name, below = str(key).lower(), pointer_to(where, key)
+            items = value if isinstance(value, list) else ()
+            if name == "taskdefinition":
+                waiting.append((below, value))
+            elif name == "containerdefinitions":
+                waiting += [(f"{below}/{index}", item) for index, item in enumerate(items)]
+            elif name in {"credentialspecs", "dockersecurityoptions"}:
+                texts = [item if isinstance(item, str) else "" for item in items]
+                for index, text in enumerate(texts):
+                    if name == "credentialspecs" or text.lower().startswith("credentialspec"):
+                        yield f"{below}/{index}", text
 
 
 def _references(document: Any, kind: FileKind) -> Iterator[tuple[str, str]]:
@@ -122,6 +143,18 @@ def _references(document: Any, kind: FileKind) -> Iterator[tuple[str, str]]:
             key, equals, value = option.partition("=") if isinstance(option, str) else ("", "", "")
             if equals and key.lower() == "credentialspec":
                 yield f"{where}/security_opt/{index}", value
+        for member, name in (("annotations", ANNOTATION), ("environment", VARIABLE)):
+            yield from _assigned(service.get(member), f"{where}/{member}", name)
+
+
+def _assigned(table: Any, where: str, name: str) -> Iterator[tuple[str, str]]:
+    """Return the value of a name in a mapping, or in a list of ``NAME=VALUE``, with its pointer."""
+    if isinstance(table, dict) and isinstance(table.get(name), str):
+        yield pointer_to(where, name), table[name]
+    for index, item in enumerate(table if isinstance(table, list) else ()):
+        key, _, value = item.partition("=") if isinstance(item, str) else ("", "", "")
+        if key == name and value:
+            yield f"{where}/{index}", value
 
 
 def _reference_findings(document: dict[str, Any], kind: FileKind) -> Iterator[Finding]:

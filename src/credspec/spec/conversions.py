@@ -16,6 +16,7 @@ from credspec.spec.encoding import decode_spec
 from credspec.spec.file_kind import FileKind, kind_of, parse_text
 from credspec.spec.kubernetes import Conversion, to_kubernetes_yaml
 from credspec.spec.reference import SpecReference, parse_reference, parse_security_options
+from credspec.spec.spec_directory import components_of
 from credspec.spec.strict_json import parse_json, pointer_to
 
 ANNOTATION: Final = "credspec.dev/spec"
@@ -57,7 +58,8 @@ def convert(
 
     Raises:
         UsageError: `convert-service-name`, `convert-location`, `kubernetes-name-invalid`.
-        InvalidSpecError: `spec-reference-invalid`, `convert-plugin-input`.
+        InvalidSpecError: `spec-reference-invalid`, `spec-path-absolute`, `spec-path-outside`,
+            `convert-plugin-input`.
     """
     used = _reference(spec, reference)
     if form is Form.COMPOSE:
@@ -101,7 +103,10 @@ def read_any_form(data: bytes, *, service: str | None = None, is_yaml: bool = Fa
 
 def _reference(spec: CredentialSpec, reference: str | None) -> SpecReference:
     if reference is not None:
-        return parse_reference(reference)
+        parsed = parse_reference(reference)
+        if parsed.scheme == "file":
+            components_of(parsed.value, "the spec directory")
+        return parsed
     return SpecReference("raw", spec.to_text(compact=True))
 
 

@@ -16,7 +16,7 @@ from credspec.spec.encoding import check_text, decode_spec
 from credspec.spec.strict_json import parse_json
 from credspec.spec.validation import problems_of, unwrapped
 
-# A hostile document can hold thousands of problems; nobody reads past this many.
+# A hostile document can hold thousands of problems; no reader needs more than these.
 _MAX_REPORTED: Final = 100
 
 # Valid inside JSON strings, but many tools take them for ends of lines.

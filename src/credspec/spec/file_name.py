@@ -8,7 +8,7 @@ from typing import Final
 from credspec.errors import UsageError
 
 _SUFFIX: Final = ".json"
-_MAX_BYTES: Final = 240  # of the 255 that file systems allow: room for the suffix
+_MAX_BYTES: Final = 240  # of the 255 that file systems allow: the rest is for the suffix
 # What Windows forbids too, since the file may go there.
 _FORBIDDEN: Final = re.compile(r'[\x00-\x1f\x7f-\x9f\ud800-\udfff/\\:*?"<>|]')
 

@@ -1,4 +1,4 @@
-"""Mends what can be mended safely: where only one thing can have been meant."""
+"""Fixes what can be fixed safely: where only one thing can have been meant."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from copy import deepcopy
 from typing import Any, Final
 
+from credspec.spec.file_kind import other_kind
 from credspec.spec.parts import (
     accounts_of,
     directory_of,
@@ -25,17 +26,18 @@ _ACCOUNT_SID: Final = re.compile(r"(?i)(S-1-5-21-\d+-\d+-\d+)-\d+")
 
 
 def fixed(document: Any) -> tuple[Any, tuple[str, ...]]:
-    """Return a mended copy of a parsed document, and a line for each thing that was mended.
+    """Return a fixed copy of a parsed document, and a line for each thing that was fixed.
 
     A document that is no sound JSON object, such as one with a repeated key, comes back as it is:
-    which of the values was meant is not ours to say. Mending again changes nothing.
+    which of the values was meant is unknown. So does one that is no credential spec at all.
+    Fixing again changes nothing.
     """
     sound, unsound = unsound_values(document)
     if unsound:
         return document, ()
-    mended = deepcopy(sound)
-    spec, _ = unwrapped(mended)
-    if not isinstance(spec, dict):
+    repaired = deepcopy(sound)
+    spec, pointer = unwrapped(repaired)
+    if not isinstance(spec, dict) or (not pointer and other_kind(spec)):
         return document, ()
     done: list[str] = []
     _keys(spec, done)
@@ -45,7 +47,7 @@ def fixed(document: Any) -> tuple[Any, tuple[str, ...]]:
     _names(spec, done)
     _host(spec, done)
     _entries(spec, done)
-    return mended, tuple(done)
+    return repaired, tuple(done)
 
 
 def _keys(spec: dict[str, Any], done: list[str]) -> None:

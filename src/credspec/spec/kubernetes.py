@@ -16,6 +16,7 @@ from credspec.spec.encoding import check_text
 from credspec.spec.file_kind import KUBERNETES_KIND, MAX_OBJECT_NAME, is_object_name
 from credspec.spec.strict_json import MAX_DEPTH, pointer_to
 from credspec.spec.validation import described_keys
+from credspec.spec.yaml_anchors import MERGE_KEY, Anchors, merge
 
 if TYPE_CHECKING:
     import yaml
@@ -111,8 +112,11 @@ def to_kubernetes_yaml(spec: CredentialSpec, name: str) -> Conversion:
     return Conversion(text, tuple(warnings))
 
 
-def from_kubernetes_yaml(text: str) -> Any:
+def from_kubernetes_yaml(text: str, *, expand: bool = False) -> Any:
     """Return what a YAML text holds; `CredentialSpec.from_json` reads it, object and all.
+
+    With `expand`, as for Compose files, the values of aliases and merge keys are put in, up to
+    `credspec.spec.yaml_anchors.MAX_EXPANDED` of them, and tags are passed over.
 
     Raises:
         InvalidSpecError: `spec-not-yaml`, `spec-yaml-feature`, `spec-duplicate-key`,
@@ -128,16 +132,16 @@ def from_kubernetes_yaml(text: str) -> Any:
         mark = yaml.Mark("", 0, before.count("\n"), len(before) - before.rfind("\n") - 1, None, 0)
         raise _syntax_error(error, mark) from None
     try:
-        return _document(loader)
+        return _document(loader, Anchors() if expand else None)
     except yaml.MarkedYAMLError as error:
         raise _syntax_error(error, error.problem_mark) from None
-    except (yaml.YAMLError, ValueError, OverflowError) as error:
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         # PyYAML does not check the numbers of %YAML and of \U escapes.
         raise _syntax_error(error, loader.get_mark()) from None
 
 
 def _pruned(table: dict[str, Any], place: str, pointer: str, warnings: list[Problem]) -> Any:
-    """Return a copy with the keys of the schema alone; the inside of a leaf is left alone."""
+    """Return a copy with only the keys of the schema; the inside of a leaf stays unchanged."""
     known = described_keys(place)
     kept: dict[str, Any] = {}
     for key, value in table.items():
@@ -175,7 +179,7 @@ def _dumper() -> type[yaml.SafeDumper]:
     return Dumper
 
 
-def _document(loader: yaml.SafeLoader) -> Any:
+def _document(loader: yaml.SafeLoader, anchors: Anchors | None = None) -> Any:
     """Read events, not nodes: PyYAML's composer calls itself for each level of nesting."""
     import yaml
 
@@ -190,29 +194,52 @@ def _document(loader: yaml.SafeLoader) -> Any:
             if documents > 1:
                 raise _refused(event, "a second document", "one document in a file")
         if isinstance(event, yaml.NodeEvent):
-            _check_plain(event)
-        if isinstance(event, yaml.ScalarEvent):
-            _put(levels, result, _scalar(event), event)
-        elif isinstance(event, yaml.CollectionStartEvent):
-            opened: Any = {} if isinstance(event, yaml.MappingStartEvent) else []
-            _put(levels, result, opened, event)
-            levels.append((opened, []))
-            if len(levels) > MAX_DEPTH:
-                raise _refused(
-                    event, "nested too deep", f"at most {MAX_DEPTH} levels", "spec-too-deep"
-                )
+            if anchors is None:
+                _check_plain(event)
+            _take(event, levels, result, anchors)
         elif isinstance(event, yaml.CollectionEndEvent):
-            levels.pop()
+            ended, _ = levels.pop()
+            if anchors is not None:
+                merge(ended)
     if not result:
         raise InvalidSpecError.of("spec-empty", "nothing", expected="a GMSACredentialSpec")
     return result[0]
 
 
-def _put(
-    levels: list[tuple[Any, list[str]]], result: list[Any], value: Any, event: yaml.Event
+def _take(
+    event: Any, levels: list[tuple[Any, list[str]]], result: list[Any], anchors: Anchors | None
 ) -> None:
+    """Put the value of an event where it belongs, and open it if it is a collection."""
     import yaml
 
+    value: Any
+    if isinstance(event, yaml.ScalarEvent):
+        value = _scalar(event)
+    elif isinstance(event, yaml.CollectionStartEvent):
+        value = {} if isinstance(event, yaml.MappingStartEvent) else []
+    else:
+        opened = [collection for collection, _ in levels]
+        found = None if anchors is None else anchors.value(event, opened)
+        if found is None:
+            raise _refused(event, "an alias that cannot be put in", "a small value before it")
+        value = found[0]
+    _put(levels, result, value, event, may_merge=anchors is not None)
+    if anchors is not None and not isinstance(event, yaml.AliasEvent):
+        anchors.add(event, value)
+    if isinstance(event, yaml.CollectionStartEvent):
+        levels.append((value, []))
+        if len(levels) > MAX_DEPTH:
+            raise _refused(event, "nested too deep", f"at most {MAX_DEPTH} levels", "spec-too-deep")
+
+
+def _put(
+    levels: list[tuple[Any, list[str]]],
+    result: list[Any],
+    value: Any,
+    event: yaml.Event,
+    *,
+    may_merge: bool,
+) -> None:
     if not levels:
         result.append(value)
         return
@@ -223,7 +250,7 @@ def _put(
         collection[waiting.pop()] = value
     elif not isinstance(value, str):
         raise _refused(event, "a key that is no text", "text as key")
-    elif value == "<<" and isinstance(event, yaml.ScalarEvent) and event.style is None:
+    elif not may_merge and _is_merge_key(value, event):
         raise _refused(event, "a merge key", "plain YAML: write the keys out")
     elif value in collection:
         raise _refused(
@@ -231,6 +258,10 @@ def _put(
         )
     else:
         waiting.append(value)
+
+
+def _is_merge_key(value: str, event: yaml.Event) -> bool:
+    return value == MERGE_KEY and getattr(event, "style", "") is None
 
 
 def _check_plain(event: yaml.NodeEvent) -> None:

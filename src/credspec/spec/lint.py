@@ -54,7 +54,7 @@ class Severity(StrEnum):
 
 
 class Rule(NamedTuple):
-    """A rule of this module: why it is one, and whether `fixed` mends what it finds."""
+    """A rule of this module: why it is one, and whether `fixed` repairs what it finds."""
 
     reason: str
     fixable: bool = False
@@ -70,10 +70,10 @@ RULES: Final = {
         "The SID is the domain's, without the account's last number.", True
     ),
     "lint-dns-names-swapped": Rule(
-        "PowerShell modules of before 2018 swapped DnsName and DnsTreeName.", True
+        "PowerShell modules from before 2018 swapped DnsName and DnsTreeName.", True
     ),
     "lint-dns-name-single-label": Rule(
-        "A name without a dot is mostly a NetBIOS name, which DNS does not know."
+        "A name without a dot is usually a NetBIOS name, which DNS does not know."
     ),
     "lint-domain-field-missing": Rule("Windows needs all fields of DomainJoinConfig."),
     "lint-guid-braces": Rule("The GUID of a domain is written without braces.", True),
@@ -82,12 +82,12 @@ RULES: Final = {
         "The default account must be among the accounts that the container may use."
     ),
     "lint-scope-twin-missing": Rule(
-        "Programs ask by the DNS and by the NetBIOS name of the domain: each needs an entry.", True
+        "Programs use the DNS and the NetBIOS name of the domain: each needs an entry.", True
     ),
     "lint-scope-unknown": Rule(
-        "A scope that is no name of the spec's domain is legal for trusted domains alone."
+        "A scope that is no name of the spec's domain is valid only for a trusted domain."
     ),
-    "lint-account-twice": Rule("The same account with the same scope once is enough.", True),
+    "lint-account-twice": Rule("The same account with the same scope is listed twice.", True),
     "lint-key-unknown": Rule("Windows ignores keys it does not know, and Kubernetes drops them."),
     "lint-key-misspelt": Rule("Windows ignores keys it does not know; this is nearly one.", True),
     "lint-plugin-guid-braces": Rule("Windows starts a plug-in only by its GUID in braces.", True),
@@ -96,7 +96,9 @@ RULES: Final = {
     "lint-plugin-input-secret": Rule("A credential spec is no place for a password."),
     "lint-plugin-input-form": Rule("The plug-in with this GUID takes input of another form."),
     "lint-plugin-input-object": Rule("Kubernetes and Windows hold PluginInput as a string."),
-    "lint-object-name": Rule("Kubernetes takes lower-case letters, digits, - and . in names only."),
+    "lint-object-name": Rule(
+        "Kubernetes accepts only lower-case letters, digits, - and . in names."
+    ),
     "lint-compose-credential-spec": Rule(
         "Docker Compose on Linux ignores credential_spec: the container starts without identity."
     ),
@@ -106,7 +108,7 @@ RULES: Final = {
 
 
 class Finding(NamedTuple):
-    """A problem with its severity, and whether `credspec.spec.fixes.fixed` mends it."""
+    """A problem with its severity, and whether `credspec.spec.fixes.fixed` repairs it."""
 
     severity: Severity
     problem: Problem
@@ -131,8 +133,8 @@ def lint_document(document: Any) -> tuple[Finding, ...]:
     """
     findings = _findings(document)
     if findings:
-        mended, _ = fixed(document)
-        left = Counter(_likeness(finding) for finding in _findings(mended))
+        repaired, _ = fixed(document)
+        left = Counter(_likeness(finding) for finding in _findings(repaired))
         findings = [finding._replace(fixable=left[_likeness(finding)] == 0) for finding in findings]
     shown = findings[:MAX_FINDINGS]
     if len(findings) > MAX_FINDINGS:
@@ -145,6 +147,8 @@ def lint_document(document: Any) -> tuple[Finding, ...]:
 
 def _findings(document: Any) -> list[Finding]:
     findings = [Finding(Severity.ERROR, problem) for problem in problems_of(document)]
+    if any(finding.problem.code == "spec-other-kind" for finding in findings):
+        return findings
     sound, _ = unsound_values(document)
     spec, pointer = unwrapped(sound)
     if pointer:
@@ -362,9 +366,9 @@ def _plugin(spec: dict[str, Any]) -> Iterator[Problem]:
         shown = text_of(host, "PortableCcgVersion")
         found = repr(shown[:20]) if shown else "missing"
         yield _problem("lint-ccg-version", f"{HOST}/PortableCcgVersion", found, '"1"', "set it")
-    for field in ("PluginGUID", "PluginInput"):
-        if field not in host:
-            yield _problem("lint-plugin-field-missing", f"{HOST}/{field}", "missing")
+    both = ("PluginGUID", "PluginInput")
+    for field in both if not any(field in host for field in both) else ():
+        yield _problem("lint-plugin-field-missing", f"{HOST}/{field}", "missing")
     yield from _plugin_input(guid.strip("{}").lower(), host.get("PluginInput"))
 
 

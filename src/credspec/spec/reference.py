@@ -44,7 +44,7 @@ class SpecReference:
 def parse_reference(text: str, *, swarm: bool = False, windows: bool = False) -> SpecReference:
     """Read a reference such as ``file://www.json``; the scheme may be in any letter case.
 
-    `swarm` allows ``config://``, which exists for swarm services alone; `windows` allows
+    `swarm` allows ``config://``, which exists only for swarm services; `windows` allows
     ``registry://``.
 
     Raises:

@@ -68,9 +68,9 @@ def _result(path: str, finding: Finding, places: dict[str, tuple[int, int]]) -> 
 
 def _place(where: str, places: dict[str, tuple[int, int]]) -> tuple[int, int]:
     """Return the place of a pointer, or of what it should be in; the start if there is none."""
-    told = _LINE.match(where)
-    if told is not None:
-        return int(told[1]), int(told[2])
+    found = _LINE.match(where)
+    if found is not None:
+        return int(found[1]), int(found[2])
     while where and where not in places:
         where = where.rpartition("/")[0]
     return places.get(where, (1, 1))

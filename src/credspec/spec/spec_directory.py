@@ -12,10 +12,12 @@ import os
 import posixpath
 import secrets
 import stat
+import unicodedata
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
 
 from credspec.errors import CredspecError, InvalidSpecError
 from credspec.spec.document import CredentialSpec
@@ -35,6 +37,7 @@ _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MODE: Final = 0o644
 _TEMPORARY: Final = ".credspec-"
+_AROUND: Final = " \t\r\n\"'`"
 _DOCUMENT_SIGNS: Final = frozenset('{}":')
 
 
@@ -68,13 +71,21 @@ def components_of(name: str, directory: str) -> list[str]:
         raise InvalidSpecError.of(
             "spec-path-absolute",
             ABSOLUTE_PATH,
-            remedy=f"name the file relative to {directory}, such as file://www.json",
+            remedy=f"name the file relative to {directory}, such as file://{_last_part(name)}",
         )
     path = posixpath.join(directory, name.replace("\\", "/"))
     relative = posixpath.relpath(posixpath.normpath(path), directory)
     if relative == ".." or relative.startswith("../"):
         raise InvalidSpecError.of("spec-path-outside", PATH_OUTSIDE.format(directory))
     return relative.split("/")
+
+
+def _last_part(name: str) -> str:
+    """Return the file's own name, unless a document stands in its place."""
+    leaf = name.replace("\\", "/").rpartition("/")[2].rpartition(":")[2]
+    return (
+        leaf if leaf and leaf.isprintable() and not _DOCUMENT_SIGNS & set(name[2:]) else "www.json"
+    )
 
 
 @lru_cache(maxsize=256)
@@ -88,7 +99,7 @@ class SpecDirectory:
     """A directory of credential spec files.
 
     With `trusted` only what root (or the user of this process) owns and nobody else can write is
-    read: the files, the directories on the way, and those that lead to this one.
+    read: the files, the directories in the path, and those that lead to this one.
     """
 
     path: Path
@@ -174,14 +185,28 @@ class SpecDirectory:
             ) from None
         return self.path.joinpath(*parents, leaf)
 
-    def _similar(self, name: str) -> str:
-        """Return the file whose name differs by letter case only, as on Windows; or ``""``."""
+    def similar(self, name: str) -> str:
+        """Return the file that Windows would take a name for, or that it nearly is; or ``""``.
+
+        Names may differ in letter case, in what stands around them, in ``%20`` and the like, and
+        in the ending ``.json``.
+
+        Raises:
+            InvalidSpecError: ``spec-path-absolute`` or ``spec-path-outside``.
+        """
         parents, leaf = self._split(name)
-        with suppress(OSError, ValueError), self._open_parent(parents) as parent:
-            for present in os.listdir(parent):  # noqa: PTH208 - of a descriptor
-                if present.casefold() == leaf.casefold():
-                    return "/".join((*parents, present))
-        return ""
+        found: list[str] = []
+        for wanted in (*parents, leaf):
+            with suppress(OSError, ValueError), self._open_parent(found) as parent:
+                present = sorted(os.listdir(parent))  # noqa: PTH208 - of a descriptor
+                alike = [entry for entry in present if _likeness(entry) == _likeness(wanted)]
+                if wanted in alike:
+                    alike = [wanted]
+                if alike:
+                    found.append(alike[0])
+                    continue
+            return ""
+        return "/".join(found)
 
     def _full(self, name: str) -> str:
         return posixpath.normpath(posixpath.join(posixpath.abspath(self.path), name))
@@ -217,12 +242,14 @@ class SpecDirectory:
     def _load_error(self, name: str, error: OSError | ValueError) -> InvalidSpecError:
         remedy = ""
         if isinstance(error, FileNotFoundError):
-            similar = self._similar(name)
+            similar = self.similar(name)
             remedy = f"put the file into {posixpath.abspath(self.path)}"
             if similar:
-                remedy = f"did you mean file://{similar}? Letter case counts here"
+                remedy = (
+                    f"did you mean file://{similar}? Every character counts here, and letter case"
+                )
         elif isinstance(error, _NotTrustedError):
-            remedy = "let root own it and nobody else write it: chown root, chmod go-w"
+            remedy = "let root own it and only root write it: chown root, chmod go-w"
         return InvalidSpecError.of(
             _CODES.get(type(error), "spec-file-unreadable"),
             f"failed to load credential spec: open {self._shown(name)}: {_reason(error)}",
@@ -329,6 +356,11 @@ def _replace(leaf: str, data: bytes, parent: int, *, no_clobber: bool) -> None:
         with suppress(FileNotFoundError):
             os.unlink(temporary, dir_fd=parent)
     os.fsync(parent)
+
+
+def _likeness(component: str) -> str:
+    plain = unquote(component).strip(_AROUND).rstrip(".")
+    return unicodedata.normalize("NFC", plain).casefold().removesuffix(".json")
 
 
 def _reason(error: OSError | ValueError) -> str:

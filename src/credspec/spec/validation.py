@@ -8,6 +8,7 @@ password.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -16,8 +17,8 @@ from typing import Any, Final
 import jsonschema_rs
 
 from credspec.errors import Problem
-from credspec.spec.file_kind import KUBERNETES_KIND, nested_spec
-from credspec.spec.parts import ACCOUNTS, accounts_of, domain_of, plain, text_of
+from credspec.spec.file_kind import KUBERNETES_KIND, nested_spec, other_kind
+from credspec.spec.parts import ACCOUNTS, HOST, accounts_of, domain_of, host_of, plain, text_of
 from credspec.spec.strict_json import (
     MAX_VALUES,
     has_more_values,
@@ -26,6 +27,8 @@ from credspec.spec.strict_json import (
 )
 
 _MAX_QUOTED: Final = 60
+MAX_PLUGIN_INPUT: Final = 16 * 1024
+"""The longest input of a plug-in, in characters; of an object, those of its JSON."""
 MAX_NETBIOS_NAME: Final = 15
 """The longest NetBIOS name, in characters (MS-NBTE 2.2.1)."""
 
@@ -47,6 +50,7 @@ _PATTERNS: Final = {
         "spec-name-invalid",
         "a NetBIOS name such as CONTOSO: 1 to 15 characters, no dot and no space",  # MS-NBTE 2.2.1
     ),
+    "PluginGUID": ("host-account-guid", "a class identifier as {8-4-4-4-12}, in braces"),
 }
 _ACCOUNT_NAME: Final = (
     "spec-name-invalid",
@@ -59,8 +63,10 @@ _PATTERNS_OF_NAMES: Final = {
 }
 _NAME_PATTERN: Final = (
     "spec-name-invalid",
-    "a name without control characters and path separators, and not of dots and spaces alone",
+    "a name without control characters and path separators, and not only of dots and spaces",
 )
+_INPUT: Final = "PluginInput"
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _TYPES: Final = {
     "object": "an object",
     "array": "an array",
@@ -106,9 +112,10 @@ def problems_of(document: Any) -> tuple[Problem, ...]:
     Codes: ``spec-wrong-type``, ``spec-field-missing``, ``spec-plugin-missing``,
     ``spec-accounts-empty``, ``spec-sid-invalid``, ``spec-guid-invalid``,
     ``spec-dns-name-invalid``, ``spec-name-invalid``, ``account-scope-invalid``,
-    ``account-other-domain``, ``accounts-too-many`` and those of
+    ``account-other-domain``, ``accounts-too-many``, ``host-account-guid``,
+    ``host-account-input``, ``spec-other-kind`` and those of
     `credspec.spec.strict_json.unsound_values`;
-    ``spec-too-many-values`` stands by itself, since looking for more would take seconds.
+    ``spec-too-many-values`` is reported alone, since looking for more would take seconds.
     """
     if has_more_values(document, MAX_VALUES):
         return (_too_many_values(),)
@@ -118,10 +125,25 @@ def problems_of(document: Any) -> tuple[Problem, ...]:
     spec, pointer = unwrapped(sound)
     if pointer and spec is None:
         return (*problems, _no_credspec(sound))
+    if not pointer and (kind := other_kind(sound)):
+        return (*problems, _other_kind(kind, nested_spec(sound)))
     found = [_problem(error, pointer) for error in _validator().iter_errors(spec)]
     if not found and isinstance(spec, dict):
-        found += [p._replace(where=pointer + p.where) for p in _problems_of_scopes(spec)]
-    return (*problems, *(problem for problem in found if problem.where not in replaced))
+        between = (*_problems_of_scopes(spec), *_problems_of_input(spec))
+        found += [problem._replace(where=pointer + problem.where) for problem in between]
+    # Two rules for one value may say the same.
+    once = dict.fromkeys(problem for problem in found if problem.where not in replaced)
+    return (*problems, *once)
+
+
+def input_text(given: str | dict[str, Any]) -> str:
+    """Return a plug-in's input as text: that of an object is its JSON."""
+    return given if isinstance(given, str) else json.dumps(given, separators=(",", ":"))
+
+
+def is_plugin_input(text: str) -> bool:
+    """Return whether a text may be the input of a plug-in."""
+    return 0 < len(text) <= MAX_PLUGIN_INPUT and _CONTROL.search(text) is None
 
 
 @cache
@@ -160,6 +182,18 @@ def _no_credspec(document: dict[str, Any]) -> Problem:
     )
 
 
+def _other_kind(kind: str, nested: str) -> Problem:
+    remedy = "name the file that holds the spec"
+    if nested:
+        remedy = f"there is a spec under {nested}: put it into a file of its own"
+    return Problem(
+        code="spec-other-kind",
+        found=f"{kind}, not a credential spec",
+        expected="an object with CmsPlugins, DomainJoinConfig and ActiveDirectoryConfig",
+        remedy=remedy,
+    )
+
+
 def _problems_of_scopes(spec: dict[str, Any]) -> Iterator[Problem]:
     """Return what is wrong between members, which JSON Schema has no words for."""
     domain, entries = domain_of(spec), accounts_of(spec)
@@ -192,6 +226,24 @@ def _problems_of_scopes(spec: dict[str, Any]) -> Iterator[Problem]:
         )
 
 
+def _problems_of_input(spec: dict[str, Any]) -> Iterator[Problem]:
+    """Return what is wrong with the text of a plug-in's input that is an object."""
+    given = (host_of(spec) or {}).get(_INPUT)
+    if isinstance(given, dict) and not is_plugin_input(input_text(given)):
+        yield _input_problem(f"{HOST}/{_INPUT}")
+
+
+def _input_problem(where: str) -> Problem:
+    """Return the problem of an input, which is never quoted: it may hold a secret."""
+    return Problem(
+        code="host-account-input",
+        where=where,
+        found="the input is empty, too long, of another form, or holds control characters",
+        expected=f"1 to {MAX_PLUGIN_INPUT} printable characters; with the plug-in of credspec "
+        "PROVIDER:INPUT",
+    )
+
+
 def _problem(error: jsonschema_rs.ValidationError, where: str) -> Problem:
     for token in error.instance_path:
         where = pointer_to(where, token)
@@ -202,19 +254,29 @@ def _problem(error: jsonschema_rs.ValidationError, where: str) -> Problem:
         case "type":
             return _wrong_type(where, details["types"], error.instance)
         case "contains":
-            return Problem(
-                code="spec-plugin-missing",
-                where=where,
-                found="ActiveDirectory is not in the list",
-                expected='["ActiveDirectory"]',
-            )
+            return _no_plugin(where)
         case "minItems" | "maxItems":
             return _number_of_accounts(where, error.instance, details["limit"])
-        case "pattern":
-            field = where.rpartition("/")[2]
-            code, expected = (_PATTERNS | _PATTERNS_OF_NAMES).get(field, _NAME_PATTERN)
-            return Problem(code=code, where=where, found=_quoted(error.instance), expected=expected)
+        case "pattern" | "maxLength":
+            return _misformed(where, error.instance)
     return Problem(code="spec-invalid", where=where, found=f"breaks the rule {error.kind.name!r}")
+
+
+def _no_plugin(where: str) -> Problem:
+    return Problem(
+        code="spec-plugin-missing",
+        where=where,
+        found="ActiveDirectory is not in the list",
+        expected='["ActiveDirectory"]',
+    )
+
+
+def _misformed(where: str, value: Any) -> Problem:
+    field = where.rpartition("/")[2]
+    if field == _INPUT:
+        return _input_problem(where)
+    code, expected = (_PATTERNS | _PATTERNS_OF_NAMES).get(field, _NAME_PATTERN)
+    return Problem(code=code, where=where, found=_quoted(value), expected=expected)
 
 
 def _number_of_accounts(where: str, entries: Any, limit: int) -> Problem:

@@ -1,7 +1,7 @@
 r"""Where a Windows host keeps credential specs, as pure string logic that runs anywhere.
 
 Sources: moby's ``daemon/oci_windows.go`` for the registry key and the rules of ``file://``, and
-the PowerShell module CredentialSpec for the way to Docker's root directory. Unlike the module,
+the PowerShell module CredentialSpec for the path to Docker's root directory. Unlike the module,
 this follows ``data-root``, which has replaced ``graph`` in ``daemon.json``.
 """
 

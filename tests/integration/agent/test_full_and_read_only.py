@@ -78,7 +78,7 @@ def test_a_full_run_directory(agent: AgentProcess, disk: SmallDisk) -> None:
     disk.fill()
     said = refusal(agent, 2)
     assert "No space left on device" in said
-    assert "make room" in said
+    assert "free space" in said
     assert "[journal-unwritable]" in said
     assert agent.lease_containers() == ["container1"]
     assert (agent.lease_directory(1) / "krb5cc").read_bytes() == ticket
@@ -160,7 +160,9 @@ def test_an_audit_log_on_a_full_disk(lab: Lab, tmp_path: Path) -> None:
         full.empty()
         agent.put(2)
         lines = [json.loads(line) for line in log.read_text().split("\n") if line]
-        assert [line["decision"] for line in lines] == ["granted", "granted"]
+        # Of the refused one there may be an end, written as soon as there was space.
+        decisions = [line["decision"] for line in lines if line["decision"] != "released"]
+        assert decisions == ["granted", "granted"]
     finally:
         agent.close()
         full.close()

@@ -537,8 +537,9 @@ async def test_accounts_from_files_keytabs_credentials_and_programs(
     ("guid", "given", "code"),
     [
         (UNKNOWN, "x", "host-account-plugin-unknown"),
-        (UNKNOWN.strip("{}"), "x", "host-account-guid"),
-        ("{zzzzzzzz-0000-0000-0000-000000000000}", "x", "host-account-guid"),
+        (UNKNOWN.strip("{}"), "x", "host-account-plugin-unknown"),
+        ("{zzzzzzzz-0000-0000-0000-000000000000}", "x", "host-account-plugin-unknown"),
+        ("{not-hexadecimal}", "x", "host-account-guid"),
         (UNKNOWN, "a\x01b", "host-account-input"),
         (UNKNOWN, "x" * 48 * 1024, "host-account-input"),
         (UNKNOWN, "OTHER:reader:x", "host-account-other-domain"),

@@ -36,6 +36,8 @@ ExecStart=
 ExecStart={python} -S {probe} '{wanted}'
 StandardOutput=file:/run/test/{name}.txt
 StandardError=file:/run/test/{name}.txt
+# The checkout may be below a directory that the unit hides.
+BindReadOnlyPaths={probe}
 """
 # Sockets of a host, of engines that are known and of one that nobody knows; on ways into all root's
 # rights. `l` are listed before the service starts, `a` are made after.

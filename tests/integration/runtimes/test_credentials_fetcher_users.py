@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import secrets
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -238,14 +239,28 @@ def test_users_that_are_none(agent: FetcherAgent, fields: dict[str, str], text: 
     assert agent.nothing_is_left()
 
 
+def repeated(call: Callable[[], Any]) -> Any:
+    """Call until it reaches the service.
+
+    Others' passwords end the connection that all share, and gRPC itself repeats a call but once.
+    """
+    for _ in range(4):
+        try:
+            return call()
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise
+    return call()
+
+
 def test_many_callers_with_several_users(agent: FetcherAgent) -> None:
     def life(number: int) -> None:
         name = f"reader{number % 2 + 1}"
-        lease, cache = add(agent, username=name)
+        lease, cache = repeated(lambda: add(agent, username=name))
         if number % 5 == 0:
-            renew(agent, name)
+            repeated(lambda: renew(agent, name))
         assert principal(cache) == "WebApp02$@EXAMPLE.TEST"
-        agent.peer.call("DeleteKerberosLease", lease_id=lease)
+        repeated(lambda: agent.peer.call("DeleteKerberosLease", lease_id=lease))
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(life, range(40)))

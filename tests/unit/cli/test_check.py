@@ -118,7 +118,7 @@ def test_users_who_may_open_no_socket_see_the_rest(tmp_path: Path) -> None:
     for socket_ in sockets:
         socket_.close()
     for step in ("agent", "runtime", "gateway"):
-        assert f"warn  {step}: not looked at: user 65534 may not" in shown.stdout, shown
+        assert f"warn  {step}: not checked: user 65534 may not" in shown.stdout, shown
     assert "systemctl start" not in shown.stdout
 
 

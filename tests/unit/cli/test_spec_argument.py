@@ -40,6 +40,21 @@ def test_what_is_not_there(tmp_path: Path, text: str) -> None:
         spec_source(text, tmp_path)()
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [("WWW", "www.json"), ("WWW.JSON", "www.json"), ("Sub\\A.json", "sub/a.json")],
+)
+def test_a_name_that_is_nearly_one_of_the_spec_directory(
+    tmp_path: Path, text: str, meant: str
+) -> None:
+    (tmp_path / "sub").mkdir()
+    for name in ("www.json", "sub/a.json"):
+        (tmp_path / name).write_bytes(b"{}")
+    with pytest.raises(NotFoundError) as caught:
+        spec_source(text, tmp_path)()
+    assert f"did you mean file://{meant}?" in str(caught.value)
+
+
 @pytest.mark.parametrize("text", ["nonsense://x", "registry://x", "file://"])
 def test_references_that_are_none(text: str) -> None:
     with pytest.raises(InvalidSpecError):

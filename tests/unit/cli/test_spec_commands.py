@@ -330,8 +330,8 @@ def test_dollars_and_quotes_survive_every_form(run: Run) -> None:
     document: dict[str, Any] = json.loads((GOLDEN / "plain.json").read_text())
     document["ActiveDirectoryConfig"]["HostAccountConfig"] = {
         "PortableCcgVersion": "1",
-        "PluginGUID": "{x}",
-        "PluginInput": "$HOME ${x} 'a' \"b\" \\ # : - ! \u2028 é \t 1e3",
+        "PluginGUID": "{859E1386-BDB4-49E8-85C7-3070B13920E1}",
+        "PluginInput": "$HOME ${x} 'a' \"b\" \\ # : - ! \u2028 é 1e3",
     }
     expected = CredentialSpec.from_json(document)
     for form in ("raw", "compose", "kubernetes", "oci"):

@@ -55,6 +55,22 @@ class Authority:
         )
         return path
 
+    def self_signed(self, host: str = HOST) -> tuple[Path, Path]:
+        """Return files with key and certificate, and with the certificate of no authority."""
+        subject, key = self.name, self.key
+        made = self._signed(subject, key, host, NOW - DAY, NOW + DAY)
+        served, trusted = (self.directory / f"{next(self._numbers)}.pem" for _ in range(2))
+        trusted.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+        served.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+            + trusted.read_bytes()
+        )
+        return served, trusted
+
     def _signed(
         self,
         subject: x509.Name,
@@ -118,6 +134,12 @@ def problem(certificate: Path | None, ca_file: Path) -> str:
 
 def test_a_good_certificate_is_no_problem(authority: Authority) -> None:
     assert problem(authority.certificate(), authority.file) == ""
+
+
+def test_a_certificate_that_signed_itself_may_be_trusted_by_itself(authority: Authority) -> None:
+    served, trusted = authority.self_signed()
+    assert problem(served, trusted) == ""
+    assert "ldap-certificate-authority" in problem(served, authority.self_signed()[1])
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from credspec.kerberos.krb5_conf import AgentKrb5Conf, DefaultPaths, container_k
 GOLDEN = """\
 [libdefaults]
  default_realm = EXAMPLE.TEST
+ forwardable = true
  rdns = false
  dns_lookup_kdc = true
  udp_preference_limit = 1

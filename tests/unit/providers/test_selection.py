@@ -37,7 +37,7 @@ def providers(*enabled: str, seconds: float = 10, **tables: Any) -> Providers:
         "",
         OTHER.strip("{}"),
         "{not-hexadecimal}",
-        "{g2345678-1234-1234-1234-1234567890ab}",
+        "{g2345678-1234-1234-1234-1234567890a}",
         OTHER + "\n",
         "{" * 100000,
     ],

@@ -19,6 +19,10 @@ JSON = st.recursive(
 NAMES = st.from_regex(r"\A[A-Za-zé0-9_-]{1,20}\$?\Z")
 NETBIOS_NAMES = st.from_regex(r"\A[A-Za-zé0-9_-]{1,15}\Z")
 DNS_NAMES = st.from_regex(r"\A[a-zA-Z0-9]{1,9}(\.[a-zA-Z0-9]{1,9}){0,3}\Z")
+PLUGIN_GUIDS = st.uuids().map(lambda guid: f"{{{guid}}}") | st.uuids().map(str)
+PLUGIN_INPUTS = st.text(
+    alphabet=st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=20
+) | st.dictionaries(st.text(alphabet="aé\n{", max_size=5), st.integers(), max_size=2)
 NUMBERS = st.integers(0, 2**32 - 1)
 
 
@@ -66,9 +70,11 @@ SPECS = objects(
                     {},
                     {
                         "PortableCcgVersion": TEXT,
-                        "PluginGUID": TEXT,
-                        "PluginInput": TEXT | st.dictionaries(TEXT, JSON, max_size=2),
                     },
+                )
+                | objects(
+                    {"PluginGUID": PLUGIN_GUIDS, "PluginInput": PLUGIN_INPUTS},
+                    {"PortableCcgVersion": TEXT},
                 )
             },
         ),

@@ -127,6 +127,23 @@ def test_names_of_services(name: str) -> None:
         convert(CredentialSpec.from_json(MINIMAL), Form.COMPOSE, name=name)
 
 
+@pytest.mark.parametrize("form", [Form.COMPOSE, Form.DOCKER_RUN, Form.OCI])
+@pytest.mark.parametrize(
+    ("reference", "code"),
+    [
+        ("file://../x.json", "spec-path-outside"),
+        ("file://..\\x.json", "spec-path-outside"),
+        ("file://C:\\x.json", "spec-path-absolute"),
+        ("file:///etc/credspec/specs/x.json", "spec-path-absolute"),
+        ("www.json", "spec-reference-invalid"),
+    ],
+)
+def test_no_reference_is_written_that_no_host_takes(form: Form, reference: str, code: str) -> None:
+    with pytest.raises(InvalidSpecError) as caught:
+        convert(CredentialSpec.from_json(MINIMAL), form, name="web", reference=reference)
+    assert caught.value.code == code
+
+
 MINIMAL = {
     "CmsPlugins": ["ActiveDirectory"],
     "DomainJoinConfig": {"DnsName": "contoso.com", "MachineAccountName": "WebApp01"},

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from credspec.errors import InvalidSpecError
 from credspec.spec.carrier_lint import lint_carrier
-from credspec.spec.conversions import Form, convert
+from credspec.spec.conversions import Form, convert, read_any_form
 from credspec.spec.document import CredentialSpec
 from credspec.spec.file_kind import FileKind, kind_of, parse_text
 from credspec.spec.lint import Severity, lint_document
@@ -45,6 +45,9 @@ def found(document: dict[str, Any]) -> list[tuple[str, str]]:
         ({"containerDefinitions": []}, FileKind.ECS),
         ({"credentialSpecs": []}, FileKind.ECS),
         ({"ociVersion": "1.0.2", "annotations": {}}, FileKind.OCI),
+        ({"ociVersion": "1.0.2", "process": {}}, FileKind.OCI),
+        ({"taskDefinition": {"containerDefinitions": []}}, FileKind.ECS),
+        ({"ContainerDefinitions": []}, FileKind.ECS),
     ],
 )
 def test_kinds(document: Any, kind: FileKind) -> None:
@@ -62,6 +65,14 @@ def test_kinds(document: Any, kind: FileKind) -> None:
         {"windows": {"credentialSpec": json.dumps(SPEC)}},
         {"windows": {"credentialSpec": SPEC}},
         {"credentialSpecs": ["credentialspec:arn:aws:s3:::bucket/key"]},
+        {
+            "taskDefinition": {
+                "containerDefinitions": [{"credentialSpecs": ["credentialspec:arn:x"]}]
+            }
+        },
+        {"containerDefinitions": [{"dockerSecurityOptions": ["credentialspec:file://www.json"]}]},
+        compose(web={"annotations": {"credspec.dev/spec": "file://www.json"}}),
+        compose(web={"environment": ["A=b", "CREDSPEC=file://www.json"]}),
         {
             "containerDefinitions": [
                 {"credentialSpecs": ["credentialspecdomainless:arn:aws:ssm:r:1:parameter/k"]}
@@ -95,6 +106,25 @@ def test_files_without_a_finding(document: dict[str, Any]) -> None:
         (
             compose(web={"credential_spec": {"file": "www.json"}}),
             *("lint-compose-credential-spec", "/services/web/credential_spec"),
+        ),
+        (
+            compose(web={"security_opt": ["credentialspec:file://www.json"]}),
+            *("spec-reference-invalid", "/services/web/security_opt/0"),
+        ),
+        (
+            compose(web={"annotations": ["credspec.dev/spec=file:///x.json"]}),
+            *("spec-path-absolute", "/services/web/annotations/0"),
+        ),
+        (
+            compose(web={"environment": {"CREDSPEC": "registry://x"}}),
+            *("spec-reference-registry", "/services/web/environment/CREDSPEC"),
+        ),
+        (
+            {"taskDefinition": {"ContainerDefinitions": [{"CredentialSpecs": ["x"]}]}},
+            *(
+                "spec-reference-invalid",
+                "/taskDefinition/ContainerDefinitions/0/CredentialSpecs/0",
+            ),
         ),
         (compose(web={}), "lint-no-spec", ""),
         ({"windows": {}}, "lint-no-spec", ""),
@@ -149,6 +179,93 @@ def test_a_spec_that_is_nested_in_an_object_is_found() -> None:
     (problem,) = problems_of(document)
     assert (problem.code, problem.where) == ("spec-field-missing", "/credspec")
     assert "/spec/credspec" in problem.found
+
+
+@pytest.mark.parametrize(
+    ("document", "what", "nested"),
+    [
+        (
+            {"apiVersion": "v1", "kind": "List", "items": [{"credspec": SPEC}]},
+            "'List'",
+            "/items/0/",
+        ),
+        (
+            {"apiVersion": "v1", "kind": "ConfigMap", "data": {"www.json": json.dumps(SPEC)}},
+            *("'ConfigMap'", "/data/www.json"),
+        ),
+        ({"apiVersion": "v1", "kind": "Pod", "spec": {}}, "'Pod'", ""),
+        ({"HostConfig": {"SecurityOpt": ["credentialspec=x"]}}, "without any", ""),
+        ({"credspec": SPEC}, "without any", "/credspec"),
+        (compose(web={}), "a Compose file", ""),
+        ({"ociVersion": "1.0.2"}, "an OCI config.json", ""),
+    ],
+)
+def test_another_file_is_named_by_its_kind_by_every_reader(
+    document: dict[str, Any], what: str, nested: str
+) -> None:
+    (problem,) = problems_of(document)
+    assert (problem.code, problem.where) == ("spec-other-kind", "")
+    assert what in problem.found
+    assert nested in problem.remedy
+    assert [finding.problem for finding in lint_document(document)] == [problem]
+    with pytest.raises(InvalidSpecError, match="spec-other-kind"):
+        CredentialSpec.from_text(json.dumps(document))
+
+
+@pytest.mark.parametrize("document", [{}, {"domainjoinconfig": {}}, {"CmsPlugin": [], "kind": "x"}])
+def test_what_may_be_a_spec_has_the_problems_of_one(document: dict[str, Any]) -> None:
+    assert "spec-other-kind" not in {problem.code for problem in problems_of(document)}
+
+
+COMPOSE_WITH_ANCHORS = f"""
+x-web: &web
+  restart: always
+  image: &image app
+x-spec: &options
+  security_opt: ['credentialspec={RAW}']
+services:
+  web:
+    <<: [*web, *options]
+    image: other
+    ports: !override ["80:80"]
+  db: {{image: *image}}
+"""
+
+
+def test_compose_files_have_anchors_merge_keys_and_tags() -> None:
+    document = parse_text(COMPOSE_WITH_ANCHORS)
+    assert kind_of(document) is FileKind.COMPOSE
+    assert document["services"]["web"]["image"] == "other"
+    assert document["services"]["web"]["restart"] == "always"
+    assert document["services"]["db"] == {"image": "app"}
+    assert found(document) == []
+    spec = CredentialSpec.from_json(read_any_form(COMPOSE_WITH_ANCHORS.encode()))
+    assert spec == CredentialSpec.from_json(SPEC)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a [x]\nb: *a\n",  # no Compose file
+        "services: {a: *nothing}\n",
+        "services: &a {b: *a}\n",
+        "services:\n  a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
+        + "".join(
+            f"  {chr(98 + i)}: &{chr(98 + i)} [{', '.join(['*' + chr(97 + i)] * 10)}]\n"
+            for i in range(9)
+        ),
+        "services:\n  a0: &a0 "
+        + "[" * 60
+        + "]" * 60
+        + "\n"
+        + "".join(
+            f"  a{i}: &a{i} " + "[" * 60 + f"*a{i - 1}" + "]" * 60 + "\n" for i in range(1, 40)
+        ),
+    ],
+)
+def test_aliases_that_are_endless_or_too_large_are_refused(text: str) -> None:
+    with pytest.raises(InvalidSpecError):
+        parse_text(text)
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,8 @@ def test_a_good_document_has_no_finding() -> None:
     assert lint_bytes(json.dumps(GOOD).encode()) == ()
 
 
+OTHER = "{00000000-0000-0000-0000-00000000000a}"
+
 # Each rule: a document, the code, the place, whether it can be mended.
 CASES: list[tuple[dict[str, Any], str, str, bool]] = [
     (
@@ -161,7 +163,7 @@ CASES: list[tuple[dict[str, Any], str, str, bool]] = [
         *("lint-plugin-guid-braces", f"{HOST}/PluginGUID", True),
     ),
     (
-        changed((f"{HOST}/PluginInput", GONE)),
+        changed((f"{HOST}/PluginGUID", GONE), (f"{HOST}/PluginInput", GONE)),
         "lint-plugin-field-missing",
         f"{HOST}/PluginInput",
         False,
@@ -171,11 +173,11 @@ CASES: list[tuple[dict[str, Any], str, str, bool]] = [
         *("lint-ccg-version", f"{HOST}/PortableCcgVersion", True),
     ),
     (
-        changed((f"{HOST}/PluginGUID", "{x}"), (f"{HOST}/PluginInput", "contoso:reader:Passw0rd")),
+        changed((f"{HOST}/PluginGUID", OTHER), (f"{HOST}/PluginInput", "contoso:reader:Passw0rd")),
         *("lint-plugin-input-secret", f"{HOST}/PluginInput", False),
     ),
     (
-        changed((f"{HOST}/PluginGUID", "{x}"), (f"{HOST}/PluginInput", "user=a;Password=b")),
+        changed((f"{HOST}/PluginGUID", OTHER), (f"{HOST}/PluginInput", "user=a;Password=b")),
         *("lint-plugin-input-secret", f"{HOST}/PluginInput", False),
     ),
     (
@@ -353,3 +355,17 @@ def test_every_property_of_the_schema_has_a_description() -> None:
             check(schema["items"])
 
     check(json.loads(schema_text()))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"apiVersion": "v1", "kind": "Pod", "spec": {}},
+        {"credspec": GOOD},
+        {"services": {"web": {}}},
+        {"HostConfig": {}},
+    ],
+)
+def test_files_of_other_tools_are_never_fixed(document: dict[str, Any]) -> None:
+    assert fixed(document) == (document, ())
+    assert not any(finding.fixable for finding in lint_document(document))

@@ -64,6 +64,37 @@ def test_a_file_whose_name_differs_by_letter_case(
 
 
 @pytest.mark.parametrize(
+    "name",
+    ["www", "www.json.", "www.json ", "'www.json'", "www%2ejson", "www.json\r", "WWW"],
+)
+def test_a_file_whose_name_is_nearly_there(directory: SpecDirectory, name: str) -> None:
+    with refused("spec-file-unreadable", "did you mean file://www.json?"):
+        directory.read(name)
+
+
+@pytest.mark.parametrize("name", ["SUB\\a.json", "Sub/A.JSON", "sUb/./a", ".\\SUB\\a.json"])
+def test_directories_whose_names_differ_by_letter_case(directory: SpecDirectory, name: str) -> None:
+    with refused("spec-file-unreadable", "did you mean file://sub/a.json?"):
+        directory.read(name)
+
+
+def test_nothing_else_is_suggested(directory: SpecDirectory) -> None:
+    for name in ("other.json", "SUB/other.json", "SUB/..", "nothing/www.json"):
+        with pytest.raises(CredspecError) as caught:
+            directory.read(name)
+        assert "did you mean" not in str(caught.value)
+
+
+def test_an_absolute_path_gets_its_name_as_remedy(directory: SpecDirectory) -> None:
+    for name in ("C:\\ProgramData\\docker\\CredentialSpecs\\web.json", "/x/web.json", "c:web.json"):
+        with refused("spec-path-absolute", "such as file://web.json"):
+            directory.read(name)
+    with pytest.raises(CredspecError) as caught:
+        directory.read('/{"PluginInput": "a/hunter2"}')
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     "name", ["/etc/passwd", "//etc/passwd", "c:\\blah.txt", "C:/x", "c:x", "\\x", "\\\\host\\s\\x"]
 )
 def test_absolute_paths(directory: SpecDirectory, name: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from credspec.spec.document import CredentialSpec
 from credspec.spec.encoding import check_text, decode_spec
+from credspec.spec.host_account import PLUGINS
 from credspec.spec.parts import accounts_of, directory_of, domain_of, host_of, plain, text_of
 from credspec.spec.strict_json import MAX_VALUES, has_more_values, parse_json
 from credspec.spec.validation import unwrapped
@@ -69,6 +70,11 @@ def _completed(spec: dict[str, Any], notes: list[str]) -> str:
     if host is not None:
         where = "/ActiveDirectoryConfig/HostAccountConfig"
         _drop_empty(host, _OF_HOST, where, notes)
+        if "PluginInput" not in host and host.pop("PluginGUID", None) is not None:
+            notes.append(f"{where}/PluginInput: missing")
+        if "PluginInput" in host and "PluginGUID" not in host:
+            host["PluginGUID"] = PLUGINS["aws"].guid  # it knows no other
+            notes.append(f"{where}/PluginGUID: missing")
         if _BARE_GUID.fullmatch(text_of(host, "PluginGUID")):
             host["PluginGUID"] = f"{{{host['PluginGUID']}}}"
             notes.append(f"{where}/PluginGUID: no braces")

@@ -50,7 +50,7 @@ class AnswerDelivery:
         self._has_ended = False
 
     def expect(self, lease: str, undo: Undo, *, is_idle: bool) -> None:
-        """Note that an answer with the id of a lease is on its way; `is_idle` as for `look`."""
+        """Note that an answer with the id of a lease is being sent; `is_idle` as for `look`."""
         if self._has_ended or is_idle:
             undo()
         else:

@@ -149,7 +149,7 @@ class CallHandlers:
         except CredspecError as error:
             emit(Event.REQUEST_FAILED, uid=uid, path=name, error=str(error))
             code, text = grpc.StatusCode[status_of(error)], str(error)
-        except Exception as error:  # noqa: BLE001 - the caller is told, and others are served
+        except Exception as error:  # noqa: BLE001 - the caller is answered, others are served
             emit(Event.INTERNAL_ERROR, path=name, error=type(error).__name__)
             code, text = grpc.StatusCode.INTERNAL, str(internal_error(error, name))
         finally:

@@ -1,8 +1,8 @@
 """The gRPC status of a refusal: whether the caller should ask again without changing anything.
 
 Clients such as the ECS agent repeat a call that ended in UNAVAILABLE, INTERNAL, RESOURCE_EXHAUSTED,
-ABORTED or DEADLINE_EXCEEDED, and take every other status for final. So what passes by itself has
-one of the former, and what somebody must change first one of the latter. The class of the error
+ABORTED or DEADLINE_EXCEEDED, and take every other status for final. So what is transient has
+one of the former, and what must be changed first one of the latter. The class of the error
 decides; the tables by code are for what its class does not tell.
 """
 
@@ -77,7 +77,7 @@ PERMANENT_FAULTS: Final = frozenset(
         "sid-malformed",
     }
 )
-"""Codes of plain `CredspecError`s that stay until somebody corrects an account, secret or host."""
+"""Codes of plain `CredspecError`s that stay until an account, secret or host is corrected."""
 
 TRANSIENT_FAULTS: Final = frozenset(
     {

@@ -21,7 +21,7 @@ _ROOT: Final = 0
 class CallerThreads:
     """At most `each` threads for a user and `most` for all of them; root has `most` of its own.
 
-    To be used in the running event loop alone.
+    To be used only in the running event loop.
     """
 
     def __init__(self, most: int = 16, each: int = 4) -> None:
@@ -78,7 +78,7 @@ class CallerThreads:
                 found = call()
             except BaseException as error:  # noqa: BLE001 - whatever it is, the caller gets it
                 found = error.detached() if isinstance(error, CredspecError) else error
-                # What was on the way to it may be secret.
+                # Its frames may hold secrets.
                 forget_frames(error)
             with suppress(RuntimeError):  # the event loop has closed
                 loop.call_soon_threadsafe(self._settle, uid, outcome, found)
@@ -97,7 +97,7 @@ class CallerThreads:
         while waiting:
             turn = waiting.popleft()
             if not turn.done():
-                # Whoever waited has it now, so it stays counted.
+                # A waiting caller has it now, so it stays counted.
                 turn.set_result(None)
                 return
         del self._waiting[uid]

@@ -1,4 +1,4 @@
-"""Who may call: every connection is looked at before a byte of it reaches gRPC.
+"""Who may call: every connection is checked before a byte of it reaches gRPC.
 
 gRPC's own Unix socket tells its services nothing of who called. So ours accepts, asks the kernel
 for the caller (SO_PEERCRED), and carries the frames of those who may call to gRPC's socket in a
@@ -8,7 +8,7 @@ the caller's numbers, and gRPC hands that name to the service as the peer's addr
 Each user other than root may have so many connections, frames a second, and bytes of requests under
 way. A connection over which a password came is ended after the call: gRPC keeps what it has read
 of an open one. Calls that a client begins at that moment are repeated by its gRPC library on a new
-connection, since GOAWAY says that nobody looked at them.
+connection, since GOAWAY says that they were not handled.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from credspec.runtimes.credentials_fetcher.http2_frames import (
 from credspec.runtimes.docker_gateway.tunnel import end_politely
 
 _MOST_CONNECTIONS: Final = 512
-# The client, the way to gRPC, gRPC's end of it, and one to spare.
+# The client, the connection to gRPC, gRPC's end of it, and one to spare.
 _DESCRIPTORS_EACH: Final = 4
 _CHUNK: Final = 16 * 1024
 _CALLER: Final = re.compile(r"unix:.*/c-(\d{1,10})-(\d{1,10})-(\d+)")
@@ -82,7 +82,7 @@ class CallLimits:
 
 
 def caller_of(peer: str) -> Caller | None:
-    """Return who called, from the address that gRPC gives; None if it came another way."""
+    """Return who called, from the address that gRPC gives; None if it came otherwise."""
     match = _CALLER.fullmatch(peer)
     return None if match is None else Caller(int(match[1]), int(match[2]))
 
@@ -132,7 +132,7 @@ class CallerConnections:
                 carried.drain()
 
     def expect(self, peer: str, lease: str, undo: Undo) -> None:
-        """Note that an answer with the id of a new lease is on its way to a peer.
+        """Note that an answer with the id of a new lease is being sent to a peer.
 
         `undo` is called, once, if the answer does not reach the client.
         """
@@ -240,7 +240,7 @@ class _Carried:
                 self._account(-self._counted)
 
     def expect(self, lease: str, undo: Undo) -> None:
-        """Note that an answer with the id of a new lease is on its way to the client."""
+        """Note that an answer with the id of a new lease is being sent to the client."""
         self._delivery.expect(lease, undo, is_idle=self._asked.is_idle)
 
     async def _connect(self) -> bool:

@@ -176,12 +176,12 @@ def _make_directory(name: str, parent: int) -> None:
     with suppress(FileExistsError):
         os.mkdir(name, 0o700, dir_fd=parent)
     with _opened(name, parent) as fd:
-        # Whoever mounts it passes through, whatever the umask.
+        # Every user passes through, whatever the umask.
         os.fchmod(fd, 0o755)
 
 
 def _remove(name: str, parent: int) -> None:
-    """Remove a file, or a directory of files; deeper there is nothing of ours."""
+    """Remove a file, or a directory of files; deeper there is nothing of credspec's."""
     try:
         os.unlink(name, dir_fd=parent)
     except IsADirectoryError:
@@ -207,5 +207,5 @@ def _unwritable(path: Path, error: OSError) -> CredspecError:
         "lease-tree-unwritable",
         error.strerror or str(error),
         where=str(path),
-        remedy="make room there, or let it be written to (df, mount)",
+        remedy="free space there, or make it writable (df, mount)",
     )

@@ -46,7 +46,7 @@ _NOT_NEEDED: Final = {
     "CF_GMSA_DISTINGUISHED_NAME": "the account is found wherever it is in the directory",
     "CF_GMSA_OU": "the account is found wherever it is in the directory",
     "LDAPSearchTimeout": "every question to a controller has a deadline",
-    "RunRenewalNonDomainJoined": "every ticket is renewed in time, whoever logged on for it",
+    "RunRenewalNonDomainJoined": "every ticket is renewed in time, for any account",
 }
 _SPEC_FILE_KEY: Final = "CF_CRED_SPEC_FILE"
 
@@ -64,7 +64,7 @@ class Sources:
 class Takeover:
     """What an installation has, for this system.
 
-    `specs` are texts by the names of their files, `configuration` lines of ours, `notes` what
+    `specs` are texts by the names of their files, `configuration` lines of credspec's, `notes` what
     needs no counterpart, `refused` what cannot be taken over.
     """
 
@@ -298,7 +298,7 @@ def _take_entry(found: Takeover, where: str, entry: TicketEntry, secret: str) ->
         found.notes.append(
             Problem(
                 code="user-not-kept",
-                found=f"{entry.user} logged on for {account}, whose password nobody kept",
+                found=f"{entry.user} logged on for {account}, whose password is not stored",
                 where=where,
                 remedy="who asked for that ticket asks again; the service takes such calls",
             )
@@ -333,9 +333,9 @@ def _add_spec(found: Takeover, spec: CredentialSpec, where: str) -> None:
         found.refused.append(
             Problem(
                 code="spec-conflict",
-                found="another ticket of the same account logs on in another way",
+                found="another ticket of the same account logs on with another host account",
                 where=where,
-                expected=f"one way for {name}",
+                expected=f"one host account for {name}",
             )
         )
 

@@ -47,7 +47,7 @@ def handlers(served: Callable[[str, bool], None]) -> list[grpc.GenericRpcHandler
         served(peer, False)
         caller = caller_of(peer)
         if caller is None or caller.uid != _ROOT:
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "reflection is for root alone")
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "reflection is for root only")
         with suppress(TimeoutError):
             async with asyncio.timeout(_SECONDS):
                 while (request := await context.read()) is not grpc.aio.EOF:

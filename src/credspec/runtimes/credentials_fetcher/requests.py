@@ -166,11 +166,11 @@ def wanted_ticket(accepted: AcceptedSpec, name: str = "", spec_arn: str = "") ->
     """
     spec = accepted.spec
     account = valid_account_name(spec.accounts[0])
-    alone = replace(
+    only = replace(
         spec, domain_join_config=replace(spec.domain_join_config, machine_account_name=account)
     )
     dollars = accepted.machine_account_name[len(accepted.machine_account_name.rstrip("$")) :]
-    return WantedTicket(name or f"{account}{dollars}", alone, spec_arn, accepted.notes)
+    return WantedTicket(name or f"{account}{dollars}", only, spec_arn, accepted.notes)
 
 
 def duplicate(name: str) -> RefusedCallError:

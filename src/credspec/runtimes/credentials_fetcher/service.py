@@ -1,4 +1,4 @@
-"""What each call of credentials-fetcher's interface does, in leases of ours.
+"""What each call of credentials-fetcher's interface does, in leases of credspec.
 
 A lease there holds the tickets of several specs; here each of them is a lease of its own, whose id
 is a hash of the lease's and the directory's names, so nothing needs to remember which. Identities
@@ -141,7 +141,7 @@ class Service:
             self._tree.remove(lease, frozenset(map(name_of, self._tickets.of(lease))))
 
     def _written(self, lease: str) -> list[TicketEntry]:
-        """Return what a lease's metadata says, nothing if it is damaged in whatever way."""
+        """Return what a lease's metadata says, nothing if it is damaged."""
         try:
             data = self._tree.read_metadata(lease)
             return [] if data is None else read_metadata(data)
@@ -279,7 +279,7 @@ class Service:
         try:
             return await self._threads.run(caller.uid, call, _BLOCKING_SECONDS)
         finally:
-            # botocore's objects hold one another, and with them what they were given and got.
+            # botocore's objects hold one another, and with them their input and answers.
             self._collecting.collect()
 
     async def _in_tree(self, call: Callable[[], _T]) -> _T:
@@ -306,7 +306,7 @@ class Service:
         return True
 
     def _check_owner(self, lease: str, caller: Caller) -> None:
-        # One whose lease the policy has ended is nobody's, and must not keep the others alive.
+        # One whose lease the policy has ended has no owner, and must not keep the others alive.
         left = [entry for entry in self._tickets.of(lease) if self._is_there(lease, entry)]
         if caller.uid != _ROOT and not all(self._is_of(caller, lease, entry) for entry in left):
             raise NotPermittedError.of(

@@ -22,7 +22,7 @@ class NoMemoryLeftError(Exception):
 
 
 class BodyMemory:
-    """`each` bytes for a user and `most` for all of them, and `most` for root besides."""
+    """`each` bytes for a user and `most` for all of them, and `most` more for root."""
 
     def __init__(
         self, most: int = 64 * MEBIBYTE, each: int = 32 * MEBIBYTE, *, seconds: float = 10.0

@@ -25,7 +25,7 @@ class Connection:
         """Connect to a socket in the file system.
 
         Raises:
-            OSError: nobody answers there, or not in time.
+            OSError: no process answers there, or not in time.
         """
         side = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:

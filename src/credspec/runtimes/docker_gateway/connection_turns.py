@@ -20,7 +20,7 @@ class ConnectionTurns:
     """At most `total` turns; shares are those of `ConnectionLimits`."""
 
     def __init__(self, total: int) -> None:
-        # Rates are the business of whoever accepts.
+        # Rates are limited where connections are accepted.
         limits = ConnectionLimits(total=total, rate=1e9, burst=1 << 30)
         self._admission = Admission(limits)
         self._waiting: OrderedDict[int | str, _Waiting] = OrderedDict()
@@ -40,7 +40,7 @@ class ConnectionTurns:
         return sum(map(len, self._waiting.values()))
 
     async def _begin(self, peer: Peer) -> None:
-        # Nobody gets ahead of others of the same user.
+        # No connection gets ahead of others of the same user.
         if peer.key not in self._waiting and not self._is_refused(peer):
             return
         turn = asyncio.get_running_loop().create_future()

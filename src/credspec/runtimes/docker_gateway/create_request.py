@@ -48,10 +48,11 @@ from credspec.runtimes.ticket_options import (
 from credspec.spec.reference import SpecReference, parse_reference, parse_security_options
 
 RUNTIME: Final = "credspec"
-"""The name under which ``credspec setup docker`` registers the shim unless told otherwise."""
+"""The name under which ``credspec setup docker`` registers the shim by default."""
 
 _TARGET: Final = re.compile(r"(?:/v(\d{1,3})\.(\d{1,3}))?/containers/create(?:\?.*)?")
 _ANNOTATIONS_SINCE: Final = (1, 43)
+_OTHER_TYPE: Final = "a value of another JSON type"
 
 ApiVersion = tuple[int, int]
 
@@ -103,7 +104,7 @@ class CreateBody:
                 `docker-misspelt-name`, `docker-label-spec`.
         """
         try:
-            # Bytes that are not UTF-8 survive the way there and back.
+            # Bytes that are not UTF-8 survive the round trip.
             body = JsonObject.parse(data.decode("utf-8", "surrogateescape"))
             configs = [JsonObject.parse(member.text) for member in body.find("HostConfig")]
         except NotAnObjectError:
@@ -155,7 +156,7 @@ class CreateBody:
             entry
             for entry in before
             if entry.partition("=")[0] not in VARIABLES
-            # A name alone, as in committed images, sets nothing.
+            # A name without value, as in committed images, sets nothing.
             and not is_lease_variable(entry)
         ]
         annotations = _object(config, "Annotations").without_exactly(ANNOTATION)
@@ -199,7 +200,7 @@ class CreateBody:
         return str(body).encode("utf-8", "surrogateescape")
 
     def _options(self, annotations: JsonObject) -> dict[str, str]:
-        """Return what is asked for besides, by annotation or by a label of the same name."""
+        """Return the ticket options, by annotation or by a label of the same name."""
         labels, given = _texts(_object(self.body, "Labels", "/")), _texts(annotations)
         return {name: given.get(name) or labels.get(name, "") for name, _ in OPTIONS}
 
@@ -258,7 +259,7 @@ def _environment(body: JsonObject) -> list[str]:
     value = _value(body, "Env") or []
     if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
         raise UsageError.of(
-            "docker-wrong-type", "something else", where="/Env", expected="a list of texts"
+            "docker-wrong-type", _OTHER_TYPE, where="/Env", expected="a list of strings"
         )
     return value
 
@@ -272,7 +273,7 @@ def _object(parent: JsonObject, key: str, where: str = "/HostConfig/") -> JsonOb
     except NotAnObjectError:
         raise UsageError.of(
             "docker-wrong-type",
-            "something else",
+            _OTHER_TYPE,
             where=f"{where}{key}",
             expected="an object",
         ) from None

@@ -24,8 +24,8 @@ def listening(path: Path, group: str | None, upstream: Path) -> Iterator[socket.
     """Listen on `path` and remove it at the end.
 
     The socket belongs to `group` (a name or number), by default to the group of the daemon's own
-    socket `upstream`: whoever may use the one may use the other. A user who cannot give it to that
-    group, as with a rootless daemon, keeps it alone.
+    socket `upstream`: users of the one may use the other. A user who cannot give it to that
+    group, as with a rootless daemon, keeps it private.
 
     Raises:
         UsageError: ``gateway-running``, ``gateway-path-taken`` or ``gateway-group-unknown``.
@@ -37,7 +37,7 @@ def listening(path: Path, group: str | None, upstream: Path) -> Iterator[socket.
         try:
             path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             _remove_stale(path)
-            # The mode of the unbound socket becomes the file's: nobody connects before chown.
+            # The mode of the unbound socket becomes the file's: no user connects before chown.
             os.fchmod(listener.fileno(), 0o600)
             listener.bind(str(path))
         except OSError as error:
@@ -89,7 +89,7 @@ def _remove_stale(path: Path) -> None:
             path.unlink(missing_ok=True)
             return
         except BlockingIOError:
-            pass  # somebody listens, and is busy
+            pass  # a process listens, and is busy
     raise UsageError.of(
         "gateway-running",
         "another process listens there",

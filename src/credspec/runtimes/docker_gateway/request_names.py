@@ -109,7 +109,7 @@ def _mentions_a_spec(text: str) -> bool:
 def _misspelt(found: str, right: str) -> UsageError:
     return UsageError.of(
         "docker-misspelt-name",
-        f"{found} is not understood",
+        f"{found} is unknown",
         expected=right,
         remedy=f"did you mean {right}?",
     )

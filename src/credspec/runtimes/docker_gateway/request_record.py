@@ -19,7 +19,7 @@ _CARRIED: Final = "\0"  # at the end of a text in a record: the value of the car
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What must be known besides the settings themselves to have them as requested.
+    """What must be known in addition to the settings to restore them as requested.
 
     `security_options` are those that name a spec, by their index; `annotations` and `tmpfs` those
     requested of ours; `added` the names of variables that the gateway set, `dropped` the entries

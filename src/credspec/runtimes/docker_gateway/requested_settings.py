@@ -2,7 +2,7 @@
 
 In the place of ``credentialspec=`` the gateway gives a container a runtime, annotations, variables
 and tmpfs mounts. Tools read those by inspect and create containers from them, so they are to see
-what they asked for. Most requests can be told from what became of them; for the others, and for
+what they asked for. Most requests can be derived from what became of them; for the others, and for
 all that carry the spec in variables, which an image sets as well, the gateway adds a record: an
 annotation, or a tmpfs mount with older APIs. No image can set either of them.
 """
@@ -156,7 +156,7 @@ def with_image_variables(
     missing = tuple(
         e
         for e in image_environment
-        # A name alone is what a commit left of the gateway's own.
+        # A name without value is what a commit left of the gateway's own.
         if name_of(e) in gone and is_lease_variable(name_of(e)) and "=" in e
     )
     return replace(found, environment=found.environment + missing)
@@ -173,7 +173,7 @@ def listed_annotations(annotations: dict[str, str], labels: dict[str, str]) -> d
 
 def _inferred(settings: Settings, spec: str) -> Record | None:
     """Return the record of a request for the option alone, from which most are made."""
-    # Variables may be the image's, and what the user's alone are no sign of the gateway.
+    # Variables may be the image's, and what only the user set is no sign of the gateway.
     if not settings.annotations.get(ANNOTATION) or not any(map(is_default, settings.environment)):
         return None
     return Record(

@@ -1,4 +1,4 @@
-"""The gateway's server: one request a connection, forwarded and then left alone."""
+"""The gateway's server: one request a connection, forwarded and then passed through."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ from credspec.runtimes.docker_gateway.inspect_answer import parse_inspect_target
 from credspec.runtimes.docker_gateway.listening_socket import listening
 from credspec.runtimes.docker_gateway.option_search import may_hold_spec
 from credspec.runtimes.docker_gateway.refusal import Refusal, no_memory
+from credspec.runtimes.docker_gateway.service_request import check_service, is_service_target
 from credspec.runtimes.docker_gateway.tunnel import end_politely, tunnel, wipe
 from credspec.runtimes.docker_gateway.user_threads import UserThreads
 from credspec.spec.spec_directory import SpecDirectory, load
@@ -62,7 +63,7 @@ _BODY_SECONDS: Final = 60.0
 _MAX_LINE_BYTES: Final = 8 * 1024
 _CHUNK_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,8}")
 _ANSWER_SECONDS: Final = 10.0
-# A client, the daemon, a pipe each way, and now and then a question to the daemon or a file.
+# A client, the daemon, a pipe in each direction, and at times a request to the daemon or a file.
 _DESCRIPTORS_EACH: Final = 8
 _READING_THREADS: Final = 4
 _SPEC_TOO_LATE: Final = (
@@ -152,12 +153,15 @@ class DockerGateway:
         if inspect is not None and not head.upgrades and not head.has_body:
             await self._answers.forward(head, inspect, client, peer)
             return
+        is_service = is_service_target(head.method, head.target)
         first: list[bytearray] = []
         with self._bodies.share(peer) as share:
-            if create is not None or commit is not None:
+            if create is not None or commit is not None or is_service:
                 body = await _read_body(head, client, share)
                 if create is not None:
                     body = await self._create_body(body, create, peer, share)
+                elif is_service:
+                    await self._check_service(body, peer)
                 elif commit is not None:
                     body = await self._answers.commit_body(body, commit, peer, share)
                     head = head.with_fields(Content_Type="application/json")
@@ -184,6 +188,11 @@ class DockerGateway:
         _check_size(body)
         # What was read is overwritten there as soon as it is not needed.
         return await self._with_spec(body, target, peer, share)
+
+    async def _check_service(self, body: bytearray, peer: Peer) -> None:
+        if await may_hold_spec(body):
+            _check_size(body)
+            await self._reading.run(peer, lambda: check_service(body))
 
     async def _with_spec(
         self, body: bytearray, target: CreateTarget, peer: Peer, share: Share

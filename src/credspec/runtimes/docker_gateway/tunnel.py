@@ -1,4 +1,4 @@
-"""Bytes both ways between two sockets, as if they were one."""
+"""Bytes in both directions between two sockets, as if they were one."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def tunnel(
 
     It is overwritten then, since it may be secret, and `sent` is called.
 
-    The end of one side alone is passed on as such, however long the other goes on: attached
+    The end of only one side is passed on as such, however long the other goes on: attached
     containers need that. Both sockets are non-blocking Unix sockets; they stay open.
     """
     # Not asyncio's streams: after a failed write they drop what the daemon has answered.

@@ -36,7 +36,7 @@ class UserThreads:
             try:
                 return call()
             except CredspecError as error:
-                # The frames on the way here hold the body.
+                # The frames above hold the body.
                 forget_frames(error)
                 return error.detached()
 

@@ -160,6 +160,13 @@ async def test_the_daemon_is_asked_for_its_version_if_the_client_names_none(tmp_
         (create(b"{}", b"Content-Length: 2", b"Content-Length: 3"), b"400"),
         (create(b"{}", b"Content-Length: +2"), b"400"),
         (create(b'{"HostConfig":{"SecurityOpt":["credentialspec=rubbish"]}}'), b"400"),
+        (
+            create(
+                b'{"TaskTemplate":{"ContainerSpec":{"Privileges":{"CredentialSpec":{"File":"x"}}}}}',
+                target=b"/v1.41/services/create",
+            ),
+            b"400",
+        ),
     ],
 )
 async def test_refusals(tmp_path: Path, request_: bytes, status: bytes) -> None:
