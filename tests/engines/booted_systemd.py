@@ -53,6 +53,9 @@ exec /lib/systemd/systemd --system --unit=default.target --log-target=console --
 """
 
 
+_QUEUE_LENGTH = Path("/proc/sys/net/unix/max_dgram_qlen")
+
+
 class BootedSystemd:
     """Boots at once; `run` runs commands beside its services.
 
@@ -68,6 +71,8 @@ class BootedSystemd:
         *,
         unit_path: str = "/etc/systemd/system",
     ) -> None:
+        # systemd raises it, in the network namespace that it shares with the tests.
+        self._queue_length = _QUEUE_LENGTH.read_text()
         command = ["unshare", "--pid", "--fork", "--mount", "--uts", "--ipc", "--cgroup"]
         command += ["--kill-child", "bash", "-c", _ENTER + _BOOT]
         into = {
@@ -154,6 +159,7 @@ class BootedSystemd:
         """End it and everything in it."""
         os.kill(self.pid, signal.SIGKILL)
         self._unshare.wait(30)
+        _QUEUE_LENGTH.write_text(self._queue_length)
         for directory in set(_private_directories()) - self._earlier:
             shutil.rmtree(directory, ignore_errors=True)
 

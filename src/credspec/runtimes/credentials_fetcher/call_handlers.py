@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from credspec.agent.audit import Caller
 from credspec.agent.events import Event, emit
-from credspec.errors import CredspecError, InvalidSpecError, internal_error
+from credspec.errors import CredspecError, InvalidSpecError, forget_frames, internal_error
 from credspec.runtimes.credentials_fetcher import credentialsfetcher_pb2 as wire
 from credspec.runtimes.credentials_fetcher.call_status import status_of
 from credspec.runtimes.credentials_fetcher.connections import caller_of
@@ -138,7 +138,7 @@ class CallHandlers:
             left = context.time_remaining()
             patience = _DEADLINE_SECONDS if left is None else left - _ANSWER_SECONDS
             async with asyncio.timeout(min(patience, _DEADLINE_SECONDS)):
-                return await call(message, caller)
+                return await _without_frames(call(message, caller))
         except RefusedCallError as refused:
             emit(Event.REQUEST_FAILED, uid=uid, path=name, error=str(refused.error))
             code, text = grpc.StatusCode[status_of(refused.error)], str(refused)
@@ -157,6 +157,18 @@ class CallHandlers:
             if not self._under_way[uid]:
                 del self._under_way[uid]
         return code, text
+
+
+async def _without_frames(answer: Awaitable[_Answer]) -> _Answer:
+    """Await an answer; an error leads to no frame that held the request, which has a password.
+
+    From Python 3.13 on, what a context manager raises leads in a circle to the frames below it.
+    """
+    try:
+        return await answer
+    except BaseException as error:
+        forget_frames(error)
+        raise
 
 
 def _undo_unless_sent(undo: Callable[[], None]) -> Callable[[Any], None]:

@@ -167,7 +167,7 @@ async def served(directory: Path) -> AsyncIterator[grpc.aio.Channel]:
         await server.stop(0)
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="it answers root alone")
+@pytest.mark.skipif(os.getuid() != 0, reason="it answers root only")
 @pytest.mark.parametrize("name", ["grpc.reflection.v1alpha", "grpc.reflection.v1"])
 async def test_both_versions_answer_through_grpc(tmp_path: Path, name: str) -> None:
     async with served(tmp_path) as channel:
@@ -185,7 +185,7 @@ async def test_others_than_root_are_refused(
     monkeypatch.setattr(reflection, "caller_of", lambda _: Caller(1000, 1))
     async with served(tmp_path) as channel:
         call = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
-        with pytest.raises(grpc.aio.AioRpcError, match="root alone") as caught:
+        with pytest.raises(grpc.aio.AioRpcError, match="reflection is for root only") as caught:
             async for _ in call(iter([b""]), timeout=30):
                 pass
     assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
