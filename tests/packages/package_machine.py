@@ -28,6 +28,7 @@ _SOURCES = ("src", "packaging", "requirements", "pyproject.toml", "README.md", "
 _PACKAGES = (
     *("systemd", "python3", "ca-certificates", "init-system-helpers", "krb5-user"),
     *("libsasl2-modules-gssapi-mit", "libsasl2-2", "libstdc++6", "docker.io", "iptables", "adcli"),
+    "procps",  # of the usual installation; docker.service is reloaded by its kill
 )
 _OF_RELEASE = {
     "bookworm": ("libldap-2.5-0",),
