@@ -73,7 +73,7 @@ def agent(
     running = FetcherAgent(lab, tmp_path_factory.mktemp("cf"), extra=extra)
     running.prelude = "import gc; gc.disable()"
     try:
-        running.start(AWS_ENDPOINT_URL=aws.url, AWS_CONFIG_FILE="/nonexistent")
+        running.start(AWS_ENDPOINT_URL=aws.url, AWS_CONFIG_FILE=str(running.directory / "none"))
         yield running
     finally:
         running.close()

@@ -59,7 +59,7 @@ def agent(
 ) -> Iterator[FetcherAgent]:
     running = FetcherAgent(lab, tmp_path_factory.mktemp("cf"))
     try:
-        running.start(AWS_ENDPOINT_URL=aws.url, AWS_CONFIG_FILE="/nonexistent")
+        running.start(AWS_ENDPOINT_URL=aws.url, AWS_CONFIG_FILE=str(running.directory / "none"))
         yield running
     finally:
         running.close()
@@ -273,7 +273,7 @@ def test_a_restart_keeps_the_tickets_and_wants_the_password(
     lease, cache = add(agent)
     before = cache.read_bytes()
     agent.end()
-    agent.start(AWS_ENDPOINT_URL=aws.url, AWS_CONFIG_FILE="/nonexistent")
+    agent.start(AWS_ENDPOINT_URL=aws.url, AWS_CONFIG_FILE=str(agent.directory / "none"))
     assert cache.read_bytes() == before
     assert renew(agent, "reader1") == [str(cache)]
     assert cache.read_bytes() != before

@@ -1,10 +1,11 @@
-"""Entries with any values, by a connection that plays a controller: our error or sound facts."""
+"""Entries with any values, by a connection that is simulated: our error or sound facts."""
 
 from __future__ import annotations
 
 import re
 import uuid
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, cast
 
 import pytest
@@ -20,7 +21,8 @@ from credspec.directory.domain import (
     read_trusted_domain,
 )
 from credspec.directory.domain_names import is_netbios_name, naming_context_to_dns
-from credspec.errors import CredspecError, NotPermittedError
+from credspec.directory.managed_password import ManagedPassword
+from credspec.errors import CredspecError, NotFoundError, NotPermittedError
 
 NAMES = (
     "defaultnamingcontext", "configurationnamingcontext", "rootdomainnamingcontext", "objectsid",
@@ -62,7 +64,7 @@ def entries(draw: st.DrawFn) -> list[Entry]:
     return found
 
 
-class PlayedConnection:
+class SimulatedConnection:
     """Answers each search with the next list of entries, the last one again and again."""
 
     def __init__(self, answers: list[list[Entry]]) -> None:
@@ -77,7 +79,7 @@ class PlayedConnection:
 
 def asked(call: Callable[[Connection], Any], answers: list[list[Entry]]) -> Any:
     try:
-        return call(cast("Connection", PlayedConnection(answers)))
+        return call(cast("Connection", SimulatedConnection(answers)))
     except CredspecError as error:
         assert "\n" not in str(error)
         assert error.code != "internal-error"
@@ -85,6 +87,101 @@ def asked(call: Callable[[Connection], Any], answers: list[list[Entry]]) -> Any:
 
 
 answers = st.lists(entries(), min_size=1, max_size=4)
+
+
+def sound(**changes: list[bytes]) -> Entry:
+    """Return an entry that is sound but for some attributes."""
+    return (
+        {name: [value] for name, value in GOOD.items()} | {"dn": [b"CN=a,DC=x,DC=test"]} | changes
+    )
+
+
+def test_sound_answers_are_taken() -> None:
+    """Each of the readers below takes what an honest controller says; else none could fail."""
+    facts = asked(lambda c: read_domain_facts(c, "x.test"), [[sound()]])
+    assert (facts.dns_name, facts.netbios_name, facts.forest) == ("x.test", "X", "x.test")
+    assert (facts.sid, facts.guid) == ("S-1-5-21-0-0-0", str(uuid.UUID(int=0)))
+    account = asked(lambda c: find_account(c, FACTS, "WebApp01"), [[sound()]])
+    assert (account.account_name, account.enabled) == ("WebApp01$", True)
+    assert account.is_workstation_trust
+    assert asked(lambda c: read_key_version(c, account), [[sound()]]) == 1
+    password = ManagedPassword(b"a" * 256, None, timedelta(1), timedelta(1))
+    with_password = sound(**{"msds-managedpassword": [password.pack()]})
+    found = asked(lambda c: read_managed_password(c, FACTS, "WebApp01"), [[with_password]])
+    assert found == (account, password)
+    trust = [[sound(trustpartner=[b"Other.test"])]]
+    assert asked(lambda c: read_trusted_domain(c, FACTS, "OTHER"), trust) == "other.test"
+
+
+@pytest.mark.parametrize("said", [b"Other$", b"WebApp0$", b"WebApp011$", b"xWebApp01$"])
+def test_the_password_of_another_account_is_not_used(said: bytes) -> None:
+    blob = ManagedPassword(b"a" * 256, None, timedelta(1), timedelta(1)).pack()
+    entry = sound(**{"samaccountname": [said], "msds-managedpassword": [blob]})
+    connection = cast("Connection", SimulatedConnection([[entry]]))
+    with pytest.raises(CredspecError, match="account-malformed"):
+        read_managed_password(connection, FACTS, "WebApp01")
+
+
+@pytest.mark.parametrize(
+    ("flags", "enabled", "workstation"),
+    [(b"4096", True, True), (b"4098", False, True), (b"514", False, False), (b"512", True, False)],
+)
+def test_what_an_accounts_flags_say(flags: bytes, *, enabled: bool, workstation: bool) -> None:
+    entry = sound(useraccountcontrol=[flags], serviceprincipalname=[b"http/a", b"http/b"])
+    account = asked(lambda c: find_account(c, FACTS, "WebApp01"), [[entry]])
+    assert (account.enabled, account.is_workstation_trust) == (enabled, workstation)
+    assert account.service_principal_names == ("http/a", "http/b")
+
+
+@pytest.mark.parametrize(
+    ("classes", "code", "text"),
+    [
+        ([], "account-not-found", "no group managed service account"),
+        ([b"top", b"user", b"Computer"], "account-wrong-class", "is a computer"),
+        ([b"top", b"user"], "account-wrong-class", "is a user"),
+        ([b"group"], "account-wrong-class", "is a group"),
+        (
+            [b"user", b"computer", b"msDS-ManagedServiceAccount"],
+            "account-wrong-class",
+            "standalone",
+        ),
+        ([b"\xff"], "account-not-found", "no group managed service account"),
+    ],
+)
+def test_what_is_there_instead_of_the_account(classes: list[bytes], code: str, text: str) -> None:
+    others = [sound(objectclass=classes)] if classes else []
+    connection = cast("Connection", SimulatedConnection([[], others]))
+    with pytest.raises(NotFoundError, match=rf"{text}.*\[{code}\]"):
+        find_account(connection, FACTS, "WebApp01")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_there"),
+    [
+        ("X\\WebApp01", True),
+        ("x\\WebApp01$", True),
+        ("OTHER\\WebApp01", False),
+        ("WebApp01@x.test", True),
+        ("WebApp01@elsewhere.example", True),  # an explicit name may have any suffix
+    ],
+)
+def test_an_account_is_of_the_domain_that_its_name_says(name: str, *, is_there: bool) -> None:
+    connection = cast("Connection", SimulatedConnection([[sound()]]))
+    if is_there:
+        assert find_account(connection, FACTS, name).account_name == "WebApp01$"
+    else:
+        with pytest.raises(NotFoundError, match="account-other-domain"):
+            find_account(connection, FACTS, name)
+
+
+@pytest.mark.parametrize("values", [[], [b""], [b"x"], [b"-1"], [b"1.0"]])
+def test_a_key_version_that_is_no_number(values: list[bytes]) -> None:
+    account = asked(lambda c: find_account(c, FACTS, "WebApp01"), [[sound()]])
+    entry = sound(**{"msds-keyversionnumber": values})
+    for found in ([entry], []):
+        connection = cast("Connection", SimulatedConnection([found]))
+        with pytest.raises(CredspecError, match="key-version-missing"):
+            read_key_version(connection, account)
 
 
 @given(answers)
@@ -202,7 +299,7 @@ def test_who_may_say_what_a_domain_is_called(
     wanted: str | None, references: list[Entry], code: str | None
 ) -> None:
     # Answers are waited for in this order: the domain's head, then the references.
-    connection = cast("Connection", PlayedConnection([[ROOT], [HEAD], references]))
+    connection = cast("Connection", SimulatedConnection([[ROOT], [HEAD], references]))
     if code is None:
         assert read_domain_facts(connection, wanted).dns_name == "x.test"
         return

@@ -61,6 +61,19 @@ def test_a_changed_byte_gives_a_password_or_our_error(index: int, value: int) ->
         assert len(found.current) == PASSWORD_BYTES
 
 
+@pytest.mark.parametrize("index", range(4))
+@pytest.mark.parametrize("value", [0, 2, 255])
+def test_another_version_or_reserved_field_is_refused(index: int, value: int) -> None:
+    """What a later version means by its fields is not known."""
+    blob = bytearray(ManagedPassword(b"c" * 256, b"p" * 256, timedelta(1), timedelta(1)).pack())
+    assert ManagedPassword.unpack(bytes(blob)).current == b"c" * 256
+    if blob[index] == value:
+        return
+    blob[index] = value
+    with pytest.raises(CredspecError, match="managed-password-malformed"):
+        ManagedPassword.unpack(bytes(blob))
+
+
 @pytest.mark.parametrize("length", range(0, 548, 13))
 def test_truncation_is_refused(length: int) -> None:
     blob = ManagedPassword(b"c" * 256, b"p" * 256, timedelta(1), timedelta(1)).pack()

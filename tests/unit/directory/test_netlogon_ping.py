@@ -6,7 +6,7 @@ import struct
 import uuid
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from netlogon_datagrams import (
     answer,
@@ -151,7 +151,15 @@ def test_garbage_is_refused(data: bytes) -> None:
     assert refused(data) == "netlogon-answer-malformed"
 
 
-@given(st.binary(max_size=200), st.integers(0, 31))
+labels = st.binary(max_size=8).map(lambda label: bytes([len(label)]) + label + b"\0"[: len(label)])
+
+
+@given(
+    st.binary(max_size=200) | st.lists(labels, min_size=8, max_size=8).map(b"".join),
+    st.integers(0, 31),
+)
+@example(bytes(8), 1)
+@example(b"\1a\0" * 8, 1)
 def test_garbage_in_a_well_formed_frame(names: bytes, version: int) -> None:
     """Names are the part with pointers; it gives an answer of printable text, or our error."""
     try:
@@ -208,6 +216,15 @@ def at(offset: int) -> bytes:
 )
 def test_names_that_are_refused(names: bytes) -> None:
     assert refused(of_names(names)) == "netlogon-answer-malformed"
+
+
+def test_names_beyond_the_first_256_bytes_are_pointed_to() -> None:
+    """As in a domain of long names, whose controllers would seem silent otherwise."""
+    forest = ".".join(["f" * 60] * 3 + ["test"])
+    expected = answer(forest=forest, domain="d" * 60 + ".example", host="h" * 60 + ".example")
+    value = value_of(expected)
+    assert value.index(b"\x07example") > 255
+    assert NetlogonAnswer.unpack(datagram_of(expected, 1)) == expected
 
 
 def test_chains_of_pointers_end() -> None:

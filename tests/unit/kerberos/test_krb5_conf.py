@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
+from credspec.errors import CredspecError
 from credspec.kerberos.krb5_conf import AgentKrb5Conf, DefaultPaths, container_krb5_conf
 
 GOLDEN = """\
@@ -91,3 +93,36 @@ def test_the_agents_file_holds_every_realm_and_refuses_skew(tmp_path: Path) -> N
     assert "A.TEST = {\n  kdc = 192.0.2.3" in text
     assert "B.TEST = {\n  kdc = 192.0.2.2" in text
     assert [p.name for p in tmp_path.iterdir()] == ["krb5.conf"]
+
+
+def test_a_write_that_fails_is_tried_again_with_the_next_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a disk that was full once would leave the agent with old controllers."""
+    path = tmp_path / "krb5.conf"
+    conf = AgentKrb5Conf(path)
+    conf.set_kdcs("A.TEST", ["192.0.2.1"])
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", fails)
+        with pytest.raises(CredspecError, match="krb5-conf-unwritable"):
+            conf.set_kdcs("A.TEST", ["192.0.2.2"])
+    assert [p.name for p in tmp_path.iterdir()] == ["krb5.conf"]
+    assert "192.0.2.1" in path.read_text()
+    conf.set_kdcs("A.TEST", ["192.0.2.2"])
+    assert "192.0.2.2" in path.read_text()
+    assert "192.0.2.1" not in path.read_text()
+
+
+def test_what_is_known_already_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "krb5.conf"
+    conf = AgentKrb5Conf(path)
+    conf.set_kdcs("A.TEST", ["192.0.2.1", "192.0.2.2"])
+    path.unlink()
+    conf.set_kdcs("A.TEST", iter(["192.0.2.1", "192.0.2.2"]))
+    assert not path.exists()
+    conf.set_kdcs("A.TEST", ["192.0.2.2", "192.0.2.1"])  # the order counts
+    assert path.exists()

@@ -52,7 +52,7 @@ def test_the_image_holds_its_programs_and_their_libraries(tmp_path: Path) -> Non
             client_image.write_client_image(target)
         except UsageError as error:
             assert error.code == "lab-program-missing"  # a machine without the clients
-            return
+            pytest.skip("the clients of the image are not installed")
     with tarfile.open(path) as tar:
         names = set(tar.getnames())
     assert {f"bin/{name}" for name in client_image.PROGRAMS} <= names

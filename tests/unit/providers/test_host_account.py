@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from credspec.errors import CredspecError
@@ -101,7 +103,19 @@ def test_azures_form() -> None:
             account_from_line(text, "w")
 
 
-@given(st.binary(max_size=200) | st.text(max_size=200))
+NAMES = st.text('aZ09.-_$@\\:/"\n\u00e4 ', max_size=12)
+# Answers of the right form, whatever is in them.
+FORMED = st.builds(
+    lambda domain, user, password: json.dumps(
+        {"domainName": domain, "username": user, "password": password}
+    ),
+    *(NAMES, NAMES, NAMES),
+) | st.builds("{}\\{}:{}".format, NAMES, NAMES, NAMES)
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200) | FORMED)
+@example('{"domainName": "contoso.com", "username": "reader", "password": "p"}')
+@example("CONTOSO\\reader:p")
 def test_any_answer_is_an_account_or_our_error(data: bytes | str) -> None:
     readers = [account_from_json]
     if isinstance(data, str):

@@ -269,6 +269,8 @@ def test_settings() -> None:
     )
     assert isinstance(found, ProviderSettings)
     assert (found.enabled, found.secret_seconds) == (("vault",), 0)
+    assert found.tables == {"vault": {"url": "https://v"}}
+    assert "https" not in repr(found), "tables may hold what is nobody's business"
     wrong = provider_settings(
         {"enabled": "vault", "secret_seconds": True, "deadline_seconds": 1000, "x": SECRET}, "c"
     )

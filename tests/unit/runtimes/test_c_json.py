@@ -30,7 +30,11 @@ def test_space_around(value: object, before: str, after: str) -> None:
     assert c_json.loads(f"{before}{json.dumps(value, indent=1)}{after}".encode()) == value
 
 
-@given(st.binary() | st.text('[]{}":,0123456789.eE+-truefalsn \\"\n').map(str.encode))
+@given(
+    st.binary()
+    | VALUES.map(json.dumps).map(str.encode)
+    | st.text('[]{}":,0123456789.eE+-truefalsn \\"\n').map(str.encode)
+)
 def test_it_refuses_what_the_package_refuses(data: bytes) -> None:
     try:
         data.decode()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from credspec.errors import UsageError
@@ -93,6 +93,10 @@ def test_a_secret_is_never_quoted() -> None:
 
 
 @given(st.text())
+@example("cattle-gmsa:reader")
+@example("ObjectId=1;SecretUri=https://v.example/secrets/x")
+@example("arn:aws:secretsmanager:eu-west-1:1:secret:x")
+@example("keytab:x")
 def test_any_text_is_read_or_refused(text: str) -> None:
     for name in PLUGINS:
         with contextlib.suppress(UsageError):

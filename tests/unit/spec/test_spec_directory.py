@@ -289,6 +289,15 @@ def test_what_others_may_write_is_not_trusted(trusted: SpecDirectory, name: str,
     assert SpecDirectory(trusted.path).read("a.json") == b"{}"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize("name", ["a.json", "below", ".", ".."])
+def test_what_another_user_owns_is_not_trusted(trusted: SpecDirectory, name: str) -> None:
+    os.chown(trusted.path / name, 65534, 65534)
+    with pytest.raises(InvalidSpecError, match="spec-not-trusted"):
+        trusted.read("a.json" if name == "a.json" else "below/b.json")
+    assert SpecDirectory(trusted.path).read("a.json") == b"{}"
+
+
 def test_a_sticky_directory_above_is_fine(trusted: SpecDirectory) -> None:
     trusted.path.parent.chmod(0o1777)
     assert trusted.read("a.json") == b"{}"

@@ -301,9 +301,10 @@ def test_no_pattern_takes_long_on_hostile_names(fill: str) -> None:
     document = spec_with(f"{DOMAIN}/Sid", "S-1-5-21" + "-1" * 30000)
     document["DomainJoinConfig"]["DnsName"] = fill * 60000
     document["DomainJoinConfig"]["NetBiosName"] = fill * 60000 + "/"
-    started = time.monotonic()
+    began = time.process_time()
     assert len(problems_of(document)) == 3
-    assert time.monotonic() - started < 2
+    # What tries each start of the name again takes minutes.
+    assert time.process_time() - began < 10
 
 
 def test_schema_is_valid_and_describes_every_field() -> None:

@@ -11,6 +11,8 @@ END: Final = b"\r\n\r\n"
 
 _REQUEST_LINE: Final = re.compile(rb"([A-Z]+) (\S+) HTTP/1\.[01]")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([0-9]{3})(?: [^\r\n]*)?")
+# Not within a field's line (RFC 9110 5.5): what reads on may take them for its end.
+_NO_FIELD: Final = frozenset(b"\0\r\n")
 
 
 class MalformedHeadError(ValueError):
@@ -114,7 +116,7 @@ def _split(data: bytes) -> tuple[bytes, tuple[tuple[bytes, bytes], ...]]:
     for line in lines:
         name, colon, value = line.partition(b":")
         # Folded lines and spaces before the colon are how requests are smuggled.
-        if not colon or not name or name != name.strip() or b"\n" in line or b"\r" in line:
+        if not colon or not name or name != name.strip() or not _NO_FIELD.isdisjoint(line):
             raise MalformedHeadError("no field")
         fields.append((name, value))
     return first, tuple(fields)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,10 +45,11 @@ def document(plugin_input: Any = None) -> dict[str, Any]:
 
 
 @pytest.fixture
-def endpoints(monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsEndpoints]:
+def endpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsEndpoints]:
     found = AwsEndpoints()
     monkeypatch.setenv("AWS_ENDPOINT_URL", found.url)
-    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
     found.objects["specs/www/one.json"] = json.dumps(document()).encode()
     found.secrets[SECRET] = json.dumps(
         {"username": "alice", "password": "correct horse", "domainName": "Contoso.com"}

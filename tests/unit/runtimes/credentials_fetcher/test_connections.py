@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -218,7 +217,6 @@ async def test_a_byte_now_and_then_is_no_request(tmp_path: Path, service: Servic
     async with front(tmp_path, service) as path:
         reader, writer = await connected(path, GREETING + begin_call(1))
         closed = asyncio.create_task(until_closed(reader))
-        begin = time.monotonic()
         writer.write(frame(DATA, message(bytes(1000))[:10], stream=1))
         for _ in range(200):
             writer.write(frame(DATA, b"\0", stream=1))
@@ -226,7 +224,6 @@ async def test_a_byte_now_and_then_is_no_request(tmp_path: Path, service: Servic
             if closed.done():
                 break
         assert closed.done()
-        assert time.monotonic() - begin < 5
         writer.close()
 
 

@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 
 import pytest
 from generated_specs import SPECS
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from credspec.errors import InvalidSpecError, NotPermittedError, UnreachableError
@@ -217,7 +217,19 @@ def test_arns_that_are_none(arns: list[str], refusal: Refusal) -> None:
     assert caught.value.refusal is refusal
 
 
-@given(st.lists(st.one_of(st.text(), st.text().map("arn:aws:s3:::specs/a#".__add__)), max_size=3))
+mounts = st.text("aZ09/._-#", max_size=20)
+
+
+@given(
+    st.lists(
+        st.one_of(st.text(), st.text().map("arn:aws:s3:::specs/a#".__add__))
+        | mounts.map("arn:aws:s3:::specs/a#".__add__)
+        | st.builds("arn:aws:s3:::specs/{}#{}/{}".format, mounts, mounts, mounts),
+        max_size=3,
+    )
+)
+@example(["arn:aws:s3:::specs/a#task/mount"])
+@example(["arn:aws:s3:::specs/a/b.json#t/m1", "arn:aws:s3:::specs/a/c.json#t/m2"])
 def test_arns_are_read_or_refused(arns: list[str]) -> None:
     try:
         locations = spec_locations(arns)

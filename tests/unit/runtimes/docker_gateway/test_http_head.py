@@ -46,6 +46,10 @@ def test_rubbish_is_a_malformed_head_and_nothing_else(data: bytes) -> None:
         b"GET / HTTP/1.1\r\nA: b\r\n folded\r\n\r\n",
         b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
         b"GET / HTTP/1.1\r\nA: b\nContent-Length: 5\r\n\r\n",
+        b"GET / HTTP/1.1\r\nA: b\rContent-Length: 5\r\n\r\n",
+        b"GET / HTTP/1.1\r\nA: b\r\r\n\r\n",
+        b"GET / HTTP/1.1\r\nA: b\0c\r\n\r\n",
+        b"GET /\r HTTP/1.1\r\nA: b\r\n\r\n",
     ],
 )
 def test_what_could_be_read_in_two_ways_is_refused(data: bytes) -> None:
