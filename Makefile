@@ -5,7 +5,7 @@ BIN := .venv/bin
 LOGGED := packaging/logged.py build
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: help demo test test-runtimes try unit check check-code mutate docs bench bench-report soak install-demo install docs-reference interface lock clean
+.PHONY: help demo test test-runtimes test-packages try unit check check-code mutate docs packages sdist release bench bench-report soak install-demo install docs-reference interface lock clean
 
 help: ## this list
 	@echo "Targets, as root on Debian 12 or 13; each installs what it needs (see README.md):"
@@ -26,6 +26,10 @@ test-runtimes: install ## those of the engines, with another Debian's (RELEASE=s
 	@CREDSPEC_TEST_RELEASE=$(or $(RELEASE),sid) $(BIN)/python -m pytest \
 	  tests/e2e/docker/test_newer_docker.py tests/e2e/containerd tests/e2e/podman/test_podman.py \
 	  tests/e2e/podman/test_quadlet.py tests/e2e/podman/test_who_may_choose.py tests/e2e/podman/test_checkpoints.py
+
+test-packages: install ## build, install, upgrade and remove the packages on booted machines (RELEASES=trixie QUICK=1)
+	@packaging/install-debian-packages try
+	@CREDSPEC_TEST_RELEASES="$(RELEASES)" $(BIN)/python -m pytest tests/packages $(if $(QUICK),-m "not slow")
 
 try: ## demo and test of HEAD on a fresh Debian in a folder (RELEASE=trixie|bookworm RUN="demo test" KEEP=1 ROOT=DIR)
 	@packaging/install-debian-packages try
@@ -54,6 +58,35 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 docs: .venv/tests.done ## the documentation site, in build/site
 	@$(MKDOCS) build --strict --quiet
 	@echo "build/site/index.html"
+
+# In clean roots of the releases, which are kept below build/packages with what was compiled there.
+RELEASES := bookworm trixie
+BUILD_PACKAGES := PYTHONPATH=tests/engines:tests/fresh_root $(PYTHON) packaging/packages/build.py
+packages: ## .deb (and .rpm) of Debian 12 and 13, below dist (RELEASES=trixie LINT=1)
+	@packaging/install-debian-packages try
+	@for release in $(RELEASES); do \
+	  $(LOGGED)/packages-$$release.log "Building the packages of $$release, in a clean root" \
+	    env $(BUILD_PACKAGES) $$release $(if $(LINT),--lint) || exit 1; done
+	@ls -l dist/*/
+
+# The tools are locked, in an environment of their own.
+build/release/.done: requirements/release.lock
+	@rm -rf build/release; $(PYTHON) -m venv build/release
+	@$(LOGGED)/release.log "Installing what builds and checks the sdist and the wheel" \
+	  build/release/bin/python -m pip --disable-pip-version-check --no-input install --require-hashes -r requirements/release.lock
+	@touch $@
+
+sdist: build/release/.done ## sdist and wheel, checked, below dist/python
+	@rm -rf dist/python
+	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(LOGGED)/release.log "Building the sdist and the wheel" \
+	  build/release/bin/python -m build --no-isolation --outdir dist/python
+	@build/release/bin/twine check --strict dist/python/*
+
+release: ## everything to publish, from a clean tree whose changelog has the version
+	@$(PYTHON) packaging/release.py check
+	@$(MAKE) --no-print-directory packages LINT=1
+	@$(MAKE) --no-print-directory sdist
+	@$(PYTHON) packaging/release.py publish
 
 # Minutes; the whole fleet takes ten more: make bench HOSTS=10000
 BENCH := PYTHONPATH=tests:tests/engines CREDSPEC_BENCH_HOSTS=$(or $(HOSTS),1000) $(CURDIR)/$(BIN)/python
@@ -139,6 +172,13 @@ lock: ## write the lock files
 	  --custom-compile-command "make lock" requirements/build.in -o requirements/build.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
 	  --custom-compile-command "make lock" --extra host --extra aws --extra azure --extra vault --extra grpc pyproject.toml requirements/dev.in -o requirements/dev.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
+	  --custom-compile-command "make lock" --extra host --extra aws --extra azure --extra vault --extra grpc \
+	  pyproject.toml -c requirements/host.lock -c requirements/dev.lock -o requirements/extras.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
+	  --custom-compile-command "make lock" requirements/package.in -c requirements/build.lock -o requirements/package.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
+	  --custom-compile-command "make lock" requirements/release.in -c requirements/build.lock -o requirements/release.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet --no-deps \
 	  --custom-compile-command "make lock" requirements/applications.in -o requirements/applications.lock
 	cd requirements/node && $(NPM) install --package-lock-only --ignore-scripts --no-audit --no-fund

@@ -47,7 +47,7 @@ cd /etc/systemd/system
 for name in default sysinit basic multi-user sockets shutdown umount network-online time-sync; do
   printf '[Unit]\\nDescription=stub\\nDefaultDependencies=no\\n' > $name.target
 done
-export container=lxc SYSTEMD_UNIT_PATH=/etc/systemd/system
+export container=lxc SYSTEMD_UNIT_PATH=$UNIT_PATH
 unset NOTIFY_SOCKET
 exec /lib/systemd/systemd --system --unit=default.target --log-target=console --show-status=no
 """
@@ -60,15 +60,26 @@ class BootedSystemd:
     """Boots at once; `run` runs commands beside its services.
 
     `root` is the root file system of another release, in which `shared` directories of this one
-    are seen.
+    are seen. `unit_path` are the directories of units that it reads, with colons between them.
     """
 
-    def __init__(self, log: Path, root: Path | None = None, shared: tuple[Path, ...] = ()) -> None:
+    def __init__(
+        self,
+        log: Path,
+        root: Path | None = None,
+        shared: tuple[Path, ...] = (),
+        *,
+        unit_path: str = "/etc/systemd/system",
+    ) -> None:
         # systemd raises it, in the network namespace that it shares with the tests.
         self._queue_length = _QUEUE_LENGTH.read_text()
         command = ["unshare", "--pid", "--fork", "--mount", "--uts", "--ipc", "--cgroup"]
         command += ["--kill-child", "bash", "-c", _ENTER + _BOOT]
-        into = {"ROOT": str(root or ""), "SHARED": " ".join(map(str, shared))}
+        into = {
+            "ROOT": str(root or ""),
+            "SHARED": " ".join(map(str, shared)),
+            "UNIT_PATH": unit_path,
+        }
         with log.open("wb") as output:
             self._unshare = subprocess.Popen(
                 command,
@@ -97,17 +108,23 @@ class BootedSystemd:
                     return
             time.sleep(0.1)
 
-    def run(self, *command: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *command: str, given: str = "", seconds: float = 60
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command in systemd's namespaces."""
-        enter = ["nsenter", f"--target={self.pid}", "--mount", "--pid", "--uts", "--ipc"]
         return subprocess.run(
-            [*enter, "--cgroup", "--", *command],
+            self.command(*command),
             input=given,
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=seconds,
         )
+
+    def command(self, *command: str) -> list[str]:
+        """Return the command that runs a command in systemd's namespaces."""
+        enter = ["nsenter", f"--target={self.pid}", "--mount", "--pid", "--uts", "--ipc"]
+        return [*enter, "--cgroup", "--", *command]
 
     def show(self, unit: str, name: str) -> str:
         """Return a property of a unit."""

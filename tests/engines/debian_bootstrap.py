@@ -1,4 +1,7 @@
-"""A Debian root file system in a folder, from the mirror that this machine uses; stdlib only."""
+"""A Debian root file system in a folder, from the mirror that this machine uses; stdlib only.
+
+Ubuntu's come from Ubuntu's archive, verified by the keys in Debian's package of them.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import subprocess
 from pathlib import Path
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+UBUNTU = ("noble",)
+UBUNTU_MIRROR = "http://archive.ubuntu.com/ubuntu"
 # mmdebstrap 1.5 as root sets the propagation of `/` to private in its caller's mount namespace.
 OWN_MOUNT_NAMESPACE = ("unshare", "--mount", "--propagation", "slave", "--")
 
@@ -28,6 +33,10 @@ def bootstrap_command(
     left out, except the release itself.
     """
     options = ["--variant=minbase", f"--include={','.join(packages)}"]
+    if release in UBUNTU:
+        keys = _ubuntu_keyring(folder.parent / "ubuntu-keyring")
+        lines = [f"deb {UBUNTU_MIRROR} {release}{suite} main universe" for suite in suites]
+        return mmdebstrap(*options, f"--keyring={keys}", release, str(folder), *lines)
     if KEYRING.exists():
         options.append(f"--keyring={KEYRING}")
     if release == "sid":  # a mirror may be days behind
@@ -36,6 +45,18 @@ def bootstrap_command(
         f"deb {mirror} {release}{suite} main" for suite in suites if (mirror := _mirror(suite))
     ]
     return mmdebstrap(*options, release, str(folder), *lines)
+
+
+def _ubuntu_keyring(folder: Path) -> Path:
+    """Return the keys of Ubuntu's archive, out of Debian's package of them."""
+    keyring = folder / "usr/share/keyrings/ubuntu-archive-keyring.gpg"
+    if not keyring.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        command = ["apt-get", "-o", "APT::Sandbox::User=root", "download", "ubuntu-keyring"]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+        (package,) = folder.glob("ubuntu-keyring_*.deb")
+        subprocess.run(["dpkg-deb", "--extract", package, folder], check=True)
+    return keyring
 
 
 def _mirror(suite: str) -> str | None:

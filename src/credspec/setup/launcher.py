@@ -89,6 +89,12 @@ if [ -z "$step" ]; then
         [ -x "$runtime" ] && exec "$runtime" "$@"
     done
 fi
+if [ "$step" = delete ] && [ ! -x {interpreter} ]; then
+    # credspec was removed while its containers ran; they must be able to end.
+    for runtime in {runtimes}; do
+        [ -x "$runtime" ] && exec "$runtime" "$@"
+    done
+fi
 exec {interpreter} -IS "$0" "$@"
 '''
 """
@@ -160,9 +166,20 @@ def _interpreter() -> str:
     return interpreter
 
 
+def _package_directory() -> Path:
+    """Return the directory with the package, by a path that does not name Python's version.
+
+    Distribution packages have such a link, so that a launcher works after the upgrade to a release
+    with another Python.
+    """
+    directory = Path(credspec.__file__).parents[1]
+    link = Path(sys.prefix, "site-packages")
+    return link if link.exists() and link.samefile(directory) else directory
+
+
 def _program(module: str, run_directory: Path, more: str, wait_seconds: float) -> str:
     return _PROGRAM.format(
-        package=str(Path(credspec.__file__).parents[1]),
+        package=str(_package_directory()),
         run_directory=str(run_directory.absolute()),
         module=module,
         more=f"{more}, wait_seconds={float(wait_seconds)!r}",
