@@ -21,17 +21,18 @@ def bootstrap_command(
     folder: Path,
     *,
     suites: tuple[str, ...] = ("",),
+    options: tuple[str, ...] = (),
 ) -> list[str]:
-    """Return the command that makes the root file system of a release in a folder.
+    """Return the command that makes the root file system of a release in a folder, or a tar.
 
     `suites` are endings of suites, such as "-updates"; those this machine has no source of are
-    left out, except the release itself.
+    left out, except the release itself. `options` are further ones of mmdebstrap.
     """
-    options = ["--variant=minbase", f"--include={','.join(packages)}"]
+    options = ("--variant=minbase", f"--include={','.join(packages)}", *options)
     if KEYRING.exists():
-        options.append(f"--keyring={KEYRING}")
+        options += (f"--keyring={KEYRING}",)
     if release == "sid":  # a mirror may be days behind
-        options.append('--aptopt=Acquire::Check-Valid-Until "false"')
+        options += ('--aptopt=Acquire::Check-Valid-Until "false"',)
     lines = [
         f"deb {mirror} {release}{suite} main" for suite in suites if (mirror := _mirror(suite))
     ]
