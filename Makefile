@@ -132,7 +132,7 @@ lock: ## write the lock files
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
 	  --custom-compile-command "make lock" --extra host --extra aws --extra azure --extra vault --extra grpc pyproject.toml requirements/dev.in -o requirements/dev.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
-	  --custom-compile-command "make lock" requirements/sbom.in -o requirements/sbom.lock
+	  --custom-compile-command "make lock" requirements/package.in -c requirements/build.lock -o requirements/package.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet --no-deps \
 	  --custom-compile-command "make lock" requirements/applications.in -o requirements/applications.lock
 	cd requirements/node && $(NPM) install --package-lock-only --ignore-scripts --no-audit --no-fund

@@ -2,7 +2,7 @@
 
 The Python distributions are found by cyclonedx-py. Added are the libraries that wheels bring along,
 as their own bills of materials say (PEP 770), and Debian packages as dpkg describes them. The same
-input gives the same bytes, with the time of SOURCE_DATE_EPOCH. Needs `requirements/sbom.lock`.
+input gives the same bytes, with the time of SOURCE_DATE_EPOCH. Needs `requirements/package.lock`.
 """
 
 from __future__ import annotations
