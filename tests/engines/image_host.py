@@ -111,6 +111,7 @@ class ImageHost:
         }
         for path, here in sources.items():
             commands = commands.replace(f"src={path},", f"src={here},")
+        commands = commands.replace("/run/docker/runtime-runc", str(self.runtime_states))
         commands = commands.replace("%g /var/run/docker.sock", f"%g {self.engine.socket}")
         own = {"DOCKER_HOST": f"unix://{self.engine.socket}"}
         return subprocess.run(
@@ -121,6 +122,11 @@ class ImageHost:
             check=False,
             timeout=240,
         )
+
+    @property
+    def runtime_states(self) -> Path:
+        """Where the runtime keeps a directory for each container."""
+        return self.engine.directory / "exec/runtime-runc"
 
     def start(self, service: str) -> None:
         """Start the agent or the gateway as documented, and wait until it is healthy."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import subprocess
 import time
@@ -81,6 +82,25 @@ def test_the_agent_is_replaced_while_a_container_lives(machine: ImageHost) -> No
         machine.agent.request("POST", "/v1/refresh", {}, 60)
         log = machine.logs("credspec-agent")
         assert "error" not in log.lower()
+    finally:
+        machine.engine.docker("rm", "-f", "app")
+    assert gone(machine)
+
+
+def test_the_agent_sees_whether_a_container_lives(machine: ImageHost) -> None:
+    """Also if nobody tells it: its runtime's directory, and the process that is named there."""
+    machine.run(f"docker run -d --name app {SPEC} kerberos-client sleep 600", gateway=True)
+    try:
+        (record,) = (machine.lab.run_directory / "journal").iterdir()
+        state = json.loads(record.read_text())["runtime_state"]
+        assert Path(state).is_relative_to(machine.runtime_states)
+        program = (
+            "import sys; from credspec.agent.container_state import ContainerStates;"
+            "states = ContainerStates();"
+            "print(states._sees_all, *map(states.is_there, sys.argv[1:]))"
+        )
+        command = ["exec", "credspec-agent", "python", "-c", program, state, f"{state}-gone"]
+        assert machine.engine.docker(*command).stdout == b"True True False\n"
     finally:
         machine.engine.docker("rm", "-f", "app")
     assert gone(machine)
