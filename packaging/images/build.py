@@ -40,7 +40,10 @@ DOWNLOAD = (
     " apt-get -qq -o APT::Sandbox::User=root download {names}"
 )
 MADE_HERE = (".git", ".venv", "build", "dist", "__pycache__", ".*_cache")
-PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "retries")
+PIP_SETTINGS = (
+    *("index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "default-timeout"),
+    "retries",
+)
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
