@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from debian_bootstrap import bootstrap_command
+from debian_bootstrap import OWN_MOUNT_NAMESPACE, bootstrap_command
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -137,7 +137,15 @@ def build(scratch: Path, context: Path, output: Path) -> None:
     pip = scratch / "pip.conf"
     pip.write_text(pip_settings())
     authorities = Path(os.environ.get("PIP_CERT") or os.environ.get("SSL_CERT_FILE") or AUTHORITIES)
-    buildah = ["buildah", "--root", str(scratch / "storage"), "--runroot", str(scratch / "run")]
+    # What buildah mounts is gone with it, also if it is killed.
+    buildah = [
+        *OWN_MOUNT_NAMESPACE,
+        "buildah",
+        "--root",
+        str(scratch / "storage"),
+        "--runroot",
+        str(scratch / "run"),
+    ]
     buildah += ["--storage-driver", storage_driver([*buildah])]
     common = [
         *(*buildah, "build", "--layers", "--format=docker", "--isolation=chroot", "--network=host"),

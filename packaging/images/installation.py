@@ -27,7 +27,7 @@ def main() -> None:
             path.unlink()
     for path in copy.rglob("__pycache__"):
         shutil.rmtree(path)
-    # Which folder a wheel was installed from differs from build to build.
+    # They say that the wheels were local files, which is only how they were installed.
     for path in copy.rglob("direct_url.json"):
         path.unlink()
     shutil.copy(HEALTHCHECK, copy)
