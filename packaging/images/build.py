@@ -159,9 +159,11 @@ def build(scratch: Path, context: Path, output: Path) -> None:
         tag = f"{name}:{arguments['VERSION']}"
         archive = output / f"{name}_{arguments['VERSION']}_{architecture}.tar"
         archive.unlink(missing_ok=True)
-        run([*common, f"--target={image}", f"--tag={tag}", str(context)])
+        number = scratch / f"{image}.id"
+        run([*common, f"--target={image}", f"--iidfile={number}", str(context)])
         digest = f"--digestfile={archive}.digest"
-        run([*buildah, "push", digest, tag, f"docker-archive:{archive}:{tag}"])
+        # By its id: by a name, the archive would have that name as well.
+        run([*buildah, "push", digest, number.read_text(), f"docker-archive:{archive}:{tag}"])
     materials = scratch / "sbom"
     run([*common, "--target=sbom", f"--output=type=local,dest={materials}", str(context)])
     for image in IMAGES:

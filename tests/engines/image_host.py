@@ -22,6 +22,7 @@ from credspec.lab.provisioning import HOST_ACCOUNT
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/images.md"
 _HEALTHY_SECONDS = 120.0
+_CAP_SYS_RESOURCE = 24
 
 
 def documented(heading: str) -> list[str]:
@@ -29,6 +30,14 @@ def documented(heading: str) -> list[str]:
     section = PAGE.read_text().split(f"\n## {heading}\n", 1)[1].split("\n## ")[0]
     blocks = re.findall(r"(?:^    .*\n)+", section, re.MULTILINE)
     return [re.sub(r"^    ", "", block, flags=re.MULTILINE) for block in blocks]
+
+
+def may_raise_limits() -> bool:
+    """Return whether dockerd can give its containers more than its own limits here."""
+    status = Path("/proc/self/status").read_text()
+    effective = re.search(r"^CapEff:\s+(\S+)$", status, re.MULTILINE)
+    assert effective is not None
+    return bool(int(effective[1], 16) & 1 << _CAP_SYS_RESOURCE)
 
 
 class ImageHost:
@@ -113,6 +122,8 @@ class ImageHost:
             commands = commands.replace(f"src={path},", f"src={here},")
         commands = commands.replace("/run/docker/runtime-runc", str(self.runtime_states))
         commands = commands.replace("%g /var/run/docker.sock", f"%g {self.engine.socket}")
+        if not may_raise_limits():
+            commands = commands.replace(" --ulimit memlock=-1", "")
         own = {"DOCKER_HOST": f"unix://{self.engine.socket}"}
         return subprocess.run(
             ["bash", "-euc", commands],
