@@ -90,7 +90,7 @@ def test_python_starts_without_compiling(contents: ImageContents) -> None:
 def test_what_the_images_say_of_themselves(archive: Path, contents: ImageContents) -> None:
     image = "agent" if "agent" in archive.name else "gateway"
     config = contents.config
-    assert contents.tags == [f"credspec-{image}:{credspec.__version__}"]
+    assert contents.tags == [f"docker.io/library/credspec-{image}:{credspec.__version__}"]
     assert config["User"] == {"agent": "0:0", "gateway": "65532:65532"}[image]
     assert config["Entrypoint"] == ["/usr/lib/credspec/bin/credspec"]
     assert config["Cmd"][0] == {"agent": "agent", "gateway": "docker-gateway"}[image]
