@@ -103,7 +103,9 @@ def bootstrap(target: Path) -> None:
         BUILD_PACKAGES,
         target,
         suites=("", "-updates", "-security"),
-        options=(f"--customize-hook={DOWNLOAD.format(names=names)}",),
+    )
+    command.insert(
+        command.index("mmdebstrap") + 1, f"--customize-hook={DOWNLOAD.format(names=names)}"
     )
     subprocess.run(command, check=True)
 

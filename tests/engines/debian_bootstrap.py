@@ -21,18 +21,17 @@ def bootstrap_command(
     folder: Path,
     *,
     suites: tuple[str, ...] = ("",),
-    options: tuple[str, ...] = (),
 ) -> list[str]:
-    """Return the command that makes the root file system of a release in a folder, or a tar.
+    """Return the command that makes the root file system of a release in a folder.
 
     `suites` are endings of suites, such as "-updates"; those this machine has no source of are
-    left out, except the release itself. `options` are further ones of mmdebstrap.
+    left out, except the release itself.
     """
-    options = ("--variant=minbase", f"--include={','.join(packages)}", *options)
+    options = ["--variant=minbase", f"--include={','.join(packages)}"]
     if KEYRING.exists():
-        options += (f"--keyring={KEYRING}",)
+        options.append(f"--keyring={KEYRING}")
     if release == "sid":  # a mirror may be days behind
-        options += ('--aptopt=Acquire::Check-Valid-Until "false"',)
+        options.append('--aptopt=Acquire::Check-Valid-Until "false"')
     lines = [
         f"deb {mirror} {release}{suite} main" for suite in suites if (mirror := _mirror(suite))
     ]
