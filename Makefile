@@ -5,7 +5,7 @@ BIN := .venv/bin
 LOGGED := packaging/logged.py build
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: help demo test test-runtimes test-packages try unit check check-code mutate docs packages sdist release bench bench-report soak install-demo install docs-reference interface lock clean
+.PHONY: help demo test test-runtimes test-packages test-images try unit check check-code mutate docs packages images sdist release bench bench-report soak install-demo install docs-reference interface lock clean
 
 help: ## this list
 	@echo "Targets, as root on Debian 12 or 13; each installs what it needs (see README.md):"
@@ -26,6 +26,10 @@ test-runtimes: install ## those of the engines, with another Debian's (RELEASE=s
 	@CREDSPEC_TEST_RELEASE=$(or $(RELEASE),sid) $(BIN)/python -m pytest \
 	  tests/e2e/docker/test_newer_docker.py tests/e2e/containerd tests/e2e/podman/test_podman.py \
 	  tests/e2e/podman/test_quadlet.py tests/e2e/podman/test_who_may_choose.py tests/e2e/podman/test_checkpoints.py
+
+# Not part of `make test`: the second build, with whose digests the first one's are compared, takes minutes.
+test-images: install images ## the container images: contents, SBOM, reproducible, run on a host of a domain (minutes)
+	@CREDSPEC_TEST_IMAGES=$(CURDIR)/dist/images $(BIN)/python -m pytest tests/e2e/images
 
 test-packages: install ## build, install, upgrade and remove the packages on booted machines (RELEASES=trixie QUICK=1)
 	@packaging/install-debian-packages try
@@ -58,6 +62,13 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 docs: .venv/tests.done ## the documentation site, in build/site
 	@$(MKDOCS) build --strict --quiet
 	@echo "build/site/index.html"
+
+# KEEP=1 keeps the bootstrapped Debian, for the next build: quick, but without new security updates.
+images: ## container images of agent and gateway, each with its SBOM, below dist/images (docs/images.md)
+	@packaging/install-debian-packages images
+	@PYTHONPATH=tests/engines $(LOGGED)/images.log "Building the images in a bootstrapped Debian (some minutes)" \
+	  $(PYTHON) packaging/images/build.py $(if $(KEEP),--build-root build/images-root.tar)
+	@ls -l dist/images
 
 # In clean roots of the releases, which are kept below build/packages with what was compiled there.
 RELEASES := bookworm trixie

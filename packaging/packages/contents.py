@@ -33,7 +33,7 @@ def add(source: Path, stage: Path, prefix: Path) -> None:
     for name in COMMANDS:
         (stage / "usr/bin" / name).symlink_to(f"../lib/{prefix.name}/bin/{name}")
     for name in UNITS:
-        text = (source / "src/credspec/agent/units" / name).read_text()
+        text = (source / "src/credspec/setup/units" / name).read_text()
         _write(stage / "usr/lib/systemd/system" / name, text.replace("@PROGRAM@", PROGRAM))
     _manual_pages(source, stage, prefix)
     for shell, path in _SHELLS.items():

@@ -17,7 +17,7 @@ import pytest
 from click import Context, Group
 
 from credspec import installation
-from credspec.agent import journal
+from credspec.agent.leases import journal
 from credspec.cli.main import credspec, missing_package
 from credspec.config import host as config
 from docs_reference.configuration_keys import REQUIRED, configuration_keys

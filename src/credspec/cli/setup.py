@@ -103,6 +103,11 @@ def agent(
 @click.option("--no-context", is_flag=True, help="Do not create a docker context.")
 @click.option("--runtime-name", default="credspec", show_default=True, help="Name for dockerd.")
 @click.option("--set-as-default", is_flag=True, help="Make it the runtime of all containers.")
+@click.option(
+    "--host-python",
+    type=_PATH,
+    help="For a set-up in a container: the host's Python (3.11 or newer), to run a copy.",
+)
 @click.option("--force", is_flag=True, help="Replace a runtime or context of the same name.")
 @_WAIT
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
@@ -117,6 +122,7 @@ def docker(
     no_context: bool,
     runtime_name: str,
     set_as_default: bool,
+    host_python: Path | None,
     force: bool,
     wait: float | None,
     output: str,
@@ -141,6 +147,7 @@ def docker(
         set_as_default=set_as_default,
         force=force,
         wait_seconds=wait_seconds(config, DEFAULT_SECONDS, wait),
+        host_python=host_python,
     )
     warnings = _lease_warnings(undo=undo)
     changes = plan.undo(dry_run=dry_run) if undo else plan.apply(dry_run=dry_run)

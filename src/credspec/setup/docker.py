@@ -16,6 +16,7 @@ from credspec.contract.start_wait import DEFAULT_SECONDS
 from credspec.errors import CredspecError, UsageError
 from credspec.setup.engine_files import read_file, remove_file, write_file
 from credspec.setup.launcher import LAUNCHER_DIRECTORY, NAME, launcher_text
+from credspec.setup.host_copy import DIRECTORY, HostCopy
 
 DAEMON_CONFIG: Final = Path("/etc/docker/daemon.json")
 CONTEXT: Final = "credspec"
@@ -28,6 +29,8 @@ class DockerSetup:
 
     With `force`, a runtime or context of the same name that is not ours is replaced. `wait_seconds`
     is for how long a container's start waits for an agent or a domain that is not there yet.
+    `host_python` is for a set-up that runs in a container: the host's own interpreter, which runs a
+    copy of the runtime beside the launcher.
     """
 
     run_directory: Path
@@ -39,11 +42,17 @@ class DockerSetup:
     set_as_default: bool = False
     force: bool = False
     wait_seconds: float = DEFAULT_SECONDS
+    host_python: Path | None = None
 
     @property
     def launcher(self) -> Path:
         """The executable that dockerd runs, from a directory of its own."""
         return self.launcher_directory.absolute() / NAME
+
+    @property
+    def _copy(self) -> HostCopy:
+        directory = self.launcher_directory.absolute() / DIRECTORY
+        return HostCopy(directory, self.host_python or Path("/usr/bin/python3"))
 
     @property
     def _endpoint(self) -> str:
@@ -57,17 +66,23 @@ class DockerSetup:
         """Set everything up and return a line for each thing changed; none if all was so already.
 
         Raises:
-            UsageError: `daemon-config-not-json`, `daemon-config-runtime`, `docker-context-taken`.
+            UsageError: `daemon-config-not-json`, `daemon-config-runtime`, `docker-context-taken`,
+                `setup-host-python`.
             CredspecError: `setup-read`, `setup-write`, `docker-context`.
         """
         # All that may refuse comes before the first change.
         original, document = self._read()
-        launcher = launcher_text(self.run_directory, wait_seconds=self.wait_seconds)
-        text = launcher.encode()
+        copy = self._copy
+        text = launcher_text(
+            self.run_directory,
+            wait_seconds=self.wait_seconds,
+            interpreter=self.host_python,
+            package=None if self.host_python is None else copy.directory,
+        ).encode()
         registered = self._runtimes(document).get(self.runtime_name)
         self._check_runtime(registered)
         self._check_context()
-        changes: list[str] = []
+        changes = [] if self.host_python is None else copy.apply(dry_run=dry_run)
         if read_file(self.launcher) != text:
             changes.append(f"wrote {self.launcher}")
             if not dry_run:
@@ -101,6 +116,7 @@ class DockerSetup:
                 self._unregister(document)
         if self.launcher.exists():
             changes.append(f"removed {self.launcher}")
+        changes += self._copy.undo(dry_run=dry_run)
         if not dry_run:
             remove_file(self._original)
             remove_file(self.launcher)
