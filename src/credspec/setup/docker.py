@@ -15,8 +15,8 @@ from credspec.contract.names import RUNTIME
 from credspec.contract.start_wait import DEFAULT_SECONDS
 from credspec.errors import CredspecError, UsageError
 from credspec.setup.engine_files import read_file, remove_file, write_file
-from credspec.setup.launcher import LAUNCHER_DIRECTORY, NAME, launcher_text
 from credspec.setup.host_copy import DIRECTORY, HostCopy
+from credspec.setup.launcher import LAUNCHER_DIRECTORY, NAME, launcher_text
 
 DAEMON_CONFIG: Final = Path("/etc/docker/daemon.json")
 CONTEXT: Final = "credspec"
