@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -164,6 +165,15 @@ def test_an_old_configuration_with_unknown_keys(host: PackageMachine) -> None:
     said = host.run("credspec", "status", status=2)
     assert "config-unknown-key" in said.stderr
     assert "Traceback" not in said.stderr
+    host.run("systemctl", "start", AGENT, status=None)
+    end = time.monotonic() + 120
+    while not (found := host.booted.show(AGENT, "StatusText")) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert "run_dir" in found
+    assert found.endswith("[config-unknown-key]")
+    shown = host.run("systemctl", "status", "--lines=0", AGENT, status=None).stdout
+    assert f'Status: "{found}"' in shown
+    host.run("systemctl", "stop", AGENT)
     host.run("apt-get", "purge", "-y", "credspec")
 
 

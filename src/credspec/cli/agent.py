@@ -60,12 +60,14 @@ def agent(config_path: Path | None, grpc_socket: Path | None, *, prepare: bool) 
         _prepare(config_path)
         return
     from credspec.agent.service_sockets import refuse_waiting_callers
+    from credspec.service.notification import failure_in_status
 
-    try:
-        _run(config_path, grpc_socket)
-    except CredspecError as error:
-        refuse_waiting_callers(error)
-        raise
+    with failure_in_status():
+        try:
+            _run(config_path, grpc_socket)
+        except CredspecError as error:
+            refuse_waiting_callers(error)
+            raise
     # Threads may still wait for a domain controller; nobody wants what they bring.
     os._exit(0)
 
