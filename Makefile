@@ -5,7 +5,7 @@ BIN := .venv/bin
 LOGGED := packaging/logged.py build
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: help demo test test-runtimes test-packages test-images try unit check check-code mutate docs packages images sdist release bench bench-report soak install-demo install docs-reference interface lock clean
+.PHONY: help demo test test-runtimes test-images test-packages try unit check check-code mutate docs images packages sdist release bench bench-report soak install-demo install docs-reference interface lock clean
 
 help: ## this list
 	@echo "Targets, as root on Debian 12 or 13; each installs what it needs (see README.md):"
