@@ -37,7 +37,7 @@ test-packages: install ## build, install, upgrade and remove the packages on boo
 
 try: ## demo and test of HEAD on a fresh Debian in a folder (RELEASE=trixie|bookworm RUN="demo test" KEEP=1 ROOT=DIR)
 	@packaging/install-debian-packages try
-	@PYTHONPATH=tests/engines $(PYTHON) tests/fresh_root $(or $(RELEASE),trixie) $(if $(KEEP),--keep-on-failure) \
+	@PYTHONPATH=tests $(PYTHON) tests/fresh_root $(or $(RELEASE),trixie) $(if $(KEEP),--keep-on-failure) \
 	  $(if $(ROOT),--root "$(ROOT)") $(foreach target,$(RUN),--run "make $(target)") $(if $(COMMAND),--run '$(COMMAND)')
 
 # Each test, with a part of the generated input; `make test` has it all.
@@ -66,13 +66,13 @@ docs: .venv/tests.done ## the documentation site, in build/site
 # KEEP=1 keeps the bootstrapped Debian, for the next build: quick, but without new security updates.
 images: ## container images of agent and gateway, each with its SBOM, below dist/images (docs/images.md)
 	@packaging/install-debian-packages images
-	@PYTHONPATH=tests/engines $(LOGGED)/images.log "Building the images in a bootstrapped Debian (some minutes)" \
+	@PYTHONPATH=tests $(LOGGED)/images.log "Building the images in a bootstrapped Debian (some minutes)" \
 	  $(PYTHON) packaging/images/build.py $(if $(KEEP),--build-root build/images-root.tar)
 	@ls -l dist/images
 
 # In clean roots of the releases, which are kept below build/packages with what was compiled there.
 RELEASES := bookworm trixie
-BUILD_PACKAGES := PYTHONPATH=tests/engines:tests/fresh_root $(PYTHON) packaging/packages/build.py
+BUILD_PACKAGES := PYTHONPATH=tests $(PYTHON) packaging/packages/build.py
 packages: ## .deb (and .rpm) of Debian 12 and 13, below dist (RELEASES=trixie LINT=1)
 	@packaging/install-debian-packages try
 	@for release in $(RELEASES); do \
@@ -100,7 +100,7 @@ release: ## everything to publish, from a clean tree whose changelog has the ver
 	@$(PYTHON) packaging/release.py publish
 
 # Minutes; the whole fleet takes ten more: make bench HOSTS=10000
-BENCH := PYTHONPATH=tests:tests/engines CREDSPEC_BENCH_HOSTS=$(or $(HOSTS),1000) $(CURDIR)/$(BIN)/python
+BENCH := PYTHONPATH=tests CREDSPEC_BENCH_HOSTS=$(or $(HOSTS),1000) $(CURDIR)/$(BIN)/python
 bench: install ## benchmarks (HOSTS=1000)
 	@for part in run leases gateway grpc_compat fleet; do $(BENCH) benchmarks/$$part.py || exit 1; done
 
@@ -110,7 +110,7 @@ bench-report: install ## benchmarks, written to docs/performance.md (HOSTS=10000
 	@$(BIN)/python benchmarks/report.py build/bench.jsonl
 
 soak: install ## containers come and go for an hour (SECONDS=3600)
-	@PYTHONPATH=tests:tests/engines $(BIN)/python tests/soak/soak.py --seconds $(or $(SECONDS),3600)
+	@PYTHONPATH=tests $(BIN)/python tests/soak/soak.py --seconds $(or $(SECONDS),3600)
 
 install-demo: ## what the demo needs
 	@packaging/install-debian-packages demo

@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import timedelta
 
-from fleet_simulation import Run, simulate
-
 from measure import figure, series
+from support.agent.fleet_simulation import Run, simulate
 
 HOSTS = int(os.environ.get("CREDSPEC_BENCH_HOSTS", "10000"))
 ACCOUNTS = 50

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from e2e.docker.gateway_fixtures import docker, running_daemon, running_gateway, write_image
 from measure import Sample, figure, interleaved, row
+from support.engines.docker_gateway import docker, running_daemon, running_gateway, write_image
 
 MEBIBYTES = 1024
 CONNECTIONS = 500

@@ -10,12 +10,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from peer_client import PeerClient
-
 from credspec.api_client import AgentClient
 from credspec.config.host import load_config
 from credspec.lab.domain import Lab
 from measure import figure, interleaved, row
+from support.credentials_fetcher.peer_client import PeerClient
 
 RUNS = 100
 TOGETHER = 4

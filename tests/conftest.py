@@ -6,7 +6,6 @@ what it mounts is gone with it, and the host's /etc is not touched.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import random
 import re
@@ -16,15 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import generated_input
-import parallel
 import pytest
-import requirements
-from machine_state import changed, propagation
 
 from credspec.lab import provisioning
 from credspec.lab.domain import Lab, all_labs
 from credspec.lab.namespaces import bind
+from support.machine.machine_state import changed, propagation
+from support.machine.mount_namespaces import own_mount_namespace, own_runtime_directories
+from support.suite import generated_input, parallel, requirements
 
 # A shell that starts this in the background has it ignore Ctrl-C, and so all that it starts; what
 # tests start must have each signal's default.
@@ -66,30 +64,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         for left in list(all_labs()):
             if names.fullmatch(left.name):
                 left.down()
-
-
-CLONE_NEWNS, MS_REC, MS_SLAVE, MS_SHARED = 0x20000, 0x4000, 0x80000, 0x100000
-MNT_DETACH = 2
-
-
-def own_mount_namespace() -> None:
-    """Leave the host's mount namespace: its mounts still arrive here, ours stay here."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    assert libc.unshare(CLONE_NEWNS) == 0, os.strerror(ctypes.get_errno())
-    for flag in (MS_SLAVE, MS_SHARED):
-        assert libc.mount(None, b"/", None, MS_REC | flag, None) == 0
-    # crun takes the one version of cgroups or the other, but not both at once.
-    hybrid = b"/sys/fs/cgroup/unified"
-    if Path(hybrid.decode()).is_mount():
-        assert libc.umount2(hybrid, MNT_DETACH) == 0
-
-
-def own_runtime_directories() -> None:
-    """Give this process users' runtime directories of its own: other workers use theirs."""
-    directory = Path("/run/user")
-    directory.mkdir(mode=0o755, exist_ok=True)
-    mount = ["mount", "-t", "tmpfs", "-o", "mode=0755", "runtime-directories", str(directory)]
-    subprocess.run(mount, check=True)
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from debian_bootstrap import OWN_MOUNT_NAMESPACE, bootstrap_command
+from support.machine.debian_bootstrap import OWN_MOUNT_NAMESPACE, bootstrap_command
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent

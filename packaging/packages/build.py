@@ -18,7 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fresh_root import FreshRoot
+from support.machine.fresh_root import FreshRoot
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 RELEASES = ("bookworm", "trixie", "noble")

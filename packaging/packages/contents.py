@@ -35,7 +35,7 @@ def add(source: Path, stage: Path, prefix: Path) -> None:
     for name in UNITS:
         text = (source / "src/credspec/setup/units" / name).read_text()
         _write(stage / "usr/lib/systemd/system" / name, text.replace("@PROGRAM@", PROGRAM))
-    _manual_pages(source, stage, prefix)
+    _manual_pages(source, stage)
     for shell, path in _SHELLS.items():
         _write(stage / path, _completion(prefix, shell))
     _write(stage / "etc/credspec/config.toml", (source / "packaging/config.toml").read_text())
@@ -46,15 +46,12 @@ def add(source: Path, stage: Path, prefix: Path) -> None:
         shutil.copytree(source / "packaging" / name, share / name)
 
 
-def _manual_pages(source: Path, stage: Path, prefix: Path) -> None:
+def _manual_pages(source: Path, stage: Path) -> None:
     pages = stage / "usr/share/man/man1"
     pages.mkdir(parents=True)
-    program = source / "packaging/packages/man_pages.py"
-    subprocess.run([prefix / "bin/python3", program, pages], check=True)
-    for page in pages.iterdir():
+    for page in sorted((source / "docs/man").glob("*.1")):
         compressed = gzip.compress(page.read_bytes(), 9, mtime=0)
-        page.with_name(f"{page.name}.gz").write_bytes(compressed)
-        page.unlink()
+        (pages / f"{page.name}.gz").write_bytes(compressed)
 
 
 def _completion(prefix: Path, shell: str) -> str:

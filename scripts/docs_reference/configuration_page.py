@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
-from docs_reference.configuration_keys import REQUIRED, Key, configuration_keys
+from docs_reference.configuration_keys import (
+    REQUIRED,
+    Key,
+    configuration_keys,
+    table_meanings,
+)
 from docs_reference.markdown import wrapped
 
-WORDS = Path(__file__).with_name("configuration_words.toml")
 _HEAD = Path(__file__).parent / "heads/configuration.md"
 
 
@@ -18,35 +21,27 @@ def configuration_page() -> str:
     """Return the page.
 
     Raises:
-        ValueError: keys without words, or words without a key.
+        ValueError: a key without a meaning, or without a default.
     """
-    words = tomllib.loads(WORDS.read_text("utf-8"))
-    keys = list(configuration_keys())
-    for what, there, named in (
-        ("keys", {key.path for key in keys}, words["keys"].keys()),
-        ("tables", {key.table for key in keys}, words["tables"].keys()),
-    ):
-        if there != named:
-            raise ValueError(
-                f"configuration_words.toml: {what} without words {sorted(there - named)}, "
-                f"words without {what} {sorted(named - there)}"
-            )
     parts = [_HEAD.read_text("utf-8").rstrip("\n") + "\n"]
-    for table, members in groupby(keys, key=lambda key: key.table):
+    meanings = table_meanings()
+    for table, members in groupby(configuration_keys(), key=lambda key: key.table):
         parts.append(f"## `[{table}]`\n" if table else "## Keys outside of tables\n")
-        parts.append(wrapped(words["tables"][table]) + "\n")
+        parts.append(wrapped(meanings[table]) + "\n")
         for key in members:
-            parts += _entry(key, words["keys"][key.path])
+            parts += _entry(key)
     return "\n".join(parts)
 
 
-def _entry(key: Key, words: dict[str, str]) -> Iterator[str]:
-    default = words.get("default") or (f"`{key.default}`" if key.default else "")
+def _entry(key: Key) -> Iterator[str]:
+    default = key.default_words or (f"`{key.default}`" if key.default else "")
     if key.default == REQUIRED:
         default = "none, the key is required"
-    if not default:
-        raise ValueError(f"configuration_words.toml: {key.path} needs a default")
+    if not default or not key.meaning:
+        raise ValueError(f"{key.path} needs a meaning, and a default at least in words")
     yield f"### `{key.path}`\n"
-    yield wrapped(words["meaning"]) + "\n"
+    yield wrapped(key.meaning) + "\n"
     yield wrapped(f"- **Takes:** {key.takes.replace('*', chr(92) + '*')}", "  ")
-    yield wrapped(f"- **Default:** {default}", "  ") + "\n"
+    yield wrapped(f"- **Default:** {default}", "  ")
+    taken_over = "yes" if key.reloaded else "no, a restart"
+    yield f"- **Taken over by a reload:** {taken_over}\n"

@@ -27,7 +27,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "credspec"
 CODE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _IN_BRACKETS = re.compile(r"(.*\S) \[([a-z0-9-]+)\]", re.DOTALL)
 _FIELDS = ("code", "found", "where", "expected", "remedy")
-_ERRORS = re.compile(r"(?:\w+Error|kind|cls)\.of|Problem")
+_ERRORS = re.compile(r"(?:\w+Error|kind|cls)\.of|\w*Problem")
 _OF_CODE_AND_TEXT = re.compile(r"ShimError|NotYetError|kind|super\.__init__")
 _DEEPEST = 3
 _PAIR = 2
@@ -114,6 +114,7 @@ class _Module:
         self.name, self._tree, self._families = name, tree, families
         self._names = module_texts(tree)
         self._all_calls = list(_calls_in(tree, None))
+        self._codes_of_classes = dict(_codes_of_classes(tree))
 
     def raised(self) -> Iterator[Raised]:
         yield from self._of_calls()
@@ -162,7 +163,8 @@ class _Module:
     def _made(self, function: Function | None, call: ast.Call, names: Bindings) -> Iterator[Raised]:
         fields = _arguments(call)
         kind = _name(call.func).partition(".")[0]
-        for code in texts_of(fields["code"], names):
+        own = self._codes_of_classes.get(call) if _name(fields["code"]) == "self.code" else None
+        for code in [own] if own else texts_of(fields["code"], names):
             for each in self._families.get(code, [code]):
                 if not CODE.fullmatch(each):
                     if (self.name, function.name if function else "") in _COMPUTED:
@@ -236,6 +238,17 @@ class _Module:
             remedy=remedy if found else "",
             module=self.name,
         )
+
+
+def _codes_of_classes(tree: ast.Module) -> Iterator[tuple[ast.Call, str]]:
+    """Yield the calls in each class that has a code of its own, as lint rules do, with the code."""
+    for node in tree.body:
+        for statement in node.body if isinstance(node, ast.ClassDef) else ():
+            match statement:
+                case ast.Assign(targets=[ast.Name(id="code")], value=ast.Constant(value=str(code))):
+                    yield from ((n, code) for n in ast.walk(node) if isinstance(n, ast.Call))
+                case _:
+                    continue
 
 
 def _calls_in(

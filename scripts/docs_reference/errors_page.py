@@ -10,7 +10,7 @@ from typing import Any
 
 from credspec import errors
 from credspec.errors import CredspecError, ExitStatus
-from credspec.spec.lint import RULES
+from credspec.spec.rules.registry import RULES
 from docs_reference.error_codes import Raised, raised_codes
 from docs_reference.markdown import escaped, wrapped
 from docs_reference.text_templates import UNKNOWN
@@ -29,12 +29,12 @@ _STEPS = (
     (
         "Configuration",
         "Reading `/etc/credspec/config.toml` ([all keys](configuration.md)).",
-        r"config/(host|domains)\b|providers/(settings|provider_table|account_domains)",
+        r"config_table|config/(host|domains)\b|providers/(settings|provider_table|account_domains)",
     ),
     (
         "Reading and checking a credential spec",
         "From the reference (`file://`, `raw://`) to a document that may be used.",
-        r"spec/(?!conversions|kubernetes|lint|carrier_lint|file_name)",
+        r"spec/(?!conversions|kubernetes|lint|carrier_lint|rules|file_name)",
     ),
     (
         "Converting a credential spec",
@@ -44,7 +44,7 @@ _STEPS = (
     (
         "Lint warnings",
         "Documents that are accepted but will not do what was intended ([rules](lint.md)).",
-        r"spec/(lint|carrier_lint)",
+        r"spec/(lint|carrier_lint|rules)",
     ),
     (
         "Finding a domain controller",
@@ -115,7 +115,7 @@ _STEPS = (
 # The packages from the lowest layer in pyproject.toml to the highest.
 _FROM_BELOW = (
     *("errors", "contract/", "rate_limit", "api_client", "service/", "sockets/", "spec/"),
-    *("directory/", "kerberos/", "providers/", "config/", "session/", "shim/"),
+    *("config_table", "directory/", "kerberos/", "providers/", "config/", "session/", "shim/"),
     *("agent/", "agent/doors/credentials_fetcher/", "gateway/", "run/", "account_provider/"),
     *("setup/", "doctor/", "lab/", "cli/"),
 )
@@ -133,11 +133,14 @@ _EXITS = {
 # Problems that are made apart from their error, by where that happens.
 _DEFAULT_KIND = (
     (
-        r"config/(host|domains)\b|providers/settings|providers/account_domains",
+        r"config_table|config/(host|domains)\b|providers/settings|providers/account_domains",
         "UsageError",
     ),
     (r"spec/", "InvalidSpecError"),
 )
+_INTERRUPTED = ("130", "interrupted")
+EXIT_STATUSES = [*((str(int(status)), text) for status, text in _EXITS.items()), _INTERRUPTED]
+"""Each exit status with its meaning."""
 _HEAD = Path(__file__).parent / "heads/errors.md"
 _LEAST = 4  # letters of a text that says something
 
@@ -173,7 +176,7 @@ def _exit_statuses() -> Iterator[str]:
     for status in ExitStatus:
         http = ", ".join(sorted(set(kinds.get(status, []))))
         yield f"| {int(status)} | {_EXITS[status]} | {http} |"
-    yield "| 130 | interrupted |  |"
+    yield f"| {' | '.join(_INTERRUPTED)} |  |"
     yield ""
 
 

@@ -2,8 +2,9 @@
 
 ``python -m mutation [--sample N] [--seed SEED] [--tests PATH]... [MODULE]...``
 
-A module is named as ``credspec.spec.lint`` or ``spec.lint``; without any, those of ``sample.toml``
-are taken, with its numbers. Needs root, for a mount namespace.
+A module is named as ``credspec.spec.lint`` or ``spec.lint``, all modules of a package by the
+package; without any, those of ``sample.toml`` are taken, with its numbers. Needs root, for a mount
+namespace.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mutation.mutants import Mutant, mutants, sample
 from mutation.runner import Result, load_libraries, record, try_mutant
@@ -51,10 +53,38 @@ class Module:
 
     @property
     def tests(self) -> list[str]:
-        """The files of unit tests that name the module."""
-        name = re.compile(rf"credspec\.{re.escape(self.name)}\b")
-        files = sorted(str(path) for path in Path("tests/unit").rglob("test_*.py"))
-        return [f for f in files if f == self.own_tests or name.search(Path(f).read_text("utf-8"))]
+        """The files of unit tests that name the module or its package, and those of its package.
+
+        Not all modules are tested by their names: parts of a package are through its other modules.
+        """
+        package, _, name = self.name.rpartition(".")
+        named = re.compile(rf"credspec\.{re.escape(self.name)}\b")
+        if package:
+            imported = rf"from credspec\.{re.escape(package)} import [^\n]*\b{re.escape(name)}\b"
+            named = re.compile(f"{named.pattern}|{imported}")
+        folder = Path(self.own_tests).parent
+        while not folder.is_dir():
+            folder = folder.parent  # a package without a folder of tests has those of the one above
+        files = sorted(Path("tests/unit").rglob("test_*.py"))
+        return [
+            str(f)
+            for f in files
+            if (package and f.parent == folder)
+            or str(f) == self.own_tests
+            or named.search(f.read_text("utf-8"))
+        ]
+
+
+def modules_of(name: str) -> list[str]:
+    """Return the names of a package's modules, of its packages' too; of a module, its own."""
+    root = Path("src/credspec")
+    path = root / name.replace(".", "/")
+    if path.with_suffix(".py").is_file():
+        return [name]
+    files = sorted(f for f in path.rglob("*.py") if f.name != "__init__.py")
+    if not files:
+        raise SystemExit(f"no such module: credspec.{name}")
+    return [".".join(f.relative_to(root).with_suffix("").parts) for f in files]
 
 
 def main() -> int:
@@ -67,33 +97,41 @@ def main() -> int:
     parser.add_argument("--tests", action="append", help="instead of those that name the module")
     asked = parser.parse_args()
     numbers: dict[str, int] = tomllib.loads(SAMPLE.read_text("utf-8"))["mutants"]
-    names = [name.removeprefix("credspec.") for name in asked.modules] or list(numbers)
-    modules = [Module(n, asked.sample or numbers.get(n, _DEFAULT_NUMBER)) for n in names]
     os.chdir(asked.root)
     root = Path.cwd()
+    wanted = [name.removeprefix("credspec.") for name in asked.modules] or list(numbers)
+    names = dict.fromkeys(module for name in wanted for module in modules_of(name))
+    modules = [Module(n, asked.sample or numbers.get(n, _DEFAULT_NUMBER)) for n in names]
     # The changed file is that of this tree, wherever the package is installed from.
     sys.path.insert(0, str(root / "src"))
     os.environ["PYTHONPATH"] = os.pathsep.join([f"{root}/src", f"{root}/scripts"])
     load_libraries()
-    directory = root / "build" / "mutation"
+    # Each run has its own, so that several can go on at a time.
+    directory = root / "build" / "mutation" / str(os.getpid())
     directory.mkdir(parents=True, exist_ok=True)
+    # Tests of one package run once, whatever number of its modules is examined.
+    paths = asked.tests or sorted({path for module in modules for path in module.tests})
+    found = record(paths, {str(module.path) for module in modules}, directory / "log")
+    for test in found["failed"]:
+        _say(f"fails as it is, and is left out: {test}")
     for module in modules:
-        _examine(module, asked.tests, asked.seed, directory)
+        _examine(module, found, asked.tests, asked.seed, directory)
     return _summary(modules)
 
 
-def _examine(module: Module, asked: list[str] | None, seed: str, directory: Path) -> None:
-    paths = asked or module.tests
-    _say(f"{module.name}: {' '.join(paths) or 'no unit tests'}")
-    found = record(paths, {str(module.path)}, directory / "log")
-    seconds = {test: time for test, time in found["seconds"].items() if time < _SLOW_SECONDS}
-    for test in found["failed"]:
-        _say(f"  fails as it is, and is left out: {test}")
-        seconds.pop(test, None)
+def _examine(
+    module: Module, found: dict[str, Any], asked: list[str] | None, seed: str, directory: Path
+) -> None:
+    seconds = {
+        test: time
+        for test, time in found["seconds"].items()
+        if time < _SLOW_SECONDS and test not in found["failed"]
+    }
     lines = {int(line): tests for line, tests in found["lines"][str(module.path)].items()}
     source = module.path.read_bytes()
     at_import = _lines_at_import(source)
     everything = {test for tests in lines.values() for test in tests}
+    _say(f"{module.name}: {len(everything)} tests")
     named = set(asked or [module.own_tests])
     own = {test for test in seconds if test.partition("::")[0] in named}
     chosen = sample(mutants(source), module.number, f"{seed}:{module.name}")

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from credspec.errors import AgentUnreachableError, CredspecError, NotPermittedError
+from credspec.errors import AgentNotPermittedError, AgentUnreachableError, CredspecError
 
 _SECONDS: Final = 60.0
 
@@ -33,8 +33,8 @@ class AgentClient:
 
         Raises:
             AgentUnreachableError: `agent-unreachable`.
-            NotPermittedError: `agent-not-permitted`.
-            CredspecError: what the agent answered, with its class and codes.
+            AgentNotPermittedError: `agent-not-permitted`.
+            CredspecError: what the agent answered, with its class, codes and `response_status`.
         """
         connection = _UnixConnection(self._socket, self._seconds)
         payload = None if body is None else json.dumps(body)
@@ -44,7 +44,7 @@ class AgentClient:
             response = connection.getresponse()
             content = response.read()
         except PermissionError:
-            raise NotPermittedError.of(
+            raise AgentNotPermittedError.of(
                 "agent-not-permitted",
                 f"user {os.geteuid()} may not use the agent",
                 where=str(self._socket),
@@ -65,6 +65,7 @@ class AgentClient:
             failure = CredspecError.from_json(document if isinstance(document, dict) else {})
             after = response.getheader("Retry-After", "")
             failure.retry_after = int(after) if after.isdecimal() else None
+            failure.response_status = response.status
             raise failure
         return document
 

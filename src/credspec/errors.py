@@ -78,6 +78,8 @@ class CredspecError(Exception):
     parts: tuple[CredspecError, ...] = ()
     """The errors that `joined` made this one of, none if it is a single one."""
     retry_after: int | None = None
+    response_status: int | None = None
+    """The HTTP status of the agent's answer, None of an error that the agent did not send."""
     step: Step | None = None
     """What was being done for a lease, where that was said; see `during`."""
 
@@ -173,6 +175,10 @@ class UnreachableError(CredspecError):
     http_status = 503
 
 
+class NoAnswerError(UnreachableError):
+    """A server that is there does not answer, or not now: another question would wait as long."""
+
+
 class NotPermittedError(CredspecError):
     """The directory, the KDC or this host's policy refused."""
 
@@ -187,6 +193,10 @@ class AgentUnreachableError(CredspecError):
     kind = "agent-unreachable"
     exit_status = ExitStatus.AGENT_UNREACHABLE
     http_status = 503
+
+
+class AgentNotPermittedError(NotPermittedError):
+    """This user may not connect to the agent's socket."""
 
 
 class TooManyRequestsError(CredspecError):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -11,7 +13,12 @@ from typing import Final
 TEMPORARY: Final = ".credspec-"
 """How the names of files start that are not whole yet; a crash may leave one."""
 
+LEFTOVER: Final = re.compile(rf"{re.escape(TEMPORARY)}[0-9a-f]{{16}}")
+"""What such a file is called."""
+
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_TAKEN_BY_CHOWN: Final = stat.S_ISUID | stat.S_ISGID
 
 
 def remove_unfinished(directory: Path) -> None:
@@ -48,9 +55,12 @@ def replace_file(
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
+            # In this order: the agent may give files away, but not change those of others.
+            os.fchmod(descriptor, mode)
             if owner is not None:
                 os.fchown(descriptor, *owner)
-            os.fchmod(descriptor, mode)  # after chown, which would take bits away
+                if mode & _TAKEN_BY_CHOWN:
+                    os.fchmod(descriptor, mode)
             if durable:
                 os.fsync(descriptor)
         if no_clobber:

@@ -16,8 +16,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from agent_process import AgentProcess
-from folder_engine import ALL, DOCKER, ReleaseFolder
 
 from credspec.api_client import AgentClient
 from credspec.config.host import Config, load_config
@@ -26,6 +24,8 @@ from credspec.lab.docker_engine import DockerEngine
 from credspec.lab.domain import Lab
 from credspec.setup.docker import DockerSetup
 from credspec.setup.launcher import launcher_text
+from support.agent.agent_process import AgentProcess
+from support.engines.folder_engine import ALL, DOCKER, ReleaseFolder
 
 IMAGE = "kerberos-client"
 BIN = Path(sys.executable).parent

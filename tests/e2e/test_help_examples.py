@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from first_process import AS_FIRST_PROCESS
 
 from credspec.cli.main import _COMMANDS
+from support.machine.first_process import AS_FIRST_PROCESS
 
 BIN = Path(sys.executable).parent
 GROUPS = {

@@ -18,9 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-import machine_state
-
-from fresh_root import FreshRoot
+from support.machine import machine_state
+from support.machine.fresh_root import FreshRoot
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 NEEDED = ("mmdebstrap", "slirp4netns", "unshare", "nsenter", "setpriv", "git")

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from debian_bootstrap import mmdebstrap
-from machine_state import changed, differences, propagation, state
+
+from support.machine.debian_bootstrap import mmdebstrap
+from support.machine.machine_state import changed, differences, propagation, state
 
 ROOT = Path(__file__).parents[2]
 # As mmdebstrap 1.5 does as root.
@@ -22,18 +23,18 @@ def on_a_booted_machine(program: str, *arguments: str, path: str) -> str:
     script = 'mount --make-rshared / && exec "$@"'
     return subprocess.run(
         [*command, script, "sh", sys.executable, "-c", program, *arguments],
-        env=os.environ | {"PATH": f"{path}:{os.environ['PATH']}", "PYTHONPATH": str(TOOLS)},
+        env=os.environ
+        | {"PATH": f"{path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT / "tests")},
         capture_output=True,
         text=True,
         check=True,
     ).stdout
 
 
-TOOLS = ROOT / "tests/engines"
 COMPARES = """
 import json, subprocess, sys
-from debian_bootstrap import mmdebstrap
-from machine_state import propagation
+from support.machine.debian_bootstrap import mmdebstrap
+from support.machine.machine_state import propagation
 before = propagation()
 command = json.loads(sys.argv[1]) if sys.argv[1:] else mmdebstrap("trixie", "/nowhere")
 print(subprocess.run(command, capture_output=True, text=True, check=True).stdout, end="")

@@ -8,9 +8,16 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from package_machine import NEXT_VERSION, RELEASES, PackageMachine, base, built, machine
 
 from credspec.lab.domain import Lab
+from support.machine.package_machine import (
+    NEXT_VERSION,
+    RELEASES,
+    PackageMachine,
+    base,
+    built,
+    machine,
+)
 
 Packages = dict[str, Path]
 

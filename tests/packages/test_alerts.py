@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from package_machine import BUILD, CHECKOUT
+
+from support.machine.package_machine import BUILD, CHECKOUT
 
 RULES = CHECKOUT / "packaging/prometheus/credspec.rules.yml"
 CASES = Path(__file__).with_name("alerts_test.yml")

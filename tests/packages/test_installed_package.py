@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from package_machine import LEASES, NEXT_VERSION, PackageMachine, built
+
+from support.machine.package_machine import LEASES, NEXT_VERSION, PackageMachine, built
 
 Packages = dict[str, Path]
 Boot = Callable[[], PackageMachine]

@@ -9,7 +9,8 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from package_machine import UNITS, build, built
+
+from support.machine.package_machine import UNITS, build, built
 
 PYTHON = {"bookworm": 11, "trixie": 13, "noble": 12}
 Packages = dict[str, Path]

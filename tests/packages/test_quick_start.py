@@ -11,11 +11,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from package_machine import CHECKOUT, ENVIRONMENT, PackageMachine
-
 from credspec.lab.client_image import write_client_image
 from credspec.lab.domain import Lab
-from e2e.docker.pseudo_terminal import Terminal, terminal
+from support.machine.package_machine import CHECKOUT, ENVIRONMENT, PackageMachine
+from support.machine.pseudo_terminal import Terminal, terminal
 
 HOST, PATIENCE = "quick1", 600.0
 SECTION = re.compile(r"^## Quick start$(.*?)^## ", re.MULTILINE | re.DOTALL)

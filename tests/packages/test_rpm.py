@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from package_machine import BUILD, RELEASES, built
+
+from support.machine.package_machine import BUILD, RELEASES, built
 
 if "bookworm" not in RELEASES:
     pytest.skip("RPMs are built with bookworm's packages", allow_module_level=True)

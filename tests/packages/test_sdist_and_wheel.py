@@ -11,7 +11,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from package_machine import CHECKOUT
+
+from support.machine.package_machine import CHECKOUT
 
 SHIPPED = (
     "credspec/_commit.txt",

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from package_machine import LEASES, NEXT_VERSION, PackageMachine, built
 
 from credspec.lab.client_image import write_client_image
+from support.machine.package_machine import LEASES, NEXT_VERSION, PackageMachine, built
 
 AGENT = "credspec-agent.service"
 LIVING = 50

@@ -28,12 +28,7 @@ from functools import partial
 from pathlib import Path
 
 import krb5
-from abuse import Abuse, Abusers
-from agent_process import AgentProcess, as_user
-from controllers import Controllers
-from fetcher_agent import FetcherAgent
 
-from conftest import own_mount_namespace
 from credspec.cli.new import NewSpecRequest, make_credential_spec
 from credspec.errors import CredspecError
 from credspec.lab import provisioning
@@ -41,6 +36,11 @@ from credspec.lab.domain import Lab
 from credspec.lab.namespaces import bind
 from credspec.lab.provisioning import READABLE
 from credspec.lab.second_controller import SecondController, up_second_controller
+from support.abuse.abusers import Abuse, Abusers
+from support.agent.agent_process import AgentProcess, as_user
+from support.credentials_fetcher.fetcher_agent import FetcherAgent
+from support.domain.controllers import Controllers
+from support.machine.mount_namespaces import own_mount_namespace
 
 TICKET_SECONDS = 600
 MOST_LEASES = 40
@@ -199,8 +199,8 @@ def abused(agent: FetcherAgent, seed: int) -> Iterator[Abusers]:
     owner = f"uid={listed.pw_uid},gid={listed.pw_gid},mode=0700,size=64m"
     subprocess.run(["mount", "-t", "tmpfs", "-o", owner, "run", runtime_directory], check=True)
     sockets = {
-        "abuse:HttpAbuser": str(agent.run_directory / "agent.sock"),
-        "abuse_fetcher:FetcherAbuser": str(agent.socket),
+        "support.abuse.abusers:HttpAbuser": str(agent.run_directory / "agent.sock"),
+        "support.abuse.fetcher:FetcherAbuser": str(agent.socket),
     }
     abuses = [
         Abuse(name, abuser, socket, runtime_directory)

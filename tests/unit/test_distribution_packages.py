@@ -14,11 +14,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from click import Context, Group
 
 from credspec import installation
 from credspec.agent.leases import journal
-from credspec.cli.main import credspec, missing_package
+from credspec.cli.main import missing_package
 from credspec.config import host as config
 from docs_reference.configuration_keys import REQUIRED, configuration_keys
 
@@ -92,34 +91,6 @@ def test_the_packaged_configuration_loads_with_every_example(tmp_path: Path, aut
     for name in ("run_directory", "spec_directory", "audit_log", "log_format", "keytab"):
         assert getattr(loaded, name) == getattr(defaults, name), name
     assert loaded.policy == defaults.policy
-
-
-def commands(group: Group, context: Context) -> list[str]:
-    names = [context.command_path.replace(" ", "-")]
-    for name in group.list_commands(context):
-        found = group.get_command(context, name)
-        assert found is not None
-        inner = Context(found, info_name=name, parent=context)
-        is_group = isinstance(found, Group)
-        names += commands(found, inner) if is_group else [inner.command_path.replace(" ", "-")]
-    return names
-
-
-def test_every_command_has_a_manual_page() -> None:
-    pages = dict(load("man_pages").pages())
-    names = commands(credspec, Context(credspec, info_name="credspec"))
-    assert {*pages} == {
-        f"{each}.1" for each in (*names, "New-CredentialSpec", "Get-CredentialSpec")
-    }
-    for name, page in pages.items():
-        assert page.startswith(".TH "), name
-        assert ".SH NAME" in page
-        assert "\b" not in page
-
-
-def test_text_cannot_be_a_request_of_roff() -> None:
-    escaped = load("man_pages").escaped
-    assert escaped(".x\n'y\n-z\\") == "\\&.x\n\\&'y\n\\-z\\e"
 
 
 @pytest.mark.parametrize(

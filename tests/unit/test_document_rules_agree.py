@@ -8,7 +8,6 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
-from generated_specs import SPECS
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -17,11 +16,12 @@ from credspec.directory.account_identity import valid_account_name
 from credspec.directory.locator import valid_domain
 from credspec.errors import CredspecError, InvalidSpecError, NotPermittedError
 from credspec.providers.selection import Providers, plugin_source
-from credspec.spec.host_account import CREDSPEC_PLUGIN_GUID, PLUGINS
+from credspec.spec.host_account_plugins import CREDSPEC_PLUGIN_GUID, PLUGINS
 from credspec.spec.lint import Severity, lint_bytes
 from credspec.spec.reference import parse_reference
 from credspec.spec.spec_directory import SpecDirectory, load
 from credspec.spec.validation import schema_text
+from support.specs.generated_specs import SPECS
 
 SCHEMA = jsonschema_rs.Draft202012Validator(json.loads(schema_text()))
 # What lies between two members, which a JSON Schema cannot say.

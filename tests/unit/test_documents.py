@@ -34,6 +34,14 @@ def test_links_lead_somewhere(document: Path) -> None:
             assert anchor in headings(other), f"{target}: no such heading"
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_lines_are_short_enough_to_read(document: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", document.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    # Tables, code and images cannot be broken.
+    prose = [line for line in text.splitlines() if not line.startswith(("|", "    ", "!["))]
+    assert [line for line in prose if len(line) > 120] == []
+
+
 def test_classes_of_the_glossary_are_where_it_says() -> None:
     text = (ROOT / "docs/glossary.md").read_text("utf-8").partition("## Classes")[2]
     entries = re.findall(
@@ -45,6 +53,14 @@ def test_classes_of_the_glossary_are_where_it_says() -> None:
         source = "\n".join(file.read_text("utf-8") for file in files)
         for name in re.findall(r"`(\w+)`", names):
             assert re.search(rf"^class {name}\b", source, re.MULTILINE), f"{name} in {modules}"
+
+
+def test_modules_of_the_architecture_are_there() -> None:
+    text = (ROOT / "docs/architecture.md").read_text("utf-8")
+    named = set(re.findall(r"`((?:[a-z_0-9]+/)+(?:[a-z_0-9]+\.py)?)`", text))
+    places = (ROOT / "src/credspec", ROOT)
+    assert {name for name in named if not any((at / name).exists() for at in places)} == set()
+    assert named
 
 
 def test_hooks_before_a_commit_run_the_locked_tools() -> None:

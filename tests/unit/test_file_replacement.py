@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -31,6 +33,26 @@ def test_the_mode_is_what_was_asked_for(
         os.umask(before)
     assert (path.read_bytes(), path.stat().st_mode & 0o7777) == (b"new", mode)
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files away")
+def test_who_may_not_change_files_of_others_gives_them_away(tmp_path: Path) -> None:
+    program = (
+        "import sys; from credspec.file_replacement import replace_file; "
+        "replace_file(sys.argv[1], b'new', mode=0o440, owner=(4711, 4712))"
+    )
+    path = tmp_path / "file"
+    subprocess.run(
+        ["setpriv", "--bounding-set", "-fowner", sys.executable, "-c", program, path], check=True
+    )
+    state = path.stat()
+    assert (state.st_uid, state.st_gid, state.st_mode & 0o7777) == (4711, 4712, 0o440)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files away")
+def test_bits_that_a_change_of_owner_takes_are_set_again(tmp_path: Path) -> None:
+    replace_file(tmp_path / "file", b"new", mode=0o6755, owner=(4711, 4712))
+    assert (tmp_path / "file").stat().st_mode & 0o7777 == 0o6755
 
 
 @pytest.mark.parametrize("step", ["write", "fchown", "fchmod", "fsync", "rename", "link"])

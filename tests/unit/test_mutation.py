@@ -6,10 +6,12 @@ import os
 import subprocess
 import sys
 import textwrap
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from mutation.__main__ import SAMPLE, Module, modules_of
 from mutation.mutants import mutants, sample
 
 ROOT = Path(__file__).parents[2]
@@ -88,6 +90,43 @@ def test_the_same_seed_gives_the_same_sample() -> None:
     assert sample(found, 10, "a") == sample(found, 10, "a")
     assert sample(found, 10, "a") != sample(found, 10, "b")
     assert sample(found, len(found), "a") == found
+
+
+def test_the_sample_names_modules_that_there_are_and_that_have_tests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A module that was moved or divided would be left out without a word."""
+    monkeypatch.chdir(ROOT)
+    numbers: dict[str, int] = tomllib.loads(SAMPLE.read_text("utf-8"))["mutants"]
+    for name, number in numbers.items():
+        module = Module(name, number)
+        assert modules_of(name) == [name]
+        assert module.path.is_file()
+        assert number > 0
+        assert module.tests, name
+
+
+def test_a_module_is_tested_by_those_that_name_it_and_those_of_its_package(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(ROOT)
+    of_ending = Module("agent.leases.ending", 1).tests
+    assert "tests/unit/agent/leases/test_leases.py" in of_ending
+    assert not any(path.startswith("tests/unit/spec/") for path in of_ending)
+    named = Module("agent.policy_reload", 1).tests
+    assert "tests/unit/agent/test_policy_reload.py" in named
+    # A module of no package has the tests that name it, and no others of the same folder.
+    assert "tests/unit/test_site.py" not in Module("rate_limit", 1).tests
+
+
+def test_a_package_stands_for_its_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    found = modules_of("agent")
+    assert {"agent.audit", "agent.leases.sweep", "agent.identities.table"} <= {*found}
+    assert modules_of("rate_limit") == ["rate_limit"]
+    assert not any(name.endswith("__init__") for name in found)
+    with pytest.raises(SystemExit, match="no such module"):
+        modules_of("agent.policy")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts the changed file")

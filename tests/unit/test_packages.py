@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,11 @@ import pytest
 import credspec
 
 SOURCE = Path(credspec.__file__).parent
+PACKAGES = sorted(
+    path.parent.relative_to(SOURCE).as_posix()
+    for path in SOURCE.rglob("__init__.py")
+    if path.parent != SOURCE
+)
 SHIMS = sorted([*(SOURCE / "shim").rglob("*.py"), *(SOURCE / "contract").rglob("*.py")])
 
 
@@ -31,6 +37,20 @@ def test_the_shim_imports_the_standard_library_and_the_contract(path: Path) -> N
     for name in imported(path):
         is_own = name.startswith(allowed)
         assert is_own or name.partition(".")[0] in sys.stdlib_module_names, name
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_a_package_says_in_which_process_it_runs(name: str) -> None:
+    tree = ast.parse((SOURCE / name / "__init__.py").read_text("utf-8"))
+    text = " ".join((ast.get_docstring(tree) or "").split())
+    assert re.search(r"process|service|\b[Rr]uns\b", text), text
+
+
+@pytest.mark.parametrize("name", [name for name in PACKAGES if "/" not in name])
+def test_a_package_is_described_in_the_architecture(name: str) -> None:
+    text = (SOURCE.parents[1] / "docs/architecture.md").read_text("utf-8")
+    described = text.partition("## Packages")[2].partition("## Code map")[0]
+    assert f"`{name}/`" in described
 
 
 @pytest.mark.parametrize("name", ["shim", "gateway", "run"])

@@ -9,17 +9,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-import parallel
 import pytest
 
-ENGINES = Path(parallel.__file__).parent
-TESTS = ENGINES.parents[0]
+from support.suite import parallel
+
+TESTS = Path(parallel.__file__).parents[2]
 
 
 def run(folder: Path, **files: str) -> str:
     """Run the files as a suite with two workers; return what pytest prints."""
-    hook = "from parallel import make_scheduler as pytest_xdist_make_scheduler\n"
-    (folder / "conftest.py").write_text(f"import sys\nsys.path.insert(0, {str(ENGINES)!r})\n{hook}")
+    hook = "from support.suite.parallel import make_scheduler as pytest_xdist_make_scheduler\n"
+    (folder / "conftest.py").write_text(f"import sys\nsys.path.insert(0, {str(TESTS)!r})\n{hook}")
     (folder / "pytest.ini").write_text("[pytest]\n")
     for name, text in files.items():
         (folder / f"{name}.py").write_text(text)

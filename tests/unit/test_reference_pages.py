@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from credspec.config.host import load_config
-from docs_reference import cli_page, configuration_page, error_codes, errors_page
-from docs_reference.__main__ import DOCS, PAGES
+from docs_reference import commands, configuration_page, error_codes, errors_page
+from docs_reference import man_pages as man_pages_module
+from docs_reference.__main__ import DOCS, MAN, PAGES
 from docs_reference.error_codes import UnknownCodeError, raised_codes
+from docs_reference.man_pages import man_pages
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
@@ -123,11 +128,71 @@ def test_the_sample_of_the_configuration_page_is_read(tmp_path: Path) -> None:
 
 def test_every_command_and_option_is_on_its_page() -> None:
     page = (DOCS / "cli.md").read_text("utf-8")
-    listed = [context.command_path for context in cli_page.commands()]
+    listed = [context.command_path for context in commands.commands()]
     assert {"credspec check", "credspec setup docker", "credspec lab up"} <= {*listed}
-    for context in cli_page.commands():
+    for context in commands.commands():
         entry = page.partition(f"`{context.command_path}`\n")[2].partition("\n##")[0]
         for parameter in context.command.params:
             for name in parameter.opts:
                 shown = name if name.startswith("-") else (parameter.metavar or name.upper())
                 assert shown in entry, f"{context.command_path}: {shown}"
+
+
+@pytest.fixture(scope="module")
+def pages_of_commands() -> Mapping[str, str]:
+    return man_pages()
+
+
+def test_man_pages_are_what_the_commands_say(pages_of_commands: Mapping[str, str]) -> None:
+    kept = {path.name: path.read_text("utf-8") for path in MAN.iterdir()}
+    assert kept == pages_of_commands, "run make docs-reference"
+
+
+def test_every_command_that_people_type_has_a_man_page(
+    pages_of_commands: Mapping[str, str],
+) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    # Engines start the runtime; nobody types it.
+    typed = project["project"]["scripts"].keys() - {"credspec-runtime"}
+    below = {each.command_path.replace(" ", "-") for each in commands.commands()}
+    assert pages_of_commands.keys() == {f"{name}.1" for name in typed | below}
+    data = project["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-data"]
+    assert data == {MAN.relative_to(ROOT).as_posix(): "share/man/man1"}
+
+
+def test_references_between_man_pages_lead_somewhere(pages_of_commands: Mapping[str, str]) -> None:
+    for name, text in pages_of_commands.items():
+        for other in re.findall(r"^\.BR (\S+) \(1\)", text, re.MULTILINE):
+            assert f"{other}.1".replace("\\-", "-") in pages_of_commands, f"{name}: {other}"
+
+
+def test_every_option_is_in_the_man_page_as_it_is_typed(
+    pages_of_commands: Mapping[str, str],
+) -> None:
+    for context in commands.commands():
+        page = pages_of_commands[f"{context.command_path.replace(' ', '-')}.1"]
+        for parameter in context.command.params:
+            for name in parameter.opts:
+                if name.startswith("-"):
+                    # A plain hyphen may be shown as one that no program takes for an option.
+                    assert name.replace("-", "\\-") in page, f"{context.command_path}: {name}"
+
+
+@pytest.mark.skipif(shutil.which("groff") is None, reason="needs groff")
+def test_groff_has_nothing_against_man_pages() -> None:
+    for path in sorted(MAN.iterdir()):
+        shown = subprocess.run(
+            ["groff", "-man", "-ww", "-Tascii", "-P-c", str(path)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert shown.stderr == "", path.name
+        assert "credspec" in shown.stdout
+
+
+@pytest.mark.parametrize("text", [".SH is text", "'br is text", "a\\fBb", "--path ./x", "`.so x`"])
+def test_texts_of_commands_are_no_markup(text: str) -> None:
+    lines = list(man_pages_module._texts([commands.Paragraph(text)]))
+    assert not [line for line in lines if line.startswith((".", "'"))]
+    assert "-" not in re.sub(r"\\-", "", "".join(lines))

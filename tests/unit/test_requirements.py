@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import requirements
 
-ENGINES = Path(requirements.__file__).parent
+from support.suite import requirements
+
+TESTS = Path(requirements.__file__).parents[2]
 SUITE = {
     "tests/unit/test_a.py": "def test_plain(): pass\ndef test_domain(lab): pass\n"
     "import pytest\n@pytest.mark.root\ndef test_root(): pass\n",
@@ -20,8 +21,9 @@ SUITE = {
 }
 CONFTEST = f"""
 import sys
-sys.path.insert(0, {str(ENGINES)!r})
-import pytest, requirements
+sys.path.insert(0, {str(TESTS)!r})
+import pytest
+from support.suite import requirements
 @pytest.fixture
 def lab(): pass
 @pytest.fixture

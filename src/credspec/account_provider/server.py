@@ -17,13 +17,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
 from credspec.account_provider.tls_admission import HandshakeLimits, TlsAdmission
+from credspec.config_table import PATH, Key, Kind, NotTakenError, Table, text_of
 from credspec.errors import CredspecError, NotPermittedError, UsageError
 from credspec.providers.answers import account_from_json
 from credspec.providers.private_file import FILE_NAME, read_private_file
-from credspec.providers.provider_table import ProviderTable
+from credspec.providers.provider_table import ACCOUNTS_DIRECTORY, read_table
 from credspec.sockets.admission import AdmissionReport, Slot, affordable_connections
 
 _MAX_HEAD_BYTES: Final = 8 * 1024
@@ -44,22 +45,80 @@ Tell = Callable[[str, str, bool], None]
 """Called for each request: the client's name, the secret it asked for, whether it was given."""
 
 
+_EXPECTED: Final = 'ADDRESS:PORT, and a table of clients such as "host1.contoso.com" = "reader"'
+
+
+def _listen(text: str) -> tuple[str, int] | None:
+    host, _, port = text.rpartition(":")
+    number = int(port) if port.isascii() and port.isdecimal() else -1
+    return (host.strip("[]"), number) if host and 0 <= number <= _MAX_PORT else None
+
+
+def _clients(value: Any) -> dict[str, str]:
+    named = value if isinstance(value, dict) else {}
+    if not named or not all(_is_client(name, secret) for name, secret in named.items()):
+        raise NotTakenError((value, _EXPECTED))
+    return {name.lower(): secret for name, secret in named.items()}
+
+
+def _is_client(name: str, secret: object) -> bool:
+    is_name = _CLIENT.fullmatch(name) is not None
+    return is_name and isinstance(secret, str) and _SECRET.fullmatch(secret) is not None
+
+
+_ADDRESS: Final = Kind(
+    "a text", text_of(_listen, _EXPECTED).read, lambda address: '"{}:{}"'.format(*address)
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountServiceSettings:
     """The table ``[account_provider]``.
 
-    `host` and `port` are where to listen. `certificate`, `key` and `client_ca` are PEM files;
-    `directory` holds a file for each secret, as the provider ``file`` reads them. `clients` says
-    which secret a client may have, by the DNS name in its certificate, else its common name.
+    `listen` is the address and the port to listen on. `certificate`, `key` and `client_ca` are PEM
+    files; `directory` holds a file for each secret, as the provider ``file`` reads them. `clients`
+    says which secret a client may have, by the DNS name in its certificate, else its common name.
     """
 
-    host: str
-    port: int
-    certificate: Path
-    key: Path
-    client_ca: Path
-    directory: Path
-    clients: Mapping[str, str]
+    table: ClassVar = Table(
+        "account_provider",
+        "For `credspec account-provider`, which gives Windows hosts their accounts "
+        "([providers](providers.md#credspec-account-provider-for-windows-hosts)).",
+    )
+
+    listen: Annotated[
+        tuple[str, int], Key(kind=_ADDRESS, meaning="Address and port to listen on.")
+    ] = ("127.0.0.1", 8443)
+    certificate: Annotated[Path, Key(kind=PATH, meaning="The server's certificate, in PEM.")]
+    key: Annotated[Path, Key(kind=PATH, meaning="The server's key, in PEM, without a password.")]
+    client_ca: Annotated[
+        Path,
+        Key(
+            kind=PATH,
+            meaning="The only authorities, in PEM, that may sign clients' certificates.",
+        ),
+    ]
+    directory: Annotated[Path, Key(kind=PATH, meaning="Holds one JSON file for each account.")] = (
+        ACCOUNTS_DIRECTORY
+    )
+    clients: Annotated[
+        Mapping[str, str],
+        Key(
+            kind=Kind("a table of secret names by the client's DNS name", _clients),
+            meaning="Which account each client gets: the DNS name in its certificate, and the name "
+            "of the file.",
+        ),
+    ]
+
+    @property
+    def host(self) -> str:
+        """The address to listen on."""
+        return self.listen[0]
+
+    @property
+    def port(self) -> int:
+        """The port to listen on."""
+        return self.listen[1]
 
 
 def account_service_settings(values: Mapping[str, Any]) -> AccountServiceSettings:
@@ -68,39 +127,7 @@ def account_service_settings(values: Mapping[str, Any]) -> AccountServiceSetting
     Raises:
         UsageError: `config-wrong-value`, `config-unknown-key`.
     """
-    given = dict(values)
-    clients = given.pop("clients", None)
-    table = ProviderTable("account_provider", given)
-    table.where = "configuration: account_provider"
-    host, _, port = table.text("listen", "127.0.0.1:8443").rpartition(":")
-    port_number = int(port) if port.isascii() and port.isdecimal() else -1
-    named = clients if isinstance(clients, dict) else {}
-    wrong = "listen" if not host or not 0 <= port_number <= _MAX_PORT else ""
-    if not named or not all(_is_client(name, secret) for name, secret in named.items()):
-        wrong = "clients"
-    if wrong:
-        raise UsageError.of(
-            "config-wrong-value",
-            "missing, or of another kind",
-            where=f"{table.where}.{wrong}",
-            expected='ADDRESS:PORT, and a table of clients such as "host1.contoso.com" = "reader"',
-        )
-    settings = AccountServiceSettings(
-        host=host.strip("[]"),
-        port=port_number,
-        certificate=table.path("certificate"),
-        key=table.path("key"),
-        client_ca=table.path("client_ca"),
-        directory=table.path("directory", "/etc/credspec/accounts"),
-        clients={name.lower(): secret for name, secret in named.items()},
-    )
-    table.close()
-    return settings
-
-
-def _is_client(name: str, secret: object) -> bool:
-    is_name = _CLIENT.fullmatch(name) is not None
-    return is_name and isinstance(secret, str) and _SECRET.fullmatch(secret) is not None
+    return read_table(AccountServiceSettings, values, "account_provider")
 
 
 class RunningService:

@@ -116,7 +116,7 @@ class AuditLog:
         )
 
 
-def shown(reference: str) -> str:
+def redacted(reference: str) -> str:
     """Return a reference as it may be logged: of what may be a document only its hash."""
     scheme, separator, value = reference.partition("://")
     if separator and scheme == "file" and _PLAIN_NAME.fullmatch(value):

@@ -35,7 +35,7 @@ from credspec.errors import CredspecError
 from credspec.file_replacement import remove_unfinished
 from credspec.kerberos.keys import Enctype, derive_key
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
-from credspec.providers.host_account import HostSource
+from credspec.providers.provider import HostSource
 from credspec.providers.selection import Providers
 from credspec.rate_limit import Suppressed
 from credspec.service.events import Event, emit
@@ -93,20 +93,20 @@ def prepare_process(config: Config) -> bool:
 
 
 @asynccontextmanager
-async def _nothing_beside(_: Leases) -> AsyncIterator[None]:
+async def _no_other_door(_: Leases) -> AsyncIterator[None]:
     yield
 
 
 async def serve(
     config: Config,
-    beside: Callable[[Leases], AbstractAsyncContextManager[None]] = _nothing_beside,
+    other_door: Callable[[Leases], AbstractAsyncContextManager[None]] = _no_other_door,
     *,
     load: Callable[[], Config] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; leases are kept for the next run to adopt.
 
-    `beside` serves the leases by another interface. On SIGHUP the policy is taken from what
-    `load` returns then; without it, from the same `config`.
+    `other_door` serves the leases by another interface. On SIGHUP policy, providers and log format
+    are taken from what `load` returns then; without it, from the same `config`.
 
     Raises:
         UsageError: `agent-running` if another agent has the socket.
@@ -116,8 +116,8 @@ async def serve(
     krb5_conf = AgentKrb5Conf(_krb5_conf_path(config))
     host_identity = MachineKeytab(config.keytab, config.principal)
     home = _home_domain(config, host_identity)
-    providers = Providers(config.providers)
     default = account_of_configuration(config)
+    providers = Providers(config.providers, default=default)
     leases: Leases | None = None
 
     async def renewed(identity: Identity) -> None:
@@ -155,7 +155,9 @@ async def serve(
         providers=providers,
     )
     stop = asyncio.Event()
-    reload = PolicyReload(load or (lambda: config), config, leases)
+    reload = PolicyReload(
+        load or (lambda: config), config, leases, providers=providers, identities=identities
+    )
     handle_signals(stop.set, reload.ask)
     asyncio.get_running_loop().set_exception_handler(_Defects().report)
     policy.watched.append(lambda new: share(config.agent_socket, others=bool(new.uids)))
@@ -165,7 +167,8 @@ async def serve(
         leases,
         identities,
         policy=policy,
-        readiness=lambda: _what_hinders(config, watch, calls),
+        readiness=lambda: _readiness_problems(config, watch, calls),
+        reload_failure=lambda: reload.failure,
     )
 
     def clock_changed(change: ClockChange) -> None:
@@ -179,7 +182,7 @@ async def serve(
             await leases.adopt()
             async with (
                 serving_http(api, listener, policy),
-                beside(leases),
+                other_door(leases),
                 _in_background(
                     _for_ever("watchdog", keep_watchdog_quiet, None),
                     _for_ever("sweep", leases.sweep, _SWEEP_SECONDS),
@@ -276,7 +279,7 @@ def _home_domain(config: Config, host_identity: MachineKeytab) -> str | None:
     return host_identity.domain
 
 
-async def _what_hinders(
+async def _readiness_problems(
     config: Config, watch: HomeDomainWatch | None, calls: BlockingCalls[str]
 ) -> list[str]:
     """Return the reasons why no lease can be made now."""

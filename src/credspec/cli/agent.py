@@ -51,7 +51,7 @@ _DIRECTORIES = (
     help="Only look up the users of the configuration, for an agent in a sandbox.",
 )
 def agent(config_path: Path | None, grpc_socket: Path | None, *, prepare: bool) -> None:
-    """Run the host agent until SIGTERM or Ctrl-C; SIGHUP reloads its policy.
+    """Run the host agent until SIGTERM or Ctrl-C; SIGHUP reloads its configuration.
 
     It reads managed passwords with the host's own identity, obtains tickets and keeps them fresh in
     the containers that hold leases. A restart loses none of them.
@@ -80,7 +80,7 @@ def _run(config_path: Path | None, grpc_socket: Path | None) -> None:
     from credspec.agent.loop_watch import watched_loop
     from credspec.service.events import Event, configure_logging, emit
 
-    beside = [] if grpc_socket is None else [_compatible_service(grpc_socket, config)]
+    other_doors = [] if grpc_socket is None else [_compatible_service(grpc_socket, config)]
     try:
         is_locked = prepare_process(config)
     except PermissionError as error:
@@ -94,7 +94,7 @@ def _run(config_path: Path | None, grpc_socket: Path | None) -> None:
     if not is_locked:
         emit(Event.PROCESS_NOT_HARDENED, what="memory may be swapped: RLIMIT_MEMLOCK is limited")
     with asyncio.Runner(loop_factory=watched_loop) as runner:
-        runner.run(serve(config, *beside, load=lambda: load_config(config_path)))
+        runner.run(serve(config, *other_doors, load=lambda: load_config(config_path)))
 
 
 def _prepare(config_path: Path | None) -> None:

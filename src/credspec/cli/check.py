@@ -22,7 +22,7 @@ from credspec.cli.completion import complete_spec, complete_windows_word
 from credspec.cli.durations import Duration
 from credspec.cli.help_text import examples
 from credspec.cli.new import ask_on_terminal
-from credspec.errors import ExitStatus, NotPermittedError, UsageError
+from credspec.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:
     from credspec.config.host import Config
@@ -160,7 +160,7 @@ def _identity(
     config: Config, logon: Logon, krb5_conf: AgentKrb5Conf, *, own_ticket: bool
 ) -> HostIdentity:
     from credspec.session.host_identity import HOST_CACHE, MachineKeytab
-    from credspec.session.logon import log_on
+    from credspec.session.logon import NoCredentialsError, log_on
 
     no_choice = logon.user is None and logon.keytab is None
     if no_choice and not own_ticket and os.access(config.keytab, os.R_OK):
@@ -168,9 +168,7 @@ def _identity(
         return MachineKeytab(config.keytab, config.principal)
     try:
         return log_on(config, logon, krb5_conf)
-    except NotPermittedError as error:
-        if error.code != "no-credentials":
-            raise
+    except NoCredentialsError:
         # Neither ticket nor keytab: the step on the host identity says so in its place.
         return MachineKeytab(config.keytab, config.principal)
 

@@ -51,7 +51,7 @@ def complete_plugin(
 ) -> list[CompletionItem]:
     """Return ``PLUGIN=`` for the plug-ins that have names."""
     del context, parameter
-    from credspec.spec.host_account import PLUGINS
+    from credspec.spec.host_account_plugins import PLUGINS
 
     return _beginning({f"{name}=" for name in PLUGINS}, incomplete)
 

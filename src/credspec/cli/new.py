@@ -12,18 +12,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
 from credspec.cli.completion import complete_plugin
 from credspec.cli.help_text import examples
-from credspec.errors import NotFoundError, Problem, UnreachableError, UsageError
-
-# Of a domain that does not answer nothing else need be asked.
-_NO_ANSWER: Final = frozenset(
-    {"ldap-unreachable", "ldap-timeout", "ldap-unavailable", "dns-unreachable"}
-)
+from credspec.errors import NoAnswerError, NotFoundError, Problem, UnreachableError, UsageError
 
 if TYPE_CHECKING:
     from credspec.config.host import Config
@@ -39,7 +34,7 @@ class NewSpecRequest:
 
     Accounts may be named in any form that the directory knows. `additional_accounts` are pairs of
     account and domain; a domain of None is that of the main account. Of `path` and `file_name` at
-    most one is given. `host_account` is ``PLUGIN=INPUT``, see `credspec.spec.host_account`.
+    most one is given. `host_account` is ``PLUGIN=INPUT``, see `credspec.spec.host_account_plugins`.
     `user` and `keytab` say what to log on with, see `credspec.session.logon.Logon`.
     """
 
@@ -69,7 +64,7 @@ def make_credential_spec(
     from credspec.session.logon import Logon
     from credspec.spec.document import ActiveDirectoryConfig, CredentialSpec, DomainJoinConfig
     from credspec.spec.file_name import default_file_name, valid_file_name, with_json_suffix
-    from credspec.spec.host_account import host_account_config
+    from credspec.spec.host_account_plugins import host_account_config
     from credspec.spec.spec_directory import SpecDirectory
 
     config = load_config()
@@ -170,9 +165,9 @@ def _look_up(
                 if not account.enabled:
                     _warn_of_disabled(account.account_name)
                 found.append(account.account_name.removesuffix("$"))
+            except NoAnswerError:
+                raise  # nothing else need be asked then
             except (NotFoundError, UsageError, UnreachableError) as error:
-                if error.code in _NO_ANSWER:
-                    raise
                 problems += error.problems
         if problems:
             raise NotFoundError(*dict.fromkeys(problems))

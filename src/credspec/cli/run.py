@@ -63,13 +63,13 @@ def run(
     """
     from credspec.config.host import load_config
     from credspec.contract.start_wait import DEFAULT_SECONDS
-    from credspec.contract.ticket_options import Wish
+    from credspec.contract.ticket_options import TicketRequest
     from credspec.run.process_lease import run_process
 
     config = load_config()
     seconds = next(v for v in (wait, config.wait_seconds, DEFAULT_SECONDS) if v is not None)
     whom = _user(user) if user else None
-    wish = Wish(
+    request = TicketRequest(
         _reference(spec, config.spec_directory),
         whom.uid if whom else os.geteuid(),
         whom.gid if whom else os.getegid(),
@@ -77,7 +77,7 @@ def run(
         keytab=keytab,
     )
     try:
-        status = run_process(config, wish, command, whom, wait_seconds=seconds)
+        status = run_process(config, request, command, whom, wait_seconds=seconds)
     except CredspecError as error:
         if error.code == "policy-spec-source" and "://" not in spec:
             raise _elsewhere(spec, config.spec_directory) from None

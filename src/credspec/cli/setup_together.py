@@ -3,44 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING
 
 import click
 
 from credspec.cli.help_text import examples
 from credspec.cli.setup_report import left_in_place, report
+from credspec.setup.engines import ENGINES
 
 if TYPE_CHECKING:
-    from credspec.config.host import Config
     from credspec.setup.agent import AgentSetup
-
-NEXT_OF_DOCKER: Final = (
-    "docker context use credspec (each user of this host runs `credspec setup docker` once, which "
-    "makes the context, or sets DOCKER_HOST=unix://{socket}); then docker run --security-opt "
-    "credentialspec=file://NAME.json, with NAME.json in {specs}"
-)
-NEXT_OF_CONTAINERD: Final = "systemctl restart containerd, and a RuntimeClass with the handler {0}"
-NEXT_OF_PODMAN: Final = (
-    "podman run --annotation credspec.dev/spec=file://NAME.json --tmpfs /run/credspec IMAGE, with "
-    "NAME.json in {specs}"
-)
-NEXT_OF_DOCKER_UNDO: Final = (
-    "systemctl restart docker, since a reload keeps a runtime that has gone"
-)
-NEXT_OF_CONTAINERD_UNDO: Final = "systemctl restart containerd"
-
-
-class Plan(Protocol):
-    """A part of a host that can be set up and undone; each call returns what it changed."""
-
-    def apply(self, *, dry_run: bool = False) -> list[str]:
-        """Set it up."""
-
-    def undo(self, *, dry_run: bool = False) -> list[str]:
-        """Undo it."""
+    from credspec.setup.engine import EngineSetup
 
 
 class SetupGroup(click.Group):
@@ -133,95 +109,28 @@ def _run(names: Sequence[str], *, undo: bool, dry_run: bool, output: str) -> Non
     from credspec.config.host import load_config
     from credspec.setup.agent import lease_warnings
 
-    plans: dict[str, Plan] = {}
     agent = None
     if "agent" in names:
-        agent, _ = agent_plan(docker_gateway="docker" in names, grpc_compat=False, undo=undo)
-        plans["agent"] = agent
+        gateway = any(ENGINES[name].needs_gateway for name in names if name in ENGINES)
+        agent, _ = agent_plan(docker_gateway=gateway, grpc_compat=False, undo=undo)
     config = load_config() if agent is None else agent.config
-    for name in names:
-        if name != "agent":
-            plans[name] = _ENGINES[name](config)
+    engines = [ENGINES[name].from_config(config) for name in names if name in ENGINES]
+    plans: list[AgentSetup | EngineSetup] = [*([] if agent is None else [agent]), *engines]
     changes: list[str] = []
     if undo:
         warnings = lease_warnings(config)
-        for plan in reversed(plans.values()):
+        for plan in reversed(plans):
             changes += plan.undo(dry_run=dry_run)
-        agent_left = [] if agent is None else agent.left()
-        engines = _next_of_undo(plans) if any("/" in each for each in changes) else []
-        following = "; ".join(filter(None, [*engines, left_in_place(agent_left)]))
-        report(changes, following, dry_run=dry_run, output=output, warnings=warnings)
+        following = [left_in_place([] if agent is None else agent.left())]
+        if any("/" in each for each in changes):  # files, and not a docker context only
+            following = [engine.next_step_of_undo() for engine in engines] + following
+        text = "; ".join(filter(None, following))
+        report(changes, text, dry_run=dry_run, output=output, warnings=warnings)
         return
-    for plan in plans.values():  # all that may refuse, before the first change
+    for plan in plans:  # all that may refuse, before the first change
         changes += plan.apply(dry_run=True)
     if not dry_run:
-        changes = [line for plan in plans.values() for line in plan.apply()]
-        changes += reload_if_registered(changes)
-    report(changes, "; ".join(_next_of(plans, config)), dry_run=dry_run, output=output)
-
-
-def reload_if_registered(changes: list[str]) -> list[str]:
-    """Let dockerd know of a runtime that was registered; return what was done.
-
-    Raises:
-        CredspecError: `systemctl`.
-    """
-    from credspec.setup.systemd import reload_docker
-
-    return reload_docker() if any(" in /etc/docker/" in change for change in changes) else []
-
-
-def _next_of(plans: dict[str, Plan], config: Config) -> list[str]:
-    words = {"socket": config.gateway_socket, "specs": config.spec_directory}
-    texts = {
-        "docker": NEXT_OF_DOCKER.format_map(words),
-        "containerd": NEXT_OF_CONTAINERD.format("credspec"),
-        "podman": NEXT_OF_PODMAN.format_map(words),
-    }
-    return [texts[name] for name in plans if name in texts]
-
-
-def _next_of_undo(plans: dict[str, Plan]) -> list[str]:
-    texts = {"docker": NEXT_OF_DOCKER_UNDO, "containerd": NEXT_OF_CONTAINERD_UNDO}
-    return [texts[name] for name in plans if name in texts]
-
-
-def wait_seconds(config: Config, default: float, option: float | None = None) -> float:
-    """Return what an option says, else the configuration, else the engine's default."""
-    return next(v for v in (option, config.wait_seconds, default) if v is not None)
-
-
-def _docker(config: Config) -> Plan:
-    from credspec.contract.start_wait import DEFAULT_SECONDS
-    from credspec.setup.docker import DockerSetup
-
-    return DockerSetup(
-        run_directory=config.run_directory,
-        gateway_socket=config.gateway_socket,
-        wait_seconds=wait_seconds(config, DEFAULT_SECONDS),
-    )
-
-
-def _containerd(config: Config) -> Plan:
-    from credspec.contract.start_wait import CONTAINERD_SECONDS
-    from credspec.setup.containerd import ContainerdSetup
-
-    return ContainerdSetup(
-        run_directory=config.run_directory, wait_seconds=wait_seconds(config, CONTAINERD_SECONDS)
-    )
-
-
-def _podman(config: Config) -> Plan:
-    from credspec.contract.start_wait import DEFAULT_SECONDS
-    from credspec.setup.podman import PodmanSetup
-
-    return PodmanSetup(
-        run_directory=config.run_directory, wait_seconds=wait_seconds(config, DEFAULT_SECONDS)
-    )
-
-
-_ENGINES: Final[dict[str, Callable[[Config], Any]]] = {
-    "docker": _docker,
-    "containerd": _containerd,
-    "podman": _podman,
-}
+        changes = [line for plan in plans for line in plan.apply()]
+        changes += [line for engine in engines for line in engine.reload(changes)]
+    text = "; ".join(engine.next_step(config) for engine in engines)
+    report(changes, text, dry_run=dry_run, output=output)

@@ -64,7 +64,7 @@ def show(*, spec: str, show_secrets: bool, output: str) -> None:
 
 
 def _host_lines(host: HostAccountConfig, *, show_secrets: bool) -> list[tuple[str, str]]:
-    from credspec.spec.host_account import plugin_name
+    from credspec.spec.host_account_plugins import plugin_name
 
     guid = host.plugin_guid or "-"
     given = host.plugin_input

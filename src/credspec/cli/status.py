@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -60,7 +61,8 @@ def _state(client: AgentClient) -> dict[str, Any]:
     state: dict[str, Any] = {}
     for name in _LISTS:
         state |= client.get(f"/v1/{name}")
-    return state
+    error = client.get("/healthz").get("reload_error")
+    return state | ({"reload_error": error} if error else {})
 
 
 def _hindrances(client: AgentClient) -> list[str]:
@@ -70,7 +72,7 @@ def _hindrances(client: AgentClient) -> list[str]:
     try:
         client.get("/readyz")
     except CredspecError as error:
-        if error.code != "not-ready":
+        if error.response_status != HTTPStatus.SERVICE_UNAVAILABLE:
             raise
         return [problem.found for problem in error.problems]
     return []
@@ -119,6 +121,9 @@ def _tables(state: dict[str, Any], hindrances: list[str], *, boxes: bool) -> Any
 
     now = datetime.now(UTC)
     not_ready = [Text(f"Not ready: {reason}", style="red") for reason in hindrances]
+    if "reload_error" in state:
+        failed = f"Configuration not reloaded, the old one is in force: {state['reload_error']}"
+        not_ready.append(Text(failed, style="red"))
     if not state["leases"] and not state["identities"] and not _is_any_amiss(state["domains"]):
         return Group(*not_ready, Text("No leases."))
     parts = [

@@ -1,63 +1,35 @@
-"""The configuration of a host, ``/etc/credspec/config.toml``.
+"""The configuration of a host, ``/etc/credspec/config.toml``: the whole file, read and checked.
 
-    run_directory = "/run/credspec"            # sockets, journal and leases; must be on tmpfs
-    spec_directory = "/etc/credspec/specs"     # where file:// references are looked up
-    audit_log = "/var/log/credspec/audit.jsonl"
-    log_format = "text"                        # "text" or "json", on standard error
-    wait_seconds = 30                          # how long a start waits for agent and domain: see
-                                               # docs/runtimes/boot.md
-
-    [host_identity]
-    keytab = "/etc/krb5.keytab"                # the machine keytab
-    principal = "HOST1$@CONTOSO.COM"           # default: the computer account that is this host
-    account = "file:reader"                    # PROVIDER:INPUT, in place of a keytab not there
-
-    [ldap]
-    transport = "ldap"                         # "ldap" (sealed, port 389) or "ldaps" (port 636)
-    ca_file = "/etc/ssl/certs/contoso.pem"     # with ldaps; default: the system's authorities
-
-    [domains."contoso.com"]                    # one table for each domain that needs one
-    controllers = ["dc1.contoso.com"]          # asked first, in this order; default: DNS decides
-    site = "Berlin"                            # default: the site that the domain finds
-
-    [policy]
-    accounts = ["WebApp*@contoso.com"]         # default: every account that the host may read
-    keytabs = ["WebApp01@contoso.com"]         # whose keys containers may have; default: none
-    spec_sources = ["file"]                    # add "raw" to take specs from container starters
-    users = ["deploy"]                         # who else than root may use the agent; default: none
-    leases_per_user = 256                      # how many leases each of them may have at a time
-
-    [credentials_fetcher]                      # for `credspec agent --grpc-compat`
-    lease_tree = "/var/credentials-fetcher/krbdir"   # must be on tmpfs
-    owner = "0:0"                              # whose the tickets are, and their mode
-    mode = "0600"
-    users = ["ecs"]                            # who else than root may call; default: none
-
-    [providers]                                # who gives host accounts: docs/providers.md
-    enabled = ["vault"]                        # default: none
-    secret_seconds = 300                       # how long a password is kept, 0 for one logon only
-    deadline_seconds = 10                      # how long a provider may take
-    domains = { CONTOSO = "contoso.com" }      # where passwords may go, by NetBIOS name; default:
-                                               # the domain that a secret names by its DNS name
-
-    [account_provider]                         # for credspec account-provider: docs/providers.md
-
-Every key may be left out. Unknown keys are errors, since a misspelt one would be a silent default.
+Each table is a dataclass beside what it configures, with a `Key` for each key of the file (see
+`credspec.config_table`); docs/configuration.md is made of them. Every key may be left out. Unknown
+keys are errors, since a misspelt one would be a silent default.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
+from credspec.config.credentials_fetcher import FetcherConfig
 from credspec.config.domains import domain_preferences
-from credspec.config.host_users import user_named
-from credspec.config.policy import SPEC_SOURCES, Policy
+from credspec.config.policy import Policy
+from credspec.config_table import (
+    PATH,
+    TEXT,
+    Key,
+    Table,
+    choice,
+    keys_of,
+    number,
+    read_keys,
+    shown_value,
+    unknown_key,
+    wrong_value,
+)
 from credspec.directory.connection import Transport
 from credspec.directory.locator import ControllerPreference
 from credspec.errors import Problem, UsageError
@@ -67,62 +39,113 @@ CONFIG_VARIABLE: Final = "CREDSPEC_CONFIG"
 """Environment variable that names another configuration file."""
 
 DEFAULT_CONFIG_PATH: Final = Path("/etc/credspec/config.toml")
-_KNOWN: Final[dict[str, frozenset[str]]] = {
-    "": frozenset(
-        {
-            *("run_directory", "spec_directory", "audit_log", "log_format", "wait_seconds"),
-            *("host_identity", "ldap", "policy", "providers"),
-            *("account_provider", "credentials_fetcher", "domains"),
-        }
-    ),
-    "host_identity": frozenset({"keytab", "principal", "account"}),
-    "ldap": frozenset({"transport", "ca_file"}),
-    "policy": frozenset({"accounts", "keytabs", "spec_sources", "users", "leases_per_user"}),
-    "credentials_fetcher": frozenset({"lease_tree", "owner", "mode", "users"}),
-}
-_TABLES: Final = ("policy", "credentials_fetcher")  # those with readers of their own
-_READ_ELSEWHERE: Final = frozenset({"providers", "account_provider", "domains", "wait_seconds"})
+
+TABLES: Final = frozenset(
+    {"account_provider", "credentials_fetcher", "domains", "host_identity", "ldap"}
+    | {"policy", "providers"}
+)
+"""The names of all tables of the file."""
+
 _LOG_FORMATS: Final = ("text", "json")
-_MOST_LEASES: Final = 100_000
 _LONGEST_WAIT: Final = 3600
-_OWNER: Final = re.compile(r"(\d{1,9}):(\d{1,9})")
-_FILE_MODE: Final = re.compile(r"0?[46][046][046]")
-_PATTERN: Final = re.compile(r"[^@/\s]{1,64}(?:@[^@/\s]{1,255})?")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FetcherConfig:
-    """Settings of credentials-fetcher's interface only.
+@dataclass(frozen=True, kw_only=True)
+class HostIdentityTable:
+    """What the host logs on with: a machine keytab, or in its place a provider's `account`."""
 
-    `uid`, `gid` and `mode` are those of the tickets; `uids` are the users other than root who may
-    call, with any document that they bring.
-    """
+    table: ClassVar = Table("host_identity", "What the host logs on to the domain with.")
 
-    lease_tree: Path = Path("/var/credentials-fetcher/krbdir")
-    uid: int = 0
-    gid: int = 0
-    mode: int = 0o600
-    uids: frozenset[int] = frozenset()
+    account: Annotated[
+        str | None,
+        Key(
+            kind=TEXT,
+            meaning="A provider and its input, `PROVIDER:INPUT`, used when there is no keytab and "
+            "a spec names no account.",
+            default="none",
+        ),
+    ] = None
+    keytab: Annotated[Path, Key(kind=PATH, meaning="The machine keytab.")] = Path(
+        "/etc/krb5.keytab"
+    )
+    principal: Annotated[
+        str | None,
+        Key(
+            kind=TEXT,
+            meaning="The principal of the keytab to log on as, such as `HOST1$@CONTOSO.COM`.",
+            default="the computer account that is this host",
+        ),
+    ] = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class LdapTable:
+    """How domain controllers are asked."""
+
+    table: ClassVar = Table("ldap", "How the host connects to domain controllers.")
+
+    ca_file: Annotated[
+        Path | None,
+        Key(
+            kind=PATH,
+            meaning="With `ldaps`: the authorities, in PEM, that may sign domain controllers' "
+            "certificates.",
+            default="the system's authorities",
+        ),
+    ] = None
+    transport: Annotated[
+        Transport,
+        Key(
+            kind=choice(*Transport),
+            meaning="`ldap` is port 389, sealed by Kerberos; `ldaps` is port 636, TLS with channel "
+            "binding.",
+        ),
+    ] = Transport.LDAP
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(HostIdentityTable, LdapTable):
     """A host's configuration; every field has the default of a joined host.
 
-    `wait_seconds` is for how long the start of a container or of `credspec run` waits for an agent
-    or a domain that is not there yet; None for the default of each engine.
+    Its own keys are those outside of tables. `wait_seconds` is for how long the start of a
+    container or of `credspec run` waits for an agent or a domain that is not there yet; None for
+    the default of each engine.
     """
 
-    run_directory: Path = Path("/run/credspec")
-    spec_directory: Path = Path("/etc/credspec/specs")
-    keytab: Path = Path("/etc/krb5.keytab")
-    principal: str | None = None
-    account: str | None = None
-    transport: Transport = Transport.LDAP
-    ca_file: Path | None = None
-    audit_log: Path = Path("/var/log/credspec/audit.jsonl")
-    log_format: str = "text"
-    wait_seconds: float | None = None
+    table: ClassVar = Table("", "Paths and logging.")
+
+    audit_log: Annotated[
+        Path,
+        Key(
+            kind=PATH,
+            meaning="Every decision is appended to this file, one JSON object a line.",
+        ),
+    ] = Path("/var/log/credspec/audit.jsonl")
+    log_format: Annotated[
+        str,
+        Key(
+            kind=choice(*_LOG_FORMATS),
+            meaning="Format of the log on standard error; under systemd it goes to the journal.",
+            reloaded=True,
+        ),
+    ] = "text"
+    run_directory: Annotated[
+        Path,
+        Key(kind=PATH, meaning="Holds sockets, the journal and the leases. Must be on a tmpfs."),
+    ] = Path("/run/credspec")
+    spec_directory: Annotated[
+        Path,
+        Key(kind=PATH, meaning="Where `file://` references are looked up. Must belong to root."),
+    ] = Path("/etc/credspec/specs")
+    wait_seconds: Annotated[
+        float | None,
+        Key(
+            kind=number(0, _LONGEST_WAIT),
+            meaning="How long the start of a container waits for an agent or a domain that is not "
+            "there yet, in seconds.",
+            default="30, with containerd 10",
+        ),
+    ] = None
     policy: Policy = field(default_factory=Policy)
     fetcher: FetcherConfig = field(default_factory=FetcherConfig)
     providers: ProviderSettings = field(default_factory=ProviderSettings)
@@ -194,149 +217,43 @@ def users_in_configuration(path: Path | None = None) -> list[str]:
         document = tomllib.loads(source.read_text("utf-8"))
     except (OSError, ValueError):
         return []
-    tables = [document.get(name) for name in _TABLES]
+    tables = [document.get(declared.table.name) for declared in (Policy, FetcherConfig)]
     listed = [table.get("users") for table in tables if isinstance(table, dict)]
     return [n for names in listed if isinstance(names, list) for n in names if isinstance(n, str)]
 
 
-def _config(document: dict[str, Any], source: Path) -> Config:
+def _config(document: Mapping[str, Any], source: Path) -> Config:
     problems: list[Problem] = []
-    values: dict[str, Any] = {}
-    tables: dict[str, dict[str, Any]] = {name: {} for name in _TABLES}
-    for table, known in _KNOWN.items():
-        content = document.get(table, {}) if table else document
-        if not isinstance(content, dict):
-            problems.append(_problem(source, table, content, "a table"))
-            continue
-        for key, value in content.items():
-            name = f"{table}.{key}" if table else key
-            if key not in known:
-                problems.append(
-                    Problem(
-                        code="config-unknown-key",
-                        found="unknown key",
-                        where=f"{source}: {name}",
-                        expected="one of " + ", ".join(sorted(known)),
-                    )
-                )
-            elif table in _TABLES:
-                read = _policy_value if table == "policy" else _fetcher_value
-                tables[table] |= read(key, value, name, source, problems)
-            elif key not in _KNOWN and (table or key not in _READ_ELSEWHERE):
-                values[key] = _value(key, value, name, source, problems)
-    given = document.get("providers", {})
-    providers = (
-        provider_settings(given, str(source))
-        if isinstance(given, dict)
-        else [_problem(source, "providers", given, "a table")]
-    )
+
+    def table(name: str) -> dict[str, Any]:
+        content = document.get(name, {})
+        if isinstance(content, dict):
+            return content
+        problems.append(wrong_value(f"{source}: {name}", shown_value(content), "a table"))
+        return {}
+
+    def unknown(name: str, _: object) -> Problem | None:
+        known = {*keys_of(Config), *TABLES}
+        return None if name in TABLES else unknown_key(f"{source}: {name}", known)
+
+    def read(declared: type, name: str) -> dict[str, Any]:
+        found, wrong = read_keys(keys_of(declared), table(name), f"{source}: {name}.")
+        problems.extend(wrong)
+        return found
+
+    values, wrong = read_keys(keys_of(Config), document, f"{source}: ", unknown=unknown)
+    problems += wrong
+    values |= read(HostIdentityTable, "host_identity") | read(LdapTable, "ldap")
+    policy, fetcher = read(Policy, "policy"), read(FetcherConfig, "credentials_fetcher")
     values["domains"], wrong = domain_preferences(document.get("domains", {}), str(source))
     problems += wrong
-    values["wait_seconds"] = _wait_seconds(document.get("wait_seconds"), source, problems)
-    table = document.get("account_provider", {})
-    if isinstance(table, dict):
-        values["account_provider"] = table
-    else:
-        problems.append(_problem(source, "account_provider", table, "a table"))
+    values["account_provider"] = table("account_provider")
+    providers = provider_settings(table("providers"), str(source))
     if isinstance(providers, ProviderSettings):
         values["providers"] = providers
     else:
         problems += providers
     if problems:
         raise UsageError(*problems)
-    policy, fetcher = (tables[name] for name in _TABLES)
     found = FetcherConfig(**fetcher)
     return Config(policy=Policy(**policy, grpc_uids=found.uids), fetcher=found, **values)
-
-
-def _wait_seconds(value: object, source: Path, problems: list[Problem]) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, int | float) and value is not True and 0 <= value <= _LONGEST_WAIT:
-        return float(value)
-    expected = f"a number from 0 to {_LONGEST_WAIT}"
-    problems.append(_problem(source, "wait_seconds", value, expected))
-    return None
-
-
-def _policy_value(
-    key: str, value: object, name: str, source: Path, problems: list[Problem]
-) -> dict[str, Any]:
-    if key == "leases_per_user":
-        if type(value) is int and 0 < value <= _MOST_LEASES:
-            return {key: value}
-        problems.append(_problem(source, name, value, f"a number from 1 to {_MOST_LEASES}"))
-        return {}
-    texts = value if isinstance(value, list) and all(isinstance(v, str) for v in value) else None
-    if texts is None:
-        problems.append(_problem(source, name, value, "a list of texts"))
-        return {}
-    if key == "users":
-        return {"uids": frozenset(_uids(texts, name, source, problems))}
-    if key == "spec_sources":
-        wrong, expected = [t for t in texts if t not in SPEC_SOURCES], '"file" or "raw"'
-    else:
-        wrong = [t for t in texts if not _PATTERN.fullmatch(t)]
-        expected = "a pattern of ACCOUNT@DOMAIN, such as WebApp*@contoso.com"
-    problems += [_problem(source, name, text, expected) for text in wrong]
-    return {key: tuple(texts)}
-
-
-def _fetcher_value(
-    key: str, value: object, name: str, source: Path, problems: list[Problem]
-) -> dict[str, Any]:
-    if key == "users":
-        if isinstance(value, list) and all(isinstance(v, str) for v in value):
-            return {"uids": frozenset(_uids(value, name, source, problems))}
-        problems.append(_problem(source, name, value, "a list of texts"))
-        return {}
-    if key == "lease_tree":
-        return {key: _value(key, value, name, source, problems)}
-    text = value if isinstance(value, str) else ""
-    if key == "owner" and (found := _OWNER.fullmatch(text)):
-        return {"uid": int(found[1]), "gid": int(found[2])}
-    if key == "mode" and _FILE_MODE.fullmatch(text):
-        return {"mode": int(text, 8)}
-    expected = '"UID:GID", in numbers' if key == "owner" else 'a mode such as "0640"'
-    problems.append(_problem(source, name, value, expected))
-    return {}
-
-
-def _uids(names: list[str], where: str, source: Path, problems: list[Problem]) -> list[int]:
-    found = []
-    for name in names:
-        user = user_named(name)
-        if user is not None:
-            found.append(user.uid)
-        else:
-            problems.append(_problem(source, where, name, "the name of a user of this host"))
-    return found
-
-
-def _value(key: str, value: object, name: str, source: Path, problems: list[Problem]) -> Any:
-    if not isinstance(value, str) or not value or "\0" in value:
-        problems.append(_problem(source, name, value, "a text"))
-        return None
-    if key == "transport":
-        if value not in list(Transport):
-            problems.append(_problem(source, name, value, '"ldap" or "ldaps"'))
-            return None
-        return Transport(value)
-    if key == "log_format":
-        if value not in _LOG_FORMATS:
-            problems.append(_problem(source, name, value, '"text" or "json"'))
-        return value
-    if key in {"principal", "account"}:
-        return value
-    if not value.startswith("/"):
-        problems.append(_problem(source, name, value, "an absolute path"))
-    return Path(value)
-
-
-def _problem(source: Path, name: str, value: object, expected: str) -> Problem:
-    return Problem(
-        code="config-wrong-value",
-        found=repr(value)[:80],
-        where=f"{source}: {name}",
-        expected=expected,
-    )

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from credspec.config_table import texts
 from credspec.file_replacement import remove_unfinished, replace_file
 
 USERS_VARIABLE: Final = "CREDSPEC_USERS"
@@ -43,6 +44,15 @@ def user_named(name: str) -> HostUser | None:
         return _user(pwd.getpwnam(name), name)
     except (KeyError, ValueError, OSError):
         return None
+
+
+def _uid(name: str) -> int | None:
+    user = user_named(name)
+    return None if user is None else user.uid
+
+
+USERS: Final = texts(_uid, "the name of a user of this host", collect=frozenset)
+"""What a key takes that names users; read are their numbers."""
 
 
 def user_of(uid: int) -> HostUser | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Final
+from typing import Annotated, ClassVar, Final
 
+from credspec.config.host_users import USERS
+from credspec.config_table import Key, Table, number, texts
 from credspec.errors import NotPermittedError, Problem
 
 SPEC_SOURCES: Final = ("file", "raw")
@@ -14,6 +17,19 @@ SPEC_SOURCES: Final = ("file", "raw")
 
 GRPC_SOURCE: Final = "grpc"
 """Where a spec comes from that a call of credentials-fetcher's interface brought."""
+
+
+_PATTERN: Final = re.compile(r"[^@/\s]{1,64}(?:@[^@/\s]{1,255})?")
+_MOST_LEASES: Final = 100_000
+
+_PATTERNS: Final = texts(
+    lambda text: text if _PATTERN.fullmatch(text) else None,
+    "a pattern of ACCOUNT@DOMAIN, such as WebApp*@contoso.com",
+)
+_SOURCES: Final = texts(
+    lambda text: text if text in SPEC_SOURCES else None,
+    " or ".join(f'"{source}"' for source in SPEC_SOURCES),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,12 +44,54 @@ class Policy:
     `leases_per_user` is how many leases each of them may have at a time.
     """
 
-    accounts: tuple[str, ...] = ("*",)
-    keytabs: tuple[str, ...] = ()
-    spec_sources: tuple[str, ...] = ("file",)
-    uids: frozenset[int] = frozenset()
+    table: ClassVar = Table("policy", "Who may have which account ([policy](policy.md)).")
+
+    accounts: Annotated[
+        tuple[str, ...],
+        Key(
+            kind=_PATTERNS,
+            meaning="Accounts that containers may have, as patterns with `*` and `?`; without `@` "
+            "a pattern holds for every domain.",
+            reloaded=True,
+        ),
+    ] = ("*",)
+    keytabs: Annotated[
+        tuple[str, ...],
+        Key(
+            kind=_PATTERNS,
+            meaning="Accounts whose keys containers may have, to accept logons ([accepting "
+            "logons](applications/accepting-logons.md)); nobody's by default.",
+            reloaded=True,
+        ),
+    ] = ()
+    leases_per_user: Annotated[
+        int,
+        Key(
+            kind=number(1, _MOST_LEASES, make=int),
+            meaning="How many leases each of these users may have at a time.",
+            reloaded=True,
+        ),
+    ] = 256
+    spec_sources: Annotated[
+        tuple[str, ...],
+        Key(
+            kind=_SOURCES,
+            meaning="Where specs may come from: `file` is the spec directory, `raw` is the one who "
+            "starts the container.",
+            reloaded=True,
+        ),
+    ] = ("file",)
+    uids: Annotated[
+        frozenset[int],
+        Key(
+            kind=USERS,
+            name="users",
+            meaning="Users other than root who may use the agent, for rootless engines and "
+            "`credspec run`.",
+            reloaded=True,
+        ),
+    ] = frozenset()
     grpc_uids: frozenset[int] = frozenset()
-    leases_per_user: int = 256
 
     def check_spec_source(self, source: str) -> None:
         """Refuse a spec that comes from where it may not: ``file`` or ``raw``.

@@ -5,8 +5,10 @@ class ShimError(Exception):
     """The container cannot have its tickets, and therefore does not start.
 
     `code` is the stable name of the reason, `text` says it in words; ``str(error)`` is both, with
-    the code in brackets.
+    the code in brackets. `is_agent_missing` says that the agent's directories are not there.
     """
+
+    is_agent_missing = False
 
     def __init__(self, code: str, text: str) -> None:
         super().__init__(f"{text} [{code}]")

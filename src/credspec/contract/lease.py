@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing itself costs milliseconds
     from typing import Any
 
-    from credspec.contract.ticket_options import Wish
+    from credspec.contract.ticket_options import TicketRequest
 
 LEASE_MIB = 16
 """The size of a lease's tmpfs: a limit, of which only what is in it takes memory.
@@ -52,7 +52,7 @@ class Lease:
 
     def take(
         self,
-        wish: Wish,
+        request: TicketRequest,
         container: str,
         runtime_state: str,
         wait: StartWait | None = None,
@@ -69,13 +69,13 @@ class Lease:
             ShimError: also `start-abandoned`, `start-interrupted`.
         """
         wait = wait or StartWait(0, lambda _: None)
-        body = lease_request(wish, container, runtime_state, name_fallback=name_fallback)
+        body = lease_request(request, container, runtime_state, name_fallback=name_fallback)
         made = -1
 
         def attempt() -> dict[str, Any]:
             nonlocal made
             if made < 0:
-                self.make_directory(wish)
+                self.make_directory(request)
                 # As long as it is open, no other file system has its number.
                 made = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             elif not self._is_directory(made):
@@ -104,14 +104,14 @@ class Lease:
         except OSError:
             return False
 
-    def make_directory(self, wish: Wish) -> None:
+    def make_directory(self, request: TicketRequest) -> None:
         """Make the directory that the agent is to fill."""
         if self.is_users:
-            _make_users_directory(self.leases_directory, self.directory, wish.directory_mode)
-            set_label(self.directory, wish.label)
+            _make_users_directory(self.leases_directory, self.directory, request.directory_mode)
+            set_label(self.directory, request.label)
         else:
-            _mount_tmpfs(self.directory, wish)
-        if wish.keytab:
+            _mount_tmpfs(self.directory, request)
+        if request.keytab:
             try:
                 _make_replay_cache(f"{self.directory}/{_REPLAY_CACHE}")
             except ShimError:
@@ -145,19 +145,19 @@ class Lease:
 
 
 def lease_request(
-    wish: Wish, container: str, runtime_state: str, *, name_fallback: bool
+    request: TicketRequest, container: str, runtime_state: str, *, name_fallback: bool
 ) -> dict[str, Any]:
     """Return the body of the request for a lease."""
     return {
-        "spec": wish.spec,
+        "spec": request.spec,
         "container": container,
         "runtime_state": runtime_state,
-        "uid": wish.uid,
-        "gid": wish.gid,
-        "mode": wish.mode,
-        "keytab": wish.keytab,
+        "uid": request.uid,
+        "gid": request.gid,
+        "mode": request.mode,
+        "keytab": request.keytab,
         "name_fallback": name_fallback,
-        "replay_cache": wish.keytab,
+        "replay_cache": request.keytab,
     }
 
 
@@ -195,7 +195,7 @@ def _make_replay_cache(directory: str) -> None:
         raise ShimError("lease-directory", f"{directory}: {error.strerror}") from None
 
 
-def _mount_tmpfs(directory: str, wish: Wish) -> None:
+def _mount_tmpfs(directory: str, request: TicketRequest) -> None:
     try:
         os.mkdir(directory, 0o700)
     except FileExistsError:
@@ -203,13 +203,17 @@ def _mount_tmpfs(directory: str, wish: Wish) -> None:
         os.mkdir(directory, 0o700)
     except OSError as error:
         kind = NotYetError if error.errno == _ENOENT else ShimError
-        raise kind(
+        failure = kind(
             "agent-unreachable",
             f"credspec agent: {directory}: {error.strerror}; the agent makes this directory when "
             "it starts: start it with `systemctl start credspec-agent` or `credspec agent`",
-        ) from None
-    options = f"{_TMPFS_OPTIONS},mode={wish.directory_mode:o},uid={wish.uid},gid={wish.gid}"
-    options += mount_option(wish.label)
+        )
+        failure.is_agent_missing = True
+        raise failure from None
+    options = (
+        f"{_TMPFS_OPTIONS},mode={request.directory_mode:o},uid={request.uid},gid={request.gid}"
+    )
+    options += mount_option(request.label)
     flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
     try:
         try:

@@ -32,7 +32,7 @@ def short_name(annotation: str) -> str:
     return annotation.rpartition("/")[2]
 
 
-class Wish:
+class TicketRequest:
     """What a container asks for: a spec, and whose the files are to be and of what kind.
 
     `label` is what SELinux calls the container's mounts, empty without SELinux.
@@ -54,7 +54,9 @@ class Wish:
         return 0o700 | (self.mode & 0o044) | ((self.mode & 0o044) >> 2)
 
 
-def wish_of(config: dict[str, Any], spec: str, options: dict[str, str], *, is_users: bool) -> Wish:
+def ticket_request_of(
+    config: dict[str, Any], spec: str, options: dict[str, str], *, is_users: bool
+) -> TicketRequest:
     """Return what a container is to have, given the spec and the options that count.
 
     `options` are by annotation. Numbers of users and groups become the agent's: with `is_users`,
@@ -66,7 +68,7 @@ def wish_of(config: dict[str, Any], spec: str, options: dict[str, str], *, is_us
     uid, gid = _owner(config, options.get(OWNER[0]), is_users=is_users)
     keytab = _flag(options.get(KEYTAB[0]))
     mode = file_mode(options.get(MODE[0]))
-    return Wish(spec, uid, gid, mode, keytab=keytab, label=mount_label(config))
+    return TicketRequest(spec, uid, gid, mode, keytab=keytab, label=mount_label(config))
 
 
 def check_options(options: dict[str, str]) -> None:

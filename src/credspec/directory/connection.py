@@ -22,7 +22,7 @@ from credspec.directory.ldap_session import Entry, LdapError, LdapSession, conne
 from credspec.directory.locator import LDAP_PORT, LDAPS_PORT, DomainController
 from credspec.directory.logon_cache import logon_cache
 from credspec.directory.tls_certificates import certificate_problem
-from credspec.errors import CredspecError, NotPermittedError, UnreachableError
+from credspec.errors import CredspecError, NoAnswerError, NotPermittedError
 
 __all__ = ["Connection", "Entry", "Transport", "escape"]
 
@@ -87,7 +87,8 @@ class Connection:
         system's. `ccache` names the credential cache to log on with, default the process's.
 
         Raises:
-            UnreachableError: `ldap-unreachable`, `ldap-timeout`; as `certificate_problem` returns.
+            NoAnswerError: `ldap-unreachable`, `ldap-timeout`.
+            UnreachableError: as `certificate_problem` returns.
             NotPermittedError: `ldap-bind-refused`.
         """
         where = f"LDAP {controller.host}:{transport.port}"
@@ -126,7 +127,7 @@ class Connection:
         """Search and return at most 100 entries, values as raw bytes.
 
         Raises:
-            UnreachableError: `ldap-timeout`, `ldap-unreachable`, `ldap-unavailable`.
+            NoAnswerError: `ldap-timeout`, `ldap-unreachable`, `ldap-unavailable`.
             NotPermittedError: `ldap-not-encrypted` and other refusals.
             CredspecError: `ldap-name-invalid`, `ldap`.
         """
@@ -215,7 +216,7 @@ def _guarded(
     except LdapError as error:
         text = str(error)
         if error.code == api.TIMEOUT:
-            raise UnreachableError.of(
+            raise NoAnswerError.of(
                 "ldap-timeout",
                 f"no answer within {time.monotonic() - started:.1f} s",
                 where=where,
@@ -223,7 +224,7 @@ def _guarded(
                 "next",
             ) from None
         if error.code in _LOST:
-            raise UnreachableError.of(
+            raise NoAnswerError.of(
                 "ldap-unreachable",
                 f"the connection failed: {text}",
                 where=where,
@@ -245,7 +246,7 @@ def _guarded(
                 remedy="install the package libsasl2-modules-gssapi-mit",
             ) from None
         if error.code in _SERVER_CANNOT:
-            raise UnreachableError.of(
+            raise NoAnswerError.of(
                 "ldap-unavailable",
                 f"the domain controller does not serve: {text}",
                 where=where,

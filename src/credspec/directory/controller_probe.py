@@ -27,7 +27,7 @@ PING_PORT: Final = 389
 """The UDP port of the LDAP ping (MS-ADTS 6.3.3)."""
 
 LONGEST_SECONDS: Final = 1.5
-"""How long `look` waits at most."""
+"""How long `probe_addresses` waits at most."""
 
 _GRACE_SECONDS: Final = 0.5
 _TCP_SECONDS: Final = 1.0
@@ -47,8 +47,8 @@ class Ping(Protocol):
 
 
 @dataclass(slots=True)
-class Sight:
-    """What was seen of one address until the look ended.
+class ProbeResult:
+    """What was seen of one address until the probing ended.
 
     `answer` is its answer by UDP, `refusal` why that rules it out, empty if it does not.
     `takes_tcp` says whether it took a connection, `latency_seconds` how long the first sign of
@@ -108,21 +108,21 @@ def exchange_datagrams(
         return
 
 
-def look(
+def probe_addresses(
     addresses: Iterable[str],
     *,
     domain: str,
     port: int,
     ping: Ping = exchange_datagrams,
     probe: Probe = answers,
-) -> dict[str, Sight]:
+) -> dict[str, ProbeResult]:
     """Ask all addresses about `domain` by UDP, and whether they take TCP on `port`, all at once.
 
     Ends when all have answered both ways or failed to, half a second after the first good one, and
     after `LONGEST_SECONDS` at the latest; a single address has a second more. Answers that are
     malformed or belong to another request are as none.
     """
-    sights = {address: Sight() for address in addresses}
+    results = {address: ProbeResult() for address in addresses}
     signs: queue.SimpleQueue[_Sign] = queue.SimpleQueue()
     started = time.monotonic()
 
@@ -141,27 +141,27 @@ def look(
             signs.put(_Sign(address, time.monotonic() - started, takes_tcp=takes_tcp))
 
     end = started + LONGEST_SECONDS
-    if len(sights) == 1:
+    if len(results) == 1:
         # Nobody else could bring this to an end sooner. A controller that is busy with the
         # connection answers later, and threads cost more than both.
-        [address] = sights
+        [address] = results
         try_udp(address)
         try_tcp(address)
     else:
-        for address in sights:
+        for address in results:
             for attempt in (try_udp, try_tcp):
                 # Daemons: those that still wait must not hold up the end of a command.
                 threading.Thread(target=attempt, args=(address,), daemon=True).start()
-    for _ in range(2 * len(sights)):
+    for _ in range(2 * len(results)):
         try:
             sign = signs.get(timeout=max(0.0, end - time.monotonic()))
         except queue.Empty:
             break
-        sight = sights[sign.address]
-        sign.add_to(sight)
-        if sight.is_good:
+        result = results[sign.address]
+        sign.add_to(result)
+        if result.is_good:
             end = min(end, time.monotonic() + _GRACE_SECONDS)
-    return sights
+    return results
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,12 +174,12 @@ class _Sign:
     refusal: str = ""
     takes_tcp: bool = False
 
-    def add_to(self, sight: Sight) -> None:
-        sight.answer = sight.answer or self.answer
-        sight.refusal = sight.refusal or self.refusal
-        sight.takes_tcp = sight.takes_tcp or self.takes_tcp
-        if sight.latency_seconds is None and (self.answer or self.refusal or self.takes_tcp):
-            sight.latency_seconds = self.seconds
+    def add_to(self, result: ProbeResult) -> None:
+        result.answer = result.answer or self.answer
+        result.refusal = result.refusal or self.refusal
+        result.takes_tcp = result.takes_tcp or self.takes_tcp
+        if result.latency_seconds is None and (self.answer or self.refusal or self.takes_tcp):
+            result.latency_seconds = self.seconds
 
 
 def _pinged(address: str, domain: str, ping: Ping) -> tuple[NetlogonAnswer | None, str]:

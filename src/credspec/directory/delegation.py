@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from credspec.directory.account_groups import find_entry, read_token_sids
 from credspec.directory.connection import Connection
 from credspec.directory.domain import DomainFacts
-from credspec.directory.host_account import find_entry, read_token_sids
 
 _TRUSTED_FOR_DELEGATION: Final = 0x80000
 _NOT_DELEGATED: Final = 0x100000

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from credspec.errors import UnreachableError
+from credspec.errors import NoAnswerError, UnreachableError
 
 _DNS_SECONDS: Final = 5.0
 _ATTEMPT_SECONDS: Final = 1.0
@@ -76,7 +76,7 @@ class DnsResolver:
         """Return the SRV records of `name`.
 
         Raises:
-            UnreachableError: `dns-unreachable` if no name server answers in time.
+            NoAnswerError: `dns-unreachable` if no name server answers in time.
         """
         return [
             SrvRecord(r.priority, r.weight, r.port, r.target.to_text(omit_final_dot=True))
@@ -237,8 +237,8 @@ def _start(call: Callable[[], None]) -> None:
     threading.Thread(target=call, daemon=True).start()
 
 
-def _unreachable(name: str, found: str) -> UnreachableError:
-    return UnreachableError.of(
+def _unreachable(name: str, found: str) -> NoAnswerError:
+    return NoAnswerError.of(
         "dns-unreachable",
         f"{name}: {found}",
         where="DNS",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from credspec.directory.account_groups import find_entry
 from credspec.directory.connection import Connection
 from credspec.directory.domain import DomainFacts
-from credspec.directory.host_account import find_entry
 from credspec.errors import Problem
 
 _ATTRIBUTE: Final = "msDS-SupportedEncryptionTypes"

@@ -14,15 +14,16 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Annotated, Any, ClassVar, Final
 
+from credspec.config_table import Key, Kind, NotTakenError, Table
 from credspec.directory.controller_probe import (
     Ping,
     Probe,
-    Sight,
+    ProbeResult,
     answers,
     exchange_datagrams,
-    look,
+    probe_addresses,
 )
 from credspec.directory.dns_resolver import DnsResolver, Resolver, SrvRecord
 from credspec.errors import UnreachableError, UsageError
@@ -36,6 +37,7 @@ __all__ = [
     "Locator",
     "Resolver",
     "SrvRecord",
+    "dns_name",
     "order_by_preference",
     "valid_domain",
 ]
@@ -97,6 +99,39 @@ def order_by_preference(
     return ordered
 
 
+_SITE: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE)
+_EXAMPLE: Final = "DNS names of domain controllers, such as dc1.contoso.com"
+
+
+def dns_name(name: object) -> str | None:
+    """Return a DNS name of several labels in lower case, None if it is not one."""
+    if not isinstance(name, str) or "." not in name.strip("."):
+        return None
+    try:
+        return valid_domain(name)
+    except UsageError:
+        return None
+
+
+def _controllers(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value:
+        raise NotTakenError((value, f"a list of {_EXAMPLE}"))
+    names = [dns_name(each) for each in value]
+    wrong = [(each, _EXAMPLE) for each, name in zip(value, names, strict=True) if name is None]
+    if wrong:
+        raise NotTakenError(*wrong)
+    return tuple(dict.fromkeys(name for name in names if name is not None))
+
+
+def _site(value: Any) -> str:
+    if not isinstance(value, str) or not _SITE.fullmatch(value):
+        raise NotTakenError((value, _SITE_KIND.takes))
+    return value
+
+
+_SITE_KIND: Final = Kind("the name of an Active Directory site, such as Berlin", _site)
+
+
 @dataclass(frozen=True, slots=True)
 class ControllerPreference:
     """What an administrator says of a domain's controllers, for networks that DNS does not know.
@@ -105,8 +140,28 @@ class ControllerPreference:
     Directory site whose controllers are asked next, whatever site the domain finds for this host.
     """
 
-    controllers: tuple[str, ...] = ()
-    site: str | None = None
+    table: ClassVar = Table(
+        'domains."contoso.com"',
+        "Which domain controllers to prefer; one table for each domain that needs one, by its DNS "
+        "name.",
+    )
+
+    controllers: Annotated[
+        tuple[str, ...],
+        Key(
+            kind=Kind(f"a list of {_EXAMPLE}", _controllers),
+            meaning="Domain controllers that are tried first, in this order.",
+            default="DNS decides",
+        ),
+    ] = ()
+    site: Annotated[
+        str | None,
+        Key(
+            kind=_SITE_KIND,
+            meaning="The Active Directory site whose domain controllers are preferred.",
+            default="the site that the domain finds for this host",
+        ),
+    ] = None
 
 
 _NO_PREFERENCE: Final = ControllerPreference()
@@ -179,57 +234,64 @@ class Locator:
         domain = valid_domain(domain)
         wanted = self.preferences.get(domain, _NO_PREFERENCE)
         end = self.now() + seconds
-        view = _View(domain, port, self.ping, self.probe)
+        probed = _ProbedControllers(domain, port, self.ping, self.probe)
         preferred = _records_of(wanted.controllers)
-        self._look(view, preferred, end)
+        self._probe_hosts(probed, preferred, end)
         near: list[SrvRecord] = []
         everywhere: list[SrvRecord] = []
-        if not view.controllers():
+        if not probed.controllers():
             try:
-                near, everywhere = self._look_where_dns_says(view, domain, wanted, site, end)
+                near, everywhere = self._probe_where_dns_says(probed, domain, wanted, site, end)
             except UnreachableError:
-                if view.hosts:
-                    raise view.failure() from None
+                if probed.hosts:
+                    raise probed.failure() from None
                 raise
-        found = view.controllers()
+        found = probed.controllers()
         if not found:
-            raise view.failure()
+            raise probed.failure()
         # Each SRV name is a candidate list of its own: the site's goes first, priorities order
         # within a list, and closeness only within a priority (MS-ADTS 6.3.6, RFC 2782).
         ranks = _ranks(preferred, near, everywhere)
         return sorted(found, key=lambda dc: ranks.get(dc.host, _LAST).preference(dc))
 
-    def _look_where_dns_says(
-        self, view: _View, domain: str, wanted: ControllerPreference, site: str | None, end: float
+    def _probe_where_dns_says(
+        self,
+        probed: _ProbedControllers,
+        domain: str,
+        wanted: ControllerPreference,
+        site: str | None,
+        end: float,
     ) -> tuple[list[SrvRecord], list[SrvRecord]]:
         """Ask the controllers of the site and of the domain; return what DNS says of both."""
         if wanted.site is not None:
             near = self._of_site(domain, wanted.site)
-            self._look(view, near, end)
-            if view.controllers():
+            self._probe_hosts(probed, near, end)
+            if probed.controllers():
                 return near, []
             everywhere = self._of_domain(domain)
-            self._look(view, everywhere, end)
+            self._probe_hosts(probed, everywhere, end)
             return near, everywhere
         everywhere = self._of_domain(domain)
         near = self._of_site(domain, site)
-        self._look(view, [*near, *everywhere], end)
-        actual = view.client_site()
-        if actual and actual != (site or "").lower() and not view.is_of_closest():
+        self._probe_hosts(probed, [*near, *everywhere], end)
+        actual = probed.client_site()
+        if actual and actual != (site or "").lower() and not probed.is_of_closest():
             near = self._of_site(domain, actual)
-            self._look(view, near, end)
+            self._probe_hosts(probed, near, end)
         return near, everywhere
 
-    def _look(self, view: _View, records: Iterable[SrvRecord], end: float) -> None:
+    def _probe_hosts(
+        self, probed: _ProbedControllers, records: Iterable[SrvRecord], end: float
+    ) -> None:
         """Ask the hosts of `records` in batches, until one of them can serve."""
-        hosts = [h for h in dict.fromkeys(r.target for r in records) if h not in view.hosts]
+        hosts = [h for h in dict.fromkeys(r.target for r in records) if h not in probed.hosts]
         for first in range(0, len(hosts), _BATCH):
             batch = hosts[first : first + _BATCH]
             if first and self.now() >= end:
-                view.not_asked += hosts[first:]
+                probed.not_asked += hosts[first:]
                 return
-            view.look_at(self._addresses(batch, may_all_fail=bool(view.hosts)))
-            if any(controller.host in batch for controller in view.controllers()):
+            probed.probe(self._addresses(batch, may_all_fail=bool(probed.hosts)))
+            if any(controller.host in batch for controller in probed.controllers()):
                 return
 
     def _of_domain(self, domain: str) -> list[SrvRecord]:
@@ -319,7 +381,7 @@ def _ranks(*lists: Sequence[SrvRecord]) -> dict[str, _Rank]:
     return ranks
 
 
-class _View:
+class _ProbedControllers:
     """What was seen of the controllers of one domain."""
 
     def __init__(self, domain: str, port: int, ping: Ping, probe: Probe) -> None:
@@ -329,12 +391,12 @@ class _View:
         self._port = port
         self._ping = ping
         self._probe = probe
-        self._sights: dict[str, Sight] = {}
+        self._results: dict[str, ProbeResult] = {}
 
-    def look_at(self, hosts: Mapping[str, tuple[str, ...]]) -> None:
+    def probe(self, hosts: Mapping[str, tuple[str, ...]]) -> None:
         self.hosts |= hosts
-        self._sights |= look(
-            {a for addresses in hosts.values() for a in addresses if a not in self._sights},
+        self._results |= probe_addresses(
+            {a for addresses in hosts.values() for a in addresses if a not in self._results},
             domain=self._domain,
             port=self._port,
             ping=self._ping,
@@ -344,8 +406,8 @@ class _View:
     def client_site(self) -> str:
         """Return this host's site in lower case as a controller of the domain sees it, or none."""
         for host in self.hosts:
-            for sight in self._of(host).values():
-                answer = sight.answer
+            for result in self._of(host).values():
+                answer = result.answer
                 if answer and answer.client_site and answer.domain.lower() == self._domain:
                     return answer.client_site.lower()
         return ""
@@ -384,23 +446,23 @@ class _View:
             "1355, the domain cannot be contacted)",
         )
 
-    def _of(self, host: str) -> dict[str, Sight]:
-        return {address: self._sights[address] for address in self.hosts[host]}
+    def _of(self, host: str) -> dict[str, ProbeResult]:
+        return {address: self._results[address] for address in self.hosts[host]}
 
     def _refusal(self, host: str) -> str:
         return next((s.refusal for s in self._of(host).values() if s.refusal), "")
 
     def _controller(self, host: str) -> DomainController | None:
-        sights = {a: s for a, s in self._of(host).items() if s.takes_tcp and not s.refusal}
-        heard = [s.answer for s in sights.values() if s.answer is not None]
+        results = {a: s for a, s in self._of(host).items() if s.takes_tcp and not s.refusal}
+        heard = [s.answer for s in results.values() if s.answer is not None]
         # What one address says holds for those that say nothing.
-        if not sights or (self._refusal(host) and not heard):
+        if not results or (self._refusal(host) and not heard):
             return None
         return DomainController(
             host,
-            tuple(sights),
+            tuple(results),
             site=next((answer.controller_site for answer in heard), "") or None,
-            latency_seconds=min(s.latency_seconds or 0.0 for s in sights.values()),
+            latency_seconds=min(s.latency_seconds or 0.0 for s in results.values()),
             is_closest=any(answer.is_closest for answer in heard),
         )
 

@@ -6,9 +6,9 @@ import shlex
 from collections.abc import Sequence
 from typing import Final
 
+from credspec.directory.account_groups import read_own_token
 from credspec.directory.connection import Connection, escape
 from credspec.directory.domain import DomainFacts
-from credspec.directory.host_account import read_own_token
 from credspec.errors import CredspecError
 
 _MAX_SHOWN: Final = 30

@@ -16,7 +16,7 @@ from typing import Final
 
 from credspec.directory.certificate_authorities import system_ca_file
 from credspec.directory.locator import LDAPS_PORT, DomainController
-from credspec.errors import UnreachableError
+from credspec.errors import NoAnswerError, UnreachableError
 
 _HANDSHAKE_SECONDS: Final = 3.0
 
@@ -55,18 +55,18 @@ def certificate_problem(
         except ssl.SSLCertVerificationError as error:
             return _bad_certificate(error, controller.host, address, port, path)
         except TimeoutError:
-            failure = failure or _failure(
+            failure = failure or NoAnswerError.of(
                 "ldap-timeout",
                 f"no answer to a TLS handshake in {_HANDSHAKE_SECONDS:.0f} s",
-                where,
-                "the domain controller is overloaded, paused or cut off",
+                where=where,
+                remedy="the domain controller is overloaded, paused or cut off",
             )
         except ConnectionRefusedError:
-            failure = failure or _failure(
+            failure = failure or NoAnswerError.of(
                 "ldap-unreachable",
                 f"{address} refuses connections on port {port}",
-                where,
-                "start the domain controller, or open the port in its firewall",
+                where=where,
+                remedy="start the domain controller, or open the port in its firewall",
             )
         except OSError as error:
             failure = failure or _failure(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from credspec.directory.account_groups import membership_path, read_own_token, read_token_sids
 from credspec.directory.accounts import (
     accounts_with_service_principal_name,
     find_account,
@@ -17,7 +18,6 @@ from credspec.directory.accounts import (
 from credspec.directory.connection import Connection
 from credspec.directory.domain import DomainFacts
 from credspec.directory.encryption_types import encryption_type_problems, read_encryption_types
-from credspec.directory.host_account import membership_path, read_own_token, read_token_sids
 from credspec.directory.kds_root_keys import read_kds_root_keys
 from credspec.directory.password_readers import name_of_sid
 from credspec.doctor.delegation_step import delegation_finding

@@ -13,11 +13,16 @@ from typing import TYPE_CHECKING, Any, Final
 from credspec.api_client import AgentClient
 from credspec.contract.lease import Lease
 from credspec.contract.names import RUNTIME
-from credspec.contract.ticket_options import Wish
+from credspec.contract.ticket_options import TicketRequest
 from credspec.doctor.join_steps import JOIN_STEP
 from credspec.doctor.step import Finding, Step
 from credspec.errors import AgentUnreachableError, CredspecError, NotPermittedError, Problem
-from credspec.run.process_lease import HOST_MOUNTS, OWN_MOUNTS, in_host_mounts
+from credspec.run.process_lease import (
+    HOST_MOUNTS,
+    OWN_MOUNTS,
+    LeaseDirectoryError,
+    in_host_mounts,
+)
 from credspec.setup.launcher import NAME
 
 if TYPE_CHECKING:
@@ -72,15 +77,15 @@ def _lease_mount(examination: Examination) -> Finding:
     lease = Lease(secrets.token_hex(16), str(config.agent_socket), str(config.run_directory))
     try:
         namespace = _mounted(lease)
-    except CredspecError as error:
-        if error.code == "agent-unreachable":
+    except LeaseDirectoryError as error:
+        if error.is_agent_missing:
             raise
         # As in a container, where even root may not mount.
         return Finding("not checked: nothing can be mounted", error.problems)
     try:
         answer = client.get(f"/v1/lease-directories/{lease.lease_id}")
     except CredspecError as error:
-        if error.code != "http-404":
+        if error.response_status != http.HTTPStatus.NOT_FOUND:
             raise
         return Finding("not checked: the running agent is an older one; restart it")
     finally:
@@ -99,16 +104,16 @@ def _lease_mount(examination: Examination) -> Finding:
 
 def _mounted(lease: Lease) -> Path:
     """Mount a lease's directory; return the mount namespace in which that was done."""
-    wish = Wish("", 0, 0, 0o600, keytab=False)
+    request = TicketRequest("", 0, 0, 0o600, keytab=False)
     try:
-        in_host_mounts(lambda: lease.make_directory(wish))
-    except CredspecError as error:
-        if error.code != "agent-unreachable":
+        in_host_mounts(lambda: lease.make_directory(request))
+    except LeaseDirectoryError as error:
+        if not error.is_agent_missing:
             raise
     else:
         return HOST_MOUNTS
     # A lab is in a namespace of its own, and so are its engines.
-    in_host_mounts(lambda: lease.make_directory(wish), OWN_MOUNTS)
+    in_host_mounts(lambda: lease.make_directory(request), OWN_MOUNTS)
     return OWN_MOUNTS
 
 

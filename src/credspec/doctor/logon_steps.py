@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from credspec.directory.account_groups import read_account_key_version
 from credspec.directory.connection import Connection
 from credspec.directory.domain import read_domain_facts
 from credspec.directory.encryption_types import encryption_type_problems, read_encryption_types
-from credspec.directory.host_account import read_account_key_version
 from credspec.doctor.step import Finding, Step
 from credspec.errors import CredspecError, Problem, UnreachableError
 from credspec.kerberos.tickets import enctype_name, keytab_enctypes, keytab_versions
 from credspec.providers.selection import plugin_source
 from credspec.session.host_identity import CallersTicket, MachineKeytab
 from credspec.session.provided_identity import ProvidedIdentity
-from credspec.spec.host_account import plugin_name
+from credspec.spec.host_account_plugins import plugin_name
 
 if TYPE_CHECKING:
     from credspec.doctor.examination import Examination

@@ -153,7 +153,7 @@ _OPTION: Final = Refusal(
 )
 _KEYTAB: Final = Refusal(
     "keytab-malformed",
-    "what is named as a keytab is none that can be read",
+    "the file named as a keytab cannot be read as one",
     "make it again (adcli update, net ads keytab create, ktutil), and name it as a plain path",
 )
 _CACHE: Final = Refusal(

@@ -80,11 +80,14 @@ class Service:
         self._record.unlink(missing_ok=True)
 
     def signal_all(self, number: signal.Signals) -> None:
-        """Send a signal to all processes of the service."""
+        """Send a signal to all processes of the service, also to those that start meanwhile."""
         pid = self.pid()
-        for process in _processes_below(pid) if pid is not None else ():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, number)
+        signalled: set[int] = set()
+        while pid is not None and (new := set(_processes_below(pid)) - signalled):
+            signalled |= new
+            for process in new:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, number)
 
 
 def wait_for(

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
+from credspec.config_table import Kind, NotTakenError, wrong_value
 from credspec.directory.domain_names import is_netbios_name
 from credspec.directory.locator import valid_domain
 from credspec.errors import NotPermittedError, Problem, UsageError
-from credspec.providers.host_account import HostAccount
+from credspec.providers.provider import HostAccount
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,16 @@ class AccountDomains:
         if "." not in name:
             found = self.by_netbios_name.get(name)
             return found if found is not None else _unmapped(name, where)
+        self.check_home(name, where)
+        return name
+
+    def check_home(self, name: str, where: str) -> None:
+        """Refuse the DNS name of a domain that passwords may not go to.
+
+        Raises:
+            NotPermittedError: `host-account-other-domain`.
+        """
+        name = name.lower().removesuffix(".")
         if self.by_netbios_name and name not in self.by_netbios_name.values():
             allowed = sorted(set(self.by_netbios_name.values()))
             raise NotPermittedError.of(
@@ -48,7 +59,6 @@ class AccountDomains:
                 remedy="add its NetBIOS and its DNS name to domains under [providers] in the "
                 "configuration",
             )
-        return name
 
     def check(self, account: HostAccount, domain: str, where: str) -> None:
         """Refuse an account of another domain than `domain`, the DNS name to log on at.
@@ -97,10 +107,17 @@ def account_domains(value: Any, where: str) -> AccountDomains | Problem:
         except UsageError:
             break
     if not isinstance(value, dict) or len(found) != len(value):
-        return Problem(
-            code="config-wrong-value",
-            found=f"a value of type {type(value).__name__}",
-            where=where,
-            expected='a table of DNS names by NetBIOS name, such as { CONTOSO = "contoso.com" }',
-        )
+        return wrong_value(where, f"a value of type {type(value).__name__}", _EXPECTED)
     return AccountDomains(MappingProxyType(found))
+
+
+def _read(value: Any) -> AccountDomains:
+    found = account_domains(value, "")
+    if isinstance(found, Problem):
+        raise NotTakenError((value, _EXPECTED))
+    return found
+
+
+_EXPECTED: Final = 'a table of DNS names by NetBIOS name, such as { CONTOSO = "contoso.com" }'
+ACCOUNT_DOMAINS: Final = Kind(_EXPECTED, _read)
+"""What ``domains`` of the table ``[providers]`` takes."""

@@ -6,7 +6,7 @@ import json
 from typing import Final, NoReturn
 
 from credspec.errors import CredspecError, UsageError
-from credspec.providers.host_account import HostAccount, checked_account
+from credspec.providers.provider import HostAccount, checked_account
 
 MAX_ANSWER_BYTES: Final = 64 * 1024
 """More than that is no account."""

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Final
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final
 
+from credspec.config_table import PATH, Key, Table, text_of
 from credspec.errors import NotPermittedError, UnreachableError
 from credspec.providers.answers import account_from_json, refuse_answer, refuse_input
 from credspec.providers.deadline import Deadline
 from credspec.providers.extras import import_extra
-from credspec.providers.host_account import HostAccount
 from credspec.providers.https import HttpsClient, Server, server_url
 from credspec.providers.library_transport import botocore_handler
-from credspec.providers.provider_table import ProviderTable
+from credspec.providers.provider import HostAccount
+from credspec.providers.provider_table import SERVER, TEXTS, ProviderTable, read_table
 from credspec.providers.tls import client_context, read_authorities
 
 _REGION: Final = re.compile(r"[a-z]{2,5}(?:-[a-z]{1,12}){1,3}-[0-9]{1,2}")
@@ -30,24 +33,73 @@ _REFUSALS: Final = frozenset(
 _WHERE: Final = "provider aws"
 
 
+_REGION_KIND: Final = text_of(
+    lambda text: text if _REGION.fullmatch(text) else None,
+    "a region such as eu-west-1",
+    takes="a text",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwsSettings(ProviderTable):
+    """Settings of `AwsProvider`."""
+
+    table: ClassVar = Table(
+        "providers.aws", "AWS Secrets Manager and Parameter Store; needs the extra `aws`."
+    )
+
+    region: Annotated[
+        str | None,
+        Key(
+            kind=_REGION_KIND,
+            meaning="The region of secrets that are named without an ARN.",
+            default="none",
+            reloaded=True,
+        ),
+    ] = None
+    endpoint_url: Annotated[
+        tuple[Server, str] | None,
+        Key(
+            kind=SERVER,
+            meaning="A private end point.",
+            default="AWS's own end point of the ARN's region",
+            reloaded=True,
+        ),
+    ] = None
+    ca_file: Annotated[
+        Path | None,
+        Key(
+            kind=PATH,
+            meaning="The only authorities, in PEM, that may sign the end point's certificate.",
+            default="the host's authorities",
+            reloaded=True,
+        ),
+    ] = None
+    secrets: Annotated[
+        tuple[str, ...],
+        Key(
+            kind=TEXTS,
+            meaning="Patterns of the names of secrets that this host may ask for.",
+            reloaded=True,
+        ),
+    ] = ("*",)
+
+
 class AwsProvider:
     """Its input is an ARN, ``{"CredentialArn": ARN}`` in either letter case, or a secret's name.
 
-    Settings: `region` for names; `endpoint_url` and `ca_file` for private end points, the latter
-    by default the host's authorities; `secrets` are patterns of the names that this host may ask
-    for, default all that its role may read. The end point is AWS' own of the region in the ARN, or
-    `endpoint_url`; variables and files of AWS' own tools do not choose it.
+    The end point is AWS' own of the region in the ARN, or `endpoint_url` of the settings; variables
+    and files of AWS' own tools do not choose it.
     """
 
+    declared: ClassVar = AwsSettings
+
     def __init__(self, settings: Mapping[str, Any], seconds: float) -> None:
-        table = ProviderTable("aws", settings)
-        self._region = table.optional_text("region")
-        if self._region is not None and not _REGION.fullmatch(self._region):
-            table.refuse("region", "a region such as eu-west-1")
-        self._endpoint = table.optional_server("endpoint_url")
-        self._ca_file = table.optional_path("ca_file")
-        self._patterns = table.texts("secrets", ("*",))
-        table.close()
+        found = read_table(AwsSettings, settings, "providers.aws")
+        self._region = found.region
+        self._endpoint = found.endpoint_url
+        self._ca_file = found.ca_file
+        self._patterns = found.secrets
         self._seconds = seconds
 
     def host_account(self, plugin_input: str) -> HostAccount:

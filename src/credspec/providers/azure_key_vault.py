@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final
 
+from credspec.config_table import PATH, Key, Kind, NotTakenError, Table
 from credspec.errors import NotPermittedError, UnreachableError
 from credspec.providers.answers import account_from_line, refuse_answer, refuse_input
 from credspec.providers.deadline import Deadline
 from credspec.providers.extras import import_extra
-from credspec.providers.host_account import HostAccount
 from credspec.providers.https import HttpsClient, Server
 from credspec.providers.library_transport import requests_session
-from credspec.providers.provider_table import ProviderTable
+from credspec.providers.provider import HostAccount
+from credspec.providers.provider_table import TEXTS, ProviderTable, read_table
 from credspec.providers.tls import client_context, read_authorities
 
 # Where the host's token may be sent: the clouds' own names.
@@ -29,21 +32,54 @@ _ID: Final = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _WHERE: Final = "provider azure-key-vault"
 
 
+def _hosts(value: Any) -> tuple[str, ...]:
+    hosts = tuple(host.lower() for host in TEXTS.read(value))
+    if not all(map(_ALLOWED.fullmatch, hosts)):
+        raise NotTakenError((value, "names of vaults, or .vault.azure.net for all that end so"))
+    return hosts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AzureKeyVaultSettings(ProviderTable):
+    """Settings of `AzureKeyVaultProvider`."""
+
+    table: ClassVar = Table(
+        "providers.azure-key-vault", "Azure Key Vault; needs the extra `azure`."
+    )
+
+    hosts: Annotated[
+        tuple[str, ...],
+        Key(
+            kind=Kind(TEXTS.takes, _hosts),
+            meaning="Where this host's token may be sent: `.vault.azure.net` stands for every "
+            "vault there, a name without a leading dot for one host.",
+            reloaded=True,
+        ),
+    ] = _HOSTS
+    ca_file: Annotated[
+        Path | None,
+        Key(
+            kind=PATH,
+            meaning="The only authorities, in PEM, that may sign the vault's certificate.",
+            default="the host's authorities",
+            reloaded=True,
+        ),
+    ] = None
+
+
 class AzureKeyVaultProvider:
     r"""Its input is ``ObjectId=ID;SecretUri=URL``; the secret is ``DOMAIN\user:password``.
 
-    Settings: `hosts`, where the host's token may be sent: a name that begins with a dot, such as
-    ``.vault.azure.net``, stands for ``NAME.vault.azure.net``, any other for itself; default those
-    of Azure's clouds. `ca_file`, default the host's authorities.
+    The host's token is sent to the `hosts` of its settings only: a name that begins with a dot,
+    such as ``.vault.azure.net``, stands for ``NAME.vault.azure.net``, any other for itself.
     """
 
+    declared: ClassVar = AzureKeyVaultSettings
+
     def __init__(self, settings: Mapping[str, Any], seconds: float) -> None:
-        table = ProviderTable("azure-key-vault", settings)
-        self._hosts = tuple(host.lower() for host in table.texts("hosts", _HOSTS))
-        if not all(map(_ALLOWED.fullmatch, self._hosts)):
-            table.refuse("hosts", "names of vaults, or .vault.azure.net for all that end so")
-        self._ca_file = table.optional_path("ca_file")
-        table.close()
+        found = read_table(AzureKeyVaultSettings, settings, "providers.azure-key-vault")
+        self._hosts = found.hosts
+        self._ca_file = found.ca_file
         self._seconds = seconds
 
     def host_account(self, plugin_input: str) -> HostAccount:

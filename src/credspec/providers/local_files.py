@@ -4,29 +4,42 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, ClassVar
 
+from credspec.config_table import PATH, Key, Table
 from credspec.errors import NotPermittedError
 from credspec.providers.answers import account_from_json, refuse_input
-from credspec.providers.host_account import HostAccount
 from credspec.providers.private_file import FILE_NAME, read_private_file
-from credspec.providers.provider_table import ProviderTable
+from credspec.providers.provider import HostAccount
+from credspec.providers.provider_table import ACCOUNTS_DIRECTORY, ProviderTable, read_table
 
-_DIRECTORY: Final = "/etc/credspec/accounts"
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileSettings(ProviderTable):
+    """Settings of `FileProvider`."""
+
+    table: ClassVar = Table("providers.file", "JSON files on this host.")
+
+    directory: Annotated[
+        Path,
+        Key(
+            kind=PATH,
+            meaning="Holds one JSON file for each account. Only root may write or read it.",
+            reloaded=True,
+        ),
+    ] = ACCOUNTS_DIRECTORY
 
 
 class FileProvider:
-    """``file:NAME``: a JSON file with ``username``, ``password`` and ``domainName``.
+    """``file:NAME``: a JSON file with ``username``, ``password`` and ``domainName``."""
 
-    Settings: `directory`, by default ``/etc/credspec/accounts``.
-    """
+    declared: ClassVar = FileSettings
 
     def __init__(self, settings: Mapping[str, Any], seconds: float) -> None:
         del seconds
-        table = ProviderTable("file", settings)
-        self._directory = table.path("directory", _DIRECTORY)
-        table.close()
+        self._directory = read_table(FileSettings, settings, "providers.file").directory
 
     def host_account(self, plugin_input: str) -> HostAccount:
         """Return the account in a file; raises as `read_private_file` and `account_from_json`."""
@@ -35,14 +48,30 @@ class FileProvider:
         return account_from_json(read_private_file(path, where), where)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeytabSettings(ProviderTable):
+    """Settings of `KeytabProvider`."""
+
+    table: ClassVar = Table("providers.keytab", "Keytabs on this host.")
+
+    directory: Annotated[
+        Path,
+        Key(
+            kind=PATH,
+            meaning="Holds one keytab for each account. Only root may write or read it.",
+            reloaded=True,
+        ),
+    ] = ACCOUNTS_DIRECTORY
+
+
 class KeytabProvider:
-    """``keytab:NAME``: a keytab; its first principal is the account. Settings as `FileProvider`."""
+    """``keytab:NAME``: a keytab; its first principal is the account."""
+
+    declared: ClassVar = KeytabSettings
 
     def __init__(self, settings: Mapping[str, Any], seconds: float) -> None:
         del seconds
-        table = ProviderTable("keytab", settings)
-        self._directory = table.path("directory", _DIRECTORY)
-        table.close()
+        self._directory = read_table(KeytabSettings, settings, "providers.keytab").directory
 
     def host_account(self, plugin_input: str) -> HostAccount:
         """Return the account of a keytab; raises as `read_private_file`."""
@@ -59,7 +88,7 @@ class SystemdCredentialProvider:
 
     def __init__(self, settings: Mapping[str, Any], seconds: float) -> None:
         del seconds
-        ProviderTable("systemd", settings).close()
+        read_table(ProviderTable, settings, "providers.systemd")
 
     def host_account(self, plugin_input: str) -> HostAccount:
         """Return the account of a credential; raises as `FileProvider.host_account`."""

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Final
 
 from credspec.errors import NotPermittedError
+from credspec.path_walk import LinkError, open_component, opened_directory
 from credspec.providers.answers import MAX_ANSWER_BYTES
 
 FILE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,127}")
 """Names of files in a directory of secrets."""
 
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _OF_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _WRITTEN_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
@@ -66,28 +66,17 @@ def _opened(path: Path, where: str, forbidden: int) -> int:
 
 
 def _open(path: Path, where: str) -> int:
-    descriptor = os.open("/", _DIRECTORY)
-    try:
-        for part in path.parts[1:-1]:
-            below = _open_in(descriptor, part, _DIRECTORY, path, where)
-            os.close(descriptor)
-            descriptor = below
-            status = os.fstat(descriptor)
-            # In a directory like /tmp no user can replace another user's files.
-            sticky = bool(status.st_mode & stat.S_ISVTX)
-            _check(path, where, status, 0 if sticky else _WRITTEN_BY_OTHERS)
-        return _open_in(descriptor, path.name, _FILE, path, where)
-    finally:
-        os.close(descriptor)
+    def check(descriptor: int, _: str) -> None:
+        status = os.fstat(descriptor)
+        # In a directory like /tmp no user can replace another user's files.
+        sticky = bool(status.st_mode & stat.S_ISVTX)
+        _check(path, where, status, 0 if sticky else _WRITTEN_BY_OTHERS)
 
-
-def _open_in(directory: int, name: str, flags: int, path: Path, where: str) -> int:
     try:
-        return os.open(name, flags, dir_fd=directory)
-    except OSError:
-        if stat.S_ISLNK(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
-            raise _refused(path, where, f"{name} is a link") from None
-        raise
+        with opened_directory("/", path.parts[1:-1], check=check) as parent:
+            return open_component(path.name, _FILE, parent)
+    except LinkError as error:
+        raise _refused(path, where, f"{error.filename} is a link") from None
 
 
 def _check(path: Path, where: str, status: os.stat_result, forbidden: int) -> None:

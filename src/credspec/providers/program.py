@@ -15,24 +15,46 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Annotated, Any, ClassVar, Final
 
+from credspec.config_table import Key, Table
 from credspec.errors import CredspecError, NotPermittedError, UnreachableError
 from credspec.providers import program_supervisor
 from credspec.providers.answers import MAX_ANSWER_BYTES, account_from_json, refuse_answer
 from credspec.providers.deadline import Deadline
-from credspec.providers.host_account import HostAccount
 from credspec.providers.private_file import check_program_file
-from credspec.providers.provider_table import ProviderTable
+from credspec.providers.provider import HostAccount
+from credspec.providers.provider_table import TEXTS, ProviderTable, read_table
 
 _ENVIRONMENT: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 _MAX_ERROR: Final = 200  # characters
 _END_SECONDS: Final = 6.0  # longer than the supervisor takes to end all
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgramSettings(ProviderTable):
+    """Settings of `ProgramProvider`: its argument vector."""
+
+    table: ClassVar = Table(
+        "providers.NAME",
+        "A program as provider; NAME is chosen here, of lower-case letters, digits and dashes.",
+    )
+
+    command: Annotated[
+        tuple[str, ...],
+        Key(
+            kind=TEXTS,
+            meaning="The program with an absolute path, and its arguments ([how it is "
+            "called](providers.md#writing-a-provider)).",
+            reloaded=True,
+        ),
+    ]
+
+
 class ProgramProvider:
-    """A program of the configuration; settings: `command`, its argument vector.
+    """A program of the configuration.
 
     It runs without a shell, with a clean environment, in ``/``. What is left of all that it started
     is killed when it ends or when its time is up, also what went into a session of its own (see
@@ -40,9 +62,7 @@ class ProgramProvider:
     """
 
     def __init__(self, name: str, settings: Mapping[str, Any], seconds: float) -> None:
-        table = ProviderTable(name, settings)
-        self._command = table.texts("command")
-        table.close()
+        self._command = read_table(ProgramSettings, settings, f"providers.{name}").command
         self._where = f"provider {name}"
         self._seconds = seconds
 

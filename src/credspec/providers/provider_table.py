@@ -1,95 +1,104 @@
-"""A provider's own table in the configuration, read key by key."""
+"""A provider's own table in the configuration: the base of its declaration, and how it is read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, ClassVar, Final, TypeVar
 
-from credspec.errors import UsageError
-from credspec.providers.https import Server, server_url
+from credspec.config_table import (
+    DeclaredKey,
+    Key,
+    Kind,
+    NotTakenError,
+    Table,
+    keys_of,
+    read_keys,
+    text_of,
+    wrong_value,
+)
+from credspec.errors import Problem, UsageError
+from credspec.providers.https import server_url
+
+SERVER: Final = text_of(server_url, "a URL such as https://vault.contoso.com:8200")
+"""A server; read are the server and the path of the URL."""
+
+ACCOUNTS_DIRECTORY: Final = Path("/etc/credspec/accounts")
+
+_FOUND: Final = "missing, or of another kind"
 
 
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(
+        isinstance(text, str) and "\0" not in text for text in value
+    ):
+        raise NotTakenError((value, TEXTS.takes))
+    return tuple(value)
+
+
+TEXTS: Final = Kind("a list of texts", _texts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderTable:
-    """The table ``[providers.NAME]``; keys that are unread when it is closed are an error.
+    """What every provider's table may have; it is for the selection of the provider."""
 
-    Every call raises UsageError: `config-wrong-value`, `config-unknown-key`.
+    table: ClassVar[Table]
+
+    guid: Annotated[
+        object,
+        Key(
+            kind=Kind("a class identifier in braces", lambda value: value),
+            meaning="The class identifier of the plug-in that this provider replaces. Every "
+            "provider's table may have it.",
+            default="none: the provider is named as `NAME:INPUT`",
+            reloaded=True,
+        ),
+    ] = None
+
+
+_T = TypeVar("_T")
+
+
+def read_table(declared: type[_T], values: Mapping[str, Any], name: str) -> _T:
+    """Return what a table holds; ``guid`` is left alone. `name` is the table's in the file.
+
+    Raises:
+        UsageError: with every problem: `config-wrong-value`, `config-unknown-key`.
     """
+    where = f"configuration: {name}"
+    given = {key: value for key, value in values.items() if key != "guid"}
+    keys = _keys_with(keys_of(declared), given)
 
-    def __init__(self, name: str, values: Mapping[str, Any]) -> None:
-        self.where = f"configuration: providers.{name}"
-        # The plug-in's own class identifier is for the selection.
-        self._values = {key: value for key, value in values.items() if key != "guid"}
+    def unknown(key: str, _: object) -> Problem:
+        return Problem(code="config-unknown-key", found="unknown key", where=f"{where}.{key}")
 
-    def text(self, key: str, default: str | None = None) -> str:
-        """Return a text; without `default` it must be there."""
-        found = self.optional_text(key)
-        if found is None:
-            found = default
-        if found is None:
-            raise self._wrong(key, "a text")
-        return found
+    found, problems = read_keys(keys, given, f"{where}.", found=lambda _: _FOUND, unknown=unknown)
+    for key, declaration in keys.items():
+        if declaration.is_required and key not in given:
+            expected = _expected_in_place_of_nothing(declaration)
+            problems.append(wrong_value(f"{where}.{key}", _FOUND, expected))
+    if problems:
+        raise UsageError(*problems)
+    return declared(**found)
 
-    def optional_text(self, key: str) -> str | None:
-        """Return a text, None if there is none."""
-        value = self._values.pop(key, None)
-        if value is not None and (not isinstance(value, str) or not value or "\0" in value):
-            raise self._wrong(key, "a text")
-        return value
 
-    def path(self, key: str, default: str | None = None) -> Path:
-        """Return an absolute path; without `default` it must be there."""
-        path = Path(self.text(key, default))
-        if not path.is_absolute():
-            raise self._wrong(key, "an absolute path")
-        return path
+def _keys_with(keys: Mapping[str, DeclaredKey], given: Mapping[str, Any]) -> dict[str, DeclaredKey]:
+    """Return the keys of a table that go with the values of the others."""
+    found = {}
+    for name, declared in keys.items():
+        if declared.key.only_with is not None:
+            other, value = declared.key.only_with
+            if given.get(other, keys[other].default) != value:
+                continue
+        found[name] = declared
+    return found
 
-    def optional_path(self, key: str) -> Path | None:
-        """Return an absolute path, None if there is none."""
-        return self.path(key) if key in self._values else None
 
-    def server(self, key: str) -> tuple[Server, str]:
-        """Return the server and the path of a URL that must be there."""
-        found = server_url(self.text(key))
-        if found is None:
-            raise self._wrong(key, "a URL such as https://vault.contoso.com:8200")
-        return found
-
-    def optional_server(self, key: str) -> tuple[Server, str] | None:
-        """Return the server and the path of a URL, None if there is none."""
-        return self.server(key) if key in self._values else None
-
-    def texts(self, key: str, default: tuple[str, ...] = ()) -> tuple[str, ...]:
-        """Return a list of texts."""
-        value = self._values.pop(key, list(default))
-        if not isinstance(value, list) or not all(
-            isinstance(text, str) and "\0" not in text for text in value
-        ):
-            raise self._wrong(key, "a list of texts")
-        return tuple(value)
-
-    def choice(self, key: str, *choices: str) -> str:
-        """Return one of several texts, by default the first."""
-        value = self.text(key, choices[0])
-        if value not in choices:
-            raise self._wrong(key, " or ".join(choices))
-        return value
-
-    def close(self) -> None:
-        """Refuse keys that were not read."""
-        if self._values:
-            raise UsageError.of(
-                "config-unknown-key", "unknown key", where=f"{self.where}.{min(self._values)}"
-            )
-
-    def refuse(self, key: str, expected: str) -> NoReturn:
-        """Refuse the value of a key."""
-        raise self._wrong(key, expected)
-
-    def _wrong(self, key: str, expected: str) -> UsageError:
-        return UsageError.of(
-            "config-wrong-value",
-            "missing, or of another kind",
-            where=f"{self.where}.{key}",
-            expected=expected,
-        )
+def _expected_in_place_of_nothing(declared: DeclaredKey) -> str:
+    try:
+        declared.key.kind.read(None)
+    except NotTakenError as error:
+        return error.wrong[0][1]
+    return declared.key.kind.takes

@@ -9,16 +9,18 @@ from __future__ import annotations
 import http
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
-from credspec.errors import NotPermittedError, UsageError
+from credspec.config_table import PATH, Key, NotTakenError, Table, text_of
+from credspec.errors import NotPermittedError
 from credspec.providers.answers import account_from_json, refuse_answer, refuse_input
 from credspec.providers.deadline import Deadline
-from credspec.providers.host_account import HostAccount
 from credspec.providers.https import HttpsClient, Server
 from credspec.providers.private_file import read_private_file
-from credspec.providers.provider_table import ProviderTable
+from credspec.providers.provider import HostAccount
+from credspec.providers.provider_table import SERVER, ProviderTable, read_table
 from credspec.providers.tls import client_context
 
 # Kubernetes' names: of a namespace RFC 1123's label, of a secret its subdomain.
@@ -30,27 +32,79 @@ _MAX_PORT: Final = 65535
 _WHERE: Final = "provider rancher"
 
 
-class RancherProvider:
-    """Its input is ``NAMESPACE:SECRET``.
+def _below(text: str) -> Path:
+    path = Path(text)
+    if path.is_absolute() or ".." in path.parts:
+        raise NotTakenError((text, ""), found="not a path below the namespace's directory")
+    return path
 
-    Settings: `directory`, by default ``/var/lib/rancher/gmsa``, has a directory for each namespace;
-    in it are ``port.txt`` and, as PEM, `certificate`, `key` and `ca_file`. The server's certificate
-    must be of that authority, whatever the host trusts. `url` names a server in place of the port.
+
+_BELOW: Final = text_of(_below, "", takes="a text")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RancherSettings(ProviderTable):
+    """Settings of `RancherProvider`.
+
+    The server's certificate must be of the authority in `ca_file`, whatever the host trusts.
     """
 
+    table: ClassVar = Table("providers.rancher", "Rancher's account provider.")
+
+    directory: Annotated[
+        Path,
+        Key(
+            kind=PATH,
+            meaning="Holds one directory for each namespace, with `port.txt` and the files below.",
+            reloaded=True,
+        ),
+    ] = Path("/var/lib/rancher/gmsa")
+    certificate: Annotated[
+        Path,
+        Key(
+            kind=_BELOW,
+            meaning="The client's certificate in PEM, below the namespace's directory.",
+            reloaded=True,
+        ),
+    ] = Path("ssl/client/tls.crt")
+    key: Annotated[
+        Path,
+        Key(
+            kind=_BELOW,
+            meaning="The client's key in PEM, below the namespace's directory.",
+            reloaded=True,
+        ),
+    ] = Path("ssl/client/tls.key")
+    ca_file: Annotated[
+        Path,
+        Key(
+            kind=_BELOW,
+            meaning="The only authority that may sign the server's certificate, below the "
+            "namespace's directory.",
+            reloaded=True,
+        ),
+    ] = Path("ssl/ca/tls.crt")
+    url: Annotated[
+        tuple[Server, str] | None,
+        Key(
+            kind=SERVER,
+            meaning="The server, in place of the port in `port.txt` on this host.",
+            default="`https://localhost`, with the port in `port.txt`",
+            reloaded=True,
+        ),
+    ] = None
+
+
+class RancherProvider:
+    """Its input is ``NAMESPACE:SECRET``."""
+
+    declared: ClassVar = RancherSettings
+
     def __init__(self, settings: Mapping[str, Any], seconds: float) -> None:
-        table = ProviderTable("rancher", settings)
-        self._directory = table.path("directory", "/var/lib/rancher/gmsa")
-        self._files = [
-            _relative(table, key, default)
-            for key, default in (
-                ("certificate", "ssl/client/tls.crt"),
-                ("key", "ssl/client/tls.key"),
-                ("ca_file", "ssl/ca/tls.crt"),
-            )
-        ]
-        self._server = table.optional_server("url")
-        table.close()
+        found = read_table(RancherSettings, settings, "providers.rancher")
+        self._directory = found.directory
+        self._files = found.certificate, found.key, found.ca_file
+        self._server = found.url
         self._seconds = seconds
 
     def host_account(self, plugin_input: str) -> HostAccount:
@@ -97,14 +151,3 @@ class RancherProvider:
         if not digits.isdecimal() or not 0 < int(digits[:6]) <= _MAX_PORT:
             refuse_answer(_WHERE, "port.txt holds no port")
         return Server("localhost", int(digits)), "/provider"
-
-
-def _relative(table: ProviderTable, key: str, default: str) -> Path:
-    path = Path(table.text(key, default))
-    if path.is_absolute() or ".." in path.parts:
-        raise UsageError.of(
-            "config-wrong-value",
-            "not a path below the namespace's directory",
-            where=f"{table.where}.{key}",
-        )
-    return path

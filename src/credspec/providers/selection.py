@@ -6,6 +6,7 @@ import importlib
 import re
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import entry_points
 from typing import Any, Final, cast
@@ -17,7 +18,8 @@ from credspec.errors import (
     UsageError,
     internal_error,
 )
-from credspec.providers.host_account import (
+from credspec.providers.program import ProgramProvider
+from credspec.providers.provider import (
     GivenAccount,
     HostAccount,
     HostSource,
@@ -25,11 +27,10 @@ from credspec.providers.host_account import (
     Provider,
     checked_account,
 )
-from credspec.providers.program import ProgramProvider
 from credspec.providers.question_limits import QuestionLimits
 from credspec.providers.settings import ProviderSettings
 from credspec.spec.document import CredentialSpec
-from credspec.spec.host_account import CREDSPEC_PLUGIN_GUID, PLUGINS
+from credspec.spec.host_account_plugins import CREDSPEC_PLUGIN_GUID, PLUGINS
 from credspec.spec.validation import MAX_PLUGIN_INPUT, input_text, is_plugin_input
 
 ENTRY_POINTS: Final = "credspec.providers"
@@ -57,6 +58,12 @@ _INLINE_PARTS: Final = 3
 _WHERE: Final = "HostAccountConfig"
 
 
+def declared_by_providers() -> list[type]:
+    """Return what declares the tables of our own providers, of those that have keys."""
+    found = [getattr(_loaded(name), "declared", None) for name in _BUILT_IN]
+    return [declared for declared in found if declared is not None]
+
+
 def plugin_source(spec: CredentialSpec) -> PluginSource | None:
     """Return where a spec says that the host's account comes from; None if it says nothing."""
     config = spec.active_directory_config.host_account_config
@@ -67,11 +74,29 @@ def plugin_source(spec: CredentialSpec) -> PluginSource | None:
     return PluginSource(f"{{{guid}}}", input_text(given), spec.domain)
 
 
-class Providers:
-    """The providers of this host; safe to use from several threads."""
+@dataclass(frozen=True, slots=True)
+class ProviderReplacement:
+    """Other settings, checked: `changed` are the names of the providers that they change.
 
-    def __init__(self, settings: ProviderSettings | None = None) -> None:
+    `made` are the providers that stay as they are, and those that were made to check their tables.
+    """
+
+    settings: ProviderSettings
+    changed: frozenset[str]
+    made: Mapping[str, Provider] = field(repr=False)
+
+
+class Providers:
+    """The providers of this host; safe to use from several threads.
+
+    `default` is what leases log on with whose specs name no provider, None for the machine keytab.
+    """
+
+    def __init__(
+        self, settings: ProviderSettings | None = None, *, default: HostSource | None = None
+    ) -> None:
         self.settings = settings or ProviderSettings()
+        self._default = default
         self._lock = threading.Lock()
         self._made: dict[str, Provider] = {}
         self._making: dict[str, threading.Lock] = {}
@@ -89,13 +114,68 @@ class Providers:
         if isinstance(source, GivenAccount):
             self._checked(source.account, source)
         elif isinstance(source, PluginSource):
-            name, given = self._choose(source)
+            name, given = _choose(source, self.settings)
             if name == INLINE:
                 self._checked(_inline(given), source)
 
+    def check_held(self, source: HostSource | None) -> None:
+        """Refuse the source of a lease that is held, if it cannot be used any more.
+
+        None is what specs without a provider log on with. Raises as `check`.
+        """
+        held = source or self._default
+        if held is None:
+            return
+        self.check(held)
+        if isinstance(held, PluginSource) and held.home:
+            self.settings.domains.check_home(held.home, str(held))
+
+    def replacement(self, settings: ProviderSettings) -> ProviderReplacement:
+        """Check other settings and return what `replace` puts in force; may block.
+
+        The tables of providers that were changed or enabled are read now.
+
+        Raises:
+            UsageError: `config-wrong-value`, `config-unknown-key`, `host-account-provider-missing`.
+        """
+        with self._lock:
+            before, made = self.settings, dict(self._made)
+        own = _changed_tables(before, settings)
+        changed = own
+        if _without_tables(before) != _without_tables(settings):
+            changed = frozenset({*own, *before.enabled, *settings.enabled})
+        kept = {name: provider for name, provider in made.items() if name not in changed}
+        for name in sorted(own & {*settings.enabled} - {INLINE}):
+            kept[name] = _made(name, settings)
+        return ProviderReplacement(settings, changed, kept)
+
+    def replace(self, replacement: ProviderReplacement) -> Callable[[HostSource | None], bool]:
+        """Put other settings in force; return what says whether they concern a source.
+
+        A question that is under way is answered by the provider as it was.
+        """
+        with self._lock:
+            before = self.settings
+            self.settings = replacement.settings
+            self._made, self._making = dict(replacement.made), {}
+
+        def concerns(source: HostSource | None) -> bool:
+            held = source or self._default
+            if isinstance(held, GivenAccount):
+                return before.domains != replacement.settings.domains
+            if not isinstance(held, PluginSource):
+                return False
+            try:
+                names = {_choose(held, of)[0] for of in (before, replacement.settings)}
+            except CredspecError:
+                return True
+            return len(names) > 1 or not names.isdisjoint(replacement.changed)
+
+        return concerns
+
     def holds_secret(self, source: PluginSource) -> bool:
         """Return whether a source's input may be a secret, which is never written down."""
-        name, _ = self._choose(source)
+        name, _ = _choose(source, self.settings)
         return name not in _BUILT_IN
 
     def account(self, source: HostSource) -> HostAccount:
@@ -118,7 +198,7 @@ class Providers:
                 where=str(source),
                 remedy="renew the lease with user and password, or start the container again",
             )
-        name, given = self._choose(source)
+        name, given = _choose(source, self.settings)
         if name == INLINE:
             return self._checked(_inline(given), source)
         account = self._within_deadline(name, given)
@@ -184,85 +264,112 @@ class Providers:
 
     def _provider(self, name: str) -> Provider:
         with self._lock:
+            settings, made = self.settings, self._made
             making = self._making.setdefault(name, threading.Lock())
         with making:
-            if name not in self._made:
-                settings = self.settings.tables.get(name, {})
-                make = _factory(name, settings)
-                self._made[name] = make(settings, self.settings.deadline_seconds)
-            return self._made[name]
-
-    def _choose(self, source: PluginSource) -> tuple[str, str]:
-        """Return the name of the provider and the input it gets."""
-        guid, given = source.guid, source.input
-        if not _GUID.fullmatch(guid):
-            raise UsageError.of(
-                "host-account-guid",
-                f"{guid[:80]!r} is not a class identifier",
-                where=f"{_WHERE}/PluginGUID",
-                expected="a class identifier as {8-4-4-4-12}, in braces",
-            )
-        if not is_plugin_input(given) or _SURROGATE.search(given):
-            raise UsageError.of(
-                "host-account-input",
-                "the input is empty, too long or holds control characters",
-                where=f"{_WHERE}/PluginInput",
-                expected=f"at most {MAX_PLUGIN_INPUT} printable characters",
-            )
-        name: str | None
-        if guid.lower() == CREDSPEC_PLUGIN_GUID.lower():
-            match = _PREFIXED.fullmatch(given)
-            if match is None:
-                raise UsageError.of(
-                    "host-account-input",
-                    "the input names no provider",
-                    where=f"{_WHERE}/PluginInput",
-                    expected=PLUGINS["credspec"].input_form,
-                )
-            name, given = match.groups()
-        else:
-            name = self._by_guid(guid)
-        if name is None and given.count(":") >= _INLINE_PARTS - 1:
-            if INLINE not in self.settings.enabled:
-                raise NotPermittedError.of(
-                    "host-account-inline",
-                    "the spec holds an account itself",
-                    where=_WHERE,
-                    remedy="keep it elsewhere (docs/providers.md), or add "
-                    f'"{INLINE}" to enabled under [providers] in the configuration',
-                )
-            return INLINE, given
-        if name is None:
-            raise NotPermittedError.of(
-                "host-account-plugin-unknown",
-                f"no provider of this host is the plug-in {guid}",
-                where=f"{_WHERE}/PluginGUID",
-                remedy="name it in a provider's table under [providers] in the configuration",
-            )
-        if name not in self.settings.enabled or name == INLINE:
-            raise NotPermittedError.of(
-                "host-account-not-enabled",
-                f"the provider {name} is not enabled on this host",
-                where=_WHERE,
-                expected=" or ".join(self.settings.enabled) or "no provider at all",
-                remedy=f'add "{name}" to enabled under [providers] in the configuration',
-            )
-        return name, given
-
-    def _by_guid(self, guid: str) -> str | None:
-        wanted = guid.lower()
-        for name, table in self.settings.tables.items():
-            if str(table.get("guid", "")).lower() == wanted:
-                return name
-        for name, plugin in PLUGINS.items():
-            if plugin.guid.lower() == wanted:
-                return name
-        return None
+            if name not in made:
+                made[name] = _made(name, settings)
+            return made[name]
 
 
 def _inline(given: str) -> HostAccount:
     domain, user, password = given.split(":", _INLINE_PARTS - 1)
     return checked_account(domain, user, password, _WHERE)
+
+
+def _choose(source: PluginSource, settings: ProviderSettings) -> tuple[str, str]:
+    """Return the name of the provider and the input it gets."""
+    guid, given = source.guid, source.input
+    if not _GUID.fullmatch(guid):
+        raise UsageError.of(
+            "host-account-guid",
+            f"{guid[:80]!r} is not a class identifier",
+            where=f"{_WHERE}/PluginGUID",
+            expected="a class identifier as {8-4-4-4-12}, in braces",
+        )
+    if not is_plugin_input(given) or _SURROGATE.search(given):
+        raise UsageError.of(
+            "host-account-input",
+            "the input is empty, too long or holds control characters",
+            where=f"{_WHERE}/PluginInput",
+            expected=f"at most {MAX_PLUGIN_INPUT} printable characters",
+        )
+    name: str | None
+    if guid.lower() == CREDSPEC_PLUGIN_GUID.lower():
+        match = _PREFIXED.fullmatch(given)
+        if match is None:
+            raise UsageError.of(
+                "host-account-input",
+                "the input names no provider",
+                where=f"{_WHERE}/PluginInput",
+                expected=PLUGINS["credspec"].input_form,
+            )
+        name, given = match.groups()
+    else:
+        name = _by_guid(guid, settings)
+    if name is None and given.count(":") >= _INLINE_PARTS - 1:
+        if INLINE not in settings.enabled:
+            raise NotPermittedError.of(
+                "host-account-inline",
+                "the spec holds an account itself",
+                where=_WHERE,
+                remedy="keep it elsewhere (docs/providers.md), or add "
+                f'"{INLINE}" to enabled under [providers] in the configuration',
+            )
+        return INLINE, given
+    if name is None:
+        raise NotPermittedError.of(
+            "host-account-plugin-unknown",
+            f"no provider of this host is the plug-in {guid}",
+            where=f"{_WHERE}/PluginGUID",
+            remedy="name it in a provider's table under [providers] in the configuration",
+        )
+    if name not in settings.enabled or name == INLINE:
+        raise NotPermittedError.of(
+            "host-account-not-enabled",
+            f"the provider {name} is not enabled on this host",
+            where=_WHERE,
+            expected=" or ".join(settings.enabled) or "no provider at all",
+            remedy=f'add "{name}" to enabled under [providers] in the configuration',
+        )
+    return name, given
+
+
+def _by_guid(guid: str, settings: ProviderSettings) -> str | None:
+    wanted = guid.lower()
+    for name, table in settings.tables.items():
+        if str(table.get("guid", "")).lower() == wanted:
+            return name
+    for name, plugin in PLUGINS.items():
+        if plugin.guid.lower() == wanted:
+            return name
+    return None
+
+
+def _changed_tables(before: ProviderSettings, after: ProviderSettings) -> frozenset[str]:
+    """Return which providers have another table, or are enabled before or after only."""
+    names = {*before.tables, *after.tables, *before.enabled, *after.enabled}
+    return frozenset(
+        name
+        for name in names
+        if before.tables.get(name) != after.tables.get(name)
+        or (name in before.enabled) != (name in after.enabled)
+    )
+
+
+def _without_tables(settings: ProviderSettings) -> ProviderSettings:
+    """Return what holds for all providers."""
+    return replace(settings, enabled=(), tables={})
+
+
+def _made(name: str, settings: ProviderSettings) -> Provider:
+    table = settings.tables.get(name, {})
+    return _factory(name, table)(table, settings.deadline_seconds)
+
+
+def _loaded(name: str) -> object:
+    module, _, attribute = _BUILT_IN[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 _Factory = Callable[[Mapping[str, Any], float], Provider]
@@ -271,9 +378,7 @@ _Factory = Callable[[Mapping[str, Any], float], Provider]
 def _factory(name: str, settings: Mapping[str, Any]) -> _Factory:
     """Return what makes a provider of its settings and its deadline in seconds."""
     if name in _BUILT_IN:
-        module, _, attribute = _BUILT_IN[name].partition(":")
-        found = getattr(importlib.import_module(module), attribute)
-        return cast("_Factory", found)
+        return cast("_Factory", _loaded(name))
     if "command" in settings:
         return partial(ProgramProvider, name)
     for entry in entry_points(group=ENTRY_POINTS, name=name):

@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
+from credspec.config_table import (
+    Key,
+    Kind,
+    NotTakenError,
+    Table,
+    keys_of,
+    number,
+    read_keys,
+    wrong_value,
+)
 from credspec.errors import Problem
-from credspec.providers.account_domains import AccountDomains, account_domains
+from credspec.providers.account_domains import ACCOUNT_DOMAINS, AccountDomains
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
+
+
+def _enabled(value: Any) -> tuple[str, ...]:
+    if isinstance(value, list) and all(
+        isinstance(name, str) and _NAME.fullmatch(name) for name in value
+    ):
+        return tuple(dict.fromkeys(value))
+    raise NotTakenError((value, _NAMES.takes))
+
+
+_NAMES: Final = Kind('a list of names of providers, such as "vault"', _enabled)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,10 +45,46 @@ class ProviderSettings:
     name.
     """
 
-    enabled: tuple[str, ...] = ()
-    secret_seconds: float = 300
-    deadline_seconds: float = 10
-    domains: AccountDomains = field(default_factory=AccountDomains)
+    table: ClassVar = Table(
+        "providers",
+        "Where hosts that are not joined get their account from ([providers](providers.md)).",
+    )
+
+    enabled: Annotated[
+        tuple[str, ...],
+        Key(
+            kind=_NAMES,
+            meaning="Providers that may be used; `inline` allows accounts in specs. Others are "
+            "refused.",
+            reloaded=True,
+        ),
+    ] = ()
+    secret_seconds: Annotated[
+        float,
+        Key(
+            kind=number(0, 86400, what="a number of seconds"),
+            meaning="How long a password is kept in memory, in seconds; 0 keeps it for one logon.",
+            reloaded=True,
+        ),
+    ] = 300
+    deadline_seconds: Annotated[
+        float,
+        Key(
+            kind=number(1, 25, what="a number of seconds"),
+            meaning="How long a provider may take for its whole answer, in seconds.",
+            reloaded=True,
+        ),
+    ] = 10
+    domains: Annotated[
+        AccountDomains,
+        Key(
+            kind=ACCOUNT_DOMAINS,
+            meaning="The domains that passwords may be sent to, by NetBIOS name "
+            "([details](providers.md#where-a-password-may-go)).",
+            default="the domain that a secret names by its DNS name",
+            reloaded=True,
+        ),
+    ] = field(default_factory=AccountDomains)
     tables: Mapping[str, Mapping[str, Any]] = field(
         default_factory=lambda: MappingProxyType({}), repr=False
     )
@@ -35,54 +92,22 @@ class ProviderSettings:
 
 def provider_settings(content: Mapping[str, Any], where: str) -> ProviderSettings | list[Problem]:
     """Read the table; return its problems if there are any."""
-    problems: list[Problem] = []
-    values: dict[str, Any] = {}
+    keys = keys_of(ProviderSettings)
     tables: dict[str, Mapping[str, Any]] = {}
-    for key, value in content.items():
-        place = f"{where}: providers.{key}"
-        if key in _READERS:
-            found = _READERS[key](value, place)
-            if isinstance(found, Problem):
-                problems.append(found)
-            values[key] = found
-        elif isinstance(value, dict) and _NAME.fullmatch(key):
-            tables[key] = value
-        else:
-            expected = f"{', '.join(_READERS)}, or a table of a provider's own"
-            problems.append(_wrong(value, place, expected))
+
+    def table_of_provider(name: str, value: object) -> Problem | None:
+        if isinstance(value, dict) and _NAME.fullmatch(name):
+            tables[name] = value
+            return None
+        expected = f"{', '.join(keys)}, or a table of a provider's own"
+        return wrong_value(f"{where}: providers.{name}", _found(value), expected)
+
+    values, problems = read_keys(
+        keys, content, f"{where}: providers.", found=_found, unknown=table_of_provider
+    )
     return problems or ProviderSettings(**values, tables=MappingProxyType(tables))
 
 
-def _enabled(value: Any, where: str) -> tuple[str, ...] | Problem:
-    if isinstance(value, list) and all(
-        isinstance(name, str) and _NAME.fullmatch(name) for name in value
-    ):
-        return tuple(dict.fromkeys(value))
-    return _wrong(value, where, 'a list of names of providers, such as "vault"')
-
-
-def _seconds(least: float, most: float) -> Callable[[Any, str], float | Problem]:
-    def read(value: Any, where: str) -> float | Problem:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if is_number and least <= value <= most:
-            return float(value)
-        return _wrong(value, where, f"a number of seconds from {least} to {most}")
-
-    return read
-
-
-def _wrong(value: Any, where: str, expected: str) -> Problem:
-    return Problem(
-        code="config-wrong-value",
-        found=f"a value of type {type(value).__name__}",
-        where=where,
-        expected=expected,
-    )
-
-
-_READERS: Final[Mapping[str, Callable[[Any, str], Any]]] = {
-    "enabled": _enabled,
-    "secret_seconds": _seconds(0, 86400),
-    "deadline_seconds": _seconds(1, 25),
-    "domains": account_domains,
-}
+def _found(value: object) -> str:
+    """Return what a wrong value is called: it may be a secret."""
+    return f"a value of type {type(value).__name__}"

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 
+from credspec.config_table import PATH, TEXT, Key, Table, choice
 from credspec.errors import NotPermittedError, UnreachableError
 from credspec.providers.answers import account_from_json, refuse_answer, refuse_input
 from credspec.providers.deadline import Deadline
 from credspec.providers.extras import import_extra
-from credspec.providers.host_account import HostAccount
-from credspec.providers.https import HttpsClient
+from credspec.providers.https import HttpsClient, Server
 from credspec.providers.library_transport import requests_session
 from credspec.providers.private_file import read_private_file
-from credspec.providers.provider_table import ProviderTable
+from credspec.providers.provider import HostAccount
+from credspec.providers.provider_table import SERVER, ProviderTable, read_table
 from credspec.providers.tls import client_context, read_authorities
 
 if TYPE_CHECKING:
@@ -25,34 +27,140 @@ _PATH: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_-][A-Za-z
 _WHERE: Final = "provider vault"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaultSettings(ProviderTable):
+    """Settings of `VaultProvider`."""
+
+    table: ClassVar = Table(
+        "providers.vault", "HashiCorp Vault and OpenBao; needs the extra `vault`."
+    )
+
+    url: Annotated[
+        tuple[Server, str],
+        Key(
+            kind=SERVER,
+            meaning="Address of the server.",
+            reloaded=True,
+        ),
+    ]
+    ca_file: Annotated[
+        Path | None,
+        Key(
+            kind=PATH,
+            meaning="The only authorities, in PEM, that may sign the server's certificate.",
+            default="the host's authorities",
+            reloaded=True,
+        ),
+    ] = None
+    namespace: Annotated[
+        str | None,
+        Key(
+            kind=TEXT,
+            meaning="Vault's namespace.",
+            default="none",
+            reloaded=True,
+        ),
+    ] = None
+    mount: Annotated[
+        str,
+        Key(
+            kind=TEXT,
+            meaning="Where the key-value engine is mounted.",
+            reloaded=True,
+        ),
+    ] = "secret"
+    kv: Annotated[
+        str,
+        Key(
+            kind=choice("2", "1", quoted=False),
+            meaning="Version of the key-value engine.",
+            reloaded=True,
+        ),
+    ] = "2"
+    prefix: Annotated[
+        str,
+        Key(
+            kind=TEXT,
+            meaning="Secrets outside this path are refused.",
+            reloaded=True,
+        ),
+    ] = "/"
+    auth: Annotated[
+        str,
+        Key(
+            kind=choice("token", "approle", "cert", quoted=False),
+            meaning="How this host logs on to Vault.",
+            reloaded=True,
+        ),
+    ] = "token"
+    token_file: Annotated[
+        Path,
+        Key(
+            kind=PATH,
+            meaning='With `auth = "token"`: the file with the token.',
+            only_with=("auth", "token"),
+            reloaded=True,
+        ),
+    ] = Path()
+    role_id: Annotated[
+        str,
+        Key(
+            kind=TEXT,
+            meaning='With `auth = "approle"`: the role.',
+            only_with=("auth", "approle"),
+            reloaded=True,
+        ),
+    ] = ""
+    secret_id_file: Annotated[
+        Path,
+        Key(
+            kind=PATH,
+            meaning='With `auth = "approle"`: the file with the secret id.',
+            only_with=("auth", "approle"),
+            reloaded=True,
+        ),
+    ] = Path()
+    certificate: Annotated[
+        Path,
+        Key(
+            kind=PATH,
+            meaning='With `auth = "cert"`: the client\'s certificate, in PEM.',
+            only_with=("auth", "cert"),
+            reloaded=True,
+        ),
+    ] = Path()
+    key: Annotated[
+        Path,
+        Key(
+            kind=PATH,
+            meaning='With `auth = "cert"`: the client\'s key, in PEM, without a password.',
+            only_with=("auth", "cert"),
+            reloaded=True,
+        ),
+    ] = Path()
+
+
 class VaultProvider:
     """Its input is the path of a secret with ``username``, ``password`` and ``domainName``.
 
-    Settings: `url`; `ca_file`, default the system's authorities; `namespace`; `mount`, by default
-    ``secret``; `kv` is ``2`` or ``1``; `prefix`, below which all secrets must be. `auth` is
-    ``token`` with `token_file`, ``approle`` with `role_id` and `secret_id_file`, or ``cert`` with
-    `certificate` and `key`; only root may read the files, which are read for each request.
+    Only root may read the files of its settings, which are read for each request.
     """
 
+    declared: ClassVar = VaultSettings
+
     def __init__(self, settings: Mapping[str, Any], seconds: float) -> None:
-        table = ProviderTable("vault", settings)
-        self._server = table.server("url")
-        self._ca_file = table.optional_path("ca_file")
-        self._namespace = table.optional_text("namespace")
-        self._mount = table.text("mount", "secret")
-        self._version = table.choice("kv", "2", "1")
-        self._prefix = table.text("prefix", "/").strip("/")
-        self._auth = table.choice("auth", "token", "approle", "cert")
-        self._pair: tuple[Path, Path] | None = None
-        self._role = ""
-        if self._auth == "token":
-            self._secret_file = table.path("token_file")
-        elif self._auth == "approle":
-            self._role = table.text("role_id")
-            self._secret_file = table.path("secret_id_file")
-        else:
-            self._pair = table.path("certificate"), table.path("key")
-        table.close()
+        found = read_table(VaultSettings, settings, "providers.vault")
+        self._server = found.url
+        self._ca_file = found.ca_file
+        self._namespace = found.namespace
+        self._mount = found.mount
+        self._version = found.kv
+        self._prefix = found.prefix.strip("/")
+        self._auth = found.auth
+        self._role = found.role_id
+        is_token = found.auth == "token"
+        self._secret_file = found.token_file if is_token else found.secret_id_file
+        self._pair = (found.certificate, found.key) if found.auth == "cert" else None
         self._seconds = seconds
 
     def host_account(self, plugin_input: str) -> HostAccount:

@@ -21,8 +21,8 @@ from credspec.contract.errors import ShimError
 from credspec.contract.lease import Lease, lease_request
 from credspec.contract.names import MOUNT_POINT
 from credspec.contract.start_wait import StartWait, has_just_booted
-from credspec.contract.ticket_options import Wish
-from credspec.errors import CredspecError
+from credspec.contract.ticket_options import TicketRequest
+from credspec.errors import AgentNotPermittedError, AgentUnreachableError, CredspecError
 from credspec.run.supervised_program import ProcessUser, held_signals, run_program
 
 _T = TypeVar("_T")
@@ -31,14 +31,24 @@ HOST_MOUNTS: Final = Path("/proc/1/ns/mnt")
 OWN_MOUNTS: Final = Path("/proc/self/ns/mnt")
 
 _SHOWN_NAME: Final = 40
-_ENDED_EARLY: Final = '["mount", "the process in the host\'s mount namespace ended early"]'
+_ENDED_EARLY: Final = '["mount", "the process in the host\'s mount namespace ended early", false]'
 _CLONE_NEWNS: Final = 0x00020000
+
+
+class LeaseDirectoryError(CredspecError):
+    """The directory of a lease cannot be made or removed.
+
+    `is_agent_missing` says that the agent's own directory, which it makes when it starts, is the
+    reason.
+    """
+
+    is_agent_missing: bool = False
 
 
 @contextmanager
 def process_lease(
     config: Config,
-    wish: Wish,
+    request: TicketRequest,
     program: str,
     waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
     *,
@@ -63,7 +73,7 @@ def process_lease(
     shown = "".join(c if c.isprintable() else "?" for c in Path(program).name[:_SHOWN_NAME])
     name = f"{shown}[{os.getpid()}]"
     start = _Start(wait_seconds, waiting)
-    start.run(lambda: in_host_mounts(lambda: lease.make_directory(wish)))
+    start.run(lambda: in_host_mounts(lambda: lease.make_directory(request)))
     try:
         # For reading only: the program has it, and a file to fill the host's memory with otherwise.
         flags = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -72,7 +82,7 @@ def process_lease(
             fcntl.flock(lock, fcntl.LOCK_EX)
             client = AgentClient(config.agent_socket)
             # The agent's host has a libkrb5 that reads it: Python 3.11 is newer than krb5 1.18.
-            body = lease_request(wish, name, lock_path, name_fallback=True)
+            body = lease_request(request, name, lock_path, name_fallback=True)
 
             def ask() -> Any:
                 with waiting():
@@ -123,16 +133,18 @@ class _Start:
 def _retry_after(error: Exception) -> float | None:
     if not isinstance(error, CredspecError):
         return None
-    if error.code == "agent-unreachable":
+    if isinstance(error, AgentUnreachableError):
         return 0.0
-    if error.code == "agent-not-permitted" and has_just_booted():
+    if isinstance(error, LeaseDirectoryError) and error.is_agent_missing:
+        return 0.0
+    if isinstance(error, AgentNotPermittedError) and has_just_booted():
         return 0.0
     return error.retry_after
 
 
 def run_process(
     config: Config,
-    wish: Wish,
+    request: TicketRequest,
     command: Sequence[str],
     user: ProcessUser | None = None,
     *,
@@ -153,7 +165,9 @@ def run_process(
     """
     with (
         held_signals() as held,
-        process_lease(config, wish, command[0], held.interruptible, wait_seconds=wait_seconds) as (
+        process_lease(
+            config, request, command[0], held.interruptible, wait_seconds=wait_seconds
+        ) as (
             variables,
             lock,
         ),
@@ -170,7 +184,8 @@ def in_host_mounts(call: Callable[[], None], hosts: Path = HOST_MOUNTS) -> None:
     A service may have a namespace of its own, out of which no mount comes.
 
     Raises:
-        CredspecError: with the code of what the call raised, `lease-directory` for an `OSError`.
+        LeaseDirectoryError: with the code of what the call raised, `lease-directory` for an
+            `OSError`.
     """
     if os.geteuid() != 0 or not _is_another(hosts):
         failure = _failure_of(call)
@@ -186,8 +201,10 @@ def in_host_mounts(call: Callable[[], None], hosts: Path = HOST_MOUNTS) -> None:
             failure = json.loads(answer.read() or _ENDED_EARLY)
         os.waitpid(child, 0)
     if failure:
-        code, text = failure
-        raise CredspecError.of(code, text)
+        code, text, is_agent_missing = failure
+        error = LeaseDirectoryError.of(code, text)
+        error.is_agent_missing = is_agent_missing
+        raise error
 
 
 def _is_another(namespace: Path) -> bool:
@@ -198,14 +215,14 @@ def _is_another(namespace: Path) -> bool:
         return False
 
 
-def _failure_of(call: Callable[[], None]) -> tuple[str, str] | None:
-    """Call, and return the code and the text of what it raised, if anything."""
+def _failure_of(call: Callable[[], None]) -> tuple[str, str, bool] | None:
+    """Call, and return code, text and `is_agent_missing` of what it raised, if anything."""
     try:
         call()
     except ShimError as error:
-        return error.code, error.text
+        return error.code, error.text, error.is_agent_missing
     except OSError as error:
-        return "lease-directory", str(error)
+        return "lease-directory", str(error), False
     return None
 
 

@@ -1,1 +1,4 @@
-"""What every service of credspec needs: signals, events, notification, protection."""
+"""What every service of credspec needs: signals, events, notification, protection.
+
+No process of its own: it runs in the agent, the gateway and the account provider.
+"""

@@ -49,7 +49,11 @@ class Event(Enum):
     )
     JOURNAL_RECORD_UNREADABLE = (127, "warning", "A journal record was unreadable; it was wiped.")
     JOURNAL_UNWRITABLE = (128, "warning", "A record of a lease that ended could not be removed.")
-    LEASE_REVOKED = (129, "warning", "The policy no longer allows a lease; its tickets were wiped.")
+    LEASE_REVOKED = (
+        129,
+        "warning",
+        "The configuration no longer allows a lease; its tickets were wiped.",
+    )
 
     LEASE_RENEWED_LATE = (136, "info", "A lease has its new ticket that could not be given before.")
 
@@ -64,8 +68,12 @@ class Event(Enum):
     ACCOUNT_GIVEN = (141, "info", "A client received its host account.")
     ACCOUNT_REFUSED = (142, "warning", "A client requested an account that is not its own.")
 
-    POLICY_RELOADED = (150, "info", "The policy was reloaded; leases that it forbids have ended.")
-    POLICY_NOT_RELOADED = (151, "error", "The configuration is invalid; the old policy stays.")
+    POLICY_RELOADED = (
+        150,
+        "info",
+        "The configuration was reloaded; leases that it forbids have ended.",
+    )
+    POLICY_NOT_RELOADED = (151, "error", "The configuration is invalid; the old one stays.")
     CLOCK_CHANGED = (152, "warning", "The clock was set or the host slept; tickets are checked.")
 
     def __init__(self, number: int, level: str, meaning: str) -> None:
@@ -88,18 +96,39 @@ def emit(event: Event, **fields: Any) -> None:
     getattr(_log, event.level)(event.label, event_id=event.number, **fields)
 
 
+class _Renderer:
+    """Writes an event in the format that is set; loggers in use follow a change."""
+
+    def __init__(self) -> None:
+        self._formats: Final[dict[str, Any]] = {
+            "text": structlog.processors.KeyValueRenderer(key_order=_KEY_ORDER, sort_keys=True),
+            "json": structlog.processors.JSONRenderer(),
+        }
+        self._render = self._formats["text"]
+
+    def use(self, log_format: str) -> None:
+        self._render = self._formats[log_format]
+
+    def __call__(self, logger: Any, name: str, event: Any) -> Any:
+        return self._render(logger, name, event)
+
+
+_renderer: Final = _Renderer()
+
+
+def set_log_format(log_format: str) -> None:
+    """Log in another format from now on, ``text`` or ``json``."""
+    _renderer.use(log_format)
+
+
 def configure_logging(log_format: str = "text") -> None:
     """Log to standard error, one line an event: ``text`` (keys and values) or ``json``."""
-    renderer: Any = (
-        structlog.processors.JSONRenderer()
-        if log_format == "json"
-        else structlog.processors.KeyValueRenderer(key_order=_KEY_ORDER, sort_keys=True)
-    )
+    set_log_format(log_format)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            renderer,
+            _renderer,
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,

@@ -220,7 +220,7 @@ class DomainSession:
         Raises:
             CredspecError: of the class and code of the step that failed.
         """
-        with self._password_at_hand():
+        with self._overwriting_last_answer():
             logons = self._logons
             name, realm, password = self._read_password(account)
             due = self._now() + password.query_interval
@@ -232,7 +232,7 @@ class DomainSession:
         Raises:
             CredspecError: of the class and code of the step that failed.
         """
-        with self._password_at_hand():
+        with self._overwriting_last_answer():
             logons = self._logons
             entry, realm, password, version = self._permitted(
                 lambda connection, facts: self._read_with_version(connection, facts, account)
@@ -358,7 +358,7 @@ class DomainSession:
         Raises:
             CredspecError: of the class and code of the step that failed.
         """
-        with self._password_at_hand():
+        with self._overwriting_last_answer():
             return self._read_password(account)
 
     def _read_password(self, account: str) -> tuple[str, str, ManagedPassword]:
@@ -369,7 +369,7 @@ class DomainSession:
         return self._permitted(read)
 
     @contextmanager
-    def _password_at_hand(self) -> Iterator[None]:
+    def _overwriting_last_answer(self) -> Iterator[None]:
         """Overwrite what libraries keep of the last password read, once nobody is at work on one.
 
         Each answer takes the place of the one before, so there is never more than one.
@@ -438,6 +438,12 @@ class DomainSession:
         )
 
     def _log_on_again(self) -> None:
+        with self._lock:
+            self._host_identity.forget()
+            self._drop_connection()
+
+    def forget_logon(self) -> None:
+        """Let the next call log on afresh: drop the connection, tickets, and what was given."""
         with self._lock:
             self._host_identity.forget()
             self._drop_connection()

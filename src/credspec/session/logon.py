@@ -65,11 +65,16 @@ def own_krb5_conf() -> Iterator[AgentKrb5Conf]:
                 os.environ["KRB5_CONFIG"] = before
 
 
+class NoCredentialsError(NotPermittedError):
+    """There is nothing to log on with: no ticket, no readable keytab, no password."""
+
+
 def log_on(config: Config, logon: Logon, krb5_conf: AgentKrb5Conf) -> HostIdentity:
     """Return the identity to use; with a password, its ticket is obtained here.
 
     Raises:
-        NotPermittedError: `no-credentials`, or what the host identity and the KDC say.
+        NoCredentialsError: `no-credentials`.
+        NotPermittedError: what the host identity and the KDC say.
         UsageError: `logon-user-invalid`.
         UnreachableError: no KDC answered.
     """
@@ -88,7 +93,7 @@ def log_on(config: Config, logon: Logon, krb5_conf: AgentKrb5Conf) -> HostIdenti
         domain = domain_of(providers.account(source), providers, "host_identity.account")
         return ProvidedIdentity(source, domain, providers)
     if not os.access(config.keytab, os.R_OK):
-        raise NotPermittedError.of(
+        raise NoCredentialsError.of(
             "no-credentials",
             f"there is no Kerberos ticket, and no machine keytab at {config.keytab} that user "
             f"{os.geteuid()} may read",
@@ -116,7 +121,7 @@ def _with_password(config: Config, logon: Logon, krb5_conf: AgentKrb5Conf) -> Ho
     krb5_conf.set_kdcs(domain.upper(), [a for dc in controllers for a in dc.addresses])
     principal = f"{name}@{domain.upper()}"
     if logon.ask_password is None:
-        raise NotPermittedError.of("no-credentials", "no password was given", where="logon")
+        raise NoCredentialsError.of("no-credentials", "no password was given", where="logon")
     os.environ["KRB5CCNAME"] = HOST_CACHE
     ticket = ticket_from_password(principal, logon.ask_password(principal), into_cache=HOST_CACHE)
     return CallersTicket(ticket)

@@ -14,12 +14,12 @@ from credspec.errors import CredspecError
 from credspec.kerberos.kdc_errors import LogonRefusedError
 from credspec.kerberos.keys import AES_ENCTYPES
 from credspec.kerberos.tickets import Ticket, ticket_from_keytab, ticket_from_password
-from credspec.providers.host_account import HostAccount, HostSource, PluginSource
 from credspec.providers.kept_secrets import fingerprint
+from credspec.providers.provider import HostAccount, HostSource, PluginSource
 from credspec.providers.selection import Providers
 from credspec.session.host_identity import MachineKeytab
 from credspec.session.ticket_holder import TicketHolder, first_exchange
-from credspec.spec.host_account import CREDSPEC_PLUGIN_GUID
+from credspec.spec.host_account_plugins import CREDSPEC_PLUGIN_GUID
 
 # Each try of a wrong password counts towards the account's lockout.
 _REFUSED_SECONDS: Final = 60.0

@@ -1,19 +1,20 @@
-"""Registers the shim with containerd, as a runtime handler of its CRI plug-in; takes it back."""
+"""Registers the shim with containerd, as a runtime handler of its CRI plug-in; undoes it."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
+from credspec.config.host import Config
 from credspec.contract.start_wait import CONTAINERD_SECONDS
 from credspec.errors import UsageError
+from credspec.setup.engine import LAUNCHER_OPTION, EngineSetup, SetupOption
 from credspec.setup.engine_files import read_file, remove_file, write_file
-from credspec.setup.launcher import LAUNCHER_DIRECTORY, launcher_text
+from credspec.setup.launcher import launcher_text
 
 CONTAINERD_CONFIG: Final = Path("/etc/containerd/config.toml")
 HANDLER: Final = "credspec"
@@ -43,23 +44,29 @@ _HANDLER_FORM: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ContainerdSetup:
+class ContainerdSetup(EngineSetup):
     """Where things go; `handler` is what a Kubernetes RuntimeClass names.
 
-    `wait_seconds` is for how long a container's start waits for an agent or a domain that is not
-    there yet.
+    ``ctr run --runc-binary`` takes the launcher, too.
     """
 
-    run_directory: Path
+    name: ClassVar = "containerd"
+    help: ClassVar = """Register the runtime with containerd, as a handler for Kubernetes.
+
+    What config.toml holds is kept. Run again, it changes nothing. `ctr run` only needs the
+    launcher: --runc-binary.
+    """
+    options: ClassVar = (
+        SetupOption("--config", Path, "[default: /etc/containerd/config.toml]", "config"),
+        LAUNCHER_OPTION,
+        SetupOption("--handler", str, "Name for RuntimeClass.", "handler", default=HANDLER),
+    )
+    launcher_name: ClassVar = NAME
+    default_wait_seconds: ClassVar = CONTAINERD_SECONDS
+
     config: Path = CONTAINERD_CONFIG
-    launcher_directory: Path = LAUNCHER_DIRECTORY
     handler: str = HANDLER
     wait_seconds: float = CONTAINERD_SECONDS
-
-    @property
-    def launcher(self) -> Path:
-        """The executable that containerd runs, also by ``ctr run --runc-binary``."""
-        return self.launcher_directory.absolute() / NAME
 
     def apply(self, *, dry_run: bool = False) -> list[str]:
         """Set everything up and return a line for each thing changed; none if all was so already.
@@ -82,12 +89,7 @@ class ContainerdSetup:
         text = _decoded(original or b"", self.config)
         wanted = self._with_block(text)
         shim = launcher_text(self.run_directory, wait_seconds=self.wait_seconds)
-        launcher = shim.encode()
-        changes: list[str] = []
-        if read_file(self.launcher) != launcher:
-            changes.append(f"wrote {self.launcher}")
-            if not dry_run:
-                write_file(self.launcher, launcher, mode=0o755)
+        changes = self._write_files({self.launcher: (shim.encode(), 0o755)}, dry_run=dry_run)
         if wanted != text:
             changes.append(f"registered the runtime handler {self.handler} in {self.config}")
             if not dry_run:
@@ -95,7 +97,7 @@ class ContainerdSetup:
         return changes
 
     def undo(self, *, dry_run: bool = False) -> list[str]:
-        """Take everything back and return a line for each thing changed.
+        """Undo everything and return a line for each thing changed.
 
         Raises:
             UsageError: `containerd-config-toml`.
@@ -111,13 +113,18 @@ class ContainerdSetup:
                 write_file(self.config, rest.encode())
             elif not dry_run:
                 remove_file(self.config)
-        if self.launcher.exists():
-            changes.append(f"removed {self.launcher}")
-        if not dry_run:
-            remove_file(self.launcher)
-            with contextlib.suppress(OSError):
-                self.launcher_directory.rmdir()  # only if nothing else is in it
-        return changes
+        return changes + self._remove_files(
+            [self.launcher], [self.launcher_directory], dry_run=dry_run
+        )
+
+    def next_step(self, config: Config) -> str:
+        """Return how containerd and Kubernetes get to know the handler."""
+        del config
+        return f"systemctl restart containerd, and a RuntimeClass with the handler {self.handler}"
+
+    def next_step_of_undo(self) -> str:
+        """Return how containerd forgets the handler."""
+        return "systemctl restart containerd"
 
     def _with_block(self, text: str) -> str:
         rest = _without_block(text)

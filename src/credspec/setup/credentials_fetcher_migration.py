@@ -11,7 +11,7 @@ import errno
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -21,9 +21,10 @@ from credspec.agent.doors.credentials_fetcher.metadata import TicketEntry, read_
 from credspec.directory.account_identity import valid_account_name
 from credspec.directory.locator import valid_domain
 from credspec.errors import CredspecError, InvalidSpecError, NotPermittedError, Problem, UsageError
+from credspec.path_walk import opened_directory
 from credspec.spec.document import CredentialSpec
 from credspec.spec.encoding import MAX_SPEC_BYTES
-from credspec.spec.host_account import host_account_config
+from credspec.spec.host_account_plugins import host_account_config
 from credspec.spec.spec_directory import SpecDirectory, SpecExistsError
 
 LEASE_TREE: Final = Path("/var/credentials-fetcher/krbdir")
@@ -32,7 +33,6 @@ FETCHER_CONFIG: Final = Path("/etc/credentials-fetcher.conf")
 
 _MOST_LEASES: Final = 100_000
 _MOST_CONFIG_BYTES: Final = 1 << 20
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SECRET_USER: Final = "awsdomainlessusersecret:"  # noqa: S105 - a marker, not a secret
 _KUBERNETES_USER: Final = re.compile(r"kube(hostprincipal|domainlessusersecret:.*)")
 _KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -168,7 +168,7 @@ def read_unlinked(path: Path, most: int) -> bytes | None:
         UsageError: `file-unreadable`.
     """
     try:
-        with _opened(path.absolute().parent) as parent:
+        with opened_directory("/", path.absolute().parent.parts[1:]) as parent:
             return read_below(path.name, parent, most)
     except FileNotFoundError:
         return None
@@ -183,20 +183,6 @@ def _unread(path: Path, error: OSError) -> CredspecError:
         )
     kind = NotPermittedError if isinstance(error, PermissionError) else UsageError
     return kind.of("file-unreadable", error.strerror or str(error), where=str(path))
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    """Open a directory step by step from the root, without following a link."""
-    fd = os.open("/", _DIRECTORY)
-    try:
-        for part in path.parts[1:]:
-            below = os.open(part, _DIRECTORY, dir_fd=fd)
-            os.close(fd)
-            fd = below
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def _settings(path: Path, found: Takeover) -> list[tuple[str, str]]:
@@ -256,7 +242,7 @@ def _take_spec_file(found: Takeover, path: Path, where: str) -> None:
 
 def _entries(tree: Path, found: Takeover) -> Iterator[tuple[str, TicketEntry]]:
     try:
-        with _opened(tree.absolute()) as root:
+        with opened_directory("/", tree.absolute().parts[1:]) as root:
             leases = sorted(os.listdir(root))  # noqa: PTH208 - pathlib has no descriptors
     except FileNotFoundError:
         return
@@ -298,7 +284,7 @@ def _take_entry(found: Takeover, where: str, entry: TicketEntry, secret: str) ->
                 code="user-not-kept",
                 found=f"{entry.user} logged on for {account}, whose password is not stored",
                 where=where,
-                remedy="who asked for that ticket asks again; the service takes such calls",
+                remedy="let the caller request that ticket again, from credspec's interface",
             )
         )
     _add_spec(found, _spec(account, domain, plugin), where)

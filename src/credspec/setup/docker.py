@@ -1,22 +1,24 @@
-"""Registers the shim with dockerd and the gateway with the docker client, and takes both back."""
+"""Registers the shim with dockerd and the gateway with the docker client, and undoes both."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
+from credspec.config.host import Config
 from credspec.contract.names import RUNTIME
-from credspec.contract.start_wait import DEFAULT_SECONDS
 from credspec.errors import CredspecError, UsageError
+from credspec.setup.engine import LAUNCHER_OPTION, EngineSetup, SetupOption
 from credspec.setup.engine_files import read_file, remove_file, write_file
 from credspec.setup.host_copy import DIRECTORY, HostCopy
-from credspec.setup.launcher import LAUNCHER_DIRECTORY, NAME, launcher_text
+from credspec.setup.launcher import NAME, launcher_text
+from credspec.setup.systemd import reload_docker
 
 DAEMON_CONFIG: Final = Path("/etc/docker/daemon.json")
 CONTEXT: Final = "credspec"
@@ -24,35 +26,69 @@ _ORIGINAL_SUFFIX: Final = ".before-credspec"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DockerSetup:
+class DockerSetup(EngineSetup):
     """Where things go; `context` is None if no docker context is to be made.
 
-    With `force`, a runtime or context of the same name that is not ours is replaced. `wait_seconds`
-    is for how long a container's start waits for an agent or a domain that is not there yet.
-    `host_python` is for a set-up that runs in a container: the host's own interpreter, which runs a
+    With `force`, a runtime or context of the same name that is not ours is replaced. `host_python`
+    is for a set-up that runs in a container: the path of the host's own interpreter, which runs a
     copy of the runtime beside the launcher.
     """
 
-    run_directory: Path
+    name: ClassVar = "docker"
+    help: ClassVar = """Register the runtime with dockerd, and the gateway as a docker context.
+
+    What daemon.json holds is kept. Run again, it changes nothing.
+    """
+    options: ClassVar = (
+        SetupOption(
+            "--daemon-config", Path, "dockerd's file.  [/etc/docker/daemon.json]", "daemon_config"
+        ),
+        LAUNCHER_OPTION,
+        SetupOption(
+            "--gateway-socket",
+            Path,
+            "[default: docker.sock in the run directory]",
+            "gateway_socket",
+        ),
+        SetupOption("--context", str, "Name of the context.", "context", default=CONTEXT),
+        SetupOption(
+            "--no-context", bool, "Do not create a docker context.", "context", flag_value=None
+        ),
+        SetupOption("--runtime-name", str, "Name for dockerd.", "runtime_name", default=RUNTIME),
+        SetupOption(
+            "--set-as-default", bool, "Make it the runtime of all containers.", "set_as_default"
+        ),
+        SetupOption(
+            "--host-python",
+            str,
+            "For a set-up in a container: the host's Python (3.11 or newer), to run a copy.",
+            "host_python",
+        ),
+        SetupOption("--force", bool, "Replace a runtime or context of the same name.", "force"),
+    )
+    launcher_name: ClassVar = NAME
+    needs_gateway: ClassVar = True
+
     gateway_socket: Path
     daemon_config: Path = DAEMON_CONFIG
-    launcher_directory: Path = LAUNCHER_DIRECTORY
     context: str | None = CONTEXT
     runtime_name: str = RUNTIME
     set_as_default: bool = False
     force: bool = False
-    wait_seconds: float = DEFAULT_SECONDS
-    host_python: Path | None = None
+    host_python: str | None = None
 
-    @property
-    def launcher(self) -> Path:
-        """The executable that dockerd runs, from a directory of its own."""
-        return self.launcher_directory.absolute() / NAME
+    @classmethod
+    def configured(cls, config: Config) -> dict[str, Any]:
+        """Return the fields that the host's configuration decides."""
+        return {
+            "run_directory": config.run_directory,
+            "gateway_socket": config.gateway_socket,
+        }
 
     @property
     def _copy(self) -> HostCopy:
         directory = self.launcher_directory.absolute() / DIRECTORY
-        return HostCopy(directory, self.host_python or Path("/usr/bin/python3"))
+        return HostCopy(directory, Path(self.host_python or "/usr/bin/python3"))
 
     @property
     def _endpoint(self) -> str:
@@ -73,20 +109,17 @@ class DockerSetup:
         # All that may refuse comes before the first change.
         original, document = self._read()
         copy = self._copy
-        text = launcher_text(
+        launcher = launcher_text(
             self.run_directory,
             wait_seconds=self.wait_seconds,
-            interpreter=self.host_python,
+            interpreter=None if self.host_python is None else copy.interpreter,
             package=None if self.host_python is None else copy.directory,
-        ).encode()
+        )
         registered = self._runtimes(document).get(self.runtime_name)
         self._check_runtime(registered)
         self._check_context()
         changes = [] if self.host_python is None else copy.apply(dry_run=dry_run)
-        if read_file(self.launcher) != text:
-            changes.append(f"wrote {self.launcher}")
-            if not dry_run:
-                write_file(self.launcher, text, mode=0o755)
+        changes += self._write_files({self.launcher: (launcher.encode(), 0o755)}, dry_run=dry_run)
         ours = _path_of(registered) == str(self.launcher)
         defaulted = document.get("default-runtime") == self.runtime_name or not self.set_as_default
         if not ours:
@@ -98,7 +131,7 @@ class DockerSetup:
         return changes + self._apply_context(dry_run=dry_run)
 
     def undo(self, *, dry_run: bool = False) -> list[str]:
-        """Take everything back and return a line for each thing changed.
+        """Undo everything and return a line for each thing changed.
 
         The daemon's configuration becomes what it was, byte for byte, unless another tool changed
         it meanwhile: then only our entry goes.
@@ -114,15 +147,38 @@ class DockerSetup:
             changes.append(f"removed the runtime {self.runtime_name} from {self.daemon_config}")
             if not dry_run:
                 self._unregister(document)
-        if self.launcher.exists():
-            changes.append(f"removed {self.launcher}")
         changes += self._copy.undo(dry_run=dry_run)
         if not dry_run:
             remove_file(self._original)
-            remove_file(self.launcher)
-            with contextlib.suppress(OSError):
-                self.launcher_directory.rmdir()  # only if nothing else is in it
-        return changes
+        return changes + self._remove_files(
+            [self.launcher], [self.launcher_directory], dry_run=dry_run
+        )
+
+    def next_step(self, config: Config) -> str:
+        """Return how a user gets to the gateway, and how a container names its spec."""
+        return (
+            f"docker context use {self.context or CONTEXT} (each user of this host runs "
+            "`credspec setup docker` once, which makes the context, or sets "
+            f"DOCKER_HOST=unix://{self.gateway_socket}); then docker run --security-opt "
+            f"credentialspec=file://NAME.json, with NAME.json in {config.spec_directory}"
+        )
+
+    def next_step_of_undo(self) -> str:
+        """Return how dockerd forgets the runtime."""
+        return "systemctl restart docker, since a reload keeps a runtime that has gone"
+
+    def reload_command(self, changes: Sequence[str]) -> str:
+        """Return the command by which dockerd reads a daemon.json that `apply` changed."""
+        changed = any(change.endswith(f" in {self.daemon_config}") for change in changes)
+        return "systemctl reload docker" if changed else ""
+
+    def reload(self, changes: Sequence[str]) -> list[str]:
+        """Let a dockerd that runs as a service read what `apply` changed.
+
+        Raises:
+            CredspecError: `systemctl`.
+        """
+        return reload_docker() if self.reload_command(changes) else []
 
     def _check_runtime(self, registered: object) -> None:
         path = _path_of(registered)

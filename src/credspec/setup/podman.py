@@ -1,18 +1,17 @@
-"""Registers the shim and the hooks with Podman; takes them back."""
+"""Registers the shim and the hooks with Podman; undoes it."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
+from credspec.config.host import Config
 from credspec.contract.names import RUNTIME
-from credspec.contract.start_wait import DEFAULT_SECONDS
-from credspec.setup.engine_files import read_file, remove_file, write_file
-from credspec.setup.launcher import LAUNCHER_DIRECTORY, hook_launcher_text, launcher_text
+from credspec.setup.engine import LAUNCHER_OPTION, EngineSetup, SetupOption
+from credspec.setup.launcher import hook_launcher_text, launcher_text
 
 CONFIG_DIRECTORY: Final = Path("/etc/containers/containers.conf.d")
 HOOKS_DIRECTORY: Final = Path("/usr/share/containers/oci/hooks.d")
@@ -30,24 +29,40 @@ _WRITTEN_BY: Final = "# Written by `credspec setup podman`; --undo removes it.\n
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PodmanSetup:
-    """Where things go; without `hooks`, containers need ``--runtime credspec``.
+class PodmanSetup(EngineSetup):
+    """Where things go; without `hooks`, containers need ``--runtime credspec``."""
 
-    `wait_seconds` is for how long a container's start waits for an agent or a domain that is not
-    there yet.
-    """
+    name: ClassVar = "podman"
+    help: ClassVar = (
+        "Register the runtime and the hooks with Podman. Run again, it changes nothing."
+    )
+    options: ClassVar = (
+        SetupOption(
+            "--config-directory",
+            Path,
+            "[default: /etc/containers/containers.conf.d]",
+            "config_directory",
+        ),
+        SetupOption(
+            "--hooks-directory",
+            Path,
+            "[default: /usr/share/containers/oci/hooks.d]",
+            "hooks_directory",
+        ),
+        LAUNCHER_OPTION,
+        SetupOption(
+            "--no-hooks",
+            bool,
+            "Only the runtime: podman --runtime credspec.",
+            "hooks",
+            flag_value=False,
+        ),
+    )
+    launcher_name: ClassVar = NAME
 
-    run_directory: Path
     config_directory: Path = CONFIG_DIRECTORY
     hooks_directory: Path = HOOKS_DIRECTORY
-    launcher_directory: Path = LAUNCHER_DIRECTORY
     hooks: bool = True
-    wait_seconds: float = DEFAULT_SECONDS
-
-    @property
-    def launcher(self) -> Path:
-        """The executable that Podman runs in place of crun or runc."""
-        return self.launcher_directory.absolute() / NAME
 
     @property
     def hook_launcher(self) -> Path:
@@ -61,33 +76,23 @@ class PodmanSetup:
             UsageError: `launcher-interpreter`.
             CredspecError: `setup-read`, `setup-write`.
         """
-        changes = []
-        for path, (content, mode) in self._files().items():
-            if read_file(path) == content:
-                continue
-            changes.append(f"wrote {path}")
-            if not dry_run:
-                write_file(path, content, mode=mode)
-        return changes
+        return self._write_files(self._files(), dry_run=dry_run)
 
     def undo(self, *, dry_run: bool = False) -> list[str]:
-        """Take everything back and return a line for each thing changed.
+        """Undo everything and return a line for each thing changed.
 
         Raises:
             CredspecError: `setup-write`.
         """
-        changes = []
-        for path in self._paths():
-            if not path.exists():
-                continue
-            changes.append(f"removed {path}")
-            if not dry_run:
-                remove_file(path)
-        if not dry_run:
-            for directory in (self.launcher_directory, self.hooks_directory, self.config_directory):
-                with contextlib.suppress(OSError):
-                    directory.rmdir()  # only if nothing else is in it
-        return changes
+        directories = [self.launcher_directory, self.hooks_directory, self.config_directory]
+        return self._remove_files(list(self._paths()), directories, dry_run=dry_run)
+
+    def next_step(self, config: Config) -> str:
+        """Return how a container names its spec."""
+        return (
+            "podman run --annotation credspec.dev/spec=file://NAME.json --tmpfs /run/credspec "
+            f"IMAGE, with NAME.json in {config.spec_directory}"
+        )
 
     def _paths(self) -> dict[Path, str]:
         """Return every file that can be ours, and what it is."""

@@ -15,9 +15,9 @@ from credspec.contract.ticket_options import (
     OPTIONS,
     REQUESTED,
     VARIABLES,
-    Wish,
+    TicketRequest,
     short_name,
-    wish_of,
+    ticket_request_of,
 )
 from credspec.shim.oci_bundle import malformed, option_of
 from credspec.shim.runtime import Invocation
@@ -72,9 +72,9 @@ class Origin:
         return image_annotations(config, self.container, self.bundle)
 
 
-def take_wish(
+def take_ticket_request(
     config: dict[str, Any], origin: Origin | None = None, *, is_users: bool = False
-) -> Wish | None:
+) -> TicketRequest | None:
     """Return what a container asks for, None if it is no credential spec.
 
     Carriers of the spec are the annotation, OCI ``windows.credentialSpec`` (the document itself)
@@ -83,16 +83,18 @@ def take_wish(
     in a user namespace that the agent is not in.
 
     Raises:
-        ShimError: a wish that cannot be granted, that may be the image's, or that is misspelt; two
-            carriers that disagree.
+        ShimError: a request that cannot be granted, that may be the image's, or that is misspelt;
+            two carriers that disagree.
     """
     try:
-        return _wish(config, origin or Origin(), is_users=is_users)
+        return _ticket_request(config, origin or Origin(), is_users=is_users)
     except (AttributeError, KeyError, TypeError, ValueError):
         raise malformed("members of another type") from None
 
 
-def _wish(config: dict[str, Any], origin: Origin, *, is_users: bool) -> Wish | None:
+def _ticket_request(
+    config: dict[str, Any], origin: Origin, *, is_users: bool
+) -> TicketRequest | None:
     taken = _take_variables(config)
     annotations = config.get("annotations") or {}
     if _is_sandbox(config, annotations, origin):
@@ -112,7 +114,7 @@ def _wish(config: dict[str, Any], origin: Origin, *, is_users: bool) -> Wish | N
     options = _options(config, annotations, origin)
     if not found:
         _check_variables_agree(taken, options)
-    return wish_of(config, spec, options, is_users=is_users)
+    return ticket_request_of(config, spec, options, is_users=is_users)
 
 
 def _annotated(config: dict[str, Any], annotations: dict[str, Any]) -> list[str]:

@@ -40,7 +40,7 @@ def run_with_lease(
     Raises:
         ShimError: the container must not start; nothing is left.
     """
-    from credspec.shim.carriers import DOCKER, PODMAN, Origin, take_wish
+    from credspec.shim.carriers import DOCKER, PODMAN, Origin, take_ticket_request
     from credspec.shim.image_root import ImageRoot
     from credspec.shim.oci_bundle import add_tickets, read_config, write_config
 
@@ -49,8 +49,8 @@ def run_with_lease(
         return None
     lease = Lease(invocation.lease_id(runtime), agent_socket, run_directory)
     origin = Origin.of(invocation)
-    wish = take_wish(config, origin, is_users=lease.is_users)
-    if wish is None:
+    request = take_ticket_request(config, origin, is_users=lease.is_users)
+    if request is None:
         return None
     state = invocation.state_directory(runtime)
     if os.path.lexists(state):
@@ -63,7 +63,7 @@ def run_with_lease(
     is_engines = origin.engine in {DOCKER, PODMAN}
     with ImageRoot(config, invocation.bundle, is_engines=is_engines) as root:
         fallback = root.reads_fallback()
-        answer = lease.take(wish, invocation.container, state, wait, name_fallback=fallback)
+        answer = lease.take(request, invocation.container, state, wait, name_fallback=fallback)
         root.offer_krb5_conf()
     try:
         add_tickets(config, lease.directory, answer["environment"])
@@ -107,15 +107,15 @@ def check_restore(invocation: Invocation, run_directory: str) -> None:
     """Refuse to restore a container that had tickets, or that asks for some.
 
     Raises:
-        ShimError: `checkpoint-refused`; as `take_wish`.
+        ShimError: `checkpoint-refused`; as `take_ticket_request`.
     """
-    from credspec.shim.carriers import Origin, take_wish
+    from credspec.shim.carriers import Origin, take_ticket_request
     from credspec.shim.oci_bundle import has_tickets, read_config
 
     config = read_config(invocation.bundle)
     if config is None:
         return
-    if has_tickets(config, leases_directory(run_directory)) or take_wish(
+    if has_tickets(config, leases_directory(run_directory)) or take_ticket_request(
         config, Origin.of(invocation)
     ):
         raise ShimError(

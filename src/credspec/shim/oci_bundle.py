@@ -67,6 +67,7 @@ def malformed(found: str) -> ShimError:
 def write_config(bundle: str, config: dict[str, Any]) -> None:
     """Replace a bundle's configuration, atomically and with its mode."""
     path = f"{bundle}/config.json"
+    # Not `replace_file`: the shim imports `contract` only, and the engine removes the whole bundle.
     temporary = f"{path}.credspec"
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
     fd = os.open(temporary, flags, os.stat(path).st_mode & 0o777)

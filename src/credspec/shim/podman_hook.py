@@ -17,7 +17,7 @@ from credspec.contract.host_paths import leases_directory
 from credspec.contract.lease import Lease
 from credspec.contract.names import ANNOTATION
 from credspec.contract.start_wait import StartWait, parent_is_there
-from credspec.shim.carriers import PODMAN, REFUSED_HOOK, Origin, take_wish
+from credspec.shim.carriers import PODMAN, REFUSED_HOOK, Origin, take_ticket_request
 from credspec.shim.image_root import ImageRoot
 from credspec.shim.oci_bundle import add_tickets, check_members, forbid_checkpoints
 
@@ -40,7 +40,7 @@ def main(*, run_directory: str = "/run/credspec", wait_seconds: float = 0.0) -> 
     stage = sys.argv[1] if len(sys.argv) > 1 else ""
     document = c_json.loads_strictly(sys.stdin.buffer.read())
     if stage == "poststop":
-        _give_back(document, run_directory)
+        _release_lease(document, run_directory)
     else:
         json.dump(_with_tickets(document, run_directory, wait_seconds), sys.stdout)
 
@@ -59,8 +59,8 @@ def _with_tickets(
                 "use --runtime credspec instead of the hooks",
             )
         state, container = found or ("", "")
-        wish = take_wish(config, Origin(PODMAN, container), is_users=is_users)
-        if wish is None:
+        request = take_ticket_request(config, Origin(PODMAN, container), is_users=is_users)
+        if request is None:
             return config
         lease = Lease(_lease_id(container), f"{run_directory}/agent.sock", run_directory)
         wait = StartWait(
@@ -70,7 +70,7 @@ def _with_tickets(
         )
         with ImageRoot(config, state, is_engines=True) as root:
             fallback = root.reads_fallback()
-            answer = lease.take(wish, container, state, wait, name_fallback=fallback)
+            answer = lease.take(request, container, state, wait, name_fallback=fallback)
             root.offer_krb5_conf()
     except ShimError as error:
         return _refused(config, str(error))
@@ -95,7 +95,7 @@ def _refused(config: dict[str, Any], reason: str) -> dict[str, Any]:
     return config
 
 
-def _give_back(state: dict[str, Any], run_directory: str) -> None:
+def _release_lease(state: dict[str, Any], run_directory: str) -> None:
     # The annotations are those before precreate: only the id tells which lease it is.
     container = str(state.get("id"))
     if _CONTAINER_ID.fullmatch(container):

@@ -9,6 +9,12 @@ from credspec.errors import InvalidSpecError, Problem
 from credspec.spec.file_kind import FileKind
 from credspec.spec.lint import Finding, Severity, lint_bytes, lint_document
 from credspec.spec.reference import parse_reference
+from credspec.spec.rules.carriers import (
+    COMPOSE_CREDENTIAL_SPEC,
+    NO_SPEC,
+    Carrier,
+    ComposeService,
+)
 from credspec.spec.spec_directory import components_of
 from credspec.spec.strict_json import pointer_to
 
@@ -25,24 +31,16 @@ def lint_carrier(document: dict[str, Any], kind: FileKind) -> tuple[Finding, ...
     The pointers of findings about a spec in the file begin with that of the text that holds it.
     """
     findings = list(_OF_KIND[kind](document))
-    if not findings and not _carries(document, kind):
-        findings.append(
-            _warning("lint-no-spec", "", f"{kind} that names no credential spec", _EXPECTED[kind])
-        )
+    if not findings:
+        carrier = Carrier(str(kind), _EXPECTED[kind], has_spec=_carries(document, kind))
+        findings += _warnings(NO_SPEC.check(carrier))
     return tuple(findings)
 
 
 def _compose(document: dict[str, Any]) -> Iterator[Finding]:
     yield from _reference_findings(document, FileKind.COMPOSE)
     for where, service in _services(document):
-        if "credential_spec" in service:
-            yield _warning(
-                "lint-compose-credential-spec",
-                f"{where}/credential_spec",
-                "credential_spec, which Docker Compose on Linux ignores",
-                'security_opt: ["credentialspec=file://NAME.json"]',
-                "use security_opt, which works on Windows too",
-            )
+        yield from _warnings(COMPOSE_CREDENTIAL_SPEC.check(ComposeService(where, service)))
         options = service.get("security_opt")
         for index, option in enumerate(options if isinstance(options, list) else ()):
             if isinstance(option, str) and option.lower().startswith("credentialspec:"):
@@ -181,5 +179,5 @@ def _below(where: str, findings: Any) -> Iterator[Finding]:
         yield finding._replace(problem=finding.problem._replace(where=at), fixable=False)
 
 
-def _warning(code: str, where: str, found: str, expected: str, remedy: str = "") -> Finding:
-    return Finding(Severity.WARNING, Problem(code, found, where, expected, remedy))
+def _warnings(problems: Iterator[Problem]) -> Iterator[Finding]:
+    return (Finding(Severity.WARNING, problem) for problem in problems)

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any, Final
 
-from credspec.errors import InvalidSpecError
 from credspec.spec.parts import nearest
 from credspec.spec.strict_json import parse_json, pointer_to
 
@@ -48,14 +47,12 @@ def parse_text(text: str, *, is_yaml: bool = False) -> Any:
     content = text[_COMMENTS.match(text).end() :]  # type: ignore[union-attr]
     if not is_yaml and content.startswith(("{", "[", '"', "/")):
         return parse_json(text)
-    from credspec.spec.kubernetes import from_kubernetes_yaml
+    from credspec.spec.kubernetes import YamlFeatureError, from_kubernetes_yaml
 
     try:
         return from_kubernetes_yaml(text)
-    except InvalidSpecError as error:
+    except YamlFeatureError:
         # Compose files have anchors, merge keys and tags, which are none of a spec's.
-        if error.code != "spec-yaml-feature":
-            raise
         document = from_kubernetes_yaml(text, expand=True)
         if kind_of(document) is not FileKind.COMPOSE:
             raise

@@ -36,6 +36,10 @@ _SPELLINGS: Final = {"~": None, "": None} | {
 _LIKE_A_NUMBER: Final = re.compile(r"[-+]?(?i:0[box][0-9a-f_]+|[0-9._]+(?:e[-+]?[0-9]+)?)")
 
 
+class YamlFeatureError(InvalidSpecError):
+    """Well-formed YAML with what documents in JSON do not have, such as an anchor or a tag."""
+
+
 class Conversion(NamedTuple):
     """A converted document, and what could not be taken over."""
 
@@ -192,7 +196,7 @@ def _document(loader: yaml.SafeLoader, anchors: Anchors | None = None) -> Any:
         if isinstance(event, yaml.DocumentStartEvent):
             documents += 1
             if documents > 1:
-                raise _refused(event, "a second document", "one document in a file")
+                raise _unwanted(event, "a second document", "one document in a file")
         if isinstance(event, yaml.NodeEvent):
             if anchors is None:
                 _check_plain(event)
@@ -221,7 +225,7 @@ def _take(
         opened = [collection for collection, _ in levels]
         found = None if anchors is None else anchors.value(event, opened)
         if found is None:
-            raise _refused(event, "an alias that cannot be put in", "a small value before it")
+            raise _unwanted(event, "an alias that cannot be put in", "a small value before it")
         value = found[0]
     _put(levels, result, value, event, may_merge=anchors is not None)
     if anchors is not None and not isinstance(event, yaml.AliasEvent):
@@ -249,9 +253,9 @@ def _put(
     elif waiting:
         collection[waiting.pop()] = value
     elif not isinstance(value, str):
-        raise _refused(event, "a key that is no text", "text as key")
+        raise _unwanted(event, "a key that is no text", "text as key")
     elif not may_merge and _is_merge_key(value, event):
-        raise _refused(event, "a merge key", "plain YAML: write the keys out")
+        raise _unwanted(event, "a merge key", "plain YAML: write the keys out")
     elif value in collection:
         raise _refused(
             event, f"the key {value[:60]!r} again", "each key once", "spec-duplicate-key"
@@ -268,9 +272,9 @@ def _check_plain(event: yaml.NodeEvent) -> None:
     import yaml
 
     if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-        raise _refused(event, "an anchor or alias", "plain YAML: write the value out")
+        raise _unwanted(event, "an anchor or alias", "plain YAML: write the value out")
     if getattr(event, "tag", None) not in {None, "!"}:
-        raise _refused(event, "a tag", "plain YAML without tags")
+        raise _unwanted(event, "a tag", "plain YAML without tags")
 
 
 def _scalar(event: yaml.ScalarEvent) -> Any:
@@ -284,9 +288,12 @@ def _scalar(event: yaml.ScalarEvent) -> Any:
     return float(text) if _NUMBER.fullmatch(text) else text
 
 
-def _refused(
-    event: yaml.Event, found: str, expected: str, code: str = "spec-yaml-feature"
-) -> InvalidSpecError:
+def _unwanted(event: yaml.Event, found: str, expected: str) -> YamlFeatureError:
+    where = _place(event.start_mark)
+    return YamlFeatureError.of("spec-yaml-feature", found, where=where, expected=expected)
+
+
+def _refused(event: yaml.Event, found: str, expected: str, code: str) -> InvalidSpecError:
     return InvalidSpecError.of(code, found, where=_place(event.start_mark), expected=expected)
 
 

@@ -11,7 +11,8 @@ from urllib.parse import quote
 from credspec.errors import InvalidSpecError
 from credspec.spec.encoding import decode_spec
 from credspec.spec.json_positions import positions
-from credspec.spec.lint import RULES, Finding
+from credspec.spec.lint import Finding
+from credspec.spec.rules.registry import RULES
 
 _LINE: Final = re.compile(r"line (\d+) column (\d+)")
 _SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"

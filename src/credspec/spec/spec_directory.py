@@ -20,6 +20,7 @@ from urllib.parse import unquote
 
 from credspec.errors import CredspecError, InvalidSpecError
 from credspec.file_replacement import TEMPORARY, replace_file
+from credspec.path_walk import LinkError, open_component, opened_directory
 from credspec.spec.document import CredentialSpec
 from credspec.spec.encoding import MAX_SPEC_BYTES, check_size
 from credspec.spec.reference import malformed_reference, registry_reference
@@ -232,13 +233,9 @@ class SpecDirectory:
         try:
             if self.trusted:
                 _check_owner(os.fstat(descriptor), str(self.path))
-            for component in parents:
-                below = _open_below(component, _DIRECTORY | os.O_NOFOLLOW, descriptor)
-                os.close(descriptor)
-                descriptor = below
-                if self.trusted:
-                    _check_owner(os.fstat(descriptor), component)
-            yield descriptor
+            check = _check_opened if self.trusted else None
+            with opened_directory(descriptor, parents, check=check) as parent:
+                yield parent
         finally:
             os.close(descriptor)
 
@@ -260,10 +257,6 @@ class SpecDirectory:
         )
 
 
-class _LinkError(OSError):
-    """A component of the path is a symbolic link."""
-
-
 class _NotRegularError(OSError):
     """The path names something else than a file with contents."""
 
@@ -273,7 +266,7 @@ class _NotTrustedError(OSError):
 
 
 _CODES: Final[dict[type[Exception], str]] = {
-    _LinkError: "spec-path-link",
+    LinkError: "spec-path-link",
     _NotRegularError: "spec-path-not-regular",
     _NotTrustedError: "spec-not-trusted",
 }
@@ -281,29 +274,15 @@ _CODES: Final[dict[type[Exception], str]] = {
 
 @contextmanager
 def _open_file(leaf: str, parent: int) -> Iterator[int]:
-    descriptor = _open_below(leaf, _FILE, parent)
+    descriptor = open_component(leaf, _FILE, parent)
     try:
         yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _open_below(component: str, flags: int, parent: int) -> int:
-    try:
-        return os.open(component, flags, dir_fd=parent)
-    except OSError as error:
-        # Linux reports a refused link as ELOOP, or as ENOTDIR where a directory was asked for.
-        if error.errno in {errno.ELOOP, errno.ENOTDIR} and _is_link(component, parent):
-            raise _LinkError(errno.ELOOP, "symbolic links are not followed") from None
-        raise
-
-
-def _is_link(component: str, parent: int) -> bool:
-    try:
-        status = os.stat(component, dir_fd=parent, follow_symlinks=False)
-    except OSError:
-        return False
-    return stat.S_ISLNK(status.st_mode)
+def _check_opened(descriptor: int, name: str) -> None:
+    _check_owner(os.fstat(descriptor), name)
 
 
 def _check_owner(status: os.stat_result, name: str) -> None:
@@ -349,5 +328,7 @@ def _likeness(component: str) -> str:
 def _reason(error: OSError | ValueError) -> str:
     if not isinstance(error, OSError):
         return "invalid argument"
+    if isinstance(error, LinkError):
+        return "symbolic links are not followed"
     text = error.strerror or type(error).__name__
     return text[:1].lower() + text[1:]

@@ -26,6 +26,12 @@ _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 
 
+class RepeatedKeyProblem(Problem):
+    """A key appears more than once in an object, of which one value is kept."""
+
+    __slots__ = ()
+
+
 class _RepeatedKeys(dict[str, Any]):
     """An object in which keys appear more than once; the last value of each counts."""
 
@@ -128,7 +134,7 @@ def _sound_object(
 ) -> dict[str, Any]:
     if isinstance(value, _RepeatedKeys):
         problems.extend(
-            Problem(
+            RepeatedKeyProblem(
                 code="spec-duplicate-key",
                 where=pointer_to(pointer, key),
                 found="the key appears more than once",

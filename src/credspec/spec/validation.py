@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import jsonschema_rs
 
@@ -21,6 +21,7 @@ from credspec.spec.file_kind import KUBERNETES_KIND, nested_spec, other_kind
 from credspec.spec.parts import ACCOUNTS, HOST, accounts_of, domain_of, host_of, plain, text_of
 from credspec.spec.strict_json import (
     MAX_VALUES,
+    RepeatedKeyProblem,
     has_more_values,
     pointer_to,
     unsound_values,
@@ -117,23 +118,35 @@ def problems_of(document: Any) -> tuple[Problem, ...]:
     `credspec.spec.strict_json.unsound_values`;
     ``spec-too-many-values`` is reported alone, since looking for more would take seconds.
     """
+    return validate(document).problems
+
+
+class Validation(NamedTuple):
+    """What is wrong with a parsed file, and whether that is its kind: then nothing else is said."""
+
+    problems: tuple[Problem, ...]
+    is_other_kind: bool = False
+
+
+def validate(document: Any) -> Validation:
+    """Return `problems_of` a parsed file, and whether it is no credential spec at all."""
     if has_more_values(document, MAX_VALUES):
-        return (_too_many_values(),)
+        return Validation((_too_many_values(),))
     sound, problems = unsound_values(document)
     # A value that was replaced has its problem already; of a repeated key one value is left.
-    replaced = {problem.where for problem in problems if problem.code != "spec-duplicate-key"}
+    replaced = {each.where for each in problems if not isinstance(each, RepeatedKeyProblem)}
     spec, pointer = unwrapped(sound)
     if pointer and spec is None:
-        return (*problems, _no_credspec(sound))
+        return Validation((*problems, _no_credspec(sound)))
     if not pointer and (kind := other_kind(sound)):
-        return (*problems, _other_kind(kind, nested_spec(sound)))
+        return Validation((*problems, _other_kind(kind, nested_spec(sound))), is_other_kind=True)
     found = [_problem(error, pointer) for error in _validator().iter_errors(spec)]
     if not found and isinstance(spec, dict):
         between = (*_problems_of_scopes(spec), *_problems_of_input(spec))
         found += [problem._replace(where=pointer + problem.where) for problem in between]
     # Two rules for one value may say the same.
     once = dict.fromkeys(problem for problem in found if problem.where not in replaced)
-    return (*problems, *once)
+    return Validation((*problems, *once))
 
 
 def input_text(given: str | dict[str, Any]) -> str:

@@ -25,7 +25,7 @@ from credspec.lab.service import Service, wait_for
 IMAGE = "applications"
 EXAMPLES = Path(__file__).parents[3] / "docs/applications/examples"
 """The programs and configurations that the pages show; mounted at /app."""
-ENDPOINT = Path(__file__).parents[2] / "engines/tds_endpoint.py"
+ENDPOINT = Path(__file__).parents[2] / "support/servers/tds_endpoint.py"
 DRIVER = Path(__file__).parents[3] / ".venv/applications"
 SYSTEM_PYTHON = "/usr/bin/python3"
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from first_process import AS_FIRST_PROCESS
 
 from e2e.applications.conftest import DRIVER
+from support.machine.first_process import AS_FIRST_PROCESS
 
 ME = "WebApp01$@EXAMPLE.TEST"
 # The endpoint does no TLS.

@@ -1,8 +1,9 @@
 """SQL Server's clients in a container; docs/applications/sql-server.md.
 
 No SQL Server can be installed where these tests run. The clients are the real ones, Microsoft's
-and FreeTDS; what they log on to is tests/engines/tds_endpoint.py, which speaks enough of TDS for a
-logon and really checks the Kerberos ticket with the keytab of ``MSSQLSvc/sql.<domain>:1433``.
+and FreeTDS; what they log on to is tests/support/servers/tds_endpoint.py, which speaks
+enough of TDS for a logon and really checks the Kerberos ticket with the keytab of
+``MSSQLSvc/sql.<domain>:1433``.
 """
 
 from __future__ import annotations

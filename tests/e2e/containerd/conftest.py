@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from containerd_engine import ContainerdEngine
-from folder_engine import FolderContainerdEngine, ReleaseFolder
 
 from credspec.setup.containerd import ContainerdSetup
+from support.engines.containerd_engine import ContainerdEngine
+from support.engines.folder_engine import FolderContainerdEngine, ReleaseFolder
 
 
 @pytest.fixture(scope="package")

@@ -10,11 +10,11 @@ from typing import Any
 
 import grpc
 import pytest
-from containerd_engine import IMAGE, ContainerdEngine
-from cri_client import CriClient, Pod
-from start_waits import short_start_waits
 
 from e2e.containerd.conftest import set_up, setup_of
+from support.engines.containerd_engine import IMAGE, ContainerdEngine
+from support.engines.cri_client import CriClient, Pod
+from support.engines.start_waits import short_start_waits
 
 SPEC = {"credspec.dev/spec": "file://WebApp01.json"}
 OTHER = {"credspec.dev/spec": "file://WebApp02.json"}
@@ -116,7 +116,7 @@ def test_no_agent(host: Any, engine: ContainerdEngine, cri: CriClient) -> None:
     host.stop("agent")
     try:
         with (
-            short_start_waits(engine.directory / "libexec/credspec-runtime"),
+            short_start_waits(engine.directory / "libexec/credspec-runtime-containerd"),
             pod(cri, SPEC) as made,
             pytest.raises(grpc.RpcError) as refused,
         ):

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from containerd_engine import IMAGE, ContainerdEngine
+
+from support.engines.containerd_engine import IMAGE, ContainerdEngine
 
 SPEC = "--annotation=credspec.dev/spec=file://WebApp01.json"
 DEFAULT = "Default principal: WebApp01$@EXAMPLE.TEST"

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from start_waits import short_start_waits
+
+from support.engines.start_waits import short_start_waits
 
 IMAGE = "kerberos-client"
 PREFIX = "value must be prefixed by 'file://', 'registry://', or 'raw://' followed by a non-empty"

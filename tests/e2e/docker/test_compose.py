@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compose_plugin import compose_plugin
 
-from e2e.docker.gateway_fixtures import Daemon, Docker, carried, docker, kept
-from e2e.docker.pseudo_terminal import terminal
+from support.engines.compose_plugin import compose_plugin
+from support.engines.docker_gateway import Daemon, Docker, carried, docker, kept
+from support.machine.pseudo_terminal import terminal
 
 SERVICE = """
 services:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fetcher_agent import FetcherAgent
+
+from support.credentials_fetcher.fetcher_agent import FetcherAgent
 
 KRBDIR = "/var/credentials-fetcher/krbdir"
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from e2e.docker.gateway_fixtures import Docker
-from e2e.docker.pseudo_terminal import PATIENCE, terminal
+from support.engines.docker_gateway import Docker
+from support.machine.pseudo_terminal import PATIENCE, terminal
 
 # The distribution's client and one from elsewhere, where there are two.
 CLIENTS = sorted(

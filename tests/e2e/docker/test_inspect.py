@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from e2e.docker.gateway_fixtures import SAMPLE, Daemon, Docker, UnixConnection, carried, kept
+from support.engines.docker_gateway import SAMPLE, Daemon, Docker, UnixConnection, carried, kept
 
 OPTION = "credentialspec=file://www.json"
 LABELS = {"credspec.dev/owner": "1000:1000", "app": "web"}

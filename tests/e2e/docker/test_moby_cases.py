@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from e2e.docker.gateway_fixtures import (
+from support.engines.docker_gateway import (
     SAMPLE,
     Daemon,
     Docker,

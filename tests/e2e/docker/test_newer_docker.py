@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from folder_engine import FolderDockerEngine, ReleaseFolder
 
 from credspec.api_client import AgentClient
 from credspec.setup.docker import DockerSetup
+from support.engines.folder_engine import FolderDockerEngine, ReleaseFolder
 
 IMAGE = "kerberos-client"
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from agent_process import BIN, AgentProcess, as_user
-from rootless_engines import FIRST_ID, USER, RootlessDocker
 
-from e2e.docker.gateway_fixtures import wait_for
+from support.agent.agent_process import BIN, AgentProcess, as_user
+from support.engines.docker_gateway import wait_for
+from support.engines.rootless_engines import FIRST_ID, USER, RootlessDocker
 
 IMAGE = "kerberos-client"
 OPTION = "--security-opt=credentialspec=file://one.json"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.docker.gateway_fixtures import (
+from support.engines.docker_gateway import (
     Daemon,
     credspec,
     docker,

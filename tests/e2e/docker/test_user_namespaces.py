@@ -12,10 +12,15 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
-from rootless_engines import FIRST_ID, USER, bind_subordinate_ids, unbind_subordinate_ids
 
 from credspec.setup.docker import DockerSetup
-from e2e.docker.gateway_fixtures import Daemon, docker, running_daemon
+from support.engines.docker_gateway import Daemon, docker, running_daemon
+from support.engines.rootless_engines import (
+    FIRST_ID,
+    USER,
+    bind_subordinate_ids,
+    unbind_subordinate_ids,
+)
 
 IMAGE = "kerberos-client"
 SPEC = ("--runtime=credspec", "-e", "CREDSPEC=file://WebApp01.json", "--tmpfs=/run/credspec")

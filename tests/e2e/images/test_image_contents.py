@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from image_contents import ImageContents
 from packaging.requirements import Requirement
 
 import credspec
+from support.engines.image_contents import ImageContents
 
 ROOT = Path(__file__).parents[3]
 PYTHON = {

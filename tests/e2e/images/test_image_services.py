@@ -11,13 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from image_host import ImageHost, documented, may_raise_limits
 
 from credspec.lab.client_image import write_client_image
 from credspec.lab.domain import Lab
 from credspec.service.process_safety import CAPABILITIES
-
-from .conftest import archive_of
+from support.engines.image_archives import archive_of
+from support.engines.image_host import ImageHost, documented, may_raise_limits
 
 SPEC = '--security-opt "credentialspec=file://www.json"'
 

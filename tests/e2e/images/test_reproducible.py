@@ -10,9 +10,9 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from image_contents import ImageContents
 
-from .conftest import FOLDER, IMAGES, archive_of
+from support.engines.image_archives import FOLDER, IMAGES, archive_of
+from support.engines.image_contents import ImageContents
 
 ROOT = Path(__file__).parents[3]
 
@@ -31,7 +31,7 @@ def test_two_builds_are_byte_identical(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LC_")}
     environment |= {
         "SOURCE_DATE_EPOCH": str(seconds),
-        "PYTHONPATH": str(ROOT / "tests/engines"),
+        "PYTHONPATH": str(ROOT / "tests"),
         "TZ": "Asia/Tokyo",
         "LANG": "C",
         "HOME": str(tmp_path),

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from folder_engine import FolderPodmanEngine, ReleaseFolder
+
+from support.engines.folder_engine import FolderPodmanEngine, ReleaseFolder
 
 IMAGE = "kerberos-client"
 SPEC = ("--annotation=credspec.dev/spec=file://WebApp01.json", "--tmpfs=/run/credspec")

@@ -14,9 +14,10 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
-from folder_engine import FolderPodmanEngine, ReleaseFolder
-from podman_engine import PodmanEngine
-from start_waits import short_start_waits
+
+from support.engines.folder_engine import FolderPodmanEngine, ReleaseFolder
+from support.engines.podman_engine import PodmanEngine
+from support.engines.start_waits import short_start_waits
 
 IMAGE = "kerberos-client"
 SPEC = "--annotation=credspec.dev/spec=file://WebApp01.json"

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from folder_engine import FolderPodmanEngine, ReleaseFolder
+
+from support.engines.folder_engine import FolderPodmanEngine, ReleaseFolder
 
 EXAMPLE = Path(__file__).parents[3] / "docs/runtimes/examples/web.container"
 SYSTEMDS = ("--cgroups=", "--sdnotify=", "-d")

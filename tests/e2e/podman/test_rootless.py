@@ -9,8 +9,9 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from agent_process import AgentProcess
-from rootless_engines import FIRST_ID, USER, RootlessPodman
+
+from support.agent.agent_process import AgentProcess
+from support.engines.rootless_engines import FIRST_ID, USER, RootlessPodman
 
 IMAGE = "kerberos-client"
 SPEC = "--annotation=credspec.dev/spec=file://one.json"

@@ -13,9 +13,10 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
-from engine_command import run_client
-from folder_engine import FolderPodmanEngine, ReleaseFolder
-from podman_engine import PodmanEngine
+
+from support.engines.engine_command import run_client
+from support.engines.folder_engine import FolderPodmanEngine, ReleaseFolder
+from support.engines.podman_engine import PodmanEngine
 
 IMAGE = "kerberos-client"
 SPEC = "--annotation=credspec.dev/spec=file://WebApp01.json"

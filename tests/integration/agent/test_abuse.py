@@ -18,12 +18,12 @@ from pathlib import Path
 
 import krb5
 import pytest
-from abuse import SEED, Abuse, Abusers, seconds_of
-from agent_process import AgentProcess, as_user, open_to_users
 
 from credspec.agent.leases.journal import MAX_RECORD_BYTES
 from credspec.agent.leases.limits import CHANGES_A_SECOND, DEFAULT_LEASES
 from credspec.lab.domain import Lab
+from support.abuse.abusers import SEED, Abuse, Abusers, seconds_of
+from support.agent.agent_process import AgentProcess, as_user, open_to_users
 
 LISTED, UNLISTED = pwd.getpwnam("nobody"), pwd.getpwnam("games")
 RUNTIME_DIRECTORY = Path("/run/user") / str(LISTED.pw_uid)
@@ -137,8 +137,8 @@ def test_users_who_abuse_the_agent_stop_nobody_but_themselves(
     socket = str(agent.run_directory / "agent.sock")
     nowhere = Path("/nonexistent")
     abuses = [
-        Abuse(LISTED.pw_name, "abuse:HttpAbuser", socket, users_directory),
-        Abuse(UNLISTED.pw_name, "abuse:HttpAbuser", socket, nowhere),
+        Abuse(LISTED.pw_name, "support.abuse.abusers:HttpAbuser", socket, users_directory),
+        Abuse(UNLISTED.pw_name, "support.abuse.abusers:HttpAbuser", socket, nowhere),
     ]
     abusers = Abusers(abuses, as_user, agent.directory / "abusers.log", SEED)
     begin = time.monotonic()

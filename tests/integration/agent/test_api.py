@@ -15,12 +15,12 @@ import requests.adapters
 import schemathesis
 import urllib3
 import urllib3.connection
-from agent_process import AgentProcess
 from hypothesis import HealthCheck, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from credspec.agent.doors.http.openapi import openapi_document
 from credspec.lab.domain import Lab
+from support.agent.agent_process import AgentProcess
 
 LEASE = "0" * 31 + "1"
 SCHEMA = schemathesis.openapi.from_dict(openapi_document())

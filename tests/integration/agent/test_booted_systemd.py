@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from booted_systemd import BootedSystemd
-from peer_client import PeerClient
 
 from credspec.cli.new import NewSpecRequest, make_credential_spec
 from credspec.lab.domain import Lab
 from credspec.setup.systemd import AGENT_SOCKET, AGENT_UNIT
+from support.credentials_fetcher.peer_client import PeerClient
+from support.machine.booted_systemd import BootedSystemd
 
 CREDSPEC = str(Path(sys.executable).with_name("credspec"))
 LEASE = "0" * 31 + "1"

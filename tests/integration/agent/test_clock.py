@@ -12,10 +12,10 @@ from pathlib import Path
 
 import krb5
 import pytest
-from agent_process import AgentProcess
 
 from credspec.errors import UnreachableError
 from credspec.lab.domain import Lab
+from support.agent.agent_process import AgentProcess
 
 FAKETIME = f"/usr/lib/{os.uname().machine}-linux-gnu/faketime/libfaketimeMT.so.1"
 HOUR = 3600

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent_process import AgentProcess
-from controllers import Controllers
 
 from credspec.cli.new import NewSpecRequest, make_credential_spec
 from credspec.errors import CredspecError, UnreachableError
 from credspec.lab.domain import Lab
 from credspec.lab.provisioning import READABLE
 from credspec.lab.second_controller import SecondController, up_second_controller
+from support.agent.agent_process import AgentProcess
+from support.domain.controllers import Controllers
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import krb5
 import pytest
-from agent_process import AgentProcess
 
 from credspec.errors import AgentUnreachableError
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.lab.domain import Lab
+from support.agent.agent_process import AgentProcess
 
 LIVING = 1
 OTHER = 2

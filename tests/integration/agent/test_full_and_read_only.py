@@ -10,10 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from agent_process import AgentProcess
 
 from credspec.errors import CredspecError
 from credspec.lab.domain import Lab
+from support.agent.agent_process import AgentProcess
 
 
 class SmallDisk:
@@ -84,7 +84,7 @@ def test_a_full_run_directory(agent: AgentProcess, disk: SmallDisk) -> None:
     assert (agent.lease_directory(1) / "krb5cc").read_bytes() == ticket
     agent.delete(1)
     assert list(agent.lease_directory(1).iterdir()) == []
-    assert not list(disk.path.glob("journal/*.new"))
+    assert all(path.suffix == ".json" for path in disk.path.glob("journal/*"))
     disk.empty()
     agent.put(2)
     assert agent.lease_containers() == ["container2"]

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import krb5
 import pytest
-from agent_process import AgentProcess
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from credspec.agent.leases.directory import LeaseDirectory
 from credspec.errors import CredspecError
 from credspec.lab.domain import Lab
+from support.agent.agent_process import AgentProcess
 
 PAGE = os.sysconf("SC_PAGESIZE")
 PAGES, INODES = 24, 10

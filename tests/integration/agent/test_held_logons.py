@@ -16,7 +16,6 @@ from pathlib import Path
 
 import krb5
 import pytest
-from agent_process import AgentProcess
 
 from credspec.directory.connection import Connection, Transport
 from credspec.directory.locator import DnsResolver, Locator
@@ -24,11 +23,12 @@ from credspec.errors import UnreachableError
 from credspec.kerberos.kdc_errors import KdcUnreachableError
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.lab.domain import Lab
-from credspec.providers.host_account import GivenAccount, HostAccount
+from credspec.providers.provider import GivenAccount, HostAccount
 from credspec.providers.selection import Providers
 from credspec.session.domain_session import DomainSession
 from credspec.session.host_identity import HostIdentity, MachineKeytab
 from credspec.session.provided_identity import ProvidedIdentity
+from support.agent.agent_process import AgentProcess
 
 LIFE = 10
 """The lifetime of tickets here, in seconds."""

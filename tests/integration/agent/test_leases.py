@@ -308,7 +308,7 @@ def keytab_keys(path: Path) -> dict[bytes, set[tuple[int, bytes]]]:
 async def test_a_keytab_on_request_holds_what_samba_itself_exports(bench: Bench, lab: Lab) -> None:
     bench.policy = Policy(keytabs=("WebApp01",))
     identities, leases = bench.agent()
-    # The first lease has its ticket without; the second one's wish needs the password again.
+    # The first lease has its ticket without; the second one's request needs the password again.
     await leases.make(bench.request(1, "one.json"))
     wanted = replace(bench.request(2, "one.json"), keytab=True, mode=0o440)
     record = await leases.make(wanted)

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from agent_process import AgentProcess
-from name_servers import Zone, host_of_localhost_alone, name_server
-from tcp_relay import TcpRelay, tcp_relay
 
 from credspec.lab.domain import Lab
+from support.agent.agent_process import AgentProcess
+from support.domain.name_servers import Zone, host_of_localhost_alone, name_server
+from support.domain.tcp_relay import TcpRelay, tcp_relay
 
 
 @pytest.fixture

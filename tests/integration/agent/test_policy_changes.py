@@ -14,12 +14,12 @@ from typing import Any
 
 import grpc
 import pytest
-from agent_process import AgentProcess, as_user, open_to_users
-from fetcher_agent import FetcherAgent
 
 from credspec.errors import NotPermittedError
 from credspec.lab.domain import Lab
-from credspec.spec.host_account import CREDSPEC_PLUGIN_GUID
+from credspec.spec.host_account_plugins import CREDSPEC_PLUGIN_GUID
+from support.agent.agent_process import AgentProcess, as_user, open_to_users
+from support.credentials_fetcher.fetcher_agent import FetcherAgent
 
 USER = pwd.getpwnam("nobody")
 HOME = Path("/run/user") / str(USER.pw_uid)
@@ -196,10 +196,10 @@ def test_a_wrong_configuration_changes_nothing(agent: AgentProcess, lab: Lab) ->
         assert "krb5cc" in names(agent.lease_directory(1))
     put(agent, 2, "file://two.json")
     # What only a restart changes is said.
-    agent.config.write_text('log_format = "json"\n' + text)
+    agent.config.write_text("wait_seconds = 1\n" + text)
     agent.process.send_signal(signal.SIGHUP)
     wait_for(lambda: len(events(agent, "policy-reloaded")) > 0, agent)
-    assert "log_format" in events(agent, "policy-reloaded")[0]
+    assert "wait_seconds" in events(agent, "policy-reloaded")[0]
     assert len(agent.lease_containers()) == 2
 
 
@@ -256,13 +256,14 @@ def test_callers_of_credentials_fetchers_interface(lab: Lab, tmp_path: Path) -> 
         roots = Path(made.created_kerberos_file_paths[0], "krb5cc")
         program = (
             "import sys; sys.path[:0] = sys.argv[3:]\n"
-            "from pathlib import Path; from peer_client import PeerClient\n"
+            "from pathlib import Path\n"
+            "from support.credentials_fetcher.peer_client import PeerClient\n"
             "spec = [sys.argv[2].replace('WebApp01', name) for name in ('WebApp01', 'WebApp02')]\n"
             "answer = PeerClient(Path(sys.argv[1])).call('AddKerberosLease', "
             "credspec_contents=spec)\n"
             "print(*answer.created_kerberos_file_paths)\n"
         )
-        arguments = [str(agent.socket), agent.spec, str(Path(__file__).parents[2] / "engines")]
+        arguments = [str(agent.socket), agent.spec, str(Path(__file__).parents[2])]
         ask = as_user("nobody", [sys.executable, "-c", program, *arguments])
         asked = subprocess.run(ask, capture_output=True, text=True, check=False)
         assert asked.returncode == 0, asked.stderr
@@ -325,7 +326,7 @@ def test_a_replaced_host_account_does_not_get_around_it(lab: Lab, tmp_path: Path
 
 
 def test_a_provider_that_is_enabled_no_longer(lab: Lab, tmp_path: Path) -> None:
-    """Its leases end at the next start; a reload leaves [providers] alone."""
+    """Its leases end at the next start, too; of a reload see test_provider_reload.py."""
     password = "Correct-Horse.7battery"
     lab.samba_tool("user", "create", "giver", password)
     lab.samba_tool("group", "addmembers", "LabHosts", "giver")

@@ -14,8 +14,13 @@ from typing import Any
 
 import krb5
 import pytest
-from agent_process import AgentProcess
-from simulated_services import (
+
+from credspec.errors import CredspecError
+from credspec.kerberos.keys import Enctype, derive_user_key
+from credspec.lab.domain import Lab
+from credspec.spec.host_account_plugins import CREDSPEC_PLUGIN_GUID
+from support.agent.agent_process import AgentProcess
+from support.servers.simulated_services import (
     KINDS,
     VAULT_HOST,
     Certificates,
@@ -27,11 +32,6 @@ from simulated_services import (
     server_name,
     settings_of,
 )
-
-from credspec.errors import CredspecError
-from credspec.kerberos.keys import Enctype, derive_user_key
-from credspec.lab.domain import Lab
-from credspec.spec.host_account import CREDSPEC_PLUGIN_GUID
 
 LOCAL = ("file", "keytab", "systemd", "program")
 KEY_VAULT_ADDRESS = "127.0.66.2"

@@ -14,13 +14,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from agent_process import AgentProcess
 
 from credspec.errors import CredspecError
 from credspec.kerberos.keys import computer_salt, derive_keys, munged_utf8
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.lab.domain import Lab
 from credspec.session.domain_session import DomainSession
+from support.agent.agent_process import AgentProcess
 
 ACCOUNT = "WebApp01$"
 REGION = re.compile(r"^(\w+)-(\w+) rw\S+ \S+ \S+ \S+ *(.*)$", re.MULTILINE)

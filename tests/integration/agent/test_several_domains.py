@@ -12,7 +12,6 @@ from pathlib import Path
 
 import krb5
 import pytest
-from agent_process import BIN, AgentProcess
 
 from credspec.cli.new import NewSpecRequest, make_credential_spec
 from credspec.directory.connection import Transport
@@ -23,6 +22,7 @@ from credspec.lab.domain import Lab, open_lab
 from credspec.lab.trust import TRUSTED_ACCOUNT, down_trusted, trusted_name
 from credspec.session.domain_session import DomainSession
 from credspec.session.host_identity import MachineKeytab
+from support.agent.agent_process import BIN, AgentProcess
 
 
 @pytest.fixture(scope="module")

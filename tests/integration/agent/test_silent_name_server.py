@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from agent_process import AgentProcess
-from name_servers import NameServer, host_of_localhost_alone, name_server, silence
 
 from credspec.errors import CredspecError
 from credspec.lab.domain import Lab
+from support.agent.agent_process import AgentProcess
+from support.domain.name_servers import NameServer, host_of_localhost_alone, name_server, silence
 
 TRANSPORTS = ("ldap", "ldaps")
 

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from booted_systemd import BootedSystemd
-from folder_engine import ReleaseFolder
 
 from credspec.setup.systemd import (
     AGENT_SOCKET,
@@ -23,9 +21,11 @@ from credspec.setup.systemd import (
     GATEWAY_UNIT,
     SystemdSetup,
 )
+from support.engines.folder_engine import ReleaseFolder
+from support.machine.booted_systemd import BootedSystemd
 
-ENGINES = Path(__file__).parents[2] / "engines"
-PROBE = ENGINES / "sandbox_probe.py"
+TOOLS = Path(__file__).parents[2] / "support/machine"
+PROBE = TOOLS / "sandbox_probe.py"
 DROP_IN = """
 [Service]
 Type=exec
@@ -127,7 +127,7 @@ def system(
     folder = ReleaseFolder(request.param, packages, host_mounts)
     try:
         folder.bootstrap()
-        booted = BootedSystemd(log, folder.path, (ENGINES,))
+        booted = BootedSystemd(log, folder.path, (TOOLS,))
         yield System(booted, "/usr/bin/python3")
         booted.close()
     finally:

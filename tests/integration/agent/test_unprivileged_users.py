@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent_process import AgentProcess, as_user, open_to_users
 
 from credspec.lab.domain import Lab
+from support.agent.agent_process import AgentProcess, as_user, open_to_users
 
 USER, ANOTHER = pwd.getpwnam("nobody"), pwd.getpwnam("daemon")
 HOME = Path("/run/user") / str(USER.pw_uid)

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent_process import BIN, AgentProcess, as_user, open_to_users
 
 from credspec.lab.domain import Lab
 from credspec.run.supervised_program import PASSED_ON
+from support.agent.agent_process import BIN, AgentProcess, as_user, open_to_users
 
 USER = pwd.getpwnam("nobody")
 RUNTIME_DIRECTORY = Path("/run/user") / str(USER.pw_uid)

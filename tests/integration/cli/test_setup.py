@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from booted_systemd import BootedSystemd
 
 from credspec.lab.domain import Lab
 from credspec.setup.systemd import AGENT_SOCKET, AGENT_UNIT, GATEWAY_UNIT
+from support.machine.booted_systemd import BootedSystemd
 
 CREDSPEC = str(Path(sys.executable).with_name("credspec"))
 DOCKER = """

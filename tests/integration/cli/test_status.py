@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from agent_process import BIN, AgentProcess
 
 from credspec.lab.domain import Lab
+from support.agent.agent_process import BIN, AgentProcess
 
 
 @pytest.fixture

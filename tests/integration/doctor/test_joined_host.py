@@ -11,13 +11,13 @@ from pathlib import Path
 
 import krb5
 import pytest
-from agent_process import BIN, AgentProcess
 
 from credspec.cli.new import NewSpecRequest, make_credential_spec
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.kerberos.tickets import keytab_versions
 from credspec.lab.domain import Lab
 from credspec.session.host_identity import MachineKeytab
+from support.agent.agent_process import BIN, AgentProcess
 
 ACCOUNTS = ("WebApp01", "WebApp03", "WebApp04")
 

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from abuse import SEED, Abuse, Abusers, seconds_of
-from agent_process import BIN, as_user
+
+from support.abuse.abusers import SEED, Abuse, Abusers, seconds_of
+from support.agent.agent_process import BIN, as_user
 
 MEMBER, STRANGER = pwd.getpwnam("nobody"), pwd.getpwnam("games")
 SECONDS = seconds_of(1 / 6)
@@ -134,7 +135,7 @@ def test_users_who_abuse_the_gateway_before_a_simulated_daemon_stop_nobody_but_t
     before = gateway.descriptors()
     nowhere = Path("/nonexistent")
     abuses = [
-        Abuse(user.pw_name, "abuse_gateway:GatewayAbuser", str(gateway.socket), nowhere)
+        Abuse(user.pw_name, "support.abuse.gateway:GatewayAbuser", str(gateway.socket), nowhere)
         for user in (MEMBER, STRANGER)
     ]
     abusers = Abusers(abuses, as_user, directory / "abusers.log")

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from booted_systemd import BootedSystemd
 
 from credspec.setup.systemd import AGENT_UNIT, GATEWAY_UNIT
+from support.machine.booted_systemd import BootedSystemd
 
 CREDSPEC = str(Path(sys.executable).with_name("credspec"))
 DOCKER = """

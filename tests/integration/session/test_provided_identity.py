@@ -17,8 +17,6 @@ from types import MappingProxyType
 
 import krb5
 import pytest
-from agent_process import AgentProcess
-from simulated_kdc import Listener, SimulatedKdc
 
 from credspec.agent.audit import AuditLog
 from credspec.agent.identities.identities import Identities
@@ -37,14 +35,16 @@ from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.kerberos.md4 import md4
 from credspec.lab.domain import Lab, run_tool
 from credspec.providers.account_domains import AccountDomains
-from credspec.providers.host_account import GivenAccount, HostAccount, HostSource
+from credspec.providers.provider import GivenAccount, HostAccount, HostSource
 from credspec.providers.selection import Providers
 from credspec.providers.settings import ProviderSettings
 from credspec.session.domain_session import DomainSession
 from credspec.session.host_identity import HostIdentity, MachineKeytab
 from credspec.session.provided_identity import ProvidedIdentity
-from credspec.spec.host_account import CREDSPEC_PLUGIN_GUID
+from credspec.spec.host_account_plugins import CREDSPEC_PLUGIN_GUID
 from credspec.spec.reference import SpecReference
+from support.agent.agent_process import AgentProcess
+from support.domain.simulated_kdc import Listener, SimulatedKdc
 
 UNKNOWN = "{00000000-0000-0000-0000-00000000000a}"
 

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from abuse import SEED, Abuse, Abusers, seconds_of
+
+from support.abuse.abusers import SEED, Abuse, Abusers, seconds_of
 
 SECONDS = seconds_of(1 / 6)
 SECRET = "Very-Secret-1!"
@@ -123,7 +124,9 @@ def test_clients_that_abuse_the_account_provider_keep_no_other_from_its_secret(
     before = provider.descriptors()
     address = f"127.0.0.1:{provider.port}"
     abuses = [
-        Abuse(f"client {n}", "abuse_account_provider:AccountProviderAbuser", address, tmp_path)
+        Abuse(
+            f"client {n}", "support.abuse.account_provider:AccountProviderAbuser", address, tmp_path
+        )
         for n in range(ABUSERS)
     ]
     abusers = Abusers(abuses, as_this_user, tmp_path / "abusers.log")

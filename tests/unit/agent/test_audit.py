@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from credspec.agent import audit
-from credspec.agent.audit import AuditLog, Caller, shown
+from credspec.agent.audit import AuditLog, Caller, redacted
 from credspec.errors import CredspecError
 from credspec.service.events import Event
 
@@ -42,9 +42,9 @@ def test_a_full_disk_is_an_error() -> None:
 
 
 def test_of_a_document_only_the_hash_is_shown() -> None:
-    assert shown("file://www.json") == "file://www.json"
-    assert shown('raw://{"PluginInput": "secret"}').startswith("raw:sha256:")
-    assert "secret" not in shown('RAW://{"PluginInput": "secret"}')
+    assert redacted("file://www.json") == "file://www.json"
+    assert redacted('raw://{"PluginInput": "secret"}').startswith("raw:sha256:")
+    assert "secret" not in redacted('RAW://{"PluginInput": "secret"}')
 
 
 @pytest.mark.parametrize(
@@ -64,14 +64,14 @@ def test_of_a_document_only_the_hash_is_shown() -> None:
     ],
 )
 def test_of_whatever_may_be_a_document_only_the_hash_is_shown(reference: str) -> None:
-    assert "secret" not in shown(reference)
-    assert re.fullmatch(r"(raw:)?sha256:[0-9a-f]{64}", shown(reference))
+    assert "secret" not in redacted(reference)
+    assert re.fullmatch(r"(raw:)?sha256:[0-9a-f]{64}", redacted(reference))
 
 
 @given(st.text(max_size=400))
 def test_what_is_shown_is_a_hash_or_a_plain_name(text: str) -> None:
     for reference in (text, f"file://{text}", f"raw://{text}"):
-        found = shown(reference)
+        found = redacted(reference)
         assert len(found) <= 300
         assert re.fullmatch(r"(raw:)?sha256:[0-9a-f]{64}", found) or found == reference
         assert not set(found) & {"{", "}", '"', "\n"}
@@ -79,7 +79,7 @@ def test_what_is_shown_is_a_hash_or_a_plain_name(text: str) -> None:
 
 def test_plain_names_are_shown_as_they_are() -> None:
     for name in ("www.json", "sub/www-1.json", "WebApp 01.json", "größe.json"):
-        assert shown(f"file://{name}") == f"file://{name}"
+        assert redacted(f"file://{name}") == f"file://{name}"
 
 
 async def test_a_log_that_never_answers_is_an_error_in_time(

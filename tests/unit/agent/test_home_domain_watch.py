@@ -8,12 +8,12 @@ import threading
 from typing import Any, cast
 
 import pytest
-from scripted_leases import SimulatedSession
 
 from credspec.agent.home_domain_watch import HomeDomainWatch
 from credspec.agent.identities.identities import Identities
 from credspec.agent.identities.identity import IdentityName
 from credspec.errors import CredspecError, NotPermittedError, UnreachableError
+from support.agent.scripted_leases import SimulatedSession
 
 DOMAIN = "example.test"
 SILENT = UnreachableError.of("dns-unreachable", "no name server answers", where="DNS")

@@ -17,7 +17,14 @@ from credspec.agent.leases.leases import Leases
 from credspec.agent.policy_reload import PolicyReload, changed_beside_policy
 from credspec.config.host import Config, load_config
 from credspec.config.policy import Policy
+from credspec.errors import NotPermittedError
+from credspec.providers.account_domains import AccountDomains
+from credspec.providers.provider import HostSource, PluginSource
+from credspec.providers.selection import Providers
+from credspec.providers.settings import ProviderSettings
+from credspec.service import events
 from credspec.service.events import Event
+from credspec.spec.host_account_plugins import CREDSPEC_PLUGIN_GUID
 
 Told = list[tuple[Event, dict[str, Any]]]
 
@@ -57,10 +64,26 @@ def leases(tmp_path: Path, policy: Policy) -> Leases:
     )
 
 
-def make(path: Path, load: Callable[[], Config] | None = None) -> tuple[PolicyReload, Leases]:
+def make(
+    path: Path, load: Callable[[], Config] | None = None, **more: Any
+) -> tuple[PolicyReload, Leases]:
     config = load_config(path)
     of_host = leases(path.parent, config.policy)
-    return PolicyReload(load or (lambda: load_config(path)), config, of_host), of_host
+    return PolicyReload(load or (lambda: load_config(path)), config, of_host, **more), of_host
+
+
+class SimulatedIdentities:
+    """Notes what it is asked to forget."""
+
+    def __init__(self) -> None:
+        self.concerned: list[Callable[[HostSource | None], bool]] = []
+
+    async def forget_logons(self, concerned: Callable[[HostSource | None], bool]) -> None:
+        self.concerned.append(concerned)
+
+
+def file_source(name: str = "reader") -> PluginSource:
+    return PluginSource(CREDSPEC_PLUGIN_GUID, f"file:{name}", "a.test")
 
 
 async def test_a_good_configuration(path: Path, told: Told) -> None:
@@ -140,8 +163,108 @@ def test_what_takes_a_restart_is_named(path: Path) -> None:
         '[credentials_fetcher]\nusers = ["nobody"]\n'
     )
     after = load_config(path)
-    assert changed_beside_policy(before, after) == ["log_format", "providers"]
+    assert changed_beside_policy(before, after) == []
     assert changed_beside_policy(before, before) == []
     path.write_text('[credentials_fetcher]\nmode = "0640"\n')
     assert changed_beside_policy(before, load_config(path)) == ["credentials_fetcher"]
+    path.write_text(
+        'run_directory = "/run/x"\n[host_identity]\nprincipal = "A$"\n[ldap]\nca_file = "/x"\n'
+        '[domains."a.test"]\nsite = "x"\n[account_provider]\nlisten = "x"\n'
+        '[credentials_fetcher]\nowner = "1:1"\nusers = ["nobody"]\n'
+    )
+    assert sorted(changed_beside_policy(before, load_config(path))) == [
+        *("account_provider", "ca_file", "credentials_fetcher", "domains"),
+        *("principal", "run_directory"),
+    ]
     assert after.policy.grpc_uids == after.fetcher.uids != frozenset()
+
+
+async def test_providers_are_taken_over_and_what_they_gave_is_forgotten(
+    path: Path, told: Told
+) -> None:
+    providers, identities = Providers(), SimulatedIdentities()
+    reload, _ = make(path, providers=providers, identities=identities)
+    with pytest.raises(NotPermittedError, match="host-account-not-enabled"):
+        providers.check(file_source())
+    enabled = '[providers]\nenabled = ["file"]\n'
+    write(path, enabled)
+    assert await reload.reload()
+    providers.check(file_source())
+    # A reload that changes nothing of them forgets nothing.
+    assert await reload.reload()
+    assert [fields.get("providers_changed") for _, fields in told] == [["file"], None]
+    assert len(identities.concerned) == 1
+    write(path, enabled + '[providers.file]\ndirectory = "/srv/accounts"\n')
+    assert await reload.reload()
+    concerned = identities.concerned[-1]
+    assert concerned(file_source())
+    assert not concerned(None)
+    write(path, "")
+    assert await reload.reload()
+    with pytest.raises(NotPermittedError, match="host-account-not-enabled"):
+        providers.check_held(file_source())
+
+
+@pytest.mark.parametrize(
+    ("table", "code"),
+    [
+        ('[providers.file]\ndirectory = "relative"\n', "config-wrong-value"),
+        ('[providers.file]\ndirectorie = "/x"\n', "config-unknown-key"),
+        ('[providers.vault]\nurl = "ftp://x"\n', "config-wrong-value"),
+    ],
+)
+async def test_a_broken_table_of_a_provider_keeps_the_old_providers(
+    path: Path, told: Told, table: str, code: str
+) -> None:
+    enabled = '[policy]\naccounts = ["WebApp01"]\n[providers]\nenabled = ["file", "vault"]\n'
+    write(path, enabled)
+    providers = Providers(load_config(path).providers)
+    reload, of_host = make(path, providers=providers)
+    before = providers.settings
+    write(path, enabled.replace("WebApp01", "WebApp02") + table)
+    assert not await reload.reload()
+    assert providers.settings is before
+    assert of_host.policy.policy.accounts == ("WebApp01",)
+    ((event, fields),) = told
+    assert event is Event.POLICY_NOT_RELOADED
+    assert code in fields["error"]
+    assert reload.failure == fields["error"]
+    # The table of a provider that was broken at the start holds nobody up.
+    write(path, enabled)
+    assert await reload.reload()
+    assert reload.failure is None
+
+
+async def test_the_format_of_the_log_is_taken_over(
+    path: Path, told: Told, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reload, _ = make(path)
+    try:
+        for log_format in ("json", "text"):
+            write(path, f'log_format = "{log_format}"\n')
+            assert await reload.reload()
+            rendered = events._renderer(None, "info", {"event": "x"})
+            assert rendered.startswith("{") == (log_format == "json")
+        write(path, 'log_format = "json"\n[policy]\nusers = 1\n')
+        assert not await reload.reload()
+        assert not events._renderer(None, "info", {"event": "x"}).startswith("{")
+    finally:
+        events.set_log_format("text")
+
+
+def test_which_sources_a_change_of_providers_concerns() -> None:
+    settings: dict[str, Any] = {"enabled": ("file", "vault"), "tables": {"file": {}}}
+    default = PluginSource(CREDSPEC_PLUGIN_GUID, "vault:x")
+    changes: tuple[tuple[dict[str, Any], tuple[bool, ...]], ...] = (
+        ({"tables": {"file": {"directory": "/x"}}}, (True, False, False)),
+        ({"enabled": ("vault",)}, (True, False, False)),
+        ({"secret_seconds": 1.0}, (True, True, True)),
+        ({"deadline_seconds": 1.0}, (True, True, True)),
+        ({"domains": AccountDomains({"A": "a.test"})}, (True, True, True)),
+        ({}, (False, False, False)),
+    )
+    for change, concerned in changes:
+        providers = Providers(ProviderSettings(**settings), default=default)
+        after = ProviderSettings(**(settings | change))
+        found = providers.replace(providers.replacement(after))
+        assert tuple(map(found, (file_source(), default, None))) == concerned

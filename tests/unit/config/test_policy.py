@@ -44,6 +44,24 @@ def test_all_refused_accounts_are_told_at_once() -> None:
     assert [problem.found.split("@")[0] for problem in caught.value.problems] == ["a", "c"]
 
 
+def test_a_refusal_says_what_is_allowed() -> None:
+    some, none = ("a*", "b"), ()
+    for patterns, accounts, keytabs in (
+        (some, "a* or b", "a* or b"),
+        (none, "no account at all", "no keytab at all"),
+    ):
+        policy = Policy(accounts=patterns, keytabs=patterns, spec_sources=())
+        with pytest.raises(NotPermittedError) as caught:
+            policy.check_accounts(("c",), "contoso.com")
+        assert caught.value.problems[0].expected == accounts
+        with pytest.raises(NotPermittedError) as caught:
+            policy.check_keytabs(("c",), "contoso.com")
+        assert caught.value.problems[0].expected == keytabs
+        with pytest.raises(NotPermittedError) as caught:
+            policy.check_spec_source("file")
+        assert caught.value.problems[0].expected == "no spec at all"
+
+
 def test_raw_specs_are_off_unless_allowed() -> None:
     Policy().check_spec_source("file")
     with pytest.raises(NotPermittedError, match="policy-spec-source"):

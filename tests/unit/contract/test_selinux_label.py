@@ -16,8 +16,8 @@ from credspec.contract import lease as lease_module
 from credspec.contract import selinux_label
 from credspec.contract.errors import ShimError
 from credspec.contract.lease import Lease
-from credspec.shim.carriers import PODMAN, Origin, take_wish
-from unit.shim.podman_storage import CONTAINER, write_storage
+from credspec.shim.carriers import PODMAN, Origin, take_ticket_request
+from support.engines.podman_storage import CONTAINER, write_storage
 
 LABELS = [
     "system_u:object_r:container_file_t:s0:c1,c2",
@@ -52,12 +52,12 @@ def bundle(label: object) -> dict[str, object]:
     }
 
 
-def wish_of(label: object, tmp_path: Path) -> object:
+def ticket_request_of(label: object, tmp_path: Path) -> object:
     """Return what Docker's, containerd's and Podman's containers ask for; all must be the same."""
-    from credspec.contract.ticket_options import wish_of as wish
+    from credspec.contract.ticket_options import ticket_request_of as request
 
     config = bundle(label)
-    return wish(config, "file://a.json", {}, is_users=False)
+    return request(config, "file://a.json", {}, is_users=False)
 
 
 @pytest.mark.parametrize("label", LABELS)
@@ -65,7 +65,7 @@ def test_every_mount_has_the_containers_label_simulated(
     tmp_path: Path, mounts: list[bytes], enabled: None, label: str
 ) -> None:
     lease = Lease("0" * 32, "/none", str(tmp_path))
-    lease.make_directory(wish_of(label, tmp_path))
+    lease.make_directory(ticket_request_of(label, tmp_path))
     (options,) = mounts
     assert f',context="{label}"' in options.decode()
     assert options.decode().count('"') == 2
@@ -82,16 +82,16 @@ def test_podmans_containers_have_it_from_the_same_bundle_simulated(
             {"type": "tmpfs", "destination": "/run/credspec"},
         ]
     }
-    wish = take_wish(config, Origin(PODMAN, CONTAINER), is_users=False)
-    assert wish is not None
-    assert wish.label == LABELS[0]
+    request = take_ticket_request(config, Origin(PODMAN, CONTAINER), is_users=False)
+    assert request is not None
+    assert request.label == LABELS[0]
 
 
 @pytest.mark.parametrize("label", [None, ""])
 def test_without_a_label_there_is_no_option(
     tmp_path: Path, mounts: list[bytes], enabled: None, label: str | None
 ) -> None:
-    Lease("0" * 32, "/none", str(tmp_path)).make_directory(wish_of(label, tmp_path))
+    Lease("0" * 32, "/none", str(tmp_path)).make_directory(ticket_request_of(label, tmp_path))
     assert b"context" not in mounts[0]
 
 
@@ -99,7 +99,7 @@ def test_without_selinux_no_label_is_looked_at(tmp_path: Path, mounts: list[byte
     """The kernel would refuse the mount for the option; engines may leave labels in bundles."""
     assert not selinux_label.is_enabled(), "this host has SELinux: try it for real"
     for label in (LABELS[0], 'x"y', 7):
-        Lease("0" * 32, "/none", str(tmp_path)).make_directory(wish_of(label, tmp_path))
+        Lease("0" * 32, "/none", str(tmp_path)).make_directory(ticket_request_of(label, tmp_path))
     assert all(b"context" not in options for options in mounts)
 
 

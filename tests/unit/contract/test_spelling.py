@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from credspec.contract.spelling import go_equal, is_in_domain, is_misspelt, skeleton
 from credspec.contract.ticket_options import ANNOTATIONS, VARIABLES
-from unit.contract.spellings import spellings
+from support.specs.spellings import spellings
 
 
 @pytest.mark.parametrize("name", [*ANNOTATIONS, *VARIABLES])

@@ -20,12 +20,12 @@ from credspec.contract import lease as lease_module
 from credspec.contract.errors import NotYetError, ShimError
 from credspec.contract.lease import Lease
 from credspec.contract.start_wait import StartWait
-from credspec.contract.ticket_options import Wish
+from credspec.contract.ticket_options import TicketRequest
 from credspec.errors import CredspecError
-from unit.shim.podman_storage import CONTAINER, write_storage
+from support.engines.podman_storage import CONTAINER, write_storage
 
 GRANTED = b'HTTP/1.0 200 OK\r\n\r\n{"environment": {}}'
-WISH = Wish("file://a.json", 0, 0, 0o600, keytab=False)
+REQUEST = TicketRequest("file://a.json", 0, 0, 0o600, keytab=False)
 
 
 def problem(status: int, code: str, header: str = "") -> bytes:
@@ -96,7 +96,7 @@ class Start:
             act()
 
     def take(self) -> object:
-        return self.lease.take(WISH, "c1", "/run/runc/c1", self.wait, name_fallback=True)
+        return self.lease.take(REQUEST, "c1", "/run/runc/c1", self.wait, name_fallback=True)
 
 
 def test_the_socket_comes_later(run: Path) -> None:
@@ -119,7 +119,7 @@ def test_the_leases_directory_comes_later(run: Path) -> None:
     try:
         start = Start(run, then={2: (run / "leases").mkdir})
 
-        def mount(path: str, _: Wish) -> None:
+        def mount(path: str, _: TicketRequest) -> None:
             # What the real one says where the kernel finds no such directory.
             try:
                 Path(path).mkdir()
@@ -136,7 +136,7 @@ def test_the_leases_directory_comes_later(run: Path) -> None:
 
 def test_a_directory_that_the_agent_has_not_made_yet_is_no_refusal(tmp_path: Path) -> None:
     with pytest.raises(NotYetError, match="agent-unreachable"):
-        lease_module._mount_tmpfs(str(tmp_path / "leases" / "x"), WISH)
+        lease_module._mount_tmpfs(str(tmp_path / "leases" / "x"), REQUEST)
 
 
 def test_a_socket_that_nobody_listens_at(run: Path) -> None:

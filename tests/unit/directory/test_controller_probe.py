@@ -9,9 +9,14 @@ from contextlib import contextmanager
 from functools import partial
 
 import pytest
-from netlogon_datagrams import answer, datagram_of, message_id_of
 
-from credspec.directory.controller_probe import Sight, answers, exchange_datagrams, look
+from credspec.directory.controller_probe import (
+    ProbeResult,
+    answers,
+    exchange_datagrams,
+    probe_addresses,
+)
+from support.domain.netlogon_datagrams import answer, datagram_of, message_id_of
 
 Reply = Callable[[bytes], list[bytes]]
 
@@ -50,9 +55,9 @@ def truth(request: bytes) -> list[bytes]:
     return [datagram_of(answer(), message_id_of(request))]
 
 
-def look_at(address: str, udp: int, *, alive: bool = True, seconds: float = 0.7) -> Sight:
+def look_at(address: str, udp: int, *, alive: bool = True, seconds: float = 0.7) -> ProbeResult:
     ping = partial(exchange_datagrams, port=udp, seconds=seconds)
-    found = look([address], domain="a.test", port=389, ping=ping, probe=lambda *_: alive)
+    found = probe_addresses([address], domain="a.test", port=389, ping=ping, probe=lambda *_: alive)
     return found[address]
 
 
@@ -60,12 +65,12 @@ def look_at(address: str, udp: int, *, alive: bool = True, seconds: float = 0.7)
 def test_an_answer_by_either_family(host: str) -> None:
     try:
         with responder(truth, host=host) as port:
-            sight = look_at(host, port)
+            result = look_at(host, port)
     except OSError:
         pytest.skip(f"this machine has no {host}")
-    assert sight.answer == answer()
-    assert sight.is_good
-    assert sight.latency_seconds is not None
+    assert result.answer == answer()
+    assert result.is_good
+    assert result.latency_seconds is not None
 
 
 def test_an_answer_after_noise() -> None:
@@ -80,9 +85,9 @@ def test_an_answer_after_noise() -> None:
 def test_an_answer_from_another_address_is_not_taken() -> None:
     for source in ("127.0.0.1", "127.0.0.2"):
         with responder(truth, source=source) as port:
-            sight = look_at("127.0.0.1", port)
-        assert sight.answer is None
-        assert sight.takes_tcp
+            result = look_at("127.0.0.1", port)
+        assert result.answer is None
+        assert result.takes_tcp
 
 
 def test_a_lost_datagram_is_sent_again() -> None:
@@ -99,7 +104,7 @@ def test_a_lost_datagram_is_sent_again() -> None:
 
 def test_silence_ends() -> None:
     with responder(lambda _: []) as port:
-        assert look_at("127.0.0.1", port, alive=False) == Sight()
+        assert look_at("127.0.0.1", port, alive=False) == ProbeResult()
 
 
 def test_nobody_listens() -> None:
@@ -120,4 +125,4 @@ def test_a_connection_is_taken() -> None:
 
 
 def test_nothing_to_look_at() -> None:
-    assert look([], domain="a.test", port=389) == {}
+    assert probe_addresses([], domain="a.test", port=389) == {}

@@ -12,10 +12,9 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from generated_input import share_of
-
 from credspec.directory.managed_password import PASSWORD_BYTES, ManagedPassword
 from credspec.errors import CredspecError
+from support.suite.generated_input import share_of
 
 BLOBS = share_of(1_000_000)
 NOW = datetime(2026, 11, 23, tzinfo=UTC)

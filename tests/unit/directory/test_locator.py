@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from netlogon_datagrams import WRITABLE, answer, datagram_of, done, message_id_of
 
 from credspec.directory.controller_probe import Ping
 from credspec.directory.locator import (
@@ -22,6 +21,7 @@ from credspec.directory.locator import (
 )
 from credspec.directory.netlogon_ping import ControllerFlag, NetlogonAnswer
 from credspec.errors import UnreachableError, UsageError
+from support.domain.netlogon_datagrams import WRITABLE, answer, datagram_of, done, message_id_of
 
 DOMAIN = "_ldap._tcp.dc._msdcs.a.test"
 NEAR = "_ldap._tcp.near._sites.dc._msdcs.a.test"
@@ -208,7 +208,7 @@ def test_without_answers_the_order_is_that_of_dns() -> None:
 
 
 def test_the_closest_go_first_within_a_priority() -> None:
-    """Without records of the site, a worse priority stays a wish of the administrator."""
+    """Without records of the site, a worse priority stays a preference of the administrator."""
     ping = says({"192.0.2.2": NEAR_BY, "192.0.2.3": FAR_AWAY, "192.0.2.4": NEAR_BY})
     dns = controllers(0, 0, 0, 1)
     assert hosts(Locator(dns, first, everybody, ping).locate("a.test")) == [

@@ -8,15 +8,6 @@ import uuid
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from netlogon_datagrams import (
-    answer,
-    datagram_of,
-    done,
-    entry_of,
-    message_id_of,
-    tlv,
-    value_of,
-)
 
 from credspec.directory.netlogon_ping import (
     MAX_ANSWER_BYTES,
@@ -25,6 +16,15 @@ from credspec.directory.netlogon_ping import (
     ping_request,
 )
 from credspec.errors import CredspecError
+from support.domain.netlogon_datagrams import (
+    answer,
+    datagram_of,
+    done,
+    entry_of,
+    message_id_of,
+    tlv,
+    value_of,
+)
 
 # A Samba 4.22 domain controller's answer to ping_request("example.test", 0x1234567).
 CAPTURED = bytes.fromhex(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from credspec.gateway.create_request import (
     parse_version,
 )
 from credspec.gateway.json_object import JsonObject
-from unit.contract.spellings import spellings
+from support.specs.spellings import spellings
 
 OPTION = "credentialspec=file://www.json"
 OLD, NEW = (1, 42), (1, 43)
@@ -390,6 +391,26 @@ def test_one_of_our_names_twice_is_refused(of: str) -> None:
     text = f'{{"HostConfig": {{"SecurityOpt": ["{OPTION}"]{inner}}}{outer}}}'
     with pytest.raises(UsageError, match="docker-repeated-key"):
         CreateBody.unpack(text.encode())
+
+
+@pytest.mark.parametrize("spelled", [str, str.lower, str.upper])
+@pytest.mark.parametrize(
+    ("key", "first", "second"),
+    [
+        ("SecurityOpt", f'["{OPTION}"]', "[]"),
+        ("Runtime", '""', '""'),
+        ("Annotations", '{"credspec.dev/keytab": "true"}', "{}"),
+        ("Tmpfs", "{}", "{}"),
+    ],
+)
+def test_a_member_that_is_there_twice_beside_the_option_is_refused(
+    key: str, first: str, second: str, spelled: Callable[[str], str]
+) -> None:
+    """The daemon would merge the two, or take another one than what was checked here."""
+    option = "" if key == "SecurityOpt" else f'"SecurityOpt": ["{OPTION}"], '
+    config = f'{{{option}"{key}": {first}, "{spelled(key)}": {second}}}'
+    with pytest.raises(UsageError, match="docker-repeated-key"):
+        CreateBody.unpack(f'{{"HostConfig": {config}}}'.encode())
 
 
 @pytest.mark.parametrize("version", [OLD, NEW])

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from credspec.contract.lease_environment import KEYTAB_ENVIRONMENT, LEASE_ENVIRONMENT
-from credspec.contract.ticket_options import Wish
+from credspec.contract.ticket_options import TicketRequest
 from credspec.gateway.create_request import CreateBody
 from credspec.gateway.inspect_answer import (
     as_requested,
@@ -20,7 +20,7 @@ from credspec.gateway.inspect_answer import (
     image_of,
 )
 from credspec.shim import carriers
-from unit.gateway.simulated_dockerd import OUR_NAMES, Container, SimulatedDockerd
+from support.engines.simulated_dockerd import OUR_NAMES, Container, SimulatedDockerd
 
 RAW = 'raw://{"CmsPlugins": ["ActiveDirectory"], "a": "=://\\u00e9"}'
 VERSIONS = [(1, 25), (1, 41), (1, 42), (1, 43), (1, 51), None]
@@ -118,11 +118,11 @@ def inspect(container: Container) -> Any:
 
 def identity(container: Container) -> tuple[Any, ...] | None:
     """Return what the shim takes from a container; tmpfs and environment are the bundle's."""
-    wish = carriers.take_wish(container.bundle(), carriers.Origin(carriers.DOCKER))
-    if wish is None:
+    request = carriers.take_ticket_request(container.bundle(), carriers.Origin(carriers.DOCKER))
+    if request is None:
         return None
-    assert isinstance(wish, Wish)
-    return (wish.spec, wish.uid, wish.gid, wish.mode, wish.keytab)
+    assert isinstance(request, TicketRequest)
+    return (request.spec, request.uid, request.gid, request.mode, request.keytab)
 
 
 def copied(shown: Any) -> dict[str, Any]:

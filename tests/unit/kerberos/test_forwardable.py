@@ -7,13 +7,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from simulated_kdc import SimulatedKdc
 
 from credspec.directory.managed_password import PASSWORD_BYTES, ManagedPassword
 from credspec.errors import CredspecError
 from credspec.kerberos.keys import Enctype, Key
 from credspec.kerberos.keytab import KeytabEntry, keytab_bytes
 from credspec.kerberos.tickets import ticket_from_keytab, ticket_from_managed_password
+from support.domain.simulated_kdc import SimulatedKdc
 
 REALM = "EXAMPLE.TEST"
 ONE = b"\x41\x00" * (PASSWORD_BYTES // 2)

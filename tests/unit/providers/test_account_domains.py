@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from credspec.errors import CredspecError, NotPermittedError, Problem
 from credspec.providers.account_domains import AccountDomains, account_domains
-from credspec.providers.host_account import GivenAccount, HostAccount, PluginSource
+from credspec.providers.provider import GivenAccount, HostAccount, PluginSource
 from credspec.providers.selection import Providers, plugin_source
 from credspec.providers.settings import ProviderSettings, provider_settings
 from credspec.spec.document import CredentialSpec

@@ -13,19 +13,19 @@ from typing import Any, Self
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from simulated_services import OBJECT, Certificates, aws_environment, settings_of
 
 from credspec.errors import CredspecError
 from credspec.providers.aws import AwsProvider
 from credspec.providers.azure_key_vault import AzureKeyVaultProvider
 from credspec.providers.deadline import Deadline
-from credspec.providers.host_account import HostAccount
 from credspec.providers.https import Answer, HttpsClient, Server, server_url
 from credspec.providers.library_transport import requests_session
 from credspec.providers.local_files import FileProvider, KeytabProvider, SystemdCredentialProvider
+from credspec.providers.provider import HostAccount
 from credspec.providers.rancher import RancherProvider
 from credspec.providers.tls import client_context
 from credspec.providers.vault import VaultProvider
+from support.servers.simulated_services import OBJECT, Certificates, aws_environment, settings_of
 
 Asked = list[tuple[str, str, dict[str, str]]]
 FIXTURES = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

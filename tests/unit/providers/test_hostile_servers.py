@@ -18,7 +18,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from simulated_services import (
+
+from credspec.errors import CredspecError, NotPermittedError, UnreachableError
+from credspec.providers.deadline import Deadline
+from credspec.providers.https import HttpsClient, Server
+from credspec.providers.provider import HostAccount, PluginSource
+from credspec.providers.selection import Providers
+from credspec.providers.settings import ProviderSettings
+from credspec.providers.tls import client_context
+from credspec.spec.host_account_plugins import CREDSPEC_PLUGIN_GUID
+from support.servers.simulated_services import (
     ACCOUNT,
     KINDS,
     STRICT,
@@ -35,15 +44,6 @@ from simulated_services import (
     server_name,
     settings_of,
 )
-
-from credspec.errors import CredspecError, NotPermittedError, UnreachableError
-from credspec.providers.deadline import Deadline
-from credspec.providers.host_account import HostAccount, PluginSource
-from credspec.providers.https import HttpsClient, Server
-from credspec.providers.selection import Providers
-from credspec.providers.settings import ProviderSettings
-from credspec.providers.tls import client_context
-from credspec.spec.host_account import CREDSPEC_PLUGIN_GUID
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from credspec.errors import NotPermittedError
-from credspec.providers.host_account import GivenAccount, HostAccount, PluginSource
 from credspec.providers.kept_secrets import KeptSecrets, fingerprint
+from credspec.providers.provider import GivenAccount, HostAccount, PluginSource
 
 TEXTS = st.text(max_size=20)
 

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from credspec.errors import CredspecError
 from credspec.providers import selection
-from credspec.providers.host_account import HostAccount, LostSource, PluginSource
+from credspec.providers.provider import HostAccount, LostSource, PluginSource
 from credspec.providers.selection import Providers
 from credspec.providers.settings import ProviderSettings, provider_settings
-from credspec.spec.host_account import CREDSPEC_PLUGIN_GUID, PLUGINS
+from credspec.spec.host_account_plugins import CREDSPEC_PLUGIN_GUID, PLUGINS
 
 OWN = CREDSPEC_PLUGIN_GUID
 OTHER = "{12345678-1234-1234-1234-1234567890ab}"

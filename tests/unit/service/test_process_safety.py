@@ -16,7 +16,7 @@ def test_the_limit_on_memory_holds_and_leaves_room_for_every_thread() -> None:
     printed = run("""
 import threading
 from credspec.service.process_safety import limit_memory
-from credspec.directory.controller_probe import look
+from credspec.directory.controller_probe import probe_addresses
 limit_memory()
 ended = threading.Event()
 def ping(address, request):
@@ -26,8 +26,8 @@ def probe(address, port):
     ended.wait(30)
     return True
 addresses = [f"192.0.2.{n}" for n in range(64)]
-sights = look(addresses, domain="example.test", port=389, ping=ping, probe=probe)
-print(len(sights), threading.active_count())
+results = probe_addresses(addresses, domain="example.test", port=389, ping=ping, probe=probe)
+print(len(results), threading.active_count())
 ended.set()
 try:
     bytearray(2 << 30)

@@ -11,16 +11,16 @@ import krb5
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from simulated_kdc import SimulatedKdc
 
 from credspec.errors import CredspecError, NotPermittedError
 from credspec.kerberos.tickets import ticket_from_keytab, ticket_from_password
 from credspec.providers.account_domains import AccountDomains
-from credspec.providers.host_account import GivenAccount, HostAccount, HostSource, PluginSource
+from credspec.providers.provider import GivenAccount, HostAccount, HostSource, PluginSource
 from credspec.providers.selection import Providers
 from credspec.providers.settings import ProviderSettings
 from credspec.session.provided_identity import ProvidedIdentity
-from credspec.spec.host_account import CREDSPEC_PLUGIN_GUID
+from credspec.spec.host_account_plugins import CREDSPEC_PLUGIN_GUID
+from support.domain.simulated_kdc import SimulatedKdc
 
 RC4, AES128, AES256 = 23, 17, 18
 PASSWORD = "Very-Secret-1!"

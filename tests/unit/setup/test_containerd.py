@@ -12,7 +12,7 @@ from credspec.contract.ticket_options import ANNOTATIONS
 from credspec.errors import UsageError
 from credspec.setup import containerd as containerd_setup
 from credspec.setup.containerd import ContainerdSetup
-from unit.contract.spellings import spellings
+from support.specs.spellings import spellings
 
 CRI = {2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime"}
 DEBIAN = """\

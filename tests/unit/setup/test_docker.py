@@ -17,7 +17,7 @@ from credspec.errors import UsageError
 from credspec.setup import launcher as shim_launcher
 from credspec.setup.docker import DockerSetup
 from credspec.shim.runtime import Invocation
-from unit.contract.spellings import spellings
+from support.specs.spellings import spellings
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ def setup(tmp_path: Path) -> DockerSetup:
         launcher_directory=tmp_path / "libexec",
         context=None,
         wait_seconds=0,
-        host_python=Path(sys.executable),
+        host_python=sys.executable,
     )
 
 

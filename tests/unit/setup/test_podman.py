@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from credspec.contract.ticket_options import ANNOTATIONS
 from credspec.setup.podman import PodmanSetup
-from unit.contract.spellings import spellings
+from support.specs.spellings import spellings
 
 
 @pytest.fixture

@@ -9,18 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from credspec.contract.errors import ShimError
-from credspec.contract.ticket_options import ANNOTATIONS, VARIABLES, Wish
-from credspec.shim.carriers import BUILD, DOCKER, OTHER, PODMAN, Origin, take_wish
+from credspec.contract.ticket_options import ANNOTATIONS, VARIABLES, TicketRequest
+from credspec.shim.carriers import BUILD, DOCKER, OTHER, PODMAN, Origin, take_ticket_request
 from credspec.shim.runtime import Invocation
-from unit.contract.spellings import spellings
-from unit.shim.podman_storage import CONTAINER, write_storage
+from support.engines.podman_storage import CONTAINER, write_storage
+from support.specs.spellings import spellings
 
 CONSENT = {"type": "tmpfs", "destination": "/run/credspec"}
 DOCKERS = Origin(DOCKER)
 
 
-def wish(config: dict[str, Any], origin: Origin | None = None) -> Wish:
-    found = take_wish(config, origin)
+def requested(config: dict[str, Any], origin: Origin | None = None) -> TicketRequest:
+    found = take_ticket_request(config, origin)
     assert found is not None
     return found
 
@@ -35,6 +35,7 @@ def wish(config: dict[str, Any], origin: Origin | None = None) -> Wish:
         ("--root /run/containerd/runc/buildkit create --bundle /b/c1 c1", OTHER),
         ("--root /run/containerd/runc/moby-x create --bundle /b/c1 c1", OTHER),
         ("create --bundle /s/overlay-containers/c1/userdata --pid-file p c1", PODMAN),
+        ("create --bundle /s/overlay-containers/c1/userdata/ --pid-file p c1", PODMAN),
         ("create --bundle /s/overlay-containers/c2/userdata --pid-file p c1", OTHER),
         ("create --bundle /var/tmp/buildah123 --pid-file p buildah-buildah123", BUILD),
         ("--root /run/docker/runtime-runc/moby create --bundle /x buildah-buildah1", BUILD),
@@ -49,11 +50,13 @@ def test_who_wrote_a_bundle_stands_in_the_command_line(line: str, engine: str) -
 
 
 def test_each_carrier() -> None:
-    assert wish({"annotations": {"credspec.dev/spec": "file://a.json"}}).spec == "file://a.json"
-    assert wish({"windows": {"credentialSpec": '{"a": 1}'}}).spec == 'raw://{"a": 1}'
-    assert wish({"windows": {"credentialSpec": {"a": 1}}}).spec == 'raw://{"a": 1}'
+    assert (
+        requested({"annotations": {"credspec.dev/spec": "file://a.json"}}).spec == "file://a.json"
+    )
+    assert requested({"windows": {"credentialSpec": '{"a": 1}'}}).spec == 'raw://{"a": 1}'
+    assert requested({"windows": {"credentialSpec": {"a": 1}}}).spec == 'raw://{"a": 1}'
     config = {"process": {"env": ["CREDSPEC=file://a.json"]}, "mounts": [CONSENT]}
-    assert wish(config, DOCKERS).spec == "file://a.json"
+    assert requested(config, DOCKERS).spec == "file://a.json"
 
 
 def test_our_variables_are_taken_out_whoever_carries_the_spec() -> None:
@@ -63,7 +66,7 @@ def test_our_variables_are_taken_out_whoever_carries_the_spec() -> None:
             "env": ["A=1", "CREDSPEC=file://a.json", "CREDSPECS=2", "CREDSPEC_KEYTAB=true"]
         },
     }
-    found = wish(config)
+    found = requested(config)
     assert config["process"]["env"] == ["A=1", "CREDSPECS=2"]
     # Options come with the carrier of the spec: what an image sets does not count.
     assert not found.keytab
@@ -84,7 +87,7 @@ def test_our_variables_are_taken_out_whoever_carries_the_spec() -> None:
 )
 def test_carriers_that_disagree_are_refused(config: dict[str, Any]) -> None:
     with pytest.raises(ShimError, match="spec-carriers-disagree"):
-        take_wish(config)
+        take_ticket_request(config)
 
 
 @pytest.mark.parametrize(
@@ -92,8 +95,8 @@ def test_carriers_that_disagree_are_refused(config: dict[str, Any]) -> None:
 )
 def test_the_sandbox_of_a_pod_has_no_use_for_tickets(name: str) -> None:
     annotations = {"credspec.dev/spec": "file://a.json", name: "sandbox"}
-    assert take_wish({"annotations": annotations}) is None
-    assert wish({"annotations": {**annotations, name: "container"}}).spec == "file://a.json"
+    assert take_ticket_request({"annotations": annotations}) is None
+    assert requested({"annotations": {**annotations, name: "container"}}).spec == "file://a.json"
 
 
 SPEC = {"credspec.dev/spec": "file://a.json", "io.container.manager": "libpod"}
@@ -104,7 +107,7 @@ PODMANS = Origin(PODMAN, CONTAINER)
 def test_podmans_annotations_count_if_the_image_does_not_set_them(tmp_path: Path) -> None:
     config = write_storage(tmp_path, {"a": "b", "credspec.dev/mode": "0644"})
     config["annotations"] = SPEC | {"credspec.dev/mode": "0640", "credspec.dev/keytab": "true"}
-    found = wish(config, PODMANS)
+    found = requested(config, PODMANS)
     assert (found.spec, found.mode, found.keytab) == ("file://a.json", 0o640, True)
 
 
@@ -113,7 +116,7 @@ def test_podmans_annotations_are_confirmed_too(tmp_path: Path) -> None:
     config["annotations"] = dict(SPEC)
     config["mounts"].pop()
     with pytest.raises(ShimError, match="spec-carrier-unconfirmed") as caught:
-        take_wish(config, PODMANS)
+        take_ticket_request(config, PODMANS)
     assert "--tmpfs /run/credspec" in str(caught.value)
 
 
@@ -122,7 +125,7 @@ def test_a_tmpfs_proves_nothing_with_podman(tmp_path: Path) -> None:
     config = write_storage(tmp_path, {"credspec.dev/spec": "file://a.json"})
     config["annotations"] = dict(SPEC)
     with pytest.raises(ShimError, match="spec-carrier-unconfirmed") as caught:
-        take_wish(config, PODMANS)
+        take_ticket_request(config, PODMANS)
     assert "the image itself sets it" in str(caught.value)
 
 
@@ -131,7 +134,7 @@ def test_an_image_of_podmans_chooses_no_option(tmp_path: Path, name: str, value:
     config = write_storage(tmp_path, {name: value})
     config["annotations"] = SPEC | {name: value}
     with pytest.raises(ShimError, match="option-unconfirmed") as caught:
-        take_wish(config, PODMANS)
+        take_ticket_request(config, PODMANS)
     assert name in str(caught.value)
 
 
@@ -139,7 +142,7 @@ def test_podmans_image_that_cannot_be_found_is_not_trusted(tmp_path: Path) -> No
     config = write_storage(tmp_path, {})
     config["annotations"] = dict(SPEC)
     with pytest.raises(ShimError, match="spec-carrier-unconfirmed") as caught:
-        take_wish(config, Origin(PODMAN, "f" * 64))
+        take_ticket_request(config, Origin(PODMAN, "f" * 64))
     assert "--rootfs" in str(caught.value)
 
 
@@ -148,13 +151,13 @@ def test_an_image_of_podmans_takes_no_identity_away(tmp_path: Path, forged: str)
     """One that calls its container a sandbox, or another engine's, does not lose the spec."""
     config = write_storage(tmp_path, {forged: "sandbox"})
     config["annotations"] = SPEC | {forged: "sandbox"}
-    assert wish(config, PODMANS).spec == "file://a.json"
+    assert requested(config, PODMANS).spec == "file://a.json"
 
 
 def test_the_sandbox_of_a_pod_of_podmans_has_no_use_for_tickets(tmp_path: Path) -> None:
     config = write_storage(tmp_path, {})
     config["annotations"] = SPEC | {"io.kubernetes.cri-o.ContainerType": "sandbox"}
-    assert take_wish(config, PODMANS) is None
+    assert take_ticket_request(config, PODMANS) is None
 
 
 @pytest.mark.parametrize("origin", [OTHER, DOCKER])
@@ -165,7 +168,7 @@ def test_what_looks_like_podmans_or_buildahs_but_is_not_is_refused(origin: str) 
         {"annotations": {"credspec.dev/spec": "file://a.json"}, "mounts": [podmans, CONSENT]},
     ):
         with pytest.raises(ShimError, match="spec-carrier-unconfirmed"):
-            take_wish(config, Origin(origin))
+            take_ticket_request(config, Origin(origin))
 
 
 @pytest.mark.parametrize(
@@ -179,23 +182,25 @@ def test_what_looks_like_podmans_or_buildahs_but_is_not_is_refused(origin: str) 
 def test_a_build_has_no_identity(config: dict[str, Any]) -> None:
     """Its Dockerfile can ask for a tmpfs."""
     with pytest.raises(ShimError, match="spec-in-build"):
-        take_wish(config | {"mounts": [CONSENT]}, Origin(BUILD))
-    assert take_wish({"process": {"env": ["CREDSPEC="]}}, Origin(BUILD)) is None
+        take_ticket_request(config | {"mounts": [CONSENT]}, Origin(BUILD))
+    assert take_ticket_request({"process": {"env": ["CREDSPEC="]}}, Origin(BUILD)) is None
 
 
 def test_an_images_variable_alone_chooses_no_identity() -> None:
     with pytest.raises(ShimError, match="spec-carrier-unconfirmed"):
-        take_wish({"process": {"env": ["CREDSPEC=file://a.json"]}}, DOCKERS)
+        take_ticket_request({"process": {"env": ["CREDSPEC=file://a.json"]}}, DOCKERS)
     volume = CONSENT | {"type": "bind"}
     with pytest.raises(ShimError, match="spec-carrier-unconfirmed"):
-        take_wish({"process": {"env": ["CREDSPEC=file://a.json"]}, "mounts": [volume]}, DOCKERS)
+        take_ticket_request(
+            {"process": {"env": ["CREDSPEC=file://a.json"]}, "mounts": [volume]}, DOCKERS
+        )
 
 
 @pytest.mark.parametrize("engine", [OTHER, PODMAN])
 def test_a_variable_counts_with_docker_only(engine: str) -> None:
     config = {"process": {"env": ["CREDSPEC=file://a.json"]}, "mounts": [CONSENT]}
     with pytest.raises(ShimError, match="spec-carrier-unconfirmed") as caught:
-        take_wish(config, Origin(engine))
+        take_ticket_request(config, Origin(engine))
     assert "credspec.dev/spec" in str(caught.value)
 
 
@@ -208,24 +213,24 @@ def by_variable(*env: str, tmpfs: tuple[str, ...] = ()) -> dict[str, Any]:
 @pytest.mark.parametrize("option", ["OWNER=1", "MODE=0666", "MODE=0400", "KEYTAB=true"])
 def test_an_images_variables_choose_no_option(option: str) -> None:
     with pytest.raises(ShimError, match="option-unconfirmed") as caught:
-        take_wish(by_variable(f"CREDSPEC_{option}"), DOCKERS)
+        take_ticket_request(by_variable(f"CREDSPEC_{option}"), DOCKERS)
     assert f"credspec.dev/{option.partition('=')[0].lower()}" in str(caught.value)
     # Named otherwise, too: one that was confirmed confirms no other.
     with pytest.raises(ShimError, match="option-unconfirmed"):
-        take_wish(by_variable(f"CREDSPEC_{option}", tmpfs=("mode=0444",)), DOCKERS)
+        take_ticket_request(by_variable(f"CREDSPEC_{option}", tmpfs=("mode=0444",)), DOCKERS)
 
 
 def test_options_that_a_tmpfs_names_are_the_users() -> None:
     tmpfs = ("owner=5:6", "mode=0440", "keytab=true")
-    found = wish(by_variable("CREDSPEC_MODE=0440", tmpfs=tmpfs), DOCKERS)
+    found = requested(by_variable("CREDSPEC_MODE=0440", tmpfs=tmpfs), DOCKERS)
     assert (found.uid, found.gid, found.mode, found.keytab) == (5, 6, 0o440, True)
     with pytest.raises(ShimError, match="option-invalid"):
-        take_wish(by_variable(tmpfs=("modus=0440",)), DOCKERS)
+        take_ticket_request(by_variable(tmpfs=("modus=0440",)), DOCKERS)
     with pytest.raises(ShimError, match="option-carriers-disagree"):
-        take_wish(by_variable(tmpfs=("mode=0440", "mode=0400")), DOCKERS)
+        take_ticket_request(by_variable(tmpfs=("mode=0440", "mode=0400")), DOCKERS)
     # Podman makes a tmpfs where the image's links lead.
     with pytest.raises(ShimError, match="option-unconfirmed"):
-        take_wish(by_annotation() | {"mounts": by_variable(tmpfs=tmpfs)["mounts"]})
+        take_ticket_request(by_annotation() | {"mounts": by_variable(tmpfs=tmpfs)["mounts"]})
 
 
 def by_annotation(**more: str) -> dict[str, Any]:
@@ -234,18 +239,18 @@ def by_annotation(**more: str) -> dict[str, Any]:
 
 def test_an_annotation_of_dockers_user_is_an_option_whoever_carries_the_spec() -> None:
     config = by_variable() | {"annotations": {"credspec.dev/mode": "0440"}}
-    assert wish(config, DOCKERS).mode == 0o440
+    assert requested(config, DOCKERS).mode == 0o440
 
 
 def test_two_values_of_a_variable_are_refused() -> None:
     with pytest.raises(ShimError, match="spec-carriers-disagree"):
-        take_wish(by_variable("CREDSPEC=file://b.json"), DOCKERS)
+        take_ticket_request(by_variable("CREDSPEC=file://b.json"), DOCKERS)
 
 
 @given(st.sampled_from(ANNOTATIONS).flatmap(spellings), st.sampled_from([DOCKER, PODMAN, OTHER]))
 def test_an_annotation_in_another_spelling_is_refused(name: str, engine: str) -> None:
     with pytest.raises(ShimError, match="carrier-misspelt") as caught:
-        take_wish({"annotations": {name: "file://a.json"}}, Origin(engine))
+        take_ticket_request({"annotations": {name: "file://a.json"}}, Origin(engine))
     assert "did you mean credspec.dev/" in str(caught.value)
     assert str(caught.value).isprintable()
 
@@ -253,17 +258,21 @@ def test_an_annotation_in_another_spelling_is_refused(name: str, engine: str) ->
 @given(st.sampled_from(VARIABLES).flatmap(spellings))
 def test_a_variable_in_another_spelling_is_refused(name: str) -> None:
     with pytest.raises(ShimError, match="carrier-misspelt") as caught:
-        take_wish({"process": {"env": [f"{name}=file://a.json"]}, "mounts": [CONSENT]}, DOCKERS)
+        take_ticket_request(
+            {"process": {"env": [f"{name}=file://a.json"]}, "mounts": [CONSENT]}, DOCKERS
+        )
     assert "did you mean CREDSPEC" in str(caught.value)
     # Where an annotation carries the spec, variables are the image's business.
     config = by_annotation() | {"process": {"env": [f"{name}=file://a.json"]}}
-    assert wish(config, DOCKERS).spec == "file://a.json"
+    assert requested(config, DOCKERS).spec == "file://a.json"
 
 
 @pytest.mark.parametrize("name", ["credspec.dev/specs", "credspec.dev/keytabs", "credspec.dev/"])
 def test_an_annotation_that_does_not_exist_is_refused(name: str) -> None:
-    with pytest.raises(ShimError, match="carrier-misspelt"):
-        take_wish(by_annotation(**{name: "x"}))
+    with pytest.raises(ShimError, match="carrier-misspelt") as caught:
+        take_ticket_request(by_annotation(**{name: "x"}))
+    assert "None" not in str(caught.value)
+    assert "did you mean" in str(caught.value) or ", ".join(ANNOTATIONS) in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -271,12 +280,12 @@ def test_an_annotation_that_does_not_exist_is_refused(name: str) -> None:
     [{}, {"process": None}, {"process": {"env": ["CREDSPEC="]}}, {"annotations": {"x": "y"}}],
 )
 def test_no_carrier(config: dict[str, Any]) -> None:
-    assert take_wish(config) is None
+    assert take_ticket_request(config) is None
 
 
 def test_a_megabyte_of_spec_is_refused() -> None:
     with pytest.raises(ShimError, match="spec-too-large"):
-        take_wish({"annotations": {"credspec.dev/spec": "x" * 2**20}})
+        take_ticket_request({"annotations": {"credspec.dev/spec": "x" * 2**20}})
 
 
 def optioned(carrier: str, **options: str) -> dict[str, Any]:
@@ -292,21 +301,21 @@ def optioned(carrier: str, **options: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("carrier", ["annotation", "tmpfs"])
 def test_options(carrier: str) -> None:
-    def wish(config: dict[str, Any]) -> Wish:
-        found = take_wish(config, DOCKERS)
+    def requested(config: dict[str, Any]) -> TicketRequest:
+        found = take_ticket_request(config, DOCKERS)
         assert found is not None
         return found
 
-    plain = wish(optioned(carrier))
+    plain = requested(optioned(carrier))
     assert (plain.uid, plain.gid, plain.mode, plain.keytab) == (5, 6, 0o600, False)
     assert plain.directory_mode == 0o700
-    found = wish(optioned(carrier, owner="1000:1001", mode="0640", keytab="true"))
+    found = requested(optioned(carrier, owner="1000:1001", mode="0640", keytab="true"))
     assert (found.uid, found.gid, found.mode, found.keytab) == (1000, 1001, 0o640, True)
     assert found.directory_mode == 0o750
-    assert wish(optioned(carrier, owner="1000")).gid == 6
-    assert wish(optioned(carrier, mode="444")).directory_mode == 0o755
-    assert not wish(optioned(carrier, keytab="false")).keytab
-    empty = wish(optioned(carrier, owner="", mode="", keytab=""))
+    assert requested(optioned(carrier, owner="1000")).gid == 6
+    assert requested(optioned(carrier, mode="444")).directory_mode == 0o755
+    assert not requested(optioned(carrier, keytab="false")).keytab
+    empty = requested(optioned(carrier, owner="", mode="", keytab=""))
     assert (empty.uid, empty.gid, empty.mode, empty.keytab) == (5, 6, 0o600, False)
 
 
@@ -321,7 +330,7 @@ def test_options(carrier: str) -> None:
 @pytest.mark.parametrize("carrier", ["annotation", "tmpfs"])
 def test_options_that_are_none(carrier: str, name: str, value: str) -> None:
     with pytest.raises(ShimError, match="option-invalid") as caught:
-        take_wish(optioned(carrier, **{name: value}), DOCKERS)
+        take_ticket_request(optioned(carrier, **{name: value}), DOCKERS)
     assert f"credspec.dev/{name}" in str(caught.value)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 300
@@ -339,12 +348,12 @@ def test_ids_through_a_user_namespace() -> None:
             "gidMappings": [{"containerID": 0, "hostID": 100000, "size": 1000}],
         },
     }
-    assert (wish(config).uid, wish(config).gid) == (500000, 100005)
+    assert (requested(config).uid, requested(config).gid) == (500000, 100005)
     config["annotations"]["credspec.dev/owner"] = "1:2"
-    assert (wish(config).uid, wish(config).gid) == (100001, 100002)
+    assert (requested(config).uid, requested(config).gid) == (100001, 100002)
     config["annotations"]["credspec.dev/owner"] = "2000"
     with pytest.raises(ShimError, match="container-user-unmapped"):
-        take_wish(config)
+        take_ticket_request(config)
 
 
 def test_ids_through_the_runtimes_own_user_namespace_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,14 +364,14 @@ def test_ids_through_the_runtimes_own_user_namespace_too(monkeypatch: pytest.Mon
         "annotations": {"credspec.dev/spec": "file://a.json"},
         "process": {"user": {"uid": 0, "gid": 5}},
     }
-    found = take_wish(config, is_users=True)
+    found = take_ticket_request(config, is_users=True)
     assert found is not None
     assert (found.uid, found.gid) == (1000, 200004)
     # An agent in the same namespace counts as this process does.
-    assert (wish(config).uid, wish(config).gid) == (0, 5)
+    assert (requested(config).uid, requested(config).gid) == (0, 5)
     config["process"]["user"]["uid"] = 70000
     with pytest.raises(ShimError, match="container-user-unmapped"):
-        take_wish(config, is_users=True)
+        take_ticket_request(config, is_users=True)
 
 
 @given(st.integers(0, 2**32 - 2), st.integers(0, 2**32 - 2))
@@ -371,7 +380,7 @@ def test_ids_without_a_user_namespace(uid: int, gid: int) -> None:
         "annotations": {"credspec.dev/spec": "file://a.json"},
         "process": {"user": {"uid": uid, "gid": gid}},
     }
-    assert (wish(config).uid, wish(config).gid) == (uid, gid)
+    assert (requested(config).uid, requested(config).gid) == (uid, gid)
 
 
 @given(
@@ -393,7 +402,7 @@ def test_ids_without_a_user_namespace(uid: int, gid: int) -> None:
 )
 def test_a_configuration_of_any_shape_is_refused_in_words(config: dict[str, Any]) -> None:
     with contextlib.suppress(ShimError):
-        take_wish(config)
+        take_ticket_request(config)
 
 
 AT_TICKETS = [
@@ -422,18 +431,20 @@ def test_variables_that_name_tickets_without_a_spec_are_refused(variable: str, e
     """Such a container would start, and find no ticket."""
     config = {"process": {"env": ["A=1", variable]}, "mounts": [{"destination": "/proc"}]}
     with pytest.raises(ShimError, match=rf"{variable.partition('=')[0]} .*\[spec-missing\]"):
-        take_wish(config, Origin(engine))
+        take_ticket_request(config, Origin(engine))
     # Tickets of the user's own may be mounted there.
     for target in ("/run/credspec", "/run/credspec/", "/run"):
         mounted = config | {"mounts": [{"type": "bind", "destination": target}]}
-        assert take_wish(mounted, Origin(engine)) is None
-    assert take_wish(config, Origin(BUILD)) is None, "a Dockerfile's is for containers of the image"
+        assert take_ticket_request(mounted, Origin(engine)) is None
+    assert take_ticket_request(config, Origin(BUILD)) is None, (
+        "a Dockerfile's is for containers of the image"
+    )
 
 
 @pytest.mark.parametrize("target", ["/run/credspec", "/run/credspec/", "/run/credspec/mode=0440"])
 def test_mounts_of_tickets_without_a_spec_are_refused(target: str) -> None:
     with pytest.raises(ShimError, match="spec-missing"):
-        take_wish({"mounts": [{"type": "tmpfs", "destination": target}]}, DOCKERS)
+        take_ticket_request({"mounts": [{"type": "tmpfs", "destination": target}]}, DOCKERS)
 
 
 @given(
@@ -445,16 +456,16 @@ def test_ordinary_containers_start_under_a_default_runtime(
 ) -> None:
     mounts = [{"type": "tmpfs", "destination": target} for target in targets]
     config = {"process": {"env": environment}, "mounts": mounts}
-    assert take_wish(config, DOCKERS) is None
+    assert take_ticket_request(config, DOCKERS) is None
 
 
 def test_the_gateways_note_of_a_request_means_nothing() -> None:
     config: dict[str, Any] = {
         "annotations": {"credspec.dev/spec": "file://a", "credspec.dev/requested": "e30"}
     }
-    assert wish(config).spec == "file://a"
+    assert requested(config).spec == "file://a"
     config = {
         "process": {"env": ["CREDSPEC=file://a"]},
         "mounts": [CONSENT, {"type": "tmpfs", "destination": "/run/credspec/requested=e3/0"}],
     }
-    assert wish(config, DOCKERS).spec == "file://a"
+    assert requested(config, DOCKERS).spec == "file://a"

@@ -26,16 +26,16 @@ from credspec.contract import host_paths
 from credspec.contract import lease as lease_module
 from credspec.contract.errors import NotYetError, ShimError
 from credspec.contract.lease import Lease, lease_request
-from credspec.contract.ticket_options import Wish
+from credspec.contract.ticket_options import TicketRequest
 from credspec.shim.container_lease import report
 from credspec.shim.runtime import Invocation
-from unit.shim.simulated_agent import GRANTED, SimulatedAgent
+from support.agent.simulated_agent import GRANTED, SimulatedAgent
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts a tmpfs")
 SOURCE = str(Path(__file__).parents[3] / "src")
 SPEC = {"annotations": {"credspec.dev/spec": "file://a.json"}, "process": {"env": ["A=1"]}}
-WISH = Wish("file://a.json", 0, 0, 0o600, keytab=False)
-WITH_KEYTAB = Wish("file://a.json", 1000, 1001, 0o440, keytab=True)
+REQUEST = TicketRequest("file://a.json", 0, 0, 0o600, keytab=False)
+WITH_KEYTAB = TicketRequest("file://a.json", 1000, 1001, 0o440, keytab=True)
 UMOUNT = ctypes.CDLL(None, use_errno=True).umount2
 
 
@@ -337,7 +337,7 @@ def test_without_a_replay_cache_there_is_no_lease(
         lease.make_directory(WITH_KEYTAB)
     assert list((tmp_path / "leases").iterdir()) == []
     # Who does not accept logons needs none.
-    lease.make_directory(WISH)
+    lease.make_directory(REQUEST)
     lease.remove_directory()
 
 
@@ -345,7 +345,7 @@ def test_what_no_agent_will_make_right_is_not_waited_for(tmp_path: Path) -> None
     (tmp_path / "leases").write_text("")
     lease = Lease("0" * 32, "/nowhere", str(tmp_path))
     with pytest.raises(ShimError, match="Not a directory") as caught:
-        lease.make_directory(WISH)
+        lease.make_directory(REQUEST)
     assert not isinstance(caught.value, NotYetError)
 
 
@@ -369,8 +369,8 @@ def test_a_users_lease_is_the_users_alone(users: Lease) -> None:
     assert stat.S_IMODE((directory / "rcache").stat().st_mode) == 0o1777
     # A second one of the same id finds nothing of the first.
     (directory / "krb5cc").write_text("the former one's")
-    users.make_directory(WISH)
-    assert stat.S_IMODE(directory.stat().st_mode) == WISH.directory_mode
+    users.make_directory(REQUEST)
+    assert stat.S_IMODE(directory.stat().st_mode) == REQUEST.directory_mode
     assert list(directory.iterdir()) == []
     users.remove_directory()
     assert list(directory.parent.iterdir()) == []
@@ -380,7 +380,7 @@ def test_a_users_lease_is_the_users_alone(users: Lease) -> None:
 def test_links_in_a_users_lease_lead_nowhere(users: Lease, tmp_path: Path) -> None:
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "file").write_text("kept")
-    users.make_directory(WISH)
+    users.make_directory(REQUEST)
     (Path(users.directory) / "link").symlink_to(tmp_path / "kept")
     users.remove_directory()
     assert not Path(users.directory).exists()
@@ -394,22 +394,22 @@ def test_a_user_without_a_runtime_directory_is_told_how_to_have_one(
 ) -> None:
     (tmp_path / "runtime").rmdir()
     with pytest.raises(ShimError, match=r"No such file.*enable-linger.*\[user-directory\]"):
-        users.make_directory(WISH)
+        users.make_directory(REQUEST)
 
 
-@pytest.mark.parametrize("wish", [WISH, WITH_KEYTAB])
+@pytest.mark.parametrize("asked", [REQUEST, WITH_KEYTAB])
 @pytest.mark.parametrize("fallback", [True, False])
-def test_what_is_asked_for_is_all_that_was_wished(wish: Wish, *, fallback: bool) -> None:
-    assert lease_request(wish, "c1", "/run/runc/c1", name_fallback=fallback) == {
-        "spec": wish.spec,
+def test_all_that_is_asked_for_is_sent(asked: TicketRequest, *, fallback: bool) -> None:
+    assert lease_request(asked, "c1", "/run/runc/c1", name_fallback=fallback) == {
+        "spec": asked.spec,
         "container": "c1",
         "runtime_state": "/run/runc/c1",
-        "uid": wish.uid,
-        "gid": wish.gid,
-        "mode": wish.mode,
-        "keytab": wish.keytab,
+        "uid": asked.uid,
+        "gid": asked.gid,
+        "mode": asked.mode,
+        "keytab": asked.keytab,
         "name_fallback": fallback,
-        "replay_cache": wish.keytab,
+        "replay_cache": asked.keytab,
     }
 
 

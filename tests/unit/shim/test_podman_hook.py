@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from credspec.shim import podman_hook
-from unit.shim.podman_storage import CONTAINER, write_storage
-from unit.shim.simulated_agent import SimulatedAgent
+from support.agent.simulated_agent import SimulatedAgent
+from support.engines.podman_storage import CONTAINER, write_storage
 
 SOURCE = str(Path(__file__).parents[3] / "src")
 USERDATA = f"/run/containers/storage/overlay-containers/{CONTAINER}/userdata"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from credspec.shim.podman_image import image_annotations
-from unit.shim.podman_storage import CONTAINER, IMAGE, write_storage
+from support.engines.podman_storage import CONTAINER, IMAGE, write_storage
 
 
 @pytest.mark.parametrize("driver", ["overlay", "vfs", "btrfs"])

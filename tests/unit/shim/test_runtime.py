@@ -12,7 +12,7 @@ import pytest
 from credspec.contract import lease as lease_module
 from credspec.contract.errors import ShimError
 from credspec.contract.host_paths import leases_directory, unprivileged_uid
-from credspec.contract.ticket_options import Wish
+from credspec.contract.ticket_options import TicketRequest
 from credspec.shim.runtime import Invocation
 
 BUNDLE = "/run/bundle"
@@ -214,15 +214,17 @@ def test_a_kernel_without_noswap_simulated(monkeypatch: pytest.MonkeyPatch, numb
 
     monkeypatch.setattr(lease_module.c_library, "mount", mount)
     monkeypatch.setattr(lease_module.os, "mkdir", lambda *_: None)
-    monkeypatch.setattr(lease_module.os, "rmdir", lambda *_: None)
-    wish = Wish("file://a.json", 5, 6, 0o600, keytab=False)
+    removed: list[str] = []
+    monkeypatch.setattr(lease_module.os, "rmdir", removed.append)
+    request = TicketRequest("file://a.json", 5, 6, 0o600, keytab=False)
     if number == errno.EINVAL:
-        lease_module._mount_tmpfs("/nowhere", wish)
+        lease_module._mount_tmpfs("/nowhere", request)
         assert [b"noswap" in options for options in asked] == [True, False]
         assert asked[0].removesuffix(b",noswap") == asked[1]
     else:
         with pytest.raises(ShimError, match="cannot mount a tmpfs"):
-            lease_module._mount_tmpfs("/nowhere", wish)
+            lease_module._mount_tmpfs("/nowhere", request)
+    assert removed == (["/nowhere"] if number == errno.EPERM else [])
 
 
 def test_no_runtime_at_all() -> None:

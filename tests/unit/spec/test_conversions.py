@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import yaml
-from generated_specs import SPECS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from credspec.errors import InvalidSpecError, UsageError
 from credspec.spec.conversions import ANNOTATION, Form, convert, read_any_form
 from credspec.spec.document import CredentialSpec
+from support.specs.generated_specs import SPECS
 
 LOSSLESS = [Form.JSON, Form.RAW, Form.DOCKER_RUN, Form.COMPOSE, Form.OCI]
 RAW = 'raw://{"CmsPlugins":["ActiveDirectory"],"DomainJoinConfig":{"DnsName":"a.b"}}'

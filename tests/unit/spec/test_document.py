@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from generated_specs import SPECS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from credspec.spec.document import (
     HostAccountConfig,
 )
 from credspec.spec.encoding import MAX_SPEC_BYTES, decode_spec
+from support.specs.generated_specs import SPECS
 
 HERE = Path(__file__).parent
 SAMPLES = sorted((HERE / "samples").glob("*.json"))

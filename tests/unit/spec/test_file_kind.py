@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from generated_specs import JSON, SPECS, TEXT
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from credspec.spec.document import CredentialSpec
 from credspec.spec.file_kind import FileKind, kind_of, parse_text
 from credspec.spec.lint import Severity, lint_document
 from credspec.spec.validation import problems_of
+from support.specs.generated_specs import JSON, SPECS, TEXT
 
 GOLDEN = Path(__file__).parent / "golden"
 SPEC = json.loads((GOLDEN / "plain.json").read_text())

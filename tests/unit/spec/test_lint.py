@@ -15,7 +15,9 @@ from credspec.spec.document import (
     HostAccountConfig,
 )
 from credspec.spec.fixes import fixed
-from credspec.spec.lint import MAX_FINDINGS, RULES, Finding, Severity, lint_bytes, lint_document
+from credspec.spec.lint import MAX_FINDINGS, Finding, Severity, lint_bytes, lint_document
+from credspec.spec.rules.keys import KEYS
+from credspec.spec.rules.registry import FIX_ORDER, RULES
 from credspec.spec.validation import described_keys, problems_of, schema_text
 
 HERE = Path(__file__).parent
@@ -310,14 +312,31 @@ def test_a_document_with_a_repeated_key_is_not_mended() -> None:
     assert fixed(document) == (document, ())
 
 
-def test_the_page_lists_exactly_the_rules() -> None:
-    page = (HERE.parents[2] / "docs/lint.md").read_text("utf-8")
-    rows = [line for line in page.splitlines() if line.startswith("| `lint-")]
-    expected = [
-        f"| `{code}` | {rule.reason} | {'yes' if rule.fixable else ''} |"
-        for code, rule in RULES.items()
+def test_a_rule_is_in_the_registry_once_with_its_own_code_and_reason() -> None:
+    rules = list(RULES.values())
+    assert len({rule.reason for rule in rules}) == len({type(rule) for rule in rules}) == len(rules)
+    assert all(code == rule.code and code.startswith("lint-") for code, rule in RULES.items())
+    assert {rule.code for each in FIX_ORDER for rule in each.rules if rule.fixable} | {
+        rule.code for rule in KEYS.rules if rule.fixable
+    } == {code for code, rule in RULES.items() if rule.fixable}
+
+
+def test_entries_that_are_one_object_are_removed_one_by_one() -> None:
+    entry, other = {"Name": "webapp01", "Scope": "EMEA"}, {"Name": "logs", "Scope": "EMEA"}
+    document = changed((ACCOUNTS, [other, entry, entry, 5, entry, other]))
+    mended, done = fixed(document)
+    dns = "emea.contoso.com"
+    assert mended["ActiveDirectoryConfig"]["GroupManagedServiceAccounts"] == [
+        other,
+        entry,
+        {"Name": "webapp01", "Scope": dns},
+        5,
     ]
-    assert rows == expected
+    assert done == (
+        *("removed the second entry of webapp01 with scope EMEA",) * 2,
+        "removed the second entry of logs with scope EMEA",
+        f"added an entry of webapp01 with scope {dns}",
+    )
 
 
 def test_the_typed_model_follows_the_schema() -> None:

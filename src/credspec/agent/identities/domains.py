@@ -14,7 +14,7 @@ from credspec.agent.identities.table import IdentityTable
 from credspec.directory.domain import DomainFacts
 from credspec.directory.locator import valid_domain
 from credspec.errors import CredspecError, TooManyRequestsError, UnreachableError
-from credspec.providers.host_account import HostSource
+from credspec.providers.provider import HostSource
 from credspec.service.events import Event, emit
 from credspec.session.domain_session import DomainSession
 
@@ -64,6 +64,10 @@ class Domains:
     def find(self, key: SessionKey) -> OpenDomain | None:
         """Return a domain if it is open."""
         return self._open.get(key)
+
+    def sessions(self) -> list[SessionKey]:
+        """Return the domains and sources of all that are open."""
+        return list(self._open)
 
     def all(self) -> Iterable[OpenDomain]:
         """Return all that are open."""
@@ -192,7 +196,7 @@ class Domains:
                 "domains-too-many",
                 f"{_MOST_DOMAINS} domains are in use",
                 where="agent",
-                remedy="try again when fewer are asked",
+                remedy="try again when fewer domains are in use",
             )
 
 

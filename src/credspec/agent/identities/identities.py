@@ -12,12 +12,12 @@ from credspec.agent.identities.acquisition import Acquirer
 from credspec.agent.identities.controllers import ControllerChecks
 from credspec.agent.identities.domains import Domains
 from credspec.agent.identities.identity import Identity, IdentityName, SessionKey
-from credspec.agent.identities.open_domain import DomainStatus
+from credspec.agent.identities.open_domain import DomainStatus, OpenDomain
 from credspec.agent.identities.refresh_schedule import Spread
 from credspec.agent.identities.table import IdentityTable
 from credspec.directory.domain import DomainFacts
 from credspec.errors import CredspecError, NotPermittedError, Problem
-from credspec.providers.host_account import HostSource
+from credspec.providers.provider import HostSource
 from credspec.service.events import Event, emit
 from credspec.session.domain_session import DomainSession
 
@@ -181,6 +181,33 @@ class Identities:
         identity = self._table.held.get(name)
         if identity is not None:
             await self._acquirer.acquire_again(self._domains.get(name.session), identity)
+
+    async def forget_logons(self, concerned: Callable[[HostSource | None], bool]) -> None:
+        """Let sessions log on afresh whose host account, or what gives it, is another now.
+
+        What was kept of it is forgotten, and the identities that are held with it are acquired
+        again in their background. `concerned` is asked for each source that a session has.
+        """
+        domains = [(key, self._domains.find(key)) for key in self._domains.sessions()]
+        await asyncio.gather(
+            *(
+                self._forget_logon(key, domain)
+                for key, domain in domains
+                if domain is not None and concerned(key[1])
+            )
+        )
+
+    async def _forget_logon(self, key: SessionKey, domain: OpenDomain) -> None:
+        try:
+            await domain.run(domain.session.forget_logon)
+        except CredspecError as error:
+            # A call is under way that does not end; what waits for it forgets after it.
+            domain.last_error = error.detached()
+        for identity in self._table.held.values():
+            if identity.name.session == key and identity.holders:
+                domain.schedule.hasten(identity.name, self._now())
+        domain.changed.set()
+        self._domains.close_soon(key)
 
     def clock_changed(self) -> None:
         """Plan all again after the clock was set or the host slept, or time has passed unseen."""

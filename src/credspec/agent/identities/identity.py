@@ -8,7 +8,7 @@ from datetime import datetime
 from credspec.errors import CredspecError, Problem
 from credspec.kerberos.ticket_life import is_fit_to_give, state_of
 from credspec.kerberos.tickets import Ticket
-from credspec.providers.host_account import HostSource
+from credspec.providers.provider import HostSource
 from credspec.session.domain_session import Acquisition
 
 SessionKey = tuple[str, HostSource | None]

@@ -6,13 +6,13 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any, Final
 
-from credspec.agent.audit import NOBODY, AuditLog, Caller, shown
+from credspec.agent.audit import NOBODY, AuditLog, Caller, redacted
 from credspec.agent.leases.background import BackgroundTasks
 from credspec.agent.leases.record import LeaseRecord
 from credspec.agent.leases.request import LeaseRequest, MalformedReference, RequestedSpec
 from credspec.agent.report_limit import LimitedEvents, ReportLimit
 from credspec.errors import CredspecError, InvalidSpecError
-from credspec.providers.host_account import HostSource
+from credspec.providers.provider import HostSource
 from credspec.rate_limit import Suppressed
 from credspec.service.events import Event, emit
 from credspec.spec.reference import SpecReference
@@ -160,7 +160,7 @@ def _replacement(record: LeaseRecord, source: HostSource) -> dict[str, Any]:
 
 def _shown(spec: RequestedSpec) -> str:
     if isinstance(spec, SpecReference):
-        return shown(str(spec))
+        return redacted(str(spec))
     if isinstance(spec, MalformedReference):
-        return shown(spec.text)
-    return shown(f"raw://{spec.to_text(compact=True)}")
+        return redacted(spec.text)
+    return redacted(f"raw://{spec.to_text(compact=True)}")

@@ -34,7 +34,7 @@ from credspec.errors import (
     UnreachableError,
     during,
 )
-from credspec.providers.host_account import (
+from credspec.providers.provider import (
     GivenAccount,
     HostAccount,
     HostSource,
@@ -193,6 +193,14 @@ class Claims:
             given = GivenAccount(checked, home)
             self._providers.check(given)
         return given.concealed(lambda text: self._table.secrets.keep(text, lease_id))
+
+    def check_given(self, source: HostSource) -> None:
+        """Refuse an account that came with a request, if it is not allowed any more.
+
+        Raises as `given`.
+        """
+        with during(Step.HOST_LOGON):
+            self._providers.check(source)
 
     def _check_number(self, request: LeaseRequest) -> None:
         if request.user is not None:

@@ -15,7 +15,7 @@ from credspec.contract.names import MOUNT_POINT
 from credspec.directory.account_identity import valid_account_name
 from credspec.kerberos.keytab import joined_keytabs
 from credspec.kerberos.krb5_conf import DefaultPaths, container_krb5_conf
-from credspec.providers.host_account import HostSource
+from credspec.providers.provider import HostSource
 from credspec.spec.document import CredentialSpec
 
 

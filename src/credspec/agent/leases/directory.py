@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import secrets
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -23,10 +22,12 @@ from credspec.agent.leases.directory_errors import means_gone, missing, not_writ
 from credspec.agent.leases.free_space import FULL, FreeSpace
 from credspec.agent.leases.mounts import is_tmpfs
 from credspec.errors import CredspecError
+from credspec.file_replacement import LEFTOVER, replace_file
+from credspec.path_walk import DIRECTORY_FLAGS, opened_directory
 
-_UNFINISHED: Final = re.compile(r"\.krb5[^/]*\.[0-9a-f]{16}")
+# Of runs of an agent before `replace_file` had a name of its own for what is unfinished.
+_OLD_LEFTOVER: Final = re.compile(r"\.krb5[^/]*\.[0-9a-f]{16}")
 _OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-_OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,8 @@ class LeaseDirectory:
             sizes = {name: len(content) for name, content in files.items()}
             room = stack.enter_context(FreeSpace(directory_fd, sizes, uid))
             for name, content in files.items():
-                put = partial(_replace, directory_fd, name, content, (uid, gid), mode)
-                self._in_room(name, put, room)
+                put = partial(replace_file, name, content, mode=mode, dir_fd=directory_fd)
+                self._in_room(name, partial(put, owner=(uid, gid)), room)
 
     def _in_room(self, name: str, put: Callable[[], None], room: FreeSpace) -> None:
         """Put a file there; if need be, free space for it first."""
@@ -88,7 +89,7 @@ class LeaseDirectory:
         """Remove the files that a run that was killed had not renamed into place yet."""
         with suppress(CredspecError, OSError), self._opened() as directory_fd:
             for name in os.listdir(directory_fd):  # noqa: PTH208 - pathlib has no descriptors
-                if _UNFINISHED.fullmatch(name):
+                if LEFTOVER.fullmatch(name) or _OLD_LEFTOVER.fullmatch(name):
                     with suppress(OSError):
                         os.unlink(name, dir_fd=directory_fd)
 
@@ -156,16 +157,14 @@ class LeaseDirectory:
 
     def _open(self, stack: ExitStack) -> int:
         parent = self._open_parent(stack)
-        fd = os.open(self.path.name, _OPEN, dir_fd=parent)
+        fd = os.open(self.path.name, DIRECTORY_FLAGS, dir_fd=parent)
         stack.callback(os.close, fd)
         self._check(fd, parent)
         return fd
 
     def _open_parent(self, stack: ExitStack) -> int:
         """Open the directory above."""
-        fd = os.open(self.path.parent, _OPEN)
-        stack.callback(os.close, fd)
-        return fd
+        return stack.enter_context(opened_directory(self.path.parent))
 
     def _check(self, fd: int, parent: int) -> None:
         """Refuse a directory that is not in memory.
@@ -200,14 +199,12 @@ class SharedDirectory(LeaseDirectory):
     is_owners: bool = False
 
     def _open_parent(self, stack: ExitStack) -> int:
-        fd = os.open(self.top, _OPEN)
-        stack.callback(os.close, fd)
-        for part in self.path.parent.relative_to(self.top).parts:
-            fd = os.open(part, _OPEN, dir_fd=fd)
-            stack.callback(os.close, fd)
+        def check(fd: int, part: str) -> None:
             if os.fstat(fd).st_uid != self.owner:
                 raise missing(self.path, f"{part} is not the user's own")
-        return fd
+
+        parts = self.path.parent.relative_to(self.top).parts
+        return stack.enter_context(opened_directory(self.top, parts, check=check))
 
     def _check(self, fd: int, parent: int) -> None:
         del parent
@@ -221,22 +218,3 @@ class SharedDirectory(LeaseDirectory):
     @property
     def _make_room(self) -> str:
         return "free space on that tmpfs, or enlarge it (df, mount)"
-
-
-def _replace(
-    directory_fd: int, name: str, content: bytes, owner: tuple[int, int], mode: int
-) -> None:
-    temporary = f".{name}.{secrets.token_hex(8)}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(temporary, flags, 0o600, dir_fd=directory_fd)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            # In this order: the agent may give files away, but not change those of others.
-            os.fchmod(fd, mode)
-            os.fchown(fd, *owner)
-            file.write(content)
-        os.rename(temporary, name, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
-    except OSError:
-        with suppress(OSError):
-            os.unlink(temporary, dir_fd=directory_fd)
-        raise

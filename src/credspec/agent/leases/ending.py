@@ -9,12 +9,13 @@ from credspec.agent.identities.identities import Identities
 from credspec.agent.leases.audit import LeaseAudit
 from credspec.agent.leases.files import LeaseFiles
 from credspec.agent.leases.journal import Journal
-from credspec.agent.leases.policy_check import refusal
+from credspec.agent.leases.policy_check import refusal, source_refusal
 from credspec.agent.leases.record import LeaseRecord
 from credspec.agent.leases.retries import LeaseRetries
 from credspec.agent.leases.table import LeaseTable
 from credspec.config.policy import PolicyInForce
 from credspec.errors import CredspecError
+from credspec.providers.selection import Providers
 from credspec.service.events import Event, emit
 from credspec.service.keyed_lock import KeyedLock
 
@@ -34,6 +35,7 @@ class LeaseEnds:
         retries: LeaseRetries,
         audit: LeaseAudit,
         policy: PolicyInForce,
+        providers: Providers,
         locks: KeyedLock[str],
     ) -> None:
         self._identities = identities
@@ -43,6 +45,7 @@ class LeaseEnds:
         self._retries = retries
         self._audit = audit
         self._policy = policy
+        self._providers = providers
         self._locks = locks
 
     def drop(self, lease_id: str) -> asyncio.Future[None] | None:
@@ -72,18 +75,23 @@ class LeaseEnds:
         self.drop(record.lease_id)
         await self._audit.revoked(record, error)
 
+    def refused(self, record: LeaseRecord) -> CredspecError | None:
+        """Return why policy or providers do not allow a lease any more, None if they do."""
+        source = self._table.sources.get(record.lease_id)
+        return refusal(self._policy.policy, record) or source_refusal(self._providers, source)
+
     async def revoke_if_refused(self, record: LeaseRecord) -> bool:
-        """End a lease if the policy does not allow it any more; return whether it has ended."""
-        refused = refusal(self._policy.policy, record)
+        """End a lease if it is not allowed any more; return whether it has ended."""
+        refused = self.refused(record)
         if refused is not None:
             await self.revoke(record, refused)
         return refused is not None
 
     async def enforce_policy(self) -> int:
-        """End every lease that the policy does not allow any more; return how many."""
+        """End every lease that policy or providers no longer allow; return how many."""
         tasks = []
         for number, record in enumerate(list(self._table.records.values())):
-            if refusal(self._policy.policy, record) is not None:
+            if self.refused(record) is not None:
                 # Each by itself: one that is being made must not hold up the others.
                 tasks.append(asyncio.create_task(self._end_refused(record.lease_id)))
             if number % _LEASES_AT_A_TIME == 0:

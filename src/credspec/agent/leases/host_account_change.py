@@ -14,7 +14,7 @@ from credspec.agent.leases.policy_check import check_lease
 from credspec.agent.leases.record import LeaseRecord, valid_id
 from credspec.agent.leases.table import LeaseTable
 from credspec.config.policy import PolicyInForce
-from credspec.providers.host_account import HostAccount, HostSource
+from credspec.providers.provider import HostAccount, HostSource
 from credspec.service.keyed_lock import KeyedLock
 
 
@@ -69,6 +69,7 @@ class HostAccountChange:
         try:
             await self._delivery.hold(before, names)
             check_lease(self._policy.policy, before)
+            self._claims.check_given(source)
             is_written = True  # or will be, even if the caller goes meanwhile
             await completed(self._audit.granted_again(before, caller, source))
             self._table.sources[lease_id] = source

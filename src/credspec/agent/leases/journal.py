@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from credspec.agent.leases.record import LEASE_ID, LeaseRecord, record_from_json
 from credspec.errors import CredspecError
+from credspec.file_replacement import LEFTOVER, replace_file
 
 MAX_RECORD_BYTES: Final = 32 * 1024
 """The longest record that is written or read."""
@@ -25,7 +26,8 @@ MAX_RECORD_BYTES: Final = 32 * 1024
 FORMAT: Final = 1
 """The version of the records; a record of another one is not read, and its lease ends."""
 
-_UNFINISHED: Final = ".new"
+# Of runs of an agent before `replace_file` had a name of its own for what is unfinished.
+_OLD_LEFTOVER: Final = ".new"
 _OPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -42,7 +44,6 @@ class Journal:
             CredspecError: `journal-unwritable`, `journal-record-too-long`.
         """
         path = self._path(record.lease_id)
-        temporary = path.with_suffix(_UNFINISHED)
         data = json.dumps({"format": FORMAT, **record.to_json()}).encode()
         if len(data) > MAX_RECORD_BYTES:
             raise CredspecError.of(
@@ -53,11 +54,8 @@ class Journal:
                 remedy="divide the accounts among several credential specs",
             )
         try:
-            temporary.write_bytes(data)
-            temporary.replace(path)
+            replace_file(path, data, mode=0o600)
         except OSError as error:
-            with suppress(OSError):
-                temporary.unlink()
             raise self._unwritable(error) from None
 
     def remove(self, lease_id: str) -> None:
@@ -73,9 +71,10 @@ class Journal:
 
     def remove_leftovers(self) -> None:
         """Remove what a run that was killed had begun to write; no run may be writing now."""
-        for path in self._directory.glob(f"*{_UNFINISHED}"):
-            with suppress(OSError):
-                path.unlink()
+        for path in list(self._directory.glob("*")):
+            if LEFTOVER.fullmatch(path.name) or path.suffix == _OLD_LEFTOVER:
+                with suppress(OSError):
+                    path.unlink()
 
     def records(self) -> Iterator[LeaseRecord | str]:
         """Return all records; of one that cannot be read, its lease id."""

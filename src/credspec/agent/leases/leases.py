@@ -29,7 +29,6 @@ from credspec.agent.leases.homes import Homes
 from credspec.agent.leases.host_account_change import HostAccountChange
 from credspec.agent.leases.journal import Journal
 from credspec.agent.leases.liveness import Liveness
-from credspec.agent.leases.policy_check import check_lease
 from credspec.agent.leases.record import LeaseRecord, valid_id
 from credspec.agent.leases.recovery import Recovery
 from credspec.agent.leases.renewal import Renewal
@@ -40,7 +39,7 @@ from credspec.agent.leases.table import LeaseTable
 from credspec.agent.report_limit import LimitedEvents
 from credspec.config.policy import Policy, PolicyInForce
 from credspec.errors import CredspecError
-from credspec.providers.host_account import HostAccount
+from credspec.providers.provider import HostAccount
 from credspec.providers.selection import Providers
 from credspec.service.events import Event, emit
 from credspec.service.keyed_lock import KeyedLock
@@ -96,6 +95,7 @@ class Leases:
             retries=self._retries,
             audit=self._audit,
             policy=self.policy,
+            providers=providers,
             locks=self._locks,
         )
         self._renewal = Renewal(
@@ -111,8 +111,6 @@ class Leases:
             liveness=liveness,
             ends=self._ends,
             audit=self._audit,
-            policy=self.policy,
-            providers=providers,
             background=self._background,
         )
         self._sweep = Sweep(self._table, liveness, self._homes, self.release)
@@ -187,8 +185,10 @@ class Leases:
         is_written = False
         try:
             await self._delivery.hold(record)
-            # It may have been replaced while the domain was asked.
-            check_lease(self.policy.policy, record)
+            # The configuration may have been reloaded while the domain was asked.
+            refused = self._ends.refused(record)
+            if refused is not None:
+                raise refused
             record = await self._delivery.give(record, whole=True)
             is_written = True  # or will be, even if the caller goes meanwhile
             await completed(self._audit.granted(record, request, claim.source))
@@ -249,7 +249,7 @@ class Leases:
         return await self._renewal.refresh(lease_ids)
 
     async def enforce_policy(self) -> int:
-        """End every lease that the policy does not allow any more; return how many."""
+        """End every lease that policy or providers no longer allow; return how many."""
         return await self._ends.enforce_policy()
 
     async def adopt(self) -> None:

@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 from credspec.agent.leases.record import LeaseRecord
 from credspec.config.policy import GRPC_SOURCE, Policy
-from credspec.errors import NotPermittedError, Problem
+from credspec.errors import CredspecError, NotPermittedError, Problem
+from credspec.providers.provider import HostSource
+from credspec.providers.selection import Providers
 
 
 def check_lease(policy: Policy, record: LeaseRecord) -> None:
@@ -36,6 +38,15 @@ def check_lease(policy: Policy, record: LeaseRecord) -> None:
             problems += error.problems
     if problems:
         raise NotPermittedError(*problems)
+
+
+def source_refusal(providers: Providers, source: HostSource | None) -> CredspecError | None:
+    """Return why a lease may not log on with its source any more, None if it may."""
+    try:
+        providers.check_held(source)
+    except CredspecError as error:
+        return error
+    return None
 
 
 def refusal(policy: Policy, record: LeaseRecord) -> NotPermittedError | None:

@@ -13,7 +13,7 @@ from credspec.config.policy import GRPC_SOURCE, SPEC_SOURCES
 from credspec.directory.account_identity import valid_account_name
 from credspec.directory.locator import valid_domain
 from credspec.errors import UsageError
-from credspec.providers.host_account import is_source_record
+from credspec.providers.provider import is_source_record
 
 LEASE_ID: Final = re.compile(r"[0-9a-f]{32}")
 """What a lease's id looks like; anything else never becomes a path."""

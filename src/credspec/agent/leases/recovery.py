@@ -16,13 +16,10 @@ from credspec.agent.leases.files import LeaseFiles
 from credspec.agent.leases.home import Home
 from credspec.agent.leases.journal import Journal
 from credspec.agent.leases.liveness import Liveness
-from credspec.agent.leases.policy_check import check_lease
 from credspec.agent.leases.record import LeaseRecord
 from credspec.agent.leases.table import LeaseTable
-from credspec.config.policy import PolicyInForce
 from credspec.errors import CredspecError
-from credspec.providers.host_account import source_of_record
-from credspec.providers.selection import Providers
+from credspec.providers.provider import source_of_record
 from credspec.service.events import Event, emit
 
 # Of a user's files: the host's own engines wait for the agent meanwhile.
@@ -43,8 +40,6 @@ class Recovery:
         liveness: Liveness,
         ends: LeaseEnds,
         audit: LeaseAudit,
-        policy: PolicyInForce,
-        providers: Providers,
         background: BackgroundTasks,
     ) -> None:
         self._identities = identities
@@ -54,8 +49,6 @@ class Recovery:
         self._liveness = liveness
         self._ends = ends
         self._audit = audit
-        self._policy = policy
-        self._providers = providers
         self._background = background
 
     async def adopt(self) -> None:
@@ -109,7 +102,7 @@ class Recovery:
             )
             if is_gone:
                 raise _container_gone(record)
-            refused = self._refused_now(record)
+            refused = self._ends.refused(record)
             if refused is not None:
                 await self._ends.revoke(record, refused)
                 return False
@@ -123,17 +116,6 @@ class Recovery:
         else:
             emit(Event.LEASE_ADOPTED, lease=record.lease_id, container=record.container)
         return is_dropped
-
-    def _refused_now(self, record: LeaseRecord) -> CredspecError | None:
-        """Return why a lease of an earlier run is not allowed any more, None if it is."""
-        source = self._table.sources.get(record.lease_id)
-        try:
-            check_lease(self._policy.policy, record)
-            if source is not None:
-                self._providers.check(source)
-        except CredspecError as error:
-            return error
-        return None
 
     def _adopt(self, record: LeaseRecord, *, in_place: bool) -> None:
         """Take over one lease.

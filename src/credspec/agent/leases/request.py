@@ -9,7 +9,7 @@ from typing import TypeAlias
 from credspec.agent.audit import NOBODY, Caller
 from credspec.config.policy import GRPC_SOURCE
 from credspec.errors import InvalidSpecError, Problem
-from credspec.providers.host_account import HostAccount
+from credspec.providers.provider import HostAccount
 from credspec.spec.document import CredentialSpec
 from credspec.spec.reference import SpecReference, parse_reference
 

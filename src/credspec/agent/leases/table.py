@@ -6,8 +6,8 @@ from credspec.agent.identities.identity import IdentityName
 from credspec.agent.leases.content import identity_names
 from credspec.agent.leases.record import LeaseRecord, valid_id
 from credspec.errors import NotFoundError
-from credspec.providers.host_account import HostSource
 from credspec.providers.kept_secrets import KeptSecrets
+from credspec.providers.provider import HostSource
 
 
 class LeaseTable:

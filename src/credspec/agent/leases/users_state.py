@@ -15,6 +15,7 @@ from typing import Final
 
 from credspec.agent.leases.directory_errors import means_gone
 from credspec.errors import NotPermittedError
+from credspec.path_walk import opened_directory
 
 USERS: Final = Path("/run/user")
 """Where the users' runtime directories are (file-hierarchy(7))."""
@@ -65,17 +66,10 @@ def is_there(user: int, state: str, *, users: Path = USERS) -> bool:
 
 
 def _is_directory(base: Path, parts: Sequence[str], owner: int | None) -> bool:
-    fd = os.open(base, _OPEN)
-    try:
-        for part in parts:
-            if part in {"", ".", ".."}:
-                return False
-            below = os.open(part, _OPEN, dir_fd=fd)
-            os.close(fd)
-            fd = below
+    if not {"", ".", ".."}.isdisjoint(parts):
+        return False
+    with opened_directory(base, parts, flags=_OPEN) as fd:
         return owner is None or os.fstat(fd).st_uid == owner
-    finally:
-        os.close(fd)
 
 
 def _is_below(state: str, directory: Path) -> bool:

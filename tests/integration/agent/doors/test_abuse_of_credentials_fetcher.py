@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from abuse import SEED, Abuse, Abusers, seconds_of
-from agent_process import as_user
-from fetcher_agent import FetcherAgent
 
 from credspec.agent.leases.limits import CHANGES_A_SECOND, DEFAULT_LEASES
 from credspec.lab.domain import Lab
+from support.abuse.abusers import SEED, Abuse, Abusers, seconds_of
+from support.agent.agent_process import as_user
+from support.credentials_fetcher.fetcher_agent import FetcherAgent
 
 LISTED, UNLISTED = "nobody", "games"
 SECONDS = seconds_of(1 / 6)
@@ -64,7 +64,7 @@ def test_users_who_abuse_the_interface_stop_nobody_but_themselves(
     roots = agent.peer.call("AddKerberosLease", credspec_contents=[agent.spec]).lease_id
     before = descriptors(agent)
     abuses = [
-        Abuse(user, "abuse_fetcher:FetcherAbuser", str(agent.socket), Path("/nonexistent"))
+        Abuse(user, "support.abuse.fetcher:FetcherAbuser", str(agent.socket), Path("/nonexistent"))
         for user in (LISTED, UNLISTED)
     ]
     abusers = Abusers(abuses, as_user, agent.directory / "abusers.log")

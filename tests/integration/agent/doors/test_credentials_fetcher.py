@@ -17,13 +17,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import grpc
-import peer_client
 import pytest
-from agent_process import as_user, open_to_users
-from fetcher_agent import FetcherAgent
-from peer_client import CALLS, PeerClient
 
 from credspec.lab.domain import Lab
+from support.agent.agent_process import as_user, open_to_users
+from support.credentials_fetcher import peer_client
+from support.credentials_fetcher.fetcher_agent import FetcherAgent
+from support.credentials_fetcher.peer_client import CALLS, PeerClient
 
 
 @pytest.fixture(scope="module")
@@ -313,7 +313,7 @@ CALL = """
 import sys
 from pathlib import Path
 import grpc
-from peer_client import PeerClient
+from support.credentials_fetcher.peer_client import PeerClient
 client = PeerClient(Path(sys.argv[1]))
 try:
     print(client.call(sys.argv[2], **eval(sys.argv[3])))
@@ -327,13 +327,13 @@ def test_users_who_may_call_end_their_own_leases_alone(lab: Lab) -> None:
     directory = Path(tempfile.mkdtemp(prefix="credspec-cf-", dir="/var/tmp"))
     directory.chmod(0o755)
     agent = FetcherAgent(lab, directory, extra='users = ["nobody"]\nowner = "65534:65534"\n')
-    engines = Path(peer_client.__file__).parent
+    tests = Path(peer_client.__file__).parents[2]
 
     def as_nobody(name: str, **fields: object) -> str:
         command = [sys.executable, "-c", CALL, str(agent.socket), name, repr(fields)]
         return subprocess.run(
             as_user("nobody", command),
-            env={**os.environ, "PYTHONPATH": f"{engines}:{os.environ.get('PYTHONPATH', '')}"},
+            env={**os.environ, "PYTHONPATH": f"{tests}:{os.environ.get('PYTHONPATH', '')}"},
             capture_output=True,
             text=True,
             check=True,

@@ -13,13 +13,13 @@ from contextlib import suppress
 
 import grpc
 import pytest
-from aws_endpoints import ACCESS_KEY, AwsEndpoints
-from fetcher_agent import FetcherAgent
-from peer_client import CALLS, PeerClient
-from process_memory import texts_in_memory, texts_left_in_memory
 
 from credspec.errors import CredspecError
 from credspec.lab.domain import Lab
+from support.credentials_fetcher.fetcher_agent import FetcherAgent
+from support.credentials_fetcher.peer_client import CALLS, PeerClient
+from support.machine.process_memory import texts_in_memory, texts_left_in_memory
+from support.servers.aws_endpoints import ACCESS_KEY, AwsEndpoints
 
 SECRET = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:reader-AbCdEf"
 ADD, RENEW = "AddNonDomainJoinedKerberosLease", "RenewNonDomainJoinedKerberosLease"

@@ -15,10 +15,10 @@ from typing import Any
 
 import grpc
 import pytest
-from aws_endpoints import ACCESS_KEY, SESSION_TOKEN, AwsEndpoints
-from fetcher_agent import FetcherAgent
 
 from credspec.lab.domain import Lab
+from support.credentials_fetcher.fetcher_agent import FetcherAgent
+from support.servers.aws_endpoints import ACCESS_KEY, SESSION_TOKEN, AwsEndpoints
 
 PASSWORD = "Correct-Horse.7 'battery\""
 SECRET = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:reader-AbCdEf"

@@ -20,7 +20,7 @@ from credspec.directory.domain import DomainFacts
 from credspec.directory.locator import DomainController
 from credspec.errors import CredspecError, TooManyRequestsError, UnreachableError
 from credspec.kerberos.tickets import Ticket
-from credspec.providers.host_account import PluginSource
+from credspec.providers.provider import PluginSource
 from credspec.session.domain_session import Acquisition
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -54,6 +54,7 @@ class ScriptedSession:
 
     def __init__(self, clock: VirtualClock, failures: dict[int, CredspecError]) -> None:
         self.clock, self.failures, self.calls = clock, failures, 0
+        self.forgotten = 0
 
     def acquire(self, account: str) -> Acquisition:
         self.calls += 1
@@ -67,6 +68,9 @@ class ScriptedSession:
             f"ticket {self.calls}".encode(),
         )
         return Acquisition(f"{account}$", ticket, self.clock.now + timedelta(days=30))
+
+    def forget_logon(self) -> None:
+        self.forgotten += 1
 
     def close(self) -> None:
         pass
@@ -352,6 +356,19 @@ async def test_of_several_leases_tickets_the_first_to_end_decides(order: tuple[i
     await identities.close()
 
 
+@pytest.mark.parametrize("order", list(itertools.permutations((10, 2, 5))))
+async def test_the_first_to_end_is_replaced_in_time(order: tuple[int, ...]) -> None:
+    """Also if it is of a lease that is taken over after others."""
+    identities, *_ = make(moves=0)
+    for hours in order:
+        end = START + timedelta(hours=hours)
+        identities.adopt(NAME, f"lease of {hours}", start=START, end=end, tickets_in_place=True)
+    when = identities.refresh_at(NAME)
+    assert when is not None
+    assert when < START + timedelta(hours=1.5)
+    await identities.close()
+
+
 async def test_a_caller_that_goes_leaves_the_acquisition_to_the_others() -> None:
     answered = threading.Event()
 
@@ -378,8 +395,14 @@ async def test_the_time_of_day_is_looked_at_every_minute() -> None:
     """A clock that is set, or a host that slept, would bring what is planned hours late."""
     identities, _, clock, _ = make(moves=0)
     await identities.hold(NAME, "one")
-    await until(lambda: clock.sleeps)
-    assert 0 < max(clock.sleeps) <= 60
+    # Before there was an identity it slept for a minute in any case.
+    before = len(clock.sleeps)
+    identities.clock_changed()
+    await until(lambda: len(clock.sleeps) > before)
+    when = identities.refresh_at(NAME)
+    assert when is not None
+    assert when > START + timedelta(hours=1)
+    assert clock.sleeps[-1] == 60
     await identities.close()
 
 
@@ -567,4 +590,20 @@ async def test_a_defect_in_renewing_leases_does_not_end_the_refreshing() -> None
     identities._acquirer._renewed = fails
     await identities.hold(NAME, "lease")
     await until(lambda: renewed)
+    await identities.close()
+
+
+async def test_sessions_of_a_changed_provider_log_on_again_and_no_others() -> None:
+    identities, session, _, renewed = make(moves=0)
+    provided = replace(NAME, source=PluginSource("{g}", "file:reader"))
+    await identities.hold(NAME, "a")
+    await identities.hold(provided, "b")
+    assert session.calls == 2
+    await identities.forget_logons(lambda _: False)
+    assert session.forgotten == 0
+    await identities.forget_logons(lambda source: source is not None)
+    # What it gave is forgotten at once, and its identity gets a new ticket.
+    assert session.forgotten == 1
+    await until(lambda: renewed)
+    assert (session.calls, renewed) == (3, [b"ticket 3"])
     await identities.close()

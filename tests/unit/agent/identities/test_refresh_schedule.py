@@ -7,12 +7,12 @@ from collections import Counter
 from datetime import timedelta
 
 import pytest
-from fleet_simulation import LIFE, START, simulate
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from credspec.agent.identities.refresh_schedule import RefreshSchedule, retry_delay
 from credspec.kerberos.ticket_life import is_fit_to_give
+from support.agent.fleet_simulation import LIFE, START, simulate
 
 NOW = START
 shares = st.floats(0, 1)

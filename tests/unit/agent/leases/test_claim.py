@@ -16,13 +16,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scripted_leases import (
-    FACTS,
-    ScriptedLeases,
-    SimulatedSession,
-    directory_in_memory,
-    raw_spec,
-)
 
 from credspec.agent.audit import Caller
 from credspec.agent.leases.record import LeaseRecord
@@ -30,11 +23,18 @@ from credspec.agent.leases.request import LeaseRequest, MalformedReference, requ
 from credspec.config.policy import GRPC_SOURCE, Policy
 from credspec.directory.domain import DomainFacts
 from credspec.errors import CredspecError, NotFoundError, Step, TooManyRequestsError
-from credspec.providers.host_account import GivenAccount, HostAccount
+from credspec.providers.provider import GivenAccount, HostAccount
 from credspec.providers.selection import Providers
 from credspec.providers.settings import ProviderSettings
 from credspec.spec.document import CredentialSpec
 from credspec.spec.reference import SpecReference
+from support.agent.scripted_leases import (
+    FACTS,
+    ScriptedLeases,
+    SimulatedSession,
+    directory_in_memory,
+    raw_spec,
+)
 
 USER = 4711
 OTHER = replace(

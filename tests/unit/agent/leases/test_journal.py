@@ -216,11 +216,11 @@ def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(
     journal = Journal(tmp_path)
     journal.write(RECORD)
 
-    def fails(*_: object) -> None:
+    def fails(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", fails)
+        patch.setattr(os, "rename", fails)
         with pytest.raises(CredspecError, match="journal-unwritable"):
             journal.write(replace(RECORD, ready=True))
     assert list(journal.records()) == [RECORD]
@@ -231,6 +231,7 @@ def test_leftovers_of_a_run_that_was_killed_go(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.write(RECORD)
     (tmp_path / f"{'1' * 32}.new").write_text("{")
+    (tmp_path / ".credspec-0123456789abcdef").write_text("{")
     (tmp_path / f"{'2' * 32}.new").mkdir()  # what cannot be removed holds up nothing
     journal.remove_leftovers()
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".new"]

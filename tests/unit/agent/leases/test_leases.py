@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scripted_leases import ScriptedLeases, directory_in_memory
 
 from credspec.agent.audit import AuditLog, Caller
 from credspec.agent.leases import recovery
@@ -27,8 +26,9 @@ from credspec.agent.leases.limits import LeaseLimits
 from credspec.agent.leases.record import LeaseRecord
 from credspec.config.policy import Policy
 from credspec.errors import CredspecError, TooManyRequestsError
-from credspec.providers.host_account import source_of_record
+from credspec.providers.provider import source_of_record
 from credspec.service.events import Event
+from support.agent.scripted_leases import ScriptedLeases, directory_in_memory
 
 FEW = settings(
     deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 import pytest
-from scripted_leases import ScriptedLeases, directory_in_memory
 
 from credspec.agent.leases import homes
 from credspec.agent.leases.directory import SharedDirectory
 from credspec.agent.leases.home import HomeRecord, LeaseRoots, Look
 from credspec.agent.leases.homes import KINDS, TreeHome
 from credspec.config.policy import Policy
+from support.agent.scripted_leases import ScriptedLeases, directory_in_memory
 
 
 class VolumeHome(TreeHome):

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_leases import ScriptedLeases, SimulatedSession, directory_in_memory
 
 from credspec.agent.leases.record import LeaseRecord
 from credspec.config.policy import Policy
 from credspec.errors import UnreachableError
-from credspec.providers.host_account import HostAccount, LostSource, PluginSource
+from credspec.providers.provider import HostAccount, LostSource, PluginSource
 from credspec.providers.selection import Providers
 from credspec.providers.settings import ProviderSettings
+from support.agent.scripted_leases import ScriptedLeases, SimulatedSession, directory_in_memory
 
 FIRST, SECOND = f"{1:032x}", f"{2:032x}"
 

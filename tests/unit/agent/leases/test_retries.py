@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted_leases import ScriptedLeases, directory_in_memory
 
 from credspec.agent.leases.directory import LeaseDirectory
 from credspec.agent.leases.retries import LeaseRetries
 from credspec.config.policy import Policy
 from credspec.errors import CredspecError
+from support.agent.scripted_leases import ScriptedLeases, directory_in_memory
 
 
 class Naps:

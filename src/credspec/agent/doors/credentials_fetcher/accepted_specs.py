@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from credspec.spec.document import CredentialSpec
 from credspec.spec.encoding import check_text, decode_spec
-from credspec.spec.host_account import PLUGINS
+from credspec.spec.host_account_plugins import PLUGINS
 from credspec.spec.parts import accounts_of, directory_of, domain_of, host_of, plain, text_of
 from credspec.spec.strict_json import MAX_VALUES, has_more_values, parse_json
 from credspec.spec.validation import unwrapped

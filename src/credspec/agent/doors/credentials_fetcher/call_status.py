@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from typing import Final, Literal, TypeAlias
 
 from credspec.errors import (
+    AgentNotPermittedError,
     AgentUnreachableError,
     CredspecError,
     InvalidSpecError,
+    NoAnswerError,
     NotFoundError,
     NotPermittedError,
     QuotaExceededError,
@@ -36,16 +38,18 @@ StatusName: TypeAlias = Literal[
 RETRIABLE: Final[frozenset[StatusName]] = frozenset(
     {"RESOURCE_EXHAUSTED", "UNAVAILABLE", "INTERNAL"}
 )
-"""The statuses after which clients call again by themselves."""
+"""The statuses after which clients call again automatically."""
 
 STATUS_OF_CLASS: Final[dict[type[CredspecError], StatusName]] = {
     UsageError: "INVALID_ARGUMENT",
     InvalidSpecError: "INVALID_ARGUMENT",
     NotFoundError: "NOT_FOUND",
     NotPermittedError: "PERMISSION_DENIED",
+    AgentNotPermittedError: "PERMISSION_DENIED",
     TooManyRequestsError: "RESOURCE_EXHAUSTED",
     QuotaExceededError: "RESOURCE_EXHAUSTED",
     UnreachableError: "UNAVAILABLE",
+    NoAnswerError: "UNAVAILABLE",
     AgentUnreachableError: "UNAVAILABLE",
     CredspecError: "INTERNAL",
 }

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from credspec.agent.leases.mounts import is_tmpfs
 from credspec.errors import CredspecError, NotPermittedError, UsageError
 from credspec.file_replacement import replace_file
+from credspec.path_walk import DIRECTORY_FLAGS, opened_directory
 
 LEASE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """What the id of a lease looks like: 20 hexadecimal digits, or an ECS task's own."""
@@ -26,7 +26,6 @@ DIRECTORY: Final = re.compile(r"(?!\.)[^/\x00-\x1f\x7f]{1,64}")
 METADATA: Final = "_metadata.json"
 MOST_METADATA_BYTES: Final = 1 << 20
 
-_OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _OTHERS_WRITE: Final = 0o022
 
@@ -45,7 +44,7 @@ class LeaseTree:
             NotPermittedError: `lease-tree-not-trusted`.
         """
         try:
-            fd = os.open(self.root, _OPEN)
+            fd = os.open(self.root, DIRECTORY_FLAGS)
         except OSError as error:
             raise UsageError.of(
                 "lease-tree-missing",
@@ -92,9 +91,9 @@ class LeaseTree:
         """
         path = self.path(lease, name)
         try:
-            with _opened(self.root) as root:
+            with opened_directory(self.root) as root:
                 _make_directory(lease, root)
-                with _opened(lease, root) as parent:
+                with opened_directory(root, [lease]) as parent:
                     _make_directory(name, parent)
         except OSError as error:
             raise _unwritable(path, error) from None
@@ -108,7 +107,7 @@ class LeaseTree:
         """
         name = f"{_valid(LEASE_ID, lease)}{METADATA}"
         try:
-            with _opened(self.root) as root, _opened(lease, root) as parent:
+            with opened_directory(self.root, [lease]) as parent:
                 replace_file(name, data, mode=0o644, dir_fd=parent)
         except OSError as error:
             raise _unwritable(self.root / lease / name, error) from None
@@ -116,13 +115,13 @@ class LeaseTree:
     def read_metadata(self, lease: str) -> bytes | None:
         """Return the metadata of a lease, None if it has none that can be read."""
         name = f"{_valid(LEASE_ID, lease)}{METADATA}"
-        with suppress(OSError), _opened(self.root) as root, _opened(lease, root) as parent:
+        with suppress(OSError), opened_directory(self.root, [lease]) as parent:
             return read_below(name, parent)
         return None
 
     def leases(self) -> list[str]:
         """Return the names in the tree that may be leases, in order."""
-        with suppress(OSError), _opened(self.root) as root:
+        with suppress(OSError), opened_directory(self.root) as root:
             names = os.listdir(root)  # noqa: PTH208 - pathlib has no descriptors
             return sorted(name for name in names if LEASE_ID.fullmatch(name))
         return []
@@ -130,8 +129,8 @@ class LeaseTree:
     def remove(self, lease: str, keep: frozenset[str] = frozenset()) -> None:
         """Remove a lease with all that is in it but the directories to `keep`; gone is fine."""
         _valid(LEASE_ID, lease)
-        with suppress(OSError), _opened(self.root) as root:
-            with _opened(lease, root) as parent:
+        with suppress(OSError), opened_directory(self.root) as root:
+            with opened_directory(root, [lease]) as parent:
                 for name in os.listdir(parent):  # noqa: PTH208 - pathlib has no descriptors
                     if name not in keep and not (keep and name == f"{lease}{METADATA}"):
                         # What cannot be removed now keeps nothing else.
@@ -164,7 +163,7 @@ def _valid(form: re.Pattern[str], name: str) -> str:
 def _make_directory(name: str, parent: int) -> None:
     with suppress(FileExistsError):
         os.mkdir(name, 0o700, dir_fd=parent)
-    with _opened(name, parent) as fd:
+    with opened_directory(parent, [name]) as fd:
         # Every user passes through, whatever the umask.
         os.fchmod(fd, 0o755)
 
@@ -174,21 +173,12 @@ def _remove(name: str, parent: int) -> None:
     try:
         os.unlink(name, dir_fd=parent)
     except IsADirectoryError:
-        with _opened(name, parent) as fd:
+        with opened_directory(parent, [name]) as fd:
             for inner in os.listdir(fd):  # noqa: PTH208 - pathlib has no descriptors
                 # The lease that ends meanwhile removes its files, too.
                 with suppress(FileNotFoundError):
                     os.unlink(inner, dir_fd=fd)
         os.rmdir(name, dir_fd=parent)
-
-
-@contextmanager
-def _opened(path: Path | str, parent: int | None = None) -> Iterator[int]:
-    fd = os.open(path, _OPEN, dir_fd=parent)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def _unwritable(path: Path, error: OSError) -> CredspecError:

@@ -57,7 +57,7 @@ from credspec.agent.leases.leases import Leases
 from credspec.agent.leases.record import LeaseRecord
 from credspec.agent.leases.request import LeaseRequest
 from credspec.agent.report_limit import LimitedEvents
-from credspec.config.host import FetcherConfig
+from credspec.config.credentials_fetcher import FetcherConfig
 from credspec.errors import (
     CredspecError,
     NotFoundError,
@@ -66,7 +66,7 @@ from credspec.errors import (
     UsageError,
     joined,
 )
-from credspec.providers.host_account import HostAccount
+from credspec.providers.provider import HostAccount
 from credspec.service.events import Event, emit
 from credspec.service.keyed_lock import KeyedLock
 from credspec.spec.document import CredentialSpec

@@ -58,6 +58,8 @@ _Readiness = Callable[[], Awaitable[list[str]]]
 _leases: Final = web.AppKey("leases", Leases)
 _listing: Final = web.AppKey("listing", Listing)
 _policy: Final = web.AppKey("policy", PolicyInForce)
+_ReloadFailure = Callable[[], str | None]
+_reload_failure: Final[web.AppKey[_ReloadFailure]] = web.AppKey("reload_failure", Callable)  # type: ignore[arg-type]
 _events: Final = web.AppKey("events", LimitedEvents)
 _limits: Final = web.AppKey("limits", RequestLimits)
 _readiness: Final[web.AppKey[_Readiness]] = web.AppKey("readiness", Callable)  # type: ignore[arg-type]
@@ -75,10 +77,13 @@ def make_api(
     *,
     policy: Policy | PolicyInForce | None = None,
     readiness: _Readiness = _always_ready,
+    reload_failure: Callable[[], str | None] = lambda: None,
 ) -> web.Application:
     """Return the API as an application to be served on a Unix socket.
 
     `readiness` returns the reasons why it cannot serve, in words; empty if there are none.
+    `reload_failure` returns why the last reload of the configuration changed nothing, None if it
+    did not fail.
     """
     application = web.Application(
         middlewares=[_problems, _known_callers_only], client_max_size=MAX_BODY_BYTES
@@ -90,6 +95,7 @@ def make_api(
     application[_events] = LimitedEvents()
     application[_limits] = RequestLimits()
     application[_readiness] = readiness
+    application[_reload_failure] = reload_failure
     application.router.add_put("/v1/leases/{id}", _make_lease)
     application.router.add_get("/v1/leases", _list_leases)
     application.router.add_get("/v1/leases/{id}", _show_lease)
@@ -253,8 +259,10 @@ async def _openapi(request: web.Request) -> web.Response:
 
 
 async def _health(request: web.Request) -> web.Response:
-    del request
-    return web.json_response({"status": "ok"})
+    failure = request.app[_reload_failure]()
+    # It quotes the configuration, which is not for all users.
+    is_shown = failure is not None and _is_privileged(request[_caller])
+    return web.json_response({"status": "ok"} | ({"reload_error": failure} if is_shown else {}))
 
 
 async def _ready(request: web.Request) -> web.Response:

@@ -270,7 +270,15 @@ def openapi_document() -> dict[str, Any]:
                 "get": _operation(
                     "isAlive",
                     "Whether the agent lives",
-                    {"200": _answer("it does", _object(status={"const": "ok"}))},
+                    {
+                        "200": _answer(
+                            "it does; for root, why the last reload of the configuration failed",
+                            _object(
+                                optional={"reload_error": {"type": "string"}},
+                                status={"const": "ok"},
+                            ),
+                        )
+                    },
                 )
             },
             "/readyz": {

@@ -7,13 +7,13 @@ import json
 from typing import Any
 
 import pytest
-from generated_specs import SPECS
 from hypothesis import given
 from hypothesis import strategies as st
 
 from credspec.agent.doors.credentials_fetcher.accepted_specs import accepted_spec
 from credspec.errors import InvalidSpecError
 from credspec.spec.document import CredentialSpec
+from support.specs.generated_specs import SPECS
 
 # As the tests of version 2 send it, but for the names.
 PEERS: dict[str, Any] = {

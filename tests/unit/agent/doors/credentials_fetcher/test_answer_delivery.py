@@ -14,22 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
-import peer_client
 import pytest
-from http2_frames_by_hand import (
-    DATA,
-    END_STREAM,
-    GREETING,
-    HEADERS,
-    RST_STREAM,
-    fields,
-    frame,
-    whole_call,
-)
 from hypothesis import given
 from hypothesis import strategies as st
-from peer_client import PeerClient
-from scripted_leases import ScriptedLeases, directory_in_memory, raw_spec
 
 from credspec.agent.audit import Caller
 from credspec.agent.doors.credentials_fetcher import answer_delivery
@@ -40,8 +27,21 @@ from credspec.agent.doors.credentials_fetcher.connections import CallerConnectio
 from credspec.agent.doors.credentials_fetcher.http2_frames import ClientFrames, ServerFrames
 from credspec.agent.doors.credentials_fetcher.lease_tree import LeaseTree
 from credspec.agent.doors.credentials_fetcher.service import Service
-from credspec.config.host import FetcherConfig
+from credspec.config.credentials_fetcher import FetcherConfig
 from credspec.sockets.listener import listen
+from support.agent.scripted_leases import ScriptedLeases, directory_in_memory, raw_spec
+from support.credentials_fetcher import peer_client
+from support.credentials_fetcher.http2_frames_by_hand import (
+    DATA,
+    END_STREAM,
+    GREETING,
+    HEADERS,
+    RST_STREAM,
+    fields,
+    frame,
+    whole_call,
+)
+from support.credentials_fetcher.peer_client import PeerClient
 
 SPEC = raw_spec("WebApp01").removeprefix("raw://")
 CANCEL, NO_ERROR = b"\0\0\0\x08", b"\0\0\0\0"
@@ -195,7 +195,7 @@ CLIENT = """
 import sys
 from pathlib import Path
 import grpc
-from peer_client import PeerClient
+from support.credentials_fetcher.peer_client import PeerClient
 client = PeerClient(Path(sys.argv[1]))
 client.call("HealthCheck")
 try:
@@ -208,9 +208,9 @@ except grpc.RpcError as error:
 
 async def add(bench: Bench, seconds: float) -> str:
     """Ask for a lease in a process of its own, which gives up after some seconds."""
-    engines = str(Path(peer_client.__file__).parent)
+    tests = str(Path(peer_client.__file__).parents[2])
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", f"import sys; sys.path.insert(0, {engines!r}); {CLIENT}"),
+        *(sys.executable, "-c", f"import sys; sys.path.insert(0, {tests!r}); {CLIENT}"),
         *(str(bench.socket), str(seconds), SPEC),
         stdout=subprocess.PIPE,
     )

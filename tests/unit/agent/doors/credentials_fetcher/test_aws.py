@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aws_endpoints import ACCESS_KEY, SESSION_TOKEN, AwsEndpoints
 
 from credspec.agent.doors.credentials_fetcher import aws
 from credspec.agent.doors.credentials_fetcher.call_status import RETRIABLE, status_of
@@ -23,6 +22,7 @@ from credspec.agent.doors.credentials_fetcher.requests import (
     RefusedCallError,
     spec_locations,
 )
+from support.servers.aws_endpoints import ACCESS_KEY, SESSION_TOKEN, AwsEndpoints
 
 SECRET = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:reader-AbCdEf"
 ACCESS = AwsAccess("eu-west-1", ACCESS_KEY, "secret-key", SESSION_TOKEN)

@@ -6,7 +6,6 @@ from inspect import isclass
 
 import grpc
 import pytest
-from error_codes import raised
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,6 +28,7 @@ from credspec.errors import (
     joined,
 )
 from credspec.kerberos.kdc_errors import KRB5_BASE, REFUSALS, error_of
+from support.agent.error_codes import raised
 
 # IsRetriableGRPCError of aws/amazon-ecs-agent, ecs-agent/utils/retry/grpc.go, June 2026.
 ECS_AGENT_RETRIES = {

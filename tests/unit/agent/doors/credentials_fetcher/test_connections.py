@@ -11,7 +11,16 @@ from pathlib import Path
 
 import grpc.aio
 import pytest
-from http2_frames_by_hand import (
+
+from credspec.agent.audit import Caller
+from credspec.agent.doors.credentials_fetcher import connections
+from credspec.agent.doors.credentials_fetcher.connections import (
+    CallerConnections,
+    CallLimits,
+    caller_of,
+)
+from credspec.sockets.listener import listen
+from support.credentials_fetcher.http2_frames_by_hand import (
     DATA,
     END_STREAM,
     GOAWAY,
@@ -24,15 +33,6 @@ from http2_frames_by_hand import (
     message,
     whole_call,
 )
-
-from credspec.agent.audit import Caller
-from credspec.agent.doors.credentials_fetcher import connections
-from credspec.agent.doors.credentials_fetcher.connections import (
-    CallerConnections,
-    CallLimits,
-    caller_of,
-)
-from credspec.sockets.listener import listen
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 LIMITS = CallLimits(handshake=0.3, request=0.3, idle=60.0, answer=5.0)

@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 import pytest
-from http2_frames_by_hand import (
+from hypothesis import given
+from hypothesis import strategies as st
+
+from credspec.agent.doors.credentials_fetcher.http2_frames import (
+    ENHANCE_YOUR_CALM,
+    PROTOCOL_ERROR,
+    ClientFrames,
+    FrameError,
+    FrameLimits,
+    ServerFrames,
+    goaway,
+)
+from support.credentials_fetcher.http2_frames_by_hand import (
     CONTINUATION,
     DATA,
     END_HEADERS,
@@ -17,18 +29,6 @@ from http2_frames_by_hand import (
     begin_call,
     frame,
     whole_call,
-)
-from hypothesis import given
-from hypothesis import strategies as st
-
-from credspec.agent.doors.credentials_fetcher.http2_frames import (
-    ENHANCE_YOUR_CALM,
-    PROTOCOL_ERROR,
-    ClientFrames,
-    FrameError,
-    FrameLimits,
-    ServerFrames,
-    goaway,
 )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import peer_client
 import pytest
 from google.protobuf import descriptor_pb2
 from grpc_tools import protoc
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 from credspec.agent.doors import credentials_fetcher
 from credspec.agent.doors.credentials_fetcher import credentialsfetcher_pb2 as wire
 from credspec.agent.doors.credentials_fetcher.call_handlers import _read
+from support.credentials_fetcher import peer_client
 
 PACKAGE = Path(credentials_fetcher.__file__).parent
 SOURCE = PACKAGE.parents[3]

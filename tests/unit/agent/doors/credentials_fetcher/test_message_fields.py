@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from http2_frames_by_hand import fields, varint
 from hypothesis import given
 from hypothesis import strategies as st
 
 from credspec.agent.doors.credentials_fetcher import credentialsfetcher_pb2 as wire
 from credspec.agent.doors.credentials_fetcher.call_handlers import _read
 from credspec.agent.doors.credentials_fetcher.message_fields import MOST_FIELDS, has_few_fields
+from support.credentials_fetcher.http2_frames_by_hand import fields, varint
 
 FIELDS = st.lists(st.tuples(st.integers(1, 2000), st.binary(max_size=300)), max_size=20)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
-import peer_client
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from hypothesis import given
@@ -20,6 +19,7 @@ from credspec.agent.doors.credentials_fetcher import reflection
 from credspec.agent.doors.credentials_fetcher.connections import CallerConnections
 from credspec.agent.doors.credentials_fetcher.message_fields import text_fields
 from credspec.sockets.listener import listen
+from support.credentials_fetcher import peer_client
 
 SERVICE = "credentialsfetcher.CredentialsFetcherService"
 # Fields of grpc/reflection/v1/reflection.proto: number, type, whether repeated.

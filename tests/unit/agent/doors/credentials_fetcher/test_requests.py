@@ -4,7 +4,6 @@ import json
 from pathlib import PurePosixPath
 
 import pytest
-from generated_specs import SPECS
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -22,6 +21,7 @@ from credspec.agent.doors.credentials_fetcher.requests import (
     why_no_ticket,
 )
 from credspec.errors import InvalidSpecError, NotPermittedError, Step, UnreachableError, joined
+from support.specs.generated_specs import SPECS
 
 
 def spec(*accounts: str, domain: str = "contoso.com", default: str = "Other01") -> str:

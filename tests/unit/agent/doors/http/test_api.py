@@ -40,7 +40,13 @@ async def client(tmp_path: Path) -> AsyncIterator[ClientSession]:
         spec_directory=tmp_path,
         audit=AuditLog(tmp_path / "audit.jsonl"),
     )
-    runner = web.AppRunner(make_api(leases, identities))
+    failure = tmp_path / "failure"
+    api = make_api(
+        leases,
+        identities,
+        reload_failure=lambda: failure.read_text() if failure.exists() else None,
+    )
+    runner = web.AppRunner(api)
     await runner.setup()
     path = str(tmp_path / "s")
     await web.UnixSite(runner, path).start()
@@ -139,6 +145,16 @@ async def test_denials_are_in_the_audit_log(client: ClientSession, tmp_path: Pat
 async def test_whether_it_can_serve(client: ClientSession) -> None:
     async with client.get("/readyz") as response:
         assert (response.status, await response.json()) == (200, {"status": "ready"})
+
+
+async def test_why_the_last_reload_failed(client: ClientSession, tmp_path: Path) -> None:
+    (tmp_path / "failure").write_text("config-not-toml")
+    async with client.get("/healthz") as response:
+        health = {"status": "ok", "reload_error": "config-not-toml"}
+        assert (response.status, await response.json()) == (200, health)
+    (tmp_path / "failure").unlink()
+    async with client.get("/healthz") as response:
+        assert await response.json() == {"status": "ok"}
 
 
 async def test_metrics(client: ClientSession) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_leases import ScriptedLeases, directory_in_memory
 
 from credspec.agent.doors.http import api as api_module
 from credspec.agent.doors.http import server as http_server
@@ -22,6 +21,7 @@ from credspec.agent.leases.limits import RequestLimits
 from credspec.config.policy import Policy, PolicyInForce
 from credspec.sockets.admission import AdmissionReport, Peer, Refusal
 from credspec.sockets.listener import listen
+from support.agent.scripted_leases import ScriptedLeases, directory_in_memory
 
 LEASE = "0" * 32
 

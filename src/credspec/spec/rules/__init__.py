@@ -1,0 +1,1 @@
+"""The lint rules: each has its check and its fix together. Pure; no process of its own."""

@@ -1,0 +1,1 @@
+"""What tests start, simulate and generate: a package for each subject, no tests."""

@@ -1,0 +1,1 @@
+"""The agent with credentials-fetcher's interface, and clients of that interface."""

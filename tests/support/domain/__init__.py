@@ -1,0 +1,1 @@
+"""Domain controllers, name servers and the network between them and a test."""

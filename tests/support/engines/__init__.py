@@ -1,0 +1,1 @@
+"""Container engines with state of their own, their clients, and simulated parts of them."""

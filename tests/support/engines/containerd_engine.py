@@ -1,0 +1,115 @@
+"""A containerd of its own, in a lab's network: the host's is not touched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from credspec.lab.namespaces import unmount_below
+from support.engines.container_image import image_archive
+from support.engines.engine_command import run_client
+
+IMAGE = "docker.io/library/kerberos-client:test"
+_CONFIG = """\
+version = {version}
+root = "{directory}/root"
+state = "{directory}/state"
+
+[grpc]
+  address = "{directory}/containerd.sock"
+"""
+# The same image holds a pod's namespaces, so that nothing is pulled; and a machine without
+# CAP_SYS_RESOURCE cannot protect it from the out-of-memory killer.
+_PLUGINS = {
+    2: f"""
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{IMAGE}"
+  restrict_oom_score_adj = true
+""",
+    3: f"""
+[plugins."io.containerd.cri.v1.images".pinned_images]
+  sandbox = "{IMAGE}"
+[plugins."io.containerd.cri.v1.runtime"]
+  restrict_oom_score_adj = true
+""",
+}
+
+
+class ContainerdEngine:
+    """containerd with its own data, sockets and configuration; `directory` holds all of it."""
+
+    def __init__(self, network_namespace: str, *, config_version: int = 2) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="credspec-containerd-", dir="/var/tmp"))
+        self.directory.chmod(0o711)  # the root of a user namespace must get through
+        self.config = self.directory / "config.toml"
+        self.socket = self.directory / "containerd.sock"
+        self.log = self.directory / "containerd.log"
+        self._namespace = network_namespace
+        self._process: subprocess.Popen[bytes] | None = None
+        config = _CONFIG.format(version=config_version, directory=self.directory)
+        self.config.write_text(config + _PLUGINS[config_version])
+
+    def start(self) -> None:
+        """Start containerd and wait until it answers."""
+        command = ["nsenter", f"--net=/run/netns/{self._namespace}", *self.containerd_command()]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, start_new_session=True
+            )
+        end = time.monotonic() + 60
+        while self.ctr("version").returncode != 0:
+            if time.monotonic() > end or self._process.poll() is not None:
+                raise RuntimeError(f"containerd does not start: {self.log.read_text()[-1000:]}")
+            time.sleep(0.1)
+
+    def kill(self, number: int) -> None:
+        """End containerd by a signal; its containers go on."""
+        assert self._process is not None
+        self._process.send_signal(number)
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def containerd_command(self) -> list[str]:
+        """Return the command of containerd, as it is in the network namespace."""
+        return ["containerd", "--config", str(self.config)]
+
+    def ctr(
+        self, *arguments: str, namespace: str = "default", data: bytes | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run containerd's own client."""
+        return run_client([*self.ctr_command(), "--namespace", namespace, *arguments], data=data)
+
+    def ctr_command(self) -> list[str]:
+        """Return the beginning of every command of ctr."""
+        return ["ctr", "--address", str(self.socket)]
+
+    def import_image(self, root: bytes) -> None:
+        """Make the image `IMAGE` of a root file system, for ctr and for the CRI."""
+        archive = image_archive(root, IMAGE, ["sleep", "3600"])
+        for namespace in ("default", "k8s.io"):
+            loaded = self.ctr("images", "import", "-", namespace=namespace, data=archive)
+            assert loaded.returncode == 0, loaded.stderr
+
+    def version(self) -> str:
+        """Return the server's version."""
+        lines = self.ctr("version").stdout.splitlines()
+        return [line.split()[-1] for line in lines if "Version:" in line][-1]
+
+    def stop(self) -> None:
+        """Stop containerd, what it runs, and remove its files."""
+        if self._process is not None and self._process.poll() is None:
+            for namespace in ("default", "k8s.io"):
+                for task in self.ctr("tasks", "ls", "-q", namespace=namespace).stdout.split():
+                    self.ctr("tasks", "rm", "--force", task, namespace=namespace)
+            self.kill(signal.SIGTERM)
+        unmount_below(self.directory)
+        shutil.rmtree(self.directory, ignore_errors=True)
+        assert not os.path.lexists(self.directory)

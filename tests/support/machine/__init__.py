@@ -1,0 +1,1 @@
+"""A machine for a test: a booted systemd, another Debian, processes, terminals, what is left."""

@@ -1,0 +1,1 @@
+"""Servers that the code under test talks to: cloud services, secret stores, SQL Server."""

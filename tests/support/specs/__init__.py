@@ -1,0 +1,1 @@
+"""Generated credential specs, and other spellings of the names in what engines are given."""

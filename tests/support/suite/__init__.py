@@ -1,0 +1,1 @@
+"""How this suite itself runs: spread over workers, with how much input, as which user."""
