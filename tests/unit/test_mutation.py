@@ -113,8 +113,8 @@ def test_a_module_is_tested_by_those_that_name_it_and_those_of_its_package(
     of_ending = Module("agent.leases.ending", 1).tests
     assert "tests/unit/agent/leases/test_leases.py" in of_ending
     assert not any(path.startswith("tests/unit/spec/") for path in of_ending)
-    named = Module("agent.policy_reload", 1).tests
-    assert "tests/unit/agent/test_policy_reload.py" in named
+    named = Module("agent.configuration_reload", 1).tests
+    assert "tests/unit/agent/test_configuration_reload.py" in named
     # A module of no package has the tests that name it, and no others of the same folder.
     assert "tests/unit/test_site.py" not in Module("rate_limit", 1).tests
 

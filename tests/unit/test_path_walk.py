@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from credspec.path_walk import DIRECTORY_FLAGS, LinkError, open_component, opened_directory
+from support.machine.open_files import opened_below
 
 PARTS = ("a", "b", "c")
 
@@ -18,10 +19,6 @@ def top(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def open_descriptors() -> set[str]:
-    return set(os.listdir("/proc/self/fd"))  # noqa: PTH208
-
-
 @pytest.mark.parametrize("depth", range(4))
 @pytest.mark.parametrize("flags", [DIRECTORY_FLAGS, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW])
 @pytest.mark.parametrize("by_descriptor", [False, True])
@@ -29,10 +26,10 @@ def test_the_directory_below_is_opened_and_nothing_stays_open(
     top: Path, depth: int, flags: int, by_descriptor: bool
 ) -> None:
     given = os.open(top, DIRECTORY_FLAGS) if by_descriptor else top
-    before = open_descriptors()
+    before = opened_below(top)
     with opened_directory(given, PARTS[:depth], flags=flags) as descriptor:
         assert os.path.samestat(os.fstat(descriptor), top.joinpath(*PARTS[:depth]).stat())
-    assert open_descriptors() == before
+    assert opened_below(top) == before
     if isinstance(given, int):
         os.close(given)
 
@@ -42,11 +39,11 @@ def test_a_link_at_any_step_is_refused_and_named(top: Path, link: int) -> None:
     path = top.joinpath(*PARTS[: link + 1])
     path.rename(top / "elsewhere")
     path.symlink_to(top / "elsewhere")
-    before = open_descriptors()
+    before = opened_below(top)
     with pytest.raises(LinkError) as caught, opened_directory(top, PARTS):
         pass
     assert caught.value.filename == PARTS[link]
-    assert open_descriptors() == before
+    assert opened_below(top) == before
 
 
 def test_a_top_that_is_a_link_is_refused(top: Path) -> None:
@@ -79,8 +76,8 @@ def test_each_directory_is_checked_before_the_next_is_opened(top: Path, refused:
         if name == refused:
             raise PermissionError(name)
 
-    before = open_descriptors()
+    before = opened_below(top)
     with pytest.raises(PermissionError), opened_directory(top, PARTS, check=check):
         pass
     assert seen == list(PARTS[: PARTS.index(refused) + 1])
-    assert open_descriptors() == before
+    assert opened_below(top) == before

@@ -17,6 +17,7 @@ from credspec.agent import loop_watch
 from credspec.agent.audit import AuditLog
 from credspec.agent.blocking_calls import BlockingCalls
 from credspec.agent.clock_watch import ClockChange, watch_clock
+from credspec.agent.configuration_reload import ConfigurationReload
 from credspec.agent.controller_watch import watch_controllers
 from credspec.agent.doors.http.api import make_api
 from credspec.agent.doors.http.server import serving_http
@@ -25,7 +26,6 @@ from credspec.agent.identities.identities import Identities
 from credspec.agent.identities.identity import Identity
 from credspec.agent.leases.journal import Journal
 from credspec.agent.leases.leases import Leases
-from credspec.agent.policy_reload import PolicyReload
 from credspec.agent.report_limit import ReportLimit
 from credspec.agent.service_sockets import inherited_listener
 from credspec.config.host import Config
@@ -155,7 +155,7 @@ async def serve(
         providers=providers,
     )
     stop = asyncio.Event()
-    reload = PolicyReload(
+    reload = ConfigurationReload(
         load or (lambda: config), config, leases, providers=providers, identities=identities
     )
     handle_signals(stop.set, reload.ask)

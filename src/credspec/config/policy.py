@@ -60,7 +60,7 @@ class Policy:
         Key(
             kind=_PATTERNS,
             meaning="Accounts whose keys containers may have, to accept logons ([accepting "
-            "logons](applications/accepting-logons.md)); nobody's by default.",
+            "logons](applications/accepting-logons.md)); none by default.",
             reloaded=True,
         ),
     ] = ()

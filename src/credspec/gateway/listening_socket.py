@@ -6,13 +6,13 @@ import errno
 import grp
 import os
 import socket
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from credspec.errors import CredspecError, NotPermittedError, UsageError
+from credspec.sockets.listener import PathTakenError, bind
 
 _BACKLOG: Final = 4096
 _MODE: Final = 0o660
@@ -36,10 +36,9 @@ def listening(path: Path, group: str | None, upstream: Path) -> Iterator[socket.
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as listener:
         try:
             path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            _remove_stale(path)
-            # The mode of the unbound socket becomes the file's: no user connects before chown.
-            os.fchmod(listener.fileno(), 0o600)
-            listener.bind(str(path))
+            bind(listener, path)
+        except PathTakenError as error:
+            raise _path_taken(path, error) from None
         except OSError as error:
             raise _error(path, error) from None
         made = path.stat()
@@ -70,31 +69,19 @@ def _group_id(group: str | None, upstream: Path) -> int | None:
     )
 
 
-def _remove_stale(path: Path) -> None:
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise UsageError.of(
-            "gateway-path-taken",
-            "exists and is not a socket",
+def _path_taken(path: Path, error: PathTakenError) -> UsageError:
+    if error.is_listening:
+        return UsageError.of(
+            "gateway-running",
+            "another process listens there",
             where=str(path),
-            remedy="name another path with --listen",
+            remedy="stop it, or name another path with --listen",
         )
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-            return
-        except BlockingIOError:
-            pass  # a process listens, and is busy
-    raise UsageError.of(
-        "gateway-running",
-        "another process listens there",
+    return UsageError.of(
+        "gateway-path-taken",
+        "exists and is not a socket",
         where=str(path),
-        remedy="stop it, or name another path with --listen",
+        remedy="name another path with --listen",
     )
 
 

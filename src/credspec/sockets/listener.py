@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -10,6 +12,50 @@ from typing import Final
 from credspec.errors import CredspecError, UsageError
 
 _BACKLOG: Final = 4096
+
+
+class PathTakenError(Exception):
+    """A socket cannot be made there: a process listens (`is_listening`), or it is another file."""
+
+    def __init__(self, *, is_listening: bool) -> None:
+        super().__init__("another process listens" if is_listening else "not a socket")
+        self.is_listening = is_listening
+
+
+def bind(listener: socket.socket, path: Path, *, replaces_files: bool = False) -> None:
+    """Bind a Unix socket in place of one that nobody listens on; only its owner may connect to it.
+
+    With `replaces_files` also in place of a file of another kind.
+
+    Raises:
+        PathTakenError: something is there that must stay.
+        OSError: what the system says.
+    """
+    _remove_stale(path, replaces_files=replaces_files)
+    # The mode of the unbound socket becomes the file's: no other user connects at any moment.
+    os.fchmod(listener.fileno(), 0o600)
+    listener.bind(str(path))
+
+
+def _remove_stale(path: Path, *, replaces_files: bool) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        if not replaces_files:
+            raise PathTakenError(is_listening=False)
+        path.unlink(missing_ok=True)
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            path.unlink(missing_ok=True)
+            return
+        except BlockingIOError:
+            pass  # a process listens, and is busy
+    raise PathTakenError(is_listening=True)
 
 
 def listen(path: Path, *, others: bool) -> socket.socket:
@@ -20,7 +66,7 @@ def listen(path: Path, *, others: bool) -> socket.socket:
         CredspecError: `agent-socket-missing` if this process may make no Unix socket.
     """
     try:
-        other = socket.socket(socket.AF_UNIX)
+        listener = socket.socket(socket.AF_UNIX)
     except OSError as error:
         raise CredspecError.of(
             "agent-socket-missing",
@@ -28,15 +74,16 @@ def listen(path: Path, *, others: bool) -> socket.socket:
             where=str(path),
             remedy="run `systemctl start credspec-agent.socket`",
         ) from None
-    with other:
-        try:
-            other.connect(str(path))
-        except OSError:
-            path.unlink(missing_ok=True)
-        else:
-            raise UsageError.of("agent-running", "another agent answers there", where=str(path))
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(path))  # the umask leaves it to root only
+    try:
+        bind(listener, path, replaces_files=True)
+    except PathTakenError:
+        listener.close()
+        raise UsageError.of(
+            "agent-running", "another agent answers there", where=str(path)
+        ) from None
+    except BaseException:
+        listener.close()
+        raise
     if others:
         share(path, others=True)
     listener.listen(_BACKLOG)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from credspec.errors import NotPermittedError
+from credspec.errors import CredspecError, NotPermittedError
 from credspec.lab.domain import Lab
 from credspec.spec.host_account_plugins import CREDSPEC_PLUGIN_GUID
 from support.agent.agent_process import AgentProcess
@@ -76,7 +76,11 @@ def put(agent: AgentProcess, number: int, spec: str) -> None:
     agent.mount(number)
     body = {"spec": f"file://{spec}", "container": f"container{number}", "uid": 0, "gid": 0}
     body["runtime_state"] = str(agent.state(number))
-    agent.client.request("PUT", f"/v1/leases/{number:032x}", body)
+    try:
+        agent.client.request("PUT", f"/v1/leases/{number:032x}", body)
+    except CredspecError:
+        agent.unmount(number)
+        raise
 
 
 def test_providers_are_added_changed_and_removed(agent: AgentProcess, accounts: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from credspec.shim.image_root import KRB5_CONF, ImageRoot
+from support.machine.open_files import opened_below
 
 NEW, OLD = b"\x7fELF\0default_rcache_name\0", b"\x7fELF\0dns_fallback\0"
 
@@ -29,10 +30,9 @@ def look(
         "root": {"path": path},
         "mounts": [{"destination": destination} for destination in mounts],
     }
-    before = len(list(Path("/proc/self/fd").iterdir()))
     with ImageRoot(config, str(bundle), is_engines=is_engines) as root:
         answer = ask(root)
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert opened_below(bundle) == []
     return answer
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from credspec.agent.leases.record import LEASE_ID, LeaseRecord, record_from_json
 from credspec.errors import CredspecError
-from credspec.file_replacement import LEFTOVER, replace_file
+from credspec.file_replacement import remove_unfinished, replace_file
 
 MAX_RECORD_BYTES: Final = 32 * 1024
 """The longest record that is written or read."""
@@ -71,10 +71,10 @@ class Journal:
 
     def remove_leftovers(self) -> None:
         """Remove what a run that was killed had begun to write; no run may be writing now."""
-        for path in list(self._directory.glob("*")):
-            if LEFTOVER.fullmatch(path.name) or path.suffix == _OLD_LEFTOVER:
-                with suppress(OSError):
-                    path.unlink()
+        remove_unfinished(self._directory)
+        for path in self._directory.glob(f"*{_OLD_LEFTOVER}"):
+            with suppress(OSError):
+                path.unlink()
 
     def records(self) -> Iterator[LeaseRecord | str]:
         """Return all records; of one that cannot be read, its lease id."""

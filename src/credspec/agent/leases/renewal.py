@@ -69,7 +69,7 @@ class Renewal:
             else:
                 self._background.start(self._renew_one(record))
             if number % _LEASES_AT_A_TIME == 0:
-                # Whoever else asks meanwhile is answered in between.
+                # Other requests are answered in between.
                 await asyncio.sleep(0)
 
     async def try_again(self, lease_id: str) -> bool:

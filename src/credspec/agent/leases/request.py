@@ -16,7 +16,7 @@ from credspec.spec.reference import SpecReference, parse_reference
 
 @dataclass(frozen=True, slots=True)
 class MalformedReference:
-    """A reference that is none: its request is refused, and so audited, as any other.
+    """A malformed reference: its request is refused, and so audited, as any other.
 
     `text` may be a misspelt document with a secret in it.
     """

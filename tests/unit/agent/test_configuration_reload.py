@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from credspec.agent import policy_reload
+from credspec.agent import configuration_reload
 from credspec.agent.audit import AuditLog
+from credspec.agent.configuration_reload import ConfigurationReload, changes_that_need_a_restart
 from credspec.agent.identities.identities import Identities
 from credspec.agent.leases.journal import Journal
 from credspec.agent.leases.leases import Leases
-from credspec.agent.policy_reload import PolicyReload, changed_beside_policy
 from credspec.config.host import Config, load_config
 from credspec.config.policy import Policy
 from credspec.errors import NotPermittedError
@@ -32,7 +32,9 @@ Told = list[tuple[Event, dict[str, Any]]]
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> Told:
     seen: Told = []
-    monkeypatch.setattr(policy_reload, "emit", lambda event, **fields: seen.append((event, fields)))
+    monkeypatch.setattr(
+        configuration_reload, "emit", lambda event, **fields: seen.append((event, fields))
+    )
     return seen
 
 
@@ -66,10 +68,12 @@ def leases(tmp_path: Path, policy: Policy) -> Leases:
 
 def make(
     path: Path, load: Callable[[], Config] | None = None, **more: Any
-) -> tuple[PolicyReload, Leases]:
+) -> tuple[ConfigurationReload, Leases]:
     config = load_config(path)
     of_host = leases(path.parent, config.policy)
-    return PolicyReload(load or (lambda: load_config(path)), config, of_host, **more), of_host
+    return ConfigurationReload(
+        load or (lambda: load_config(path)), config, of_host, **more
+    ), of_host
 
 
 class SimulatedIdentities:
@@ -121,7 +125,7 @@ async def test_a_wrong_configuration_leaves_the_old_policy(
 async def test_names_that_are_not_answered_in_time(
     path: Path, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(policy_reload, "_LOAD_SECONDS", 0.01)
+    monkeypatch.setattr(configuration_reload, "_LOAD_SECONDS", 0.01)
     answered = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -163,16 +167,16 @@ def test_what_takes_a_restart_is_named(path: Path) -> None:
         '[credentials_fetcher]\nusers = ["nobody"]\n'
     )
     after = load_config(path)
-    assert changed_beside_policy(before, after) == []
-    assert changed_beside_policy(before, before) == []
+    assert changes_that_need_a_restart(before, after) == []
+    assert changes_that_need_a_restart(before, before) == []
     path.write_text('[credentials_fetcher]\nmode = "0640"\n')
-    assert changed_beside_policy(before, load_config(path)) == ["credentials_fetcher"]
+    assert changes_that_need_a_restart(before, load_config(path)) == ["credentials_fetcher"]
     path.write_text(
         'run_directory = "/run/x"\n[host_identity]\nprincipal = "A$"\n[ldap]\nca_file = "/x"\n'
         '[domains."a.test"]\nsite = "x"\n[account_provider]\nlisten = "x"\n'
         '[credentials_fetcher]\nowner = "1:1"\nusers = ["nobody"]\n'
     )
-    assert sorted(changed_beside_policy(before, load_config(path))) == [
+    assert sorted(changes_that_need_a_restart(before, load_config(path))) == [
         *("account_provider", "ca_file", "credentials_fetcher", "domains"),
         *("principal", "run_directory"),
     ]

@@ -24,7 +24,7 @@ from credspec.service.events import Event, emit, set_log_format
 _LOAD_SECONDS: Final = 30.0
 
 
-class PolicyReload:
+class ConfigurationReload:
     """Reads the configuration when it is asked to, and puts in force what needs no restart.
 
     `load` returns the configuration as it is now and may block; `config` is the one that the agent
@@ -79,7 +79,7 @@ class PolicyReload:
         if replacement.changed and self._identities is not None:
             await self._identities.forget_logons(concerned)
         changed = {"providers_changed": sorted(replacement.changed)} if replacement.changed else {}
-        needs_restart = changed_beside_policy(self._config, config)
+        needs_restart = changes_that_need_a_restart(self._config, config)
         emit(Event.POLICY_RELOADED, leases_ended=ended, needs_restart=needs_restart, **changed)
         return True
 
@@ -93,7 +93,7 @@ class PolicyReload:
         return False
 
 
-def changed_beside_policy(before: Config, after: Config) -> list[str]:
+def changes_that_need_a_restart(before: Config, after: Config) -> list[str]:
     """Return the names of the configuration's parts that differ and need a restart."""
     names = {"fetcher": "credentials_fetcher"}
     return [
