@@ -95,14 +95,16 @@ sdist: build/release/.done ## sdist and wheel, checked, below dist/python
 
 release: ## everything to publish, from a clean tree whose changelog has the version
 	@$(PYTHON) packaging/release.py check
+	@rm -rf dist
 	@$(MAKE) --no-print-directory packages LINT=1
 	@$(MAKE) --no-print-directory sdist
+	@$(MAKE) --no-print-directory images
 	@$(PYTHON) packaging/release.py publish
 
 # Minutes; the whole fleet takes ten more: make bench HOSTS=10000
 BENCH := PYTHONPATH=tests CREDSPEC_BENCH_HOSTS=$(or $(HOSTS),1000) $(CURDIR)/$(BIN)/python
 bench: install ## benchmarks (HOSTS=1000)
-	@for part in run leases gateway grpc_compat fleet; do $(BENCH) benchmarks/$$part.py || exit 1; done
+	@for part in run leases gateway grpc_compat fleet packages; do $(BENCH) benchmarks/$$part.py || exit 1; done
 
 bench-report: install ## benchmarks, written to docs/performance.md (HOSTS=10000)
 	@rm -f build/bench.jsonl; mkdir -p build

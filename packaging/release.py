@@ -64,7 +64,8 @@ def publish() -> int:
         f"  gpg --armor --detach-sign dist/{SUMS}\n"
         "  twine upload dist/python/*\n"
         "  put dist/*/*.deb into the apt repository, dist/*/*.rpm into the dnf repository,\n"
-        f"  and all of it with {SUMS} and {SUMS}.asc to the release page\n"
+        "  push the images in dist/images to the registry (docs/images.md),\n"
+        f"  and put all of it with {SUMS} and {SUMS}.asc to the release page\n"
     )
     return 0
 
