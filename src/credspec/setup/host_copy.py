@@ -14,7 +14,7 @@ from typing import Final
 
 import credspec
 from credspec.errors import UsageError
-from credspec.setup.engine_files import read_file, remove_file, write_file
+from credspec.setup.engine_files import FileChange, read_file, remove_file, write_file
 
 _CONTRACT: Final = (
     *("agent_client", "c_json", "c_library", "container_environment", "errors", "host_paths"),
@@ -64,7 +64,8 @@ class HostCopy:
         ]
         for name in () if dry_run else changed:
             write_file(self.directory / name, present[name])
-        return [f"copied the runtime to {self.directory}"] if changed else []
+        line = FileChange.of(f"copied the runtime to {self.directory}", self.directory)
+        return [line] if changed else []
 
     def undo(self, *, dry_run: bool = False) -> list[str]:
         """Remove the copy and what Python made of it; return a line if there was one.
@@ -84,4 +85,5 @@ class HostCopy:
                 for empty in (self.directory / folder / "__pycache__", self.directory / folder):
                     with contextlib.suppress(OSError):
                         empty.rmdir()  # only if nothing else is in it
-        return [f"removed the copy of the runtime in {self.directory}"]
+        line = f"removed the copy of the runtime in {self.directory}"
+        return [FileChange.of(line, self.directory)]

@@ -36,7 +36,8 @@ def agent(lab: Lab, krb5_conf: AgentKrb5Conf, tmp_path: Path) -> Iterator[AgentP
 @pytest.fixture
 def secrets(lab: Lab, session: DomainSession) -> dict[str, bytes]:
     """The password and every key that is made of it, as the domain has them now."""
-    _, realm, password = session.read_password(ACCOUNT)
+    with session.passwords.overwriting():
+        _, realm, password = session.passwords.read(ACCOUNT)
     keys = derive_keys(password.current, computer_salt(realm, ACCOUNT))
     return {
         "password": password.current[:64],

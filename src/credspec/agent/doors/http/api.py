@@ -48,7 +48,7 @@ from credspec.errors import (
     internal_error,
 )
 from credspec.service.events import Event, emit
-from credspec.sockets.admission import peer_of
+from credspec.sockets.peers import peer_of
 
 _PROBLEM: Final = "application/problem+json"
 _CHARSETS: Final = frozenset({None, "utf-8", "utf8"})
