@@ -35,7 +35,7 @@ from credspec.rate_limit import Clock, RateLimits, Throttle
 from credspec.sockets.peers import Peer, peer_of
 
 # In one turn of the event loop: those that are refused cost little, and must not fill the queue.
-_ADMITTED_AT_A_TIME: Final = 16
+_ADMITTED_AT_A_TIME: Final = 8
 _ACCEPTS_AT_A_TIME: Final = 128
 _PAUSE_SECONDS: Final = 0.1
 # More would be of no use, and programs that are started may walk through all of them.

@@ -90,6 +90,7 @@ class AgentProcess:
         self.config = directory / "config.toml"
         self.client = AgentClient(self.run_directory / "agent.sock")
         self.process: subprocess.Popen[bytes] | ForkedProcess | None = None
+        self.is_forked = True  # not where its time or memory is measured
         self.options: tuple[str, ...] = ()
         self.prelude = ""  # Python that runs in the agent's process first
         self._mounted: list[Path] = []
@@ -108,10 +109,11 @@ class AgentProcess:
         """Start it and wait until it answers; with `crash_at` it will kill itself when armed."""
         arguments = ["agent", "--config", str(self.config), *self.options]
         crashing = "" if crash_at is None else self._crashing(crash_at)
-        is_new_program = any(name.startswith(AT_PROGRAM_START) for name in environment)
+        is_new_program = not self.is_forked or bool(self.prelude) or self.plan is not None
+        is_new_program |= any(name.startswith(AT_PROGRAM_START) for name in environment)
         environment = {**os.environ, **environment}
         with self.log.open("ab") as log:
-            if is_new_program or self.prelude or self.plan is not None:
+            if is_new_program:
                 first = f"{self.prelude}\n{crashing}\nfrom credspec.cli.start import main; main()"
                 command = [str(BIN / "credspec"), *arguments]
                 if self.prelude or crashing:

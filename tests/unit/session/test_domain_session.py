@@ -249,6 +249,7 @@ def domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[Domain]:
 
 def test_the_first_controller_that_takes_the_logon_is_used_simulated(domain: Domain) -> None:
     domain.failing("dc1", unreachable())
+    assert domain.session.domain == "example.test"
     assert domain.session.known_facts is None
     assert domain.session.facts() == FACTS
     assert domain.did == ["locate", "open dc1", "open dc2"]
