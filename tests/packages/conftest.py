@@ -58,9 +58,9 @@ def boot(
     """Boots machines in the network of the lab's domain, joined to it if not told otherwise."""
     with ExitStack() as stack:
 
-        def start(*, joined: bool = True) -> PackageMachine:
+        def start(*, joined: bool = True, more: tuple[str, ...] = ()) -> PackageMachine:
             directory = tmp_path_factory.mktemp("machine")
-            found = stack.enter_context(machine(release, directory))
+            found = stack.enter_context(machine(release, directory, more))
             for name in ("resolv.conf", "hosts"):
                 shutil.copy(lab.directory / name, found.root / "etc" / name)
             if joined:

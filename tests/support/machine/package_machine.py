@@ -103,9 +103,12 @@ def _git(*arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def base(release: str) -> Path:
-    """Return the root file system that machines of a release are copies of; make it once."""
-    packages = (*_PACKAGES, *_OF_RELEASE[release])
+def base(release: str, more: tuple[str, ...] = ()) -> Path:
+    """Return the root file system that machines of a release are copies of; make it once.
+
+    `more` are Debian packages that it has in addition.
+    """
+    packages = (*_PACKAGES, *_OF_RELEASE[release], *more)
     key = hashlib.sha256(" ".join(packages).encode()).hexdigest()[:12]
     folder = BUILD / f"roots/run-{release}-{key}"
     if not folder.is_dir():
@@ -178,10 +181,10 @@ class PackageMachine:
 
 
 @contextmanager
-def machine(release: str, directory: Path) -> Iterator[PackageMachine]:
+def machine(release: str, directory: Path, more: tuple[str, ...] = ()) -> Iterator[PackageMachine]:
     """Boot a machine whose root file system is a copy of the release's, until the block ends."""
     root = directory / "root"
-    copy = ["cp", "--archive", "--reflink=auto", str(base(release)), str(root)]
+    copy = ["cp", "--archive", "--reflink=auto", str(base(release, more)), str(root)]
     subprocess.run(copy, check=True)
     booted = BootedSystemd(directory / "log", root, unit_path=_UNIT_PATH)
     try:
