@@ -86,6 +86,11 @@ def add(results: str) -> None:
         same = [index for index in table if lines[index].split(" | ")[0] == name]
         at, end = (same[0], same[0] + 1) if same else (table[-1] + 1, table[-1] + 1)
         lines[at:end] = [line]
+    # The page says when each of its rows was measured.
+    at = next(index for index, line in enumerate(lines) if line.startswith("| date |"))
+    measured, today = lines[at].strip("| ").removeprefix("date | "), dict(machine())["date"]
+    if not measured.endswith(today):
+        lines[at] = f"| date | {measured}; rows of {Path(results).stem} {today} |"
     page.write_text("\n".join(lines) + "\n", "utf-8")
 
 
