@@ -23,7 +23,10 @@ RELEASES = tuple(os.environ.get("CREDSPEC_TEST_RELEASES", "bookworm trixie").spl
 NEXT_VERSION = "0.1.1.dev0"
 LEASES = "/run/credspec/leases"
 UNITS = ("credspec-agent.service", "credspec-agent.socket", "credspec-docker-gateway.service")
-_SOURCES = ("src", "packaging", "requirements", "pyproject.toml", "README.md", "CHANGELOG.md")
+_SOURCES = (
+    *("src", "packaging", "requirements", "docs/man"),
+    *("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE"),
+)
 # What the packages depend on is there already, so that nothing is downloaded in a test.
 _PACKAGES = (
     *("systemd", "python3", "ca-certificates", "init-system-helpers", "krb5-user"),

@@ -1,8 +1,9 @@
-"""A host that Samba's `net` joined, and needrestart on it after an upgrade of libkrb5."""
+"""Hosts that Samba's `net` and realmd joined, and needrestart after an upgrade of libkrb5."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,11 @@ from support.machine.package_machine import LEASES, RELEASES, PackageMachine, ba
 
 # Not for QUICK=1: each release needs a root file system of its own.
 pytestmark = pytest.mark.slow
-MORE = ("samba-common-bin", "needrestart")
-NAME, AGENT = "NETHOST1", "credspec-agent.service"
+MORE = (
+    *("samba-common-bin", "needrestart"),
+    *("realmd", "sssd-ad", "sssd-tools", "libnss-sss", "libpam-sss"),
+)
+AGENT = "credspec-agent.service"
 SMB_CONF = """\
 [global]
 workgroup = {netbios}
@@ -42,30 +46,64 @@ def prepared(prepared: None) -> None:
         base(release, MORE)
 
 
+@contextmanager
+def allowed(lab: Lab, name: str) -> Iterator[None]:
+    """A computer of the domain that may read the account's password, until the block ends."""
+    lab.samba_tool(
+        *("service-account", "group-msa-membership", "add"),
+        *("--name=WebApp01", f"--principal={name}$"),
+    )
+    try:
+        yield
+    finally:
+        lab.samba_tool("computer", "delete", name)
+
+
+def set_up(host: PackageMachine, package: Path) -> None:
+    """Install the package, start the services, register Docker, make a spec and an image."""
+    with (host.root / "srv/image.tar").open("wb") as file:
+        write_client_image(file)
+    host.install(package)
+    host.run("systemctl", "start", "docker.service")
+    host.run("docker", "import", "/srv/image.tar", "kerberos-client")
+    host.run("credspec", "setup", "agent", "docker")
+    host.run("credspec", "new", "WebApp01", "--file-name", "www.json")
+
+
 @pytest.fixture
 def host(
     lab: Lab, boot: Callable[..., PackageMachine], packages: dict[str, Path]
 ) -> Iterator[PackageMachine]:
     """A host that `net ads join` has joined, set up, with a spec."""
+    name = "NETHOST1"
     found = boot(joined=False, more=MORE)
-    found.run("hostname", NAME.lower())
-    names = {"netbios": lab.netbios, "realm": lab.realm, "name": NAME}
+    found.run("hostname", name.lower())
+    names = {"netbios": lab.netbios, "realm": lab.realm, "name": name}
     (found.root / "etc/samba/smb.conf").write_text(SMB_CONF.format_map(names))
-    with (found.root / "srv/image.tar").open("wb") as file:
-        write_client_image(file)
     join = ("net", "ads", "join", "--no-dns-updates", "-U", "Administrator", "-S", lab.dc_host)
     found.run("env", "PASSWD_FD=0", *join, given=f"{lab.admin_password}\n")
-    lab.samba_tool(
-        *("service-account", "group-msa-membership", "add"),
-        *("--name=WebApp01", f"--principal={NAME}$"),
-    )
-    found.install(packages["credspec"])
-    found.run("systemctl", "start", "docker.service")
-    found.run("docker", "import", "/srv/image.tar", "kerberos-client")
-    found.run("credspec", "setup", "agent", "docker")
-    found.run("credspec", "new", "WebApp01", "--file-name", "www.json")
-    yield found
-    lab.samba_tool("computer", "delete", NAME)
+    with allowed(lab, name):
+        set_up(found, packages["credspec"])
+        yield found
+
+
+def test_a_host_that_realmd_joined(
+    lab: Lab, boot: Callable[..., PackageMachine], packages: dict[str, Path]
+) -> None:
+    """In realmd's installer mode, which needs no D-Bus and does not start SSSD."""
+    name = "realmhost1"
+    host = boot(joined=False, more=MORE)
+    host.run("hostname", name)
+    join = ("realm", "--install=/", "join", "--verbose", "--client-software=sssd")
+    join += ("--membership-software=adcli", "--user=Administrator", lab.dns_domain)
+    host.run(*join, given=f"{lab.admin_password}\n")
+    with allowed(lab, name):
+        set_up(host, packages["credspec"])
+        shown = host.run("credspec", "check", "www.json").stdout
+        assert "joined by realmd with adcli, used by SSSD" in shown
+        assert "FAIL" not in shown
+        shown = host.run(*RUN, "--rm", "kerberos-client", "klist").stdout
+        assert f"Default principal: WebApp01$@{lab.realm}" in shown
 
 
 def test_needrestart_restarts_the_agent_of_a_host_that_net_joined(
