@@ -87,11 +87,13 @@ build/release/.done: requirements/release.lock
 	  build/release/bin/python -m pip --disable-pip-version-check --no-input install --require-hashes -r requirements/release.lock
 	@touch $@
 
-sdist: build/release/.done ## sdist and wheel, checked, below dist/python
+sdist: build/release/.done ## sdist and wheel, checked, below dist/python, with an SBOM of their dependencies
 	@rm -rf dist/python
 	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(LOGGED)/release.log "Building the sdist and the wheel" \
 	  build/release/bin/python -m build --no-isolation --outdir dist/python
 	@build/release/bin/twine check --strict dist/python/*
+	@PYTHONWARNINGS=ignore build/release/bin/cyclonedx-py requirements requirements/host.lock --pyproject pyproject.toml \
+	  --output-reproducible --of JSON -o dist/credspec-python.cdx.json
 
 release: ## everything to publish, from a clean tree whose changelog has the version
 	@$(PYTHON) packaging/release.py check
@@ -191,7 +193,7 @@ lock: ## write the lock files
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
 	  --custom-compile-command "make lock" requirements/package.in -c requirements/build.lock -o requirements/package.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
-	  --custom-compile-command "make lock" requirements/release.in -c requirements/build.lock -o requirements/release.lock
+	  --custom-compile-command "make lock" requirements/release.in -c requirements/build.lock -c requirements/package.lock -o requirements/release.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet --no-deps \
 	  --custom-compile-command "make lock" requirements/applications.in -o requirements/applications.lock
 	cd requirements/node && $(NPM) install --package-lock-only --ignore-scripts --no-audit --no-fund

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -54,6 +55,15 @@ def test_the_sdist_has_what_builds_the_packages_and_no_tests(built: Built) -> No
         assert name in names
     assert "src/credspec/_commit.txt" in names
     assert not any(name.startswith(("tests/", ".venv/", "build/")) for name in names)
+
+
+def test_the_bill_of_materials_names_every_locked_dependency(built: Built) -> None:
+    document = json.loads((built["wheel"].parents[1] / "credspec-python.cdx.json").read_text())
+    named = {(each["name"], each["version"]) for each in document["components"]}
+    lock = (CHECKOUT / "requirements/host.lock").read_text()
+    locked = re.findall(r"^([A-Za-z0-9_.-]+)==([^ ;\\\n]+)", lock, re.MULTILINE)
+    assert named == set(locked)
+    assert document["metadata"]["component"]["name"] == "credspec"
 
 
 def test_a_wheel_made_of_the_sdist_is_the_wheel(built: Built, tmp_path: Path) -> None:
