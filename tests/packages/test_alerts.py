@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from support.machine.debian_bootstrap import download
 from support.machine.package_machine import BUILD, CHECKOUT
 
 RULES = CHECKOUT / "packaging/prometheus/credspec.rules.yml"
@@ -22,10 +23,7 @@ def promtool() -> str:
     folder = BUILD / "promtool"
     tool = folder / "usr/bin/promtool"
     if not tool.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        command = ["apt-get", "-o", "APT::Sandbox::User=root", "download", "prometheus"]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)
-        (package,) = folder.glob("prometheus_*.deb")
+        package = download("prometheus", folder)
         data = subprocess.run(
             ["dpkg-deb", "--fsys-tarfile", package], check=True, capture_output=True
         ).stdout

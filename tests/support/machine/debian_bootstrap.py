@@ -51,12 +51,25 @@ def _ubuntu_keyring(folder: Path) -> Path:
     """Return the keys of Ubuntu's archive, out of Debian's package of them."""
     keyring = folder / "usr/share/keyrings/ubuntu-archive-keyring.gpg"
     if not keyring.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        command = ["apt-get", "-o", "APT::Sandbox::User=root", "download", "ubuntu-keyring"]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)
-        (package,) = folder.glob("ubuntu-keyring_*.deb")
+        package = download("ubuntu-keyring", folder)
         subprocess.run(["dpkg-deb", "--extract", package, folder], check=True)
     return keyring
+
+
+def download(name: str, folder: Path) -> Path:
+    """Download a package of this machine's release into a folder; nothing is installed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob(f"{name}_*.deb"):
+        old.unlink()
+    command = ["apt-get", "-o", "APT::Sandbox::User=root", "download", name]
+    done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
+    if done.returncode != 0:  # the lists are old, or there are none yet
+        subprocess.run(["apt-get", "update"], check=False, capture_output=True)
+        done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise OSError(f"apt-get download {name}: {done.stderr[-2000:]}")
+    (package,) = folder.glob(f"{name}_*.deb")
+    return package
 
 
 def _mirror(suite: str) -> str | None:

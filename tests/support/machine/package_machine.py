@@ -120,7 +120,10 @@ def base(release: str, more: tuple[str, ...] = ()) -> Path:
         new.parent.mkdir(parents=True, exist_ok=True)
         suites = ("", "-updates", "-security")
         command = bootstrap_command(release, packages, new, suites=suites)
-        subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True)
+        done = subprocess.run(
+            command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
         for unit in (new / "usr/lib/systemd/system").iterdir():
             if unit.name not in _KEPT_UNITS:
                 shutil.rmtree(unit) if unit.is_dir() and not unit.is_symlink() else unit.unlink()
