@@ -22,9 +22,13 @@ from support.machine.package_machine import (
 Packages = dict[str, Path]
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let what downloads come first: once the domain is up, its names of hosts replace ours."""
     for item in items:
-        item.add_marker(pytest.mark.timeout(3600))
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(3600))
+    items.sort(key=lambda item: "lab" in getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture(scope="session", params=RELEASES)
@@ -38,10 +42,12 @@ def packages(release: str) -> Packages:
 
 
 @pytest.fixture(scope="session")
-def prepared() -> None:
+def prepared(request: pytest.FixtureRequest) -> None:
     """All that needs this machine's own names of hosts, which those of the domain replace."""
+    modules = {getattr(item, "module", None) for item in request.session.items}
     for release in RELEASES:
-        base(release)
+        for more in {(), *(getattr(module, "MORE", ()) for module in modules)}:
+            base(release, more)
         built(release)
         built(release, version=NEXT_VERSION)
 

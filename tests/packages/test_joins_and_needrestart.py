@@ -10,9 +10,9 @@ import pytest
 
 from credspec.lab.client_image import write_client_image
 from credspec.lab.domain import Lab
-from support.machine.package_machine import LEASES, RELEASES, PackageMachine, base
+from support.machine.package_machine import LEASES, PackageMachine
 
-# Not for QUICK=1: each release needs a root file system of its own.
+# Not for QUICK=1: each release needs a root file system of its own, with MORE; see conftest.
 pytestmark = pytest.mark.slow
 MORE = (
     *("samba-common-bin", "needrestart"),
@@ -37,13 +37,6 @@ RUN = (
 REPLACE = (
     'file=$(realpath /usr/lib/*/libkrb5.so.3); cp -a "$file" "$file.new"; mv "$file.new" "$file"'
 )
-
-
-@pytest.fixture(scope="session")
-def prepared(prepared: None) -> None:
-    """Made while this machine's own names of hosts are in force."""
-    for release in RELEASES:
-        base(release, MORE)
 
 
 @contextmanager
