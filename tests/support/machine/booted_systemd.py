@@ -118,7 +118,7 @@ class BootedSystemd:
         return ["unshare", "--mount", "sh", "-c", script, "sh", self._cgroup]
 
     def _wait_until_it_runs(self) -> None:
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         own = Path("/proc/self/ns/pid").readlink()
         while True:
             assert self._unshare.poll() is None, self._log.read_text()
