@@ -70,6 +70,8 @@ def wheels(name: str, *, fresh: bool) -> Path:
     lock = SOURCE / f"requirements/{name}.lock"
     tools = SOURCE / "requirements/package.lock"
     digest = hashlib.sha256(lock.read_bytes() + tools.read_bytes()).hexdigest()[:16]
+    needed = Path(f"/build/{name}.lock")
+    needed.write_text(_only_extras(lock.read_text()) if name == "extras" else lock.read_text())
     directory = CACHE / f"{name}-{digest}"
     if fresh:
         shutil.rmtree(directory, ignore_errors=True)
@@ -85,7 +87,7 @@ def wheels(name: str, *, fresh: bool) -> Path:
         pip(
             *("wheel", "--require-hashes", "--no-deps", "--no-build-isolation"),
             *("--only-binary=:all:", *(f"--no-binary={each}" for each in COMPILED)),
-            *("-r", lock, "-w", new),
+            *("-r", needed, "-w", new),
             DIST_EXTRA_CONFIG=str(SOURCE / "packaging/parallel-build.cfg"),
             **flags,
         )
@@ -150,9 +152,11 @@ def make_environment(
 
 
 def _only_extras(text: str) -> str:
+    """Return a lock file without what the host's has: that is compiled and installed already."""
     lock = (SOURCE / "requirements/host.lock").read_text()
     host = set(re.findall(r"^([A-Za-z0-9_.-]+)==", lock, re.MULTILINE))
-    return "\n".join(line for line in text.splitlines() if line.split("==")[0] not in host)
+    entries = re.split(r"^(?=[A-Za-z0-9_.-]+==)", text, flags=re.MULTILINE)
+    return "".join(each for each in entries if each.partition("==")[0] not in host)
 
 
 def _remove_what_is_not_shipped(site: Path) -> None:
