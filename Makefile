@@ -5,7 +5,7 @@ BIN := .venv/bin
 LOGGED := packaging/logged.py build
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: help demo test test-runtimes try unit check check-code mutate docs bench bench-report soak install-demo install docs-reference interface lock clean
+.PHONY: help demo test test-runtimes test-images test-packages try unit check check-code mutate docs images packages sdist release bench bench-report soak install-demo install docs-reference interface lock clean
 
 help: ## this list
 	@echo "Targets, as root on Debian 12 or 13; each installs what it needs (see README.md):"
@@ -26,6 +26,14 @@ test-runtimes: install ## those of the engines, with another Debian's (RELEASE=s
 	@CREDSPEC_TEST_RELEASE=$(or $(RELEASE),sid) $(BIN)/python -m pytest \
 	  tests/e2e/docker/test_newer_docker.py tests/e2e/containerd tests/e2e/podman/test_podman.py \
 	  tests/e2e/podman/test_quadlet.py tests/e2e/podman/test_who_may_choose.py tests/e2e/podman/test_checkpoints.py
+
+# Not part of `make test`: the second build, with whose digests the first one's are compared, takes minutes.
+test-images: install images ## the container images: contents, SBOM, reproducible, run on a host of a domain (minutes)
+	@CREDSPEC_TEST_IMAGES=$(CURDIR)/dist/images $(BIN)/python -m pytest tests/e2e/images
+
+test-packages: install ## build, install, upgrade and remove the packages on booted machines (RELEASES=trixie QUICK=1)
+	@packaging/install-debian-packages try
+	@CREDSPEC_TEST_RELEASES="$(RELEASES)" $(BIN)/python -m pytest tests/packages $(if $(QUICK),-m "not slow")
 
 try: ## demo and test of HEAD on a fresh Debian in a folder (RELEASE=trixie|bookworm RUN="demo test" KEEP=1 ROOT=DIR)
 	@packaging/install-debian-packages try
@@ -55,10 +63,50 @@ docs: .venv/tests.done ## the documentation site, in build/site
 	@$(MKDOCS) build --strict --quiet
 	@echo "build/site/index.html"
 
+# KEEP=1 keeps the bootstrapped Debian, for the next build: quick, but without new security updates.
+images: ## container images of agent and gateway, each with its SBOM, below dist/images (docs/images.md)
+	@packaging/install-debian-packages images
+	@PYTHONPATH=tests $(LOGGED)/images.log "Building the images in a bootstrapped Debian (some minutes)" \
+	  $(PYTHON) packaging/images/build.py $(if $(KEEP),--build-root build/images-root.tar)
+	@ls -l dist/images
+
+# In clean roots of the releases, which are kept below build/packages with what was compiled there.
+RELEASES := bookworm trixie
+BUILD_PACKAGES := PYTHONPATH=tests $(PYTHON) packaging/packages/build.py
+packages: ## .deb (and .rpm) of Debian 12 and 13, below dist (RELEASES=trixie LINT=1)
+	@packaging/install-debian-packages try
+	@for release in $(RELEASES); do \
+	  $(LOGGED)/packages-$$release.log "Building the packages of $$release, in a clean root" \
+	    env $(BUILD_PACKAGES) $$release $(if $(LINT),--lint) || exit 1; done
+	@ls -l dist/*/
+
+# The tools are locked, in an environment of their own.
+build/release/.done: requirements/release.lock
+	@rm -rf build/release; $(PYTHON) -m venv build/release
+	@$(LOGGED)/release.log "Installing what builds and checks the sdist and the wheel" \
+	  build/release/bin/python -m pip --disable-pip-version-check --no-input install --require-hashes -r requirements/release.lock
+	@touch $@
+
+sdist: build/release/.done ## sdist and wheel, checked, below dist/python, with an SBOM of their dependencies
+	@rm -rf dist/python
+	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(LOGGED)/release.log "Building the sdist and the wheel" \
+	  build/release/bin/python -m build --no-isolation --outdir dist/python
+	@build/release/bin/twine check --strict dist/python/*
+	@PYTHONWARNINGS=ignore build/release/bin/cyclonedx-py requirements requirements/host.lock --pyproject pyproject.toml \
+	  --output-reproducible --of JSON -o dist/credspec-python.cdx.json
+
+release: ## everything to publish, from a clean tree whose changelog has the version
+	@$(PYTHON) packaging/release.py check
+	@rm -rf dist
+	@$(MAKE) --no-print-directory packages LINT=1
+	@$(MAKE) --no-print-directory sdist
+	@$(MAKE) --no-print-directory images
+	@$(PYTHON) packaging/release.py publish
+
 # Minutes; the whole fleet takes ten more: make bench HOSTS=10000
 BENCH := PYTHONPATH=tests CREDSPEC_BENCH_HOSTS=$(or $(HOSTS),1000) $(CURDIR)/$(BIN)/python
 bench: install ## benchmarks (HOSTS=1000)
-	@for part in run leases gateway grpc_compat fleet; do $(BENCH) benchmarks/$$part.py || exit 1; done
+	@for part in run leases gateway grpc_compat fleet packages; do $(BENCH) benchmarks/$$part.py || exit 1; done
 
 bench-report: install ## benchmarks, written to docs/performance.md (HOSTS=10000)
 	@rm -f build/bench.jsonl; mkdir -p build
@@ -139,6 +187,13 @@ lock: ## write the lock files
 	  --custom-compile-command "make lock" requirements/build.in -o requirements/build.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
 	  --custom-compile-command "make lock" --extra host --extra aws --extra azure --extra vault --extra grpc pyproject.toml requirements/dev.in -o requirements/dev.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
+	  --custom-compile-command "make lock" --extra host --extra aws --extra azure --extra vault --extra grpc \
+	  pyproject.toml -c requirements/host.lock -c requirements/dev.lock -o requirements/extras.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
+	  --custom-compile-command "make lock" requirements/package.in -c requirements/build.lock -o requirements/package.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
+	  --custom-compile-command "make lock" requirements/release.in -c requirements/build.lock -c requirements/package.lock -o requirements/release.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet --no-deps \
 	  --custom-compile-command "make lock" requirements/applications.in -o requirements/applications.lock
 	cd requirements/node && $(NPM) install --package-lock-only --ignore-scripts --no-audit --no-fund

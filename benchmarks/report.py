@@ -1,4 +1,7 @@
-"""Write docs/performance.md and its plots from the results of a run: ``make bench-report``."""
+"""Write docs/performance.md and its plots from the results of a run: ``make bench-report``.
+
+Usage: report.py RESULTS [--add]; with ``--add``, rows of one part go into the page that is there.
+"""
 
 from __future__ import annotations
 
@@ -52,9 +55,7 @@ def main(results: str) -> None:
     lines += ["", "| what | median | spread | against | target |", "|---|---:|---|---|---|"]
     for entry in found:
         if "row" in entry:
-            *cells, target = (cell.replace("|", "/") for cell in entry["row"])
-            verdict = "" if entry["met"] else " **falls short**"
-            lines.append(f"| {' | '.join(cells)} | {target}{verdict} |")
+            lines.append(line_of(entry))
     short = [entry["row"][0] for entry in found if "row" in entry and not entry["met"]]
     for what in dict.fromkeys(short):
         reasons = [reason for start, reason in BOUNDS.items() if what.startswith(start)]
@@ -65,6 +66,32 @@ def main(results: str) -> None:
         (DOCS / "plots" / name).write_text(plot(entry), "utf-8")
         lines += ["", f"![{entry['series']}](plots/{name})"]
     (DOCS / "performance.md").write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def line_of(entry: dict[str, Any]) -> str:
+    """Return a row of the table."""
+    *cells, target = (cell.replace("|", "/") for cell in entry["row"])
+    verdict = "" if entry["met"] else " **falls short**"
+    return f"| {' | '.join(cells)} | {target}{verdict} |"
+
+
+def add(results: str) -> None:
+    """Put rows into the page: in place of those of the same name, or at the table's end."""
+    found = [json.loads(line) for line in Path(results).read_text("utf-8").splitlines()]
+    page = DOCS / "performance.md"
+    lines = page.read_text("utf-8").splitlines()
+    for line in (line_of(entry) for entry in found if "row" in entry):
+        table = [index for index, each in enumerate(lines) if each.startswith("| ")]
+        name = line.split(" | ")[0]
+        same = [index for index in table if lines[index].split(" | ")[0] == name]
+        at, end = (same[0], same[0] + 1) if same else (table[-1] + 1, table[-1] + 1)
+        lines[at:end] = [line]
+    # The page says when each of its rows was measured.
+    at = next(index for index, line in enumerate(lines) if line.startswith("| date |"))
+    measured, today = lines[at].strip("| ").removeprefix("date | "), dict(machine())["date"]
+    if not measured.endswith(today):
+        lines[at] = f"| date | {measured}; rows of {Path(results).stem} {today} |"
+    page.write_text("\n".join(lines) + "\n", "utf-8")
 
 
 def machine() -> list[tuple[str, str]]:
@@ -114,4 +141,4 @@ def plot(entry: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    (add if sys.argv[2:] == ["--add"] else main)(sys.argv[1])

@@ -50,7 +50,10 @@ _DIRECTORIES = (
     is_flag=True,
     help="Only look up the users of the configuration, for an agent in a sandbox.",
 )
-def agent(config_path: Path | None, grpc_socket: Path | None, *, prepare: bool) -> None:
+@click.option("--check", is_flag=True, help="Only validate the configuration.")
+def agent(
+    config_path: Path | None, grpc_socket: Path | None, *, prepare: bool, check: bool
+) -> None:
     """Run the host agent until SIGTERM or Ctrl-C; SIGHUP reloads its configuration.
 
     It reads managed passwords with the host's own identity, obtains tickets and keeps them fresh in
@@ -59,13 +62,23 @@ def agent(config_path: Path | None, grpc_socket: Path | None, *, prepare: bool) 
     if prepare:
         _prepare(config_path)
         return
-    from credspec.agent.service_sockets import refuse_waiting_callers
+    if check:
+        from credspec.config.host import load_config
 
-    try:
-        _run(config_path, grpc_socket)
-    except CredspecError as error:
-        refuse_waiting_callers(error)
-        raise
+        config = load_config(config_path)
+        if grpc_socket is not None:
+            _compatible_service(grpc_socket, config)
+        click.echo("The configuration is valid.")
+        return
+    from credspec.agent.service_sockets import refuse_waiting_callers
+    from credspec.service.notification import failure_in_status
+
+    with failure_in_status():
+        try:
+            _run(config_path, grpc_socket)
+        except CredspecError as error:
+            refuse_waiting_callers(error)
+            raise
     # Threads may still wait for a domain controller; nobody wants what they bring.
     os._exit(0)
 

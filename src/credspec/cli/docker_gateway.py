@@ -70,21 +70,25 @@ def docker_gateway(
     forbid_core_dumps()
     lock_memory()
     from credspec.gateway.server import run, say_on_standard_error
+    from credspec.service.notification import failure_in_status
 
-    config = load_config()
-    own = listen or config.gateway_socket
-    if upstream == own:
-        raise click.BadParameter("the gateway cannot be its own daemon", param_hint="--upstream")
-    asyncio.run(
-        run(
-            own,
-            upstream or _docker_host(own) or _DOCKER_SOCKET,
-            spec_directory or config.spec_directory,
-            group=group,
-            runtime=runtime_name,
-            say=say_on_standard_error if verbose else _quiet,
+    with failure_in_status():
+        config = load_config()
+        own = listen or config.gateway_socket
+        if upstream == own:
+            raise click.BadParameter(
+                "the gateway cannot be its own daemon", param_hint="--upstream"
+            )
+        asyncio.run(
+            run(
+                own,
+                upstream or _docker_host(own) or _DOCKER_SOCKET,
+                spec_directory or config.spec_directory,
+                group=group,
+                runtime=runtime_name,
+                say=say_on_standard_error if verbose else _quiet,
+            )
         )
-    )
 
 
 def _quiet(line: str) -> None:

@@ -14,7 +14,6 @@ from typing import Final
 
 import click
 
-from credspec import __version__
 from credspec.cli.help_text import examples
 from credspec.errors import CredspecError, ExitStatus
 
@@ -109,6 +108,15 @@ class _LazyGroup(click.Group):
             formatter.write_dl([(name, _COMMANDS[name][2]) for name in sorted(_COMMANDS)])
 
 
+def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    del param
+    if value and not ctx.resilient_parsing:
+        from credspec.installation import version_text
+
+        click.echo(version_text())
+        ctx.exit()
+
+
 @click.command(
     cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -120,7 +128,14 @@ class _LazyGroup(click.Group):
         'eval "$(_CREDSPEC_COMPLETE=bash_source credspec)"  # completion',
     ),
 )
-@click.version_option(__version__, prog_name="credspec")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show version, commit and extras, and exit.",
+)
 def credspec() -> None:
     """Group Managed Service Accounts for Linux containers."""
 
@@ -143,13 +158,18 @@ def missing_package(error: ModuleNotFoundError) -> str:
     Raises:
         ModuleNotFoundError: the module is one of credspec, which is a bug.
     """
-    name = (error.name or "").partition(".")[0]
-    if name in {"", "credspec"}:
+    from credspec.installation import how_to_install
+
+    name = error.name or ""
+    # Distribution packages have it apart: what makes domain controllers is not for every host.
+    is_lab = name.startswith("credspec.lab")
+    top = name if is_lab else name.partition(".")[0]
+    if top in {"", "credspec"}:
         raise error
-    extra = _EXTRAS.get(name, "host")
+    extra = "lab" if is_lab else _EXTRAS.get(top, "host")
     return (
-        f"this command needs the Python package {name}, which is not installed; "
-        f"{sys.prefix}/bin/pip install 'credspec[{extra}]' [package-missing]"
+        f"this command needs the Python package {top}, which is not installed; "
+        f"{how_to_install(extra)} [package-missing]"
     )
 
 

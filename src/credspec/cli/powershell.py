@@ -29,7 +29,7 @@ _NEW_PARAMETERS: Final = (
     *COMMON_PARAMETERS,
 )
 _SILENT: Final = frozenset({"silentlycontinue", "ignore"})
-_NEW_HELP: Final = """\
+NEW_HELP: Final = """\
 New-CredentialSpec: make a credential spec for a group Managed Service Account.
 
   New-CredentialSpec [-AccountName] NAME [-FileName NAME | -Path FILE] [-Domain NAME]
@@ -43,7 +43,7 @@ Examples:
   New-CredentialSpec -AccountName WebApp01 -Path ./www.json
   New-CredentialSpec WebApp01 -AdditionalAccounts WebApp02,WebApp03
 """
-_GET_HELP: Final = """\
+GET_HELP: Final = """\
 Get-CredentialSpec: list the credential specs of the spec directory.
 
 Example:
@@ -53,12 +53,12 @@ Example:
 
 def new_credential_spec() -> NoReturn:
     """Run ``New-CredentialSpec`` with the process's arguments."""
-    _run("New-CredentialSpec", _NEW_HELP, _NEW_PARAMETERS, _new)
+    _run("New-CredentialSpec", NEW_HELP, _NEW_PARAMETERS, _new)
 
 
 def get_credential_spec() -> NoReturn:
     """Run ``Get-CredentialSpec`` with the process's arguments."""
-    _run("Get-CredentialSpec", _GET_HELP, COMMON_PARAMETERS, _get)
+    _run("Get-CredentialSpec", GET_HELP, COMMON_PARAMETERS, _get)
 
 
 def _run(

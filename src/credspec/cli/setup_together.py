@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -51,6 +50,7 @@ def agent_plan(
     """
     from credspec.config.host import CONFIG_VARIABLE, Config, load_config
     from credspec.errors import UsageError
+    from credspec.installation import program
     from credspec.setup.agent import AgentSetup
     from credspec.setup.systemd import (
         AGENT_SOCKET,
@@ -79,7 +79,7 @@ def agent_plan(
             environment | (service_environment(GATEWAY_UNIT) if docker_gateway else {})
         )
     systemd = SystemdSetup(
-        program=Path(sys.executable).with_name("credspec"),
+        program=program(),
         units=units,
         needed=needed,
         has_users=has_users,

@@ -128,13 +128,11 @@ def _tables(state: dict[str, Any], hindrances: list[str], *, boxes: bool) -> Any
         return Group(*not_ready, Text("No leases."))
     parts = [
         *not_ready,
-        _domain_table(state["domains"], now),
-        _identity_table(state["identities"], now),
+        _domain_table(state["domains"], now, boxes=boxes),
+        _identity_table(state["identities"], now, boxes=boxes),
     ]
     if state["leases"]:
-        parts.append(_lease_table(state["leases"], now))
-    for table in () if boxes else parts[len(not_ready) :]:
-        table.box = None
+        parts.append(_lease_table(state["leases"], now, boxes=boxes))
     # Errors are long: below the tables they leave the columns their width.
     of_identities = [(f"{i['account']}@{i['domain']}", i) for i in state["identities"]]
     of_domains = [(domain["domain"], domain) for domain in state["domains"]]
@@ -148,15 +146,12 @@ def _is_any_amiss(domains: list[dict[str, Any]]) -> bool:
     return any(domain["outage_since"] or domain["last_error"] for domain in domains)
 
 
-def _table(*headers: str) -> Any:
-    """Return a table whose names are whole on narrow terminals, too, in several lines."""
-    from rich.table import Column, Table
+def _domain_table(domains: list[dict[str, Any]], now: datetime, *, boxes: bool) -> Any:
+    from credspec.cli.status_table import StatusTable
 
-    return Table(*(Column(header, overflow="fold") for header in headers))
-
-
-def _domain_table(domains: list[dict[str, Any]], now: datetime) -> Any:
-    table = _table("Domain", "Controller", "Latency", "State")
+    table = StatusTable(
+        *("Domain", "Controller", "Latency", "State"), names=("Domain", "Controller"), boxes=boxes
+    )
     for domain in domains:
         latency = domain["latency_seconds"]
         since = domain["outage_since"]
@@ -169,8 +164,14 @@ def _domain_table(domains: list[dict[str, Any]], now: datetime) -> Any:
     return table
 
 
-def _identity_table(identities: list[dict[str, Any]], now: datetime) -> Any:
-    table = _table("Identity", "Leases", "Ticket left", "", "Acquired again", "Password")
+def _identity_table(identities: list[dict[str, Any]], now: datetime, *, boxes: bool) -> Any:
+    from credspec.cli.status_table import StatusTable
+
+    table = StatusTable(
+        *("Identity", "Leases", "", "Ticket left", "Acquired again", "Password"),
+        names=("Identity",),
+        boxes=boxes,
+    )
     for identity in identities:
         table.add_row(
             f"{identity['account']}@{identity['domain']}",
@@ -182,12 +183,18 @@ def _identity_table(identities: list[dict[str, Any]], now: datetime) -> Any:
     return table
 
 
-def _lease_table(leases: list[dict[str, Any]], now: datetime) -> Any:
-    table = _table("Container", "Accounts", "Ticket left", "", "Age")
+def _lease_table(leases: list[dict[str, Any]], now: datetime, *, boxes: bool) -> Any:
+    from credspec.cli.status_table import StatusTable
+
+    table = StatusTable(
+        *("Container", "Accounts", "", "Ticket left", "Age"),
+        names=("Container", "Accounts"),
+        boxes=boxes,
+    )
     for lease in leases:
         table.add_row(
             lease["container"][:12],
-            ", ".join(lease["accounts"]),
+            "\n".join(lease["accounts"]),
             *_left(lease["ticket_start"], lease["ticket_end"], now),
             _span(lease["created"], now),
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import click
@@ -37,12 +36,13 @@ def support_bundle(path: Path, output: str) -> None:
     from credspec.config.host import Config, load_config
     from credspec.doctor.support_bundle import make_bundle
     from credspec.errors import UsageError
+    from credspec.installation import program
 
     try:
         config = load_config()
     except UsageError:
         config = Config()  # the archive says what is wrong with it
-    make_bundle(path, config, program=Path(sys.executable).with_name("credspec"))
+    make_bundle(path, config, program=program())
     if output == "json":
         click.echo(json.dumps({"path": str(path.absolute())}))
         return

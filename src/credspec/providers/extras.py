@@ -6,6 +6,7 @@ import importlib
 from types import ModuleType
 
 from credspec.errors import UsageError
+from credspec.installation import how_to_install
 
 
 def import_extra(module: str, extra: str) -> ModuleType:
@@ -21,5 +22,5 @@ def import_extra(module: str, extra: str) -> ModuleType:
             "host-account-extra",
             f"the package {module.partition('.')[0]} is not installed",
             where=f"provider {extra}",
-            remedy=f"pip install 'credspec[{extra}]'",
+            remedy=how_to_install(extra),
         ) from None

@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from credspec.errors import CredspecError
 
 
 def notify(*lines: str) -> bool:
@@ -23,6 +27,16 @@ def notify(*lines: str) -> bool:
         except OSError:
             return False
     return True
+
+
+@contextmanager
+def failure_in_status() -> Iterator[None]:
+    """Let ``systemctl status`` show in one line why the block failed."""
+    try:
+        yield
+    except CredspecError as error:
+        notify(f"STATUS={'; '.join(str(error).splitlines())}")
+        raise
 
 
 def watchdog_seconds() -> float | None:

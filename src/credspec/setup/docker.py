@@ -16,6 +16,7 @@ from credspec.contract.names import RUNTIME
 from credspec.errors import CredspecError, UsageError
 from credspec.setup.engine import LAUNCHER_OPTION, EngineSetup, SetupOption
 from credspec.setup.engine_files import FileChange, read_file, remove_file, write_file
+from credspec.setup.host_copy import DIRECTORY, HostCopy
 from credspec.setup.launcher import NAME, launcher_text
 from credspec.setup.systemd import reload_docker
 
@@ -28,7 +29,9 @@ _ORIGINAL_SUFFIX: Final = ".before-credspec"
 class DockerSetup(EngineSetup):
     """Where things go; `context` is None if no docker context is to be made.
 
-    With `force`, a runtime or context of the same name that is not ours is replaced.
+    With `force`, a runtime or context of the same name that is not ours is replaced. `host_python`
+    is for a set-up that runs in a container: the path of the host's own interpreter, which runs a
+    copy of the runtime beside the launcher.
     """
 
     name: ClassVar = "docker"
@@ -55,6 +58,12 @@ class DockerSetup(EngineSetup):
         SetupOption(
             "--set-as-default", bool, "Make it the runtime of all containers.", "set_as_default"
         ),
+        SetupOption(
+            "--host-python",
+            str,
+            "For a set-up in a container: the host's Python (3.11 or newer), to run a copy.",
+            "host_python",
+        ),
         SetupOption("--force", bool, "Replace a runtime or context of the same name.", "force"),
     )
     launcher_name: ClassVar = NAME
@@ -66,6 +75,7 @@ class DockerSetup(EngineSetup):
     runtime_name: str = RUNTIME
     set_as_default: bool = False
     force: bool = False
+    host_python: str | None = None
 
     @classmethod
     def configured(cls, config: Config) -> dict[str, Any]:
@@ -74,6 +84,11 @@ class DockerSetup(EngineSetup):
             "run_directory": config.run_directory,
             "gateway_socket": config.gateway_socket,
         }
+
+    @property
+    def _copy(self) -> HostCopy:
+        directory = self.launcher_directory.absolute() / DIRECTORY
+        return HostCopy(directory, Path(self.host_python or "/usr/bin/python3"))
 
     @property
     def _endpoint(self) -> str:
@@ -87,16 +102,24 @@ class DockerSetup(EngineSetup):
         """Set everything up and return a line for each thing changed; none if all was so already.
 
         Raises:
-            UsageError: `daemon-config-not-json`, `daemon-config-runtime`, `docker-context-taken`.
+            UsageError: `daemon-config-not-json`, `daemon-config-runtime`, `docker-context-taken`,
+                `setup-host-python`.
             CredspecError: `setup-read`, `setup-write`, `docker-context`.
         """
         # All that may refuse comes before the first change.
         original, document = self._read()
-        launcher = launcher_text(self.run_directory, wait_seconds=self.wait_seconds)
+        copy = self._copy
+        launcher = launcher_text(
+            self.run_directory,
+            wait_seconds=self.wait_seconds,
+            interpreter=None if self.host_python is None else copy.interpreter,
+            package=None if self.host_python is None else copy.directory,
+        )
         registered = self._runtimes(document).get(self.runtime_name)
         self._check_runtime(registered)
         self._check_context()
-        changes = self._write_files({self.launcher: (launcher.encode(), 0o755)}, dry_run=dry_run)
+        changes = [] if self.host_python is None else copy.apply(dry_run=dry_run)
+        changes += self._write_files({self.launcher: (launcher.encode(), 0o755)}, dry_run=dry_run)
         ours = _path_of(registered) == str(self.launcher)
         defaulted = document.get("default-runtime") == self.runtime_name or not self.set_as_default
         if not ours:
@@ -127,6 +150,7 @@ class DockerSetup(EngineSetup):
             changes.append(FileChange.of(text, self.daemon_config))
             if not dry_run:
                 self._unregister(document)
+        changes += self._copy.undo(dry_run=dry_run)
         if not dry_run:
             remove_file(self._original)
         return changes + self._remove_files(

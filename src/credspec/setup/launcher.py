@@ -89,6 +89,12 @@ if [ -z "$step" ]; then
         [ -x "$runtime" ] && exec "$runtime" "$@"
     done
 fi
+if [ "$step" = delete ] && [ ! -x {interpreter} ]; then
+    # credspec was removed while its containers ran; they must be able to end.
+    for runtime in {runtimes}; do
+        [ -x "$runtime" ] && exec "$runtime" "$@"
+    done
+fi
 exec {interpreter} -IS "$0" "$@"
 '''
 """
@@ -115,19 +121,23 @@ def launcher_text(
     runtimes: Sequence[str] = REAL_RUNTIMES,
     *,
     wait_seconds: float = DEFAULT_SECONDS,
+    interpreter: Path | None = None,
+    package: Path | None = None,
 ) -> str:
-    """Return the launcher of this installation's shim.
+    """Return the launcher of the shim, this installation's or another.
 
     `run_directory` is the agent's, `runtimes` are names or absolute paths of real runtimes;
     `wait_seconds` is for how long a start waits for an agent or a domain that is not there yet.
+    `interpreter` runs the shim, which it imports from the directory `package`; default is what
+    runs this program.
 
     Raises:
         UsageError: as `hook_launcher_text`.
     """
     more = f", runtimes={tuple(runtimes)!r}"
-    program = _program("runtime", run_directory, more, wait_seconds)
+    program = _program("runtime", run_directory, more, wait_seconds, package)
     shell = _SHELL.format(
-        interpreter=shlex.quote(_interpreter()),
+        interpreter=shlex.quote(_interpreter() if interpreter is None else str(interpreter)),
         steps="|".join(_STEPS),
         marks=shlex.quote(_MARKS),
         runtimes=" ".join(map(shlex.quote, runtime_paths(runtimes))),
@@ -160,9 +170,22 @@ def _interpreter() -> str:
     return interpreter
 
 
-def _program(module: str, run_directory: Path, more: str, wait_seconds: float) -> str:
+def _package_directory() -> Path:
+    """Return the directory with the package, by a path that does not name Python's version.
+
+    Distribution packages have such a link, so that a launcher works after the upgrade to a release
+    with another Python.
+    """
+    directory = Path(credspec.__file__).parents[1]
+    link = Path(sys.prefix, "site-packages")
+    return link if link.exists() and link.samefile(directory) else directory
+
+
+def _program(
+    module: str, run_directory: Path, more: str, wait_seconds: float, package: Path | None = None
+) -> str:
     return _PROGRAM.format(
-        package=str(Path(credspec.__file__).parents[1]),
+        package=str(package or _package_directory()),
         run_directory=str(run_directory.absolute()),
         module=module,
         more=f"{more}, wait_seconds={float(wait_seconds)!r}",

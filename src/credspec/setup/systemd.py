@@ -17,10 +17,11 @@ from credspec.errors import CredspecError, NotPermittedError, UsageError
 from credspec.file_replacement import replace_file
 
 UNIT_DIRECTORY: Final = Path("/etc/systemd/system")
-_UNIT_DIRECTORIES: Final = (
-    UNIT_DIRECTORY,
-    *map(Path, ("/run/systemd/system", "/usr/lib/systemd/system")),
-)
+PACKAGED_UNITS: Final = Path("/usr/lib/systemd/system")
+"""Where distribution packages have their units."""
+DROP_IN: Final = "credspec-setup.conf"
+"""What a packaged unit needs in addition, on this host (``UNIT.d/credspec-setup.conf``)."""
+_UNIT_DIRECTORIES: Final = (UNIT_DIRECTORY, Path("/run/systemd/system"), PACKAGED_UNITS)
 AGENT_UNIT: Final = "credspec-agent.service"
 AGENT_SOCKET: Final = "credspec-agent.socket"
 """The socket that the agent serves; it is installed together with the agent."""
@@ -71,11 +72,15 @@ class SystemdSetup:
     are bound into it, read-only. `hidden` names directories that all units lack and need; by
     default those of this installation, where a unit hides them. With `has_users` the configuration
     names users of rootless engines, whose runtime directories the agent needs then.
+
+    A unit that the distribution package of this program has (in `packaged_units`) is not written
+    again, so that upgrades reach it: it is enabled, with a drop-in for what it needs here.
     """
 
     program: Path
     units: tuple[str, ...] = (AGENT_UNIT,)
     unit_directory: Path = UNIT_DIRECTORY
+    packaged_units: Path = PACKAGED_UNITS
     hidden: frozenset[Path] | None = None
     needed: frozenset[Path] = frozenset()
     has_users: bool = False
@@ -93,14 +98,38 @@ class SystemdSetup:
                 "setup-program", f"{program!r} cannot be started by systemd", where="ExecStart"
             )
         name = _TEMPLATES.get(unit, unit.rpartition("/")[2])
-        template = resources.files("credspec.setup") / "units" / name
-        text = template.read_text("utf-8").replace("@PROGRAM@", program)
+        text = self._template(name, program)
         lines = "".join(f"BindReadOnlyPaths={path}\n" for path in sorted({*self._bound(unit)}))
         if unit == FETCHER_UNITS[1]:
             if self.has_users:
                 lines += f"BindPaths=-{_USERS}\nReadOnlyPaths=-{_USERS}/0\n"
             return text + lines
         return text.replace("PrivateTmp=yes\n", f"PrivateTmp=yes\n{lines}")
+
+    def _template(self, name: str, program: str) -> str:
+        template = resources.files("credspec.setup") / "units" / name
+        return template.read_text("utf-8").replace("@PROGRAM@", program)
+
+    def _is_packaged(self, unit: str) -> bool:
+        """Return whether the distribution package has this unit, for this program."""
+        try:
+            packaged = (self.packaged_units / unit).read_text("utf-8")
+        except OSError:
+            return False
+        return packaged == self._template(unit, str(self.program))
+
+    def _files(self, unit: str) -> dict[str, str | None]:
+        """Return what is to be in the unit directory: texts, None for a file that must not be.
+
+        Raises:
+            UsageError: as `text`.
+        """
+        drop_in = f"{unit}.d/{DROP_IN}"
+        if not self._is_packaged(unit):
+            return {unit: self.text(unit)} | ({} if "/" in unit else {drop_in: None})
+        lines = "".join(f"BindReadOnlyPaths={path}\n" for path in sorted({*self._bound(unit)}))
+        written = f"# Written by `credspec setup agent`.\n[Service]\n{lines}" if lines else None
+        return {unit: None, drop_in: written}
 
     def _bound(self, unit: str) -> Iterator[str]:
         """Return what is bound into a unit because the unit would hide it."""
@@ -154,18 +183,24 @@ class SystemdSetup:
         Raises:
             CredspecError: `setup-write`, `systemd-missing`, `systemctl`.
         """
-        changed = [unit for unit in self.units if self._installed(unit) != self.text(unit)]
-        if not dry_run and changed:
+        wanted = {unit: self._files(unit) for unit in self.units}
+        files = {name: text for each in wanted.values() for name, text in each.items()}
+        changed = [name for name, text in files.items() if self._installed(name) != text]
+        new = [unit for unit in self.units if {*wanted[unit]} & {*changed} or self._is_off(unit)]
+        if not dry_run and new:
             _require_systemd()
-            for unit in changed:
-                self._write(unit)
+            for name in changed:
+                self._write(name, files[name])
             _systemctl("daemon-reload")
-        lines = [f"wrote {self.unit_directory / unit}" for unit in changed]
-        if changed and not dry_run:
-            if units := list(filter(_is_unit, changed)):
+        lines = [
+            f"{'removed' if files[name] is None else 'wrote'} {self.unit_directory / name}"
+            for name in changed
+        ]
+        if new and not dry_run:
+            if units := list(filter(_is_unit, new)):
                 _systemctl("enable", *units)
-            _restart(_whose(changed))
-        started = _whose(changed)
+            _restart(_whose(new))
+        started = _whose(new)
         for unit in self._not_running(started):
             if not dry_run:
                 _systemctl("enable", "--now", unit)
@@ -184,19 +219,27 @@ class SystemdSetup:
         Raises:
             CredspecError: `setup-write`, `systemd-missing`, `systemctl`.
         """
-        there = [unit for unit in self.units if self._installed(unit) is not None]
-        if there and not dry_run:
+        names = [name for unit in self.units for name in self._files(unit)]
+        there = [name for name in names if self._installed(name) is not None]
+        packaged = [unit for unit in self.units if self._is_on(unit)]
+        if (there or packaged) and not dry_run:
             _require_systemd()
-            if units := list(filter(_is_unit, there)):
+            if units := list(filter(_is_unit, dict.fromkeys([*there, *packaged]))):
                 _systemctl("disable", "--now", *units)
-            for unit in there:
-                path = self.unit_directory / unit
-                path.unlink(missing_ok=True)
-                if not _is_unit(unit):
-                    with suppress(OSError):
-                        path.parent.rmdir()  # others may have added to the unit, too
+            for name in there:
+                self._write(name, None)
             _systemctl("daemon-reload")
-        return [f"stopped and removed {self.unit_directory / unit}" for unit in there]
+        return [f"stopped and removed {self.unit_directory / name}" for name in there] + [
+            f"stopped and disabled {unit}" for unit in packaged
+        ]
+
+    def _is_on(self, unit: str) -> bool:
+        """Return whether a packaged unit is enabled."""
+        links = self.unit_directory.glob(f"*.wants/{unit}")
+        return self._is_packaged(unit) and any(link.is_symlink() for link in links)
+
+    def _is_off(self, unit: str) -> bool:
+        return self._is_packaged(unit) and not self._is_on(unit)
 
     def _installed(self, unit: str) -> str | None:
         try:
@@ -204,11 +247,18 @@ class SystemdSetup:
         except OSError:
             return None
 
-    def _write(self, unit: str) -> None:
-        path = self.unit_directory / unit
+    def _write(self, name: str, text: str | None) -> None:
+        """Write a file of the unit directory; remove it if `text` is None."""
+        path = self.unit_directory / name
         try:
+            if text is None:
+                path.unlink(missing_ok=True)
+                if not _is_unit(name):
+                    with suppress(OSError):
+                        path.parent.rmdir()  # others may have added to the unit, too
+                return
             path.parent.mkdir(mode=0o755, exist_ok=True)
-            replace_file(path, self.text(unit).encode(), mode=0o644)
+            replace_file(path, text.encode(), mode=0o644)
         except OSError as error:
             kind = NotPermittedError if isinstance(error, PermissionError) else CredspecError
             raise kind.of(

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,12 +48,32 @@ cd /etc/systemd/system
 for name in default sysinit basic multi-user sockets shutdown umount network-online time-sync; do
   printf '[Unit]\\nDescription=stub\\nDefaultDependencies=no\\n' > $name.target
 done
-export container=lxc SYSTEMD_UNIT_PATH=/etc/systemd/system
+export container=lxc SYSTEMD_UNIT_PATH=$UNIT_PATH
 unset NOTIFY_SOCKET
 exec /lib/systemd/systemd --system --unit=default.target --log-target=console --show-status=no
 """
 
 
+# Of two machines that share a cgroup, each would remove those of the other's services. Tests may
+# have no cgroup2 mounted, so it is mounted for this command only.
+_WITH_CGROUPS = """
+set -e
+mount --make-rprivate /
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+cgroup="/sys/fs/cgroup$1"
+shift
+"""
+_IN_CGROUP = (
+    _WITH_CGROUPS
+    + """
+mkdir -p "$cgroup"
+echo 0 > "$cgroup/cgroup.procs"
+umount /sys/fs/cgroup
+exec "$@"
+"""
+)
+_REMOVE_CGROUP = _WITH_CGROUPS + 'find "$cgroup" -depth -type d -exec rmdir {} +'
+_NAMESPACES = ("--pid", "--mount", "--uts", "--ipc", "--cgroup")
 _QUEUE_LENGTH = Path("/proc/sys/net/unix/max_dgram_qlen")
 
 
@@ -60,15 +81,27 @@ class BootedSystemd:
     """Boots at once; `run` runs commands beside its services.
 
     `root` is the root file system of another release, in which `shared` directories of this one
-    are seen.
+    are seen. `unit_path` are the directories of units that it reads, with colons between them.
     """
 
-    def __init__(self, log: Path, root: Path | None = None, shared: tuple[Path, ...] = ()) -> None:
+    def __init__(
+        self,
+        log: Path,
+        root: Path | None = None,
+        shared: tuple[Path, ...] = (),
+        *,
+        unit_path: str = "/etc/systemd/system",
+    ) -> None:
         # systemd raises it, in the network namespace that it shares with the tests.
         self._queue_length = _QUEUE_LENGTH.read_text()
-        command = ["unshare", "--pid", "--fork", "--mount", "--uts", "--ipc", "--cgroup"]
-        command += ["--kill-child", "bash", "-c", _ENTER + _BOOT]
-        into = {"ROOT": str(root or ""), "SHARED": " ".join(map(str, shared))}
+        self._cgroup = f"{_own_cgroup()}/credspec-machine-{uuid.uuid4().hex}"
+        command = [*self._with_cgroup(_IN_CGROUP), "unshare", *_NAMESPACES]
+        command += ["--fork", "--kill-child", "bash", "-c", _ENTER + _BOOT]
+        into = {
+            "ROOT": str(root or ""),
+            "SHARED": " ".join(map(str, shared)),
+            "UNIT_PATH": unit_path,
+        }
         with log.open("wb") as output:
             self._unshare = subprocess.Popen(
                 command,
@@ -81,8 +114,12 @@ class BootedSystemd:
         self._earlier = set(_private_directories())
         self._wait_until_it_runs()
 
+    def _with_cgroup(self, script: str) -> list[str]:
+        return ["unshare", "--mount", "sh", "-c", script, "sh", self._cgroup]
+
     def _wait_until_it_runs(self) -> None:
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
+        own = Path("/proc/self/ns/pid").readlink()
         while True:
             assert self._unshare.poll() is None, self._log.read_text()
             assert time.monotonic() < end, self._log.read_text()
@@ -90,6 +127,8 @@ class BootedSystemd:
             for child in children.read_text().split():
                 self.pid = int(child)
                 try:
+                    if Path(f"/proc/{child}/ns/pid").readlink() == own:
+                        continue  # a step before
                     state = self.run("systemctl", "is-system-running").stdout.strip()
                 except OSError:
                     continue
@@ -97,17 +136,23 @@ class BootedSystemd:
                     return
             time.sleep(0.1)
 
-    def run(self, *command: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *command: str, given: str = "", seconds: float = 60
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command in systemd's namespaces."""
-        enter = ["nsenter", f"--target={self.pid}", "--mount", "--pid", "--uts", "--ipc"]
         return subprocess.run(
-            [*enter, "--cgroup", "--", *command],
+            self.command(*command),
             input=given,
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=seconds,
         )
+
+    def command(self, *command: str) -> list[str]:
+        """Return the command that runs a command in systemd's namespaces."""
+        enter = [*self._with_cgroup(_IN_CGROUP), "nsenter", f"--target={self.pid}", *_NAMESPACES]
+        return [*enter, "--", *command]
 
     def show(self, unit: str, name: str) -> str:
         """Return a property of a unit."""
@@ -143,8 +188,25 @@ class BootedSystemd:
         os.kill(self.pid, signal.SIGKILL)
         self._unshare.wait(30)
         _QUEUE_LENGTH.write_text(self._queue_length)
+        self._remove_cgroup()
         for directory in set(_private_directories()) - self._earlier:
             shutil.rmtree(directory, ignore_errors=True)
+
+    def _remove_cgroup(self) -> None:
+        """Remove the cgroups; what was in them has just been killed, and may take a moment."""
+        end = time.monotonic() + 30
+        while subprocess.run(
+            self._with_cgroup(_REMOVE_CGROUP), check=False, capture_output=True
+        ).returncode:
+            assert time.monotonic() < end, self._cgroup
+            time.sleep(0.1)
+
+
+def _own_cgroup() -> str:
+    """Return the cgroup of this process: a path without a slash at its end."""
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    (own,) = (line.removeprefix("0::") for line in lines if line.startswith("0::"))
+    return own.rstrip("/")
 
 
 def _private_directories() -> Iterator[Path]:

@@ -1,4 +1,7 @@
-"""A Debian root file system in a folder, from the mirror that this machine uses; stdlib only."""
+"""A Debian root file system in a folder, from the mirror that this machine uses; stdlib only.
+
+Ubuntu's come from Ubuntu's archive, verified by the keys in Debian's package of them.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import subprocess
 from pathlib import Path
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+UBUNTU = ("noble",)
+UBUNTU_MIRROR = "http://archive.ubuntu.com/ubuntu"
 # mmdebstrap 1.5 as root sets the propagation of `/` to private in its caller's mount namespace.
 OWN_MOUNT_NAMESPACE = ("unshare", "--mount", "--propagation", "slave", "--")
 
@@ -28,6 +33,10 @@ def bootstrap_command(
     left out, except the release itself.
     """
     options = ["--variant=minbase", f"--include={','.join(packages)}"]
+    if release in UBUNTU:
+        keys = _ubuntu_keyring(folder.parent / "ubuntu-keyring")
+        lines = [f"deb {UBUNTU_MIRROR} {release}{suite} main universe" for suite in suites]
+        return mmdebstrap(*options, f"--keyring={keys}", release, str(folder), *lines)
     if KEYRING.exists():
         options.append(f"--keyring={KEYRING}")
     if release == "sid":  # a mirror may be days behind
@@ -36,6 +45,31 @@ def bootstrap_command(
         f"deb {mirror} {release}{suite} main" for suite in suites if (mirror := _mirror(suite))
     ]
     return mmdebstrap(*options, release, str(folder), *lines)
+
+
+def _ubuntu_keyring(folder: Path) -> Path:
+    """Return the keys of Ubuntu's archive, out of Debian's package of them."""
+    keyring = folder / "usr/share/keyrings/ubuntu-archive-keyring.gpg"
+    if not keyring.exists():
+        package = download("ubuntu-keyring", folder)
+        subprocess.run(["dpkg-deb", "--extract", package, folder], check=True)
+    return keyring
+
+
+def download(name: str, folder: Path) -> Path:
+    """Download a package of this machine's release into a folder; nothing is installed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob(f"{name}_*.deb"):
+        old.unlink()
+    command = ["apt-get", "-o", "APT::Sandbox::User=root", "download", name]
+    done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
+    if done.returncode != 0:  # the lists are old, or there are none yet
+        subprocess.run(["apt-get", "update"], check=False, capture_output=True)
+        done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise OSError(f"apt-get download {name}: {done.stderr[-2000:]}")
+    (package,) = folder.glob(f"{name}_*.deb")
+    return package
 
 
 def _mirror(suite: str) -> str | None:

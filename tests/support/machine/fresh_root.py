@@ -87,10 +87,10 @@ class FreshRoot:
         self._first: subprocess.Popen[bytes] | None = None
         self._network: subprocess.Popen[bytes] | None = None
 
-    def bootstrap(self) -> int:
+    def bootstrap(self, packages: tuple[str, ...] = PACKAGES) -> int:
         """Make the root file system; return the exit status."""
         suites = ("", "-updates", "-security")
-        return self._run(bootstrap_command(self.release, PACKAGES, self.folder, suites=suites))
+        return self._run(bootstrap_command(self.release, packages, self.folder, suites=suites))
 
     def take_over(self) -> None:
         """Take over what this machine needs to reach registries of packages."""
@@ -198,6 +198,10 @@ class FreshRoot:
     def shell(self, line: str) -> int:
         """Run a line in the clone as a user types it; return the exit status."""
         return self._run(self.command("sh", "-c", f"cd /root/credspec && {line}"))
+
+    def run(self, *command: str) -> int:
+        """Run a command inside; return the exit status."""
+        return self._run(self.command(*command))
 
     def state(self) -> dict[str, Any]:
         """Return what `machine_state` says inside."""

@@ -51,6 +51,16 @@ class Terminal:
         if not self._appears(text.encode(), time.monotonic() + patience):
             raise AssertionError(f"{text!r} is not in {self.shown!r}")
 
+    def wait_for_any(self, texts: list[str], patience: float = PATIENCE) -> str:
+        """Read until one of `texts` has been shown, and return it; `shown` is not cut."""
+        end = time.monotonic() + patience
+        while True:
+            for text in texts:
+                if text.encode() in self.shown:
+                    return text
+            if not self._receive(end):
+                raise AssertionError(f"none of {texts!r} is in {self.shown!r}")
+
     def ask_until(
         self, question: str, text: str, before: Callable[[], object] = lambda: None
     ) -> None:

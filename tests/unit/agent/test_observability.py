@@ -7,11 +7,17 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from credspec.service.events import Event
 
 ROOT = Path(__file__).parents[3]
 METRICS = (ROOT / "src/credspec/agent/doors/http/metrics.py").read_text()
+
+
+def assert_is_metric(name: str) -> None:
+    bare = name.removeprefix("credspec_").removesuffix("_total").removesuffix("_seconds")
+    assert re.search(rf'"(credspec_)?{bare}(_seconds)?"', METRICS), name
 
 
 def test_the_dashboard_asks_for_metrics_that_exist() -> None:
@@ -20,8 +26,22 @@ def test_the_dashboard_asks_for_metrics_that_exist() -> None:
     asked = {name for text in expressions for name in re.findall(r"credspec_\w+", text)}
     assert len(asked) >= 10
     for name in asked:
-        bare = name.removeprefix("credspec_").removesuffix("_total").removesuffix("_seconds")
-        assert re.search(rf'"(credspec_)?{bare}(_seconds)?"', METRICS), name
+        assert_is_metric(name)
+
+
+def test_every_alert_asks_for_metrics_that_exist_and_is_documented_and_tested() -> None:
+    rules = yaml.safe_load((ROOT / "packaging/prometheus/credspec.rules.yml").read_text())
+    alerts = [rule for group in rules["groups"] for rule in group["rules"]]
+    documented = (ROOT / "docs/events.md").read_text()
+    tested = (ROOT / "tests/packages/alerts_test.yml").read_text()
+    assert len(alerts) >= 7
+    for alert in alerts:
+        assert {*alert} <= {"alert", "expr", "for", "labels", "annotations"}
+        assert {*alert["annotations"]} == {"summary", "description"}
+        assert f"| `{alert['alert']}` | {alert['labels']['severity']} |" in documented
+        assert alert["alert"] in tested
+        for name in re.findall(r"credspec_\w+", alert["expr"]):
+            assert_is_metric(name)
 
 
 def test_every_panel_has_a_place_of_its_own() -> None:

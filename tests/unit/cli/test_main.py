@@ -52,6 +52,26 @@ def test_a_wrong_command_line() -> None:
     assert credspec("new").returncode == ExitStatus.USAGE
 
 
+@pytest.mark.parametrize(
+    ("text", "status", "said"),
+    [
+        ('log_format = "json"\n', 0, "The configuration is valid.\n"),
+        ('log_frmat = "json"\n', 2, "[config-unknown-key]"),
+        ('log_format = "jsn"\n', 2, "[config-wrong-value]"),
+        ("log_format = json\n", 2, "[config-not-toml]"),
+    ],
+)
+def test_the_agents_configuration_is_checked_without_a_start(
+    tmp_path: Path, text: str, status: int, said: str
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(f'run_directory = "{tmp_path}/run"\n{text}')
+    done = credspec("agent", "--check", "--config", str(path))
+    assert done.returncode == status
+    assert (done.stdout if status == 0 else done.stderr).rstrip("\n").endswith(said.rstrip())
+    assert not (tmp_path / "run").exists()
+
+
 def test_no_agent(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(f'run_directory = "{tmp_path}"\n')
     shown = subprocess.run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from credspec.setup.agent import AgentSetup, count_leases, lease_warnings
 from credspec.setup.containerd import ContainerdSetup
 from credspec.setup.docker import DockerSetup
 from credspec.setup.systemd import AGENT_UNIT, SystemdSetup
+from support.machine.pseudo_terminal import terminal
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
@@ -49,6 +51,17 @@ def test_a_dry_run_of_several_parts_says_what_would_be_done() -> None:
     document = json.loads(run("docker", "agent", "--dry-run", "--output", "json")[1])
     assert len(document["changes"]) == len(lines)
     assert document["dry_run"] is True
+
+
+@pytest.mark.parametrize("columns", [20, 40, 80])
+def test_a_terminal_breaks_lines_itself_so_that_commands_can_be_copied(columns: int) -> None:
+    credspec = str(Path(sys.executable).with_name("credspec"))
+    command = [credspec, "setup", "docker", "agent", "--dry-run"]
+    with terminal(command, columns=columns, env=os.environ | {"COLUMNS": str(columns)}) as shown:
+        assert shown.exit_status() == 0
+    lines = shown.shown.decode().replace("\r", "").splitlines()
+    assert all(line.startswith("dry run: would ") for line in lines)
+    assert "\n".join(lines) == run("docker", "agent", "--dry-run")[1].rstrip()
 
 
 def test_single_options_are_for_single_parts() -> None:

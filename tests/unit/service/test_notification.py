@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from credspec.service.notification import keep_watchdog_quiet, notify, watchdog_seconds
+from credspec.errors import CredspecError, Problem
+from credspec.service.notification import (
+    failure_in_status,
+    keep_watchdog_quiet,
+    notify,
+    watchdog_seconds,
+)
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -28,6 +34,13 @@ def manager(
 def test_what_is_said_arrives(manager: socket.socket) -> None:
     assert notify("READY=1", "STATUS=well")
     assert manager.recv(100) == b"READY=1\nSTATUS=well"
+
+
+def test_the_status_says_in_one_line_why_it_failed(manager: socket.socket) -> None:
+    problems = [Problem(code=code, found="no", remedy="say yes") for code in ("first", "second")]
+    with pytest.raises(CredspecError), failure_in_status():
+        raise CredspecError(*problems)
+    assert manager.recv(200) == b"STATUS=no; say yes [first]; no; say yes [second]"
 
 
 @pytest.mark.parametrize("address", ["", "relative", "/nowhere/at/all", "@nobody-listens-here"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -116,6 +117,82 @@ def test_in_place_of_credentials_fetcher(tmp_path: Path) -> None:
         f"wrote {tmp_path / FETCHER_UNITS[1]}",
         f"enabled and started {AGENT_UNIT}",
     ]
+
+
+@pytest.fixture
+def packaged(tmp_path: Path) -> SystemdSetup:
+    """As after the installation of the distribution package."""
+    setup = SystemdSetup(
+        program=Path("/usr/bin/credspec"),
+        units=UNITS,
+        unit_directory=tmp_path / "etc",
+        packaged_units=tmp_path / "usr",
+        hidden=frozenset(),
+    )
+    for directory in (setup.unit_directory, setup.packaged_units):
+        directory.mkdir()
+    for unit in UNITS:
+        (setup.packaged_units / unit).write_text(setup.text(unit))
+    return setup
+
+
+@pytest.fixture
+def systemctl(monkeypatch: pytest.MonkeyPatch, packaged: SystemdSetup) -> list[tuple[str, ...]]:
+    """What is asked of systemctl, which is simulated."""
+    asked: list[tuple[str, ...]] = []
+    wants = packaged.unit_directory / "multi-user.target.wants"
+
+    def simulated(*arguments: str) -> None:
+        asked.append(arguments)
+        for unit in arguments[1:] if arguments[0] == "enable" else ():
+            wants.mkdir(exist_ok=True)
+            (wants / unit).unlink(missing_ok=True)
+            (wants / unit).symlink_to(packaged.packaged_units / unit)
+        for unit in arguments[2:] if arguments[0] == "disable" else ():
+            (wants / unit).unlink(missing_ok=True)
+
+    monkeypatch.setattr("credspec.setup.systemd._systemctl", simulated)
+    monkeypatch.setattr("credspec.setup.systemd._require_systemd", lambda: None)
+    return asked
+
+
+def test_a_packaged_unit_is_enabled_and_not_written_again_simulated(
+    packaged: SystemdSetup, systemctl: list[tuple[str, ...]]
+) -> None:
+    assert packaged.apply(dry_run=True) == packaged.apply()
+    assert not (packaged.unit_directory / AGENT_UNIT).exists()
+    assert ("enable", *UNITS) in systemctl
+    assert packaged.apply() == []
+    assert packaged.undo() == [f"stopped and disabled {unit}" for unit in UNITS]
+    assert packaged.undo() == []
+
+
+def test_what_a_packaged_unit_lacks_is_a_drop_in_simulated(
+    packaged: SystemdSetup, systemctl: list[tuple[str, ...]]
+) -> None:
+    del systemctl
+    needing = dataclasses.replace(packaged, needed=frozenset({Path("/srv/credspec/specs/x")}))
+    drop_in = packaged.unit_directory / f"{GATEWAY_UNIT}.d/credspec-setup.conf"
+    needing.apply()
+    assert "[Service]\nBindReadOnlyPaths=-/srv/credspec/specs\n" in drop_in.read_text()
+    assert not (packaged.unit_directory / GATEWAY_UNIT).exists()
+    assert needing.apply() == []
+    packaged.apply()  # the configuration does not name it any more
+    assert not drop_in.parent.exists()
+
+
+def test_units_written_before_the_package_came_give_way_to_its_own_simulated(
+    packaged: SystemdSetup, systemctl: list[tuple[str, ...]]
+) -> None:
+    del systemctl
+    (packaged.unit_directory / AGENT_UNIT).write_text("[Service]\nExecStart=/opt/credspec agent\n")
+    assert f"removed {packaged.unit_directory / AGENT_UNIT}" in packaged.apply()
+    assert not (packaged.unit_directory / AGENT_UNIT).exists()
+
+
+def test_another_installation_does_not_use_the_package_s_units(packaged: SystemdSetup) -> None:
+    other = dataclasses.replace(packaged, program=Path("/opt/venv/bin/credspec"))
+    assert f"wrote {packaged.unit_directory / AGENT_UNIT}" in other.apply(dry_run=True)
 
 
 def test_an_installation_is_known_by_every_name_that_leads_to_it(

@@ -2,6 +2,9 @@
 
 It lives on tmpfs, as the leases themselves do: what a restart of the agent must know survives, and
 a restart of the host, which ends all containers, forgets it. No record holds a secret.
+
+Records are read by later and earlier versions: `FORMAT` changes when a reader that does not know a
+new field would treat the lease wrongly. Within a format, fields it does not know are ignored.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from credspec.agent.leases.record import LEASE_ID, LeaseRecord, record_from_json
 from credspec.errors import CredspecError
@@ -19,6 +22,9 @@ from credspec.file_replacement import remove_unfinished, replace_file
 
 MAX_RECORD_BYTES: Final = 32 * 1024
 """The longest record that is written or read."""
+
+FORMAT: Final = 1
+"""The version of the records; a record of another one is not read, and its lease ends."""
 
 # Of runs of an agent before `replace_file` had a name of its own for what is unfinished.
 _OLD_LEFTOVER: Final = ".new"
@@ -38,7 +44,7 @@ class Journal:
             CredspecError: `journal-unwritable`, `journal-record-too-long`.
         """
         path = self._path(record.lease_id)
-        data = json.dumps(record.to_json()).encode()
+        data = json.dumps({"format": FORMAT, **record.to_json()}).encode()
         if len(data) > MAX_RECORD_BYTES:
             raise CredspecError.of(
                 "journal-record-too-long",
@@ -76,7 +82,7 @@ class Journal:
             if not LEASE_ID.fullmatch(path.stem):
                 continue
             try:
-                record = record_from_json(path.stem, json.loads(_read(path)))
+                record = _record(path.stem, _read(path))
             except Exception:  # noqa: BLE001 - whatever is in it, it costs this lease only
                 yield path.stem
                 continue
@@ -105,3 +111,10 @@ def _read(path: Path) -> bytes:
     if len(data) > MAX_RECORD_BYTES:
         raise ValueError("too long")
     return data
+
+
+def _record(lease_id: str, data: bytes) -> LeaseRecord:
+    raw: dict[str, Any] = json.loads(data)
+    if raw.pop("format", FORMAT) != FORMAT:  # of versions that had no number, it is the same
+        raise ValueError("of another version")
+    return record_from_json(lease_id, raw)

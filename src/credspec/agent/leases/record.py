@@ -80,6 +80,9 @@ class LeaseRecord:
         return values
 
 
+_FIELDS: Final = frozenset(each.name for each in fields(LeaseRecord))
+
+
 def valid_id(lease_id: str) -> str:
     """Return a lease's id.
 
@@ -98,11 +101,12 @@ def valid_id(lease_id: str) -> str:
 def record_from_json(lease_id: str, raw: dict[str, Any]) -> LeaseRecord:
     """Return the record of a lease of which every field is what `LeaseRecord.to_json` returns.
 
-    `raw` may be anything, and is changed.
+    `raw` may be anything. Fields that are not known are ignored.
 
     Raises:
         Exception: of any kind, if it is not such a record.
     """
+    raw = {name: value for name, value in raw.items() if name in _FIELDS}
     for name in _TIMES:
         if raw.get(name) is not None or name == "created":
             raw[name] = datetime.fromisoformat(raw[name]).astimezone(UTC)

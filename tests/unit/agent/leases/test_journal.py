@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from credspec.agent.leases.journal import MAX_RECORD_BYTES, Journal
+from credspec.agent.leases.journal import FORMAT, MAX_RECORD_BYTES, Journal
 from credspec.agent.leases.record import LeaseRecord
 from credspec.errors import CredspecError
 from support.machine.open_files import opened_below
@@ -47,6 +47,24 @@ def test_an_unreadable_record_is_named_and_harms_no_other(tmp_path: Path, text: 
     assert list(journal.records()) == [RECORD, "1" * 32]
 
 
+def test_a_record_says_its_format_and_one_of_another_is_not_read(tmp_path: Path) -> None:
+    """A lease of a later version may have limits that this one does not know."""
+    path = tmp_path / f"{RECORD.lease_id}.json"
+    Journal(tmp_path).write(RECORD)
+    values = json.loads(path.read_text())
+    assert values["format"] == FORMAT == 1
+    for other in (0, 2, "1", None):
+        path.write_text(json.dumps(values | {"format": other}))
+        assert list(Journal(tmp_path).records()) == [RECORD.lease_id]
+
+
+def test_fields_of_other_versions_of_the_same_format_are_ignored(tmp_path: Path) -> None:
+    """Also without a format's number, as before there was one."""
+    path = tmp_path / f"{RECORD.lease_id}.json"
+    path.write_text(json.dumps(RECORD.to_json() | {"later": [1]}))
+    assert list(Journal(tmp_path).records()) == [RECORD]
+
+
 def test_an_id_never_becomes_a_path(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a lease id"):
         Journal(tmp_path).remove("../../etc/passwd")
@@ -80,7 +98,6 @@ WRONG_VALUES = {
     "place": [5, "", "tree/a/b", "/a", "/a/b", "/a/../b/c", "/a//b/c", "/a/./b/c", "/a/b/c\0"],
     "spec_source": ["", "registry", 5, None],
     "created_monotonic": ["x", 5, float("nan"), float("inf")],
-    "unknown": [1],
 }
 
 
@@ -175,7 +192,7 @@ def test_records_are_read_without_following_links_or_waiting(tmp_path: Path) -> 
 
 def test_the_longest_record_is_read_and_none_that_is_longer(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    spare = MAX_RECORD_BYTES - len(json.dumps(RECORD.to_json()))
+    spare = MAX_RECORD_BYTES - len(json.dumps({"format": FORMAT, **RECORD.to_json()}))
     longest = replace(RECORD, container=RECORD.container + "x" * spare)
     journal.write(longest)
     assert list(journal.records()) == [longest]

@@ -33,6 +33,7 @@ from credspec.errors import (
     UnreachableError,
     UsageError,
 )
+from credspec.installation import how_to_install
 from credspec.spec.document import CredentialSpec
 from credspec.spec.encoding import MAX_SPEC_BYTES
 
@@ -91,7 +92,7 @@ def require_boto3() -> None:
             "boto3-missing",
             "the Python package boto3 is not installed",
             where="calls with ARNs",
-            remedy="pip install 'credspec[grpc]'",
+            remedy=how_to_install("grpc"),
         ) from None
 
 

@@ -15,6 +15,7 @@ from credspec.agent.doors.credentials_fetcher.lease_tree import LeaseTree
 from credspec.agent.leases.leases import Leases
 from credspec.config.host import Config
 from credspec.errors import UsageError
+from credspec.installation import how_to_install
 from credspec.service.events import Event, emit
 from credspec.sockets.listener import listen, share
 
@@ -41,7 +42,7 @@ def check(config: Config) -> None:
                 "grpc-missing",
                 f"the Python package {package} is not installed",
                 where="--grpc-compat",
-                remedy="pip install 'credspec[grpc]'",
+                remedy=how_to_install("grpc"),
             )
     LeaseTree(config.fetcher.lease_tree).check()
 

@@ -1,0 +1,73 @@
+"""The runtime's launcher, run as an engine runs it, after credspec was removed or moved."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import credspec
+from credspec.setup.launcher import launcher_text
+
+REAL = '#!/bin/sh\necho real "$@"\n'
+
+
+def launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interpreter: str) -> Path:
+    """A launcher for that interpreter, in front of a real runtime that prints its arguments."""
+    runtime = tmp_path / "runc"
+    runtime.write_text(REAL)
+    runtime.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", interpreter)
+    path = tmp_path / "credspec-runtime"
+    path.write_text(launcher_text(tmp_path / "run", (str(runtime),)))
+    path.chmod(0o755)
+    return path
+
+
+def lease(tmp_path: Path, container: str) -> None:
+    """Make the directory of a container's lease."""
+    state = f"{tmp_path}/state/{container}"
+    named = subprocess.run(
+        ["b2sum", "--length", "128"], input=state, capture_output=True, text=True, check=True
+    )
+    (tmp_path / "run/leases" / named.stdout.split()[0]).mkdir(parents=True)
+
+
+@pytest.mark.parametrize("step", ["delete", "kill", "state"])
+def test_containers_end_after_credspec_was_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    path = launcher(tmp_path, monkeypatch, "/no/such/python3")
+    lease(tmp_path, "c1")
+    command = [path, "--root", f"{tmp_path}/state", step, "c1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == f"real --root {tmp_path}/state {step} c1\n", done.stderr
+
+
+@pytest.mark.parametrize("step", ["run", "restore", "create"])
+def test_no_container_starts_after_credspec_was_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    path = launcher(tmp_path, monkeypatch, "/no/such/python3")
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    (bundle / "config.json").write_text('{"annotations": {"credspec.dev/spec": "file://x.json"}}')
+    command = [path, "--root", f"{tmp_path}/state", step, "--bundle", bundle, "c1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 127
+    assert "real" not in done.stdout
+
+
+def test_the_package_s_path_without_python_s_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versioned = Path(credspec.__file__).parents[1]
+    assert repr(str(versioned)) in launcher_text(tmp_path)
+    (tmp_path / "site-packages").symlink_to(versioned)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    assert repr(f"{tmp_path}/site-packages") in launcher_text(tmp_path)
+    (tmp_path / "site-packages").unlink()
+    (tmp_path / "site-packages").mkdir()  # of another installation
+    assert repr(str(versioned)) in launcher_text(tmp_path)
