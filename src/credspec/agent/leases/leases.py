@@ -56,6 +56,7 @@ class Leases:
         *,
         leases_directory: Path,
         process_leases_directory: Path | None = None,
+        volumes_directory: Path | None = None,
         spec_directory: Path,
         audit: AuditLog,
         policy: Policy | PolicyInForce | None = None,
@@ -71,7 +72,11 @@ class Leases:
         self._journal = journal
         self._table = LeaseTable()
         self._locks: KeyedLock[str] = KeyedLock()
-        self._homes = Homes(leases_directory, process_leases_directory or leases_directory)
+        self._homes = Homes(
+            leases_directory,
+            process_leases_directory or leases_directory,
+            volumes=volumes_directory or leases_directory.with_name("volumes"),
+        )
         self._background = BackgroundTasks()
         providers = providers or Providers()
         calls: BlockingCalls[int | None] = BlockingCalls()
