@@ -5,7 +5,7 @@ BIN := .venv/bin
 LOGGED := packaging/logged.py build
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: help demo test test-runtimes try unit check check-code mutate docs bench bench-report soak install-demo install docs-reference interface lock clean
+.PHONY: help demo test test-runtimes test-kubernetes try unit check check-code mutate docs bench bench-report soak install-demo install docs-reference interface lock clean
 
 help: ## this list
 	@echo "Targets, as root on Debian 12 or 13; each installs what it needs (see README.md):"
@@ -26,6 +26,11 @@ test-runtimes: install ## those of the engines, with another Debian's (RELEASE=s
 	@CREDSPEC_TEST_RELEASE=$(or $(RELEASE),sid) $(BIN)/python -m pytest \
 	  tests/e2e/docker/test_newer_docker.py tests/e2e/containerd tests/e2e/podman/test_podman.py \
 	  tests/e2e/podman/test_quadlet.py tests/e2e/podman/test_who_may_choose.py tests/e2e/podman/test_checkpoints.py
+
+# What is built is in the user's cache, for all checkouts; see tests/support/kubernetes/programs.py.
+test-kubernetes: install ## those of Kubernetes; builds csi-sanity once (a minute)
+	@PYTHONPATH=tests $(LOGGED)/kubernetes.log "Building csi-sanity" $(BIN)/python -m support.kubernetes.programs csi-sanity
+	@$(PYTEST) tests/unit/kubernetes tests/integration/kubernetes tests/e2e/kubernetes
 
 try: ## demo and test of HEAD on a fresh Debian in a folder (RELEASE=trixie|bookworm RUN="demo test" KEEP=1 ROOT=DIR)
 	@packaging/install-debian-packages try
@@ -126,10 +131,11 @@ MSSQL_JDBC_SHA256 := 2d137aa308c78932878952fe3624ea090ecfe644414b8b23e71a305f425
 docs-reference: .venv/tests.done ## write the generated pages of docs/
 	@PYTHONPATH=scripts $(BIN)/python -m docs_reference
 
-# What is generated of credentials-fetcher's interface; a test says when this must be run again.
-interface: .venv/tests.done ## generate credentials-fetcher's interface
+# What is generated of interfaces of others; tests say when this must be run again.
+interface: .venv/tests.done ## generate what speaks credentials-fetcher's, CSI's and the kubelet's interfaces
 	@$(BIN)/python -m grpc_tools.protoc --proto_path=src --python_out=src --pyi_out=src \
-	  src/credspec/agent/doors/credentials_fetcher/credentialsfetcher.proto
+	  src/credspec/agent/doors/credentials_fetcher/credentialsfetcher.proto \
+	  src/credspec/kubernetes/csi/csi.proto src/credspec/kubernetes/csi/registration.proto
 
 # Needs uv, which is not part of the locked tools.
 lock: ## write the lock files
