@@ -4,17 +4,16 @@ A volume is a tmpfs, a lease of the agent's that fills it, and a bind mount wher
 All three are found again by the volume's id, so a run that was killed anywhere leaves nothing that
 the next call for this volume does not complete or remove.
 
-The kubelet calls again for every volume each minute or so. As long as the last answer of the API
-server is not too old, such a call looks at the node alone. A pod whose ``use`` was revoked, or
-whose object is gone, loses its tickets at the next time that is asked; an API server that does not
-answer takes nothing from a pod that lives.
+The kubelet calls again for every volume each minute or so. As long as the API server's last answer
+for the pod's service account and its object is not too old, such a call looks at the node alone. A
+pod whose ``use`` was revoked, or whose object is gone, loses its tickets at the next time that is
+asked; an API server that does not answer takes nothing from a pod that lives.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Final
 
 from credspec.errors import CredspecError, NotFoundError, NotPermittedError, UnreachableError
 from credspec.kubernetes.csi.agent_leases import AgentLeases
-from credspec.kubernetes.csi.object_access import ObjectAccess
+from credspec.kubernetes.csi.object_access import Answer, ObjectAccess, boot_seconds
 from credspec.kubernetes.csi.volume_mounts import VolumeMounts
 from credspec.kubernetes.csi.volume_records import VolumeRecord, VolumeRecords, record_of
 from credspec.kubernetes.csi.volume_request import VolumeRequest, lease_of
@@ -33,6 +32,7 @@ REVIEW_SECONDS: Final = 600.0
 """How old the API server's answer about a pod that lives may become, 20 per cent more or less."""
 
 _SPREAD: Final = 0.2
+_REFUSED: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Volumes:
     records: VolumeRecords
     locks: KeyedLock[str] = field(default_factory=KeyedLock)
     review_seconds: float = REVIEW_SECONDS
-    boottime: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME)
+    boottime: Callable[[], float] = boot_seconds
 
     async def publish(self, request: VolumeRequest) -> None:
         """Let the target show a volume with tickets, or say why not; a pod keeps what it may.
@@ -118,39 +118,49 @@ class Volumes:
         )
 
     async def _look_after(self, record: VolumeRecord) -> None:
-        """Ask again for a pod that lives, if it is time.
+        """Ask again for a pod that lives, if it is time, or take what another pod was answered.
 
         Raises as `publish`; the pod keeps its tickets, but for those that it may not have any more.
         """
-        age = self.boottime() - record.asked
-        if 0 <= age < self.review_seconds * _factor(record.lease_id):
+        answer = self.access.last(record.pod, record.spec_name)
+        asked = record.asked if answer is None else max(record.asked, answer.asked)
+        if not self._is_recent(asked, self.review_seconds * _factor(record.lease_id)):
+            try:
+                answer = await self.access.ask(record.pod, record.spec_name)
+            except UnreachableError as error:
+                # Living pods go on; it is asked again at the kubelet's next call.
+                _report(Event.VOLUME_NOT_REVIEWED, record, error=str(error))
+                return
+        if answer is None or answer.asked <= record.asked:
             return
-        try:
-            document = await self.access.document(record.pod, record.spec_name)
-        except (NotPermittedError, NotFoundError) as refused:
-            await self._revoke(record, refused)
-            raise
-        except UnreachableError as error:
-            # Living pods go on; it is asked again at the kubelet's next call.
-            _report(Event.VOLUME_NOT_REVIEWED, record, error=str(error))
-            return
-        if _digest(document) != record.document:
-            await self._fill(record, document)
+        if answer.refusal is not None:
+            await self._revoke(record, answer.refusal)
+            raise answer.refusal.detached()
+        if _digest(answer.document) != record.document:
+            await self._fill(record, answer)
         else:
-            await self._write(replace(record, asked=self.boottime()))
+            await self._write(replace(record, asked=answer.asked))
 
     async def _complete(self, record: VolumeRecord) -> None:
         """Make what is missing of a volume, all of it or nothing.
 
         Raises as `publish`.
         """
+        is_pods = await self._is_bound(record)
         try:
-            document = await self.access.document(record.pod, record.spec_name)
+            answer = self.access.last(record.pod, record.spec_name) if is_pods else None
+            # Pods that live and may not have their tickets do not all ask each minute.
+            is_known = answer is not None and answer.refusal is not None
+            age = self.review_seconds * _REFUSED
+            if answer is None or not is_known or not self._is_recent(answer.asked, age):
+                answer = await self.access.ask(record.pod, record.spec_name)
+            if answer.refusal is not None:
+                raise answer.refusal.detached()
             # First, so that a volume is never without one.
             await self._write(replace(record, document=""))
             if not await asyncio.to_thread(self.mounts.is_mounted, record.lease_id):
                 await asyncio.to_thread(self.mounts.make, record.lease_id, record.options)
-            await self._fill(record, document)
+            await self._fill(record, answer)
         except BaseException as error:
             if not await self._is_bound(record):
                 # The pod does not run yet, and the kubelet may never ask for it to be taken back.
@@ -159,8 +169,12 @@ class Volumes:
                 await self._revoke(record, error)
             raise
 
-    async def _fill(self, record: VolumeRecord, document: str) -> None:
+    def _is_recent(self, asked: float, seconds: float) -> bool:
+        return 0 <= self.boottime() - asked < seconds
+
+    async def _fill(self, record: VolumeRecord, answer: Answer) -> None:
         directory = self.mounts.path(record.lease_id)
+        document = answer.document
         await self.agent.make(record.lease_id, document, record.pod, directory, record.options)
         await asyncio.to_thread(
             self.mounts.bind,
@@ -168,7 +182,7 @@ class Volumes:
             record.target,
             is_read_only=record.options.is_read_only,
         )
-        await self._write(replace(record, document=_digest(document), asked=self.boottime()))
+        await self._write(replace(record, document=_digest(document), asked=answer.asked))
         _report(Event.VOLUME_PUBLISHED, record)
 
     async def _revoke(self, record: VolumeRecord, error: CredspecError) -> None:

@@ -69,7 +69,7 @@ class Node:
         records.open()
         self.api = ApiClient(self.server.server, seconds=60)
         return Volumes(
-            ObjectAccess(self.api),
+            ObjectAccess(self.api, boottime=lambda: self.now),
             AgentLeases(self.directory / "agent.sock", wait_seconds=0.5),
             VolumeMounts(self.directory, self.directory / "agent.sock"),
             records,
@@ -335,12 +335,62 @@ async def test_a_revoked_use_takes_the_tickets_at_the_next_review(node: Node) ->
     assert node.ticket() is None
     assert node.leases() == []
     assert len(node.mounts()) == 2, "the pod runs, and its mount stays"
-    # Asked at each of the kubelet's calls from now on, and given again as soon as it is allowed.
-    with pytest.raises(NotPermittedError):
-        await node.volumes.publish(node.request())
+    # Asked now and then at the kubelet's calls, and given again when it is allowed.
+    questions = len(node.server.asked)
+    for _ in range(3):
+        with pytest.raises(NotPermittedError):
+            await node.volumes.publish(node.request())
+    assert len(node.server.asked) == questions
     node.server.bound.add(("shop", "web", "webapp01"))
+    node.now += 150
     await node.volumes.publish(node.request())
     assert node.ticket()
+
+
+async def test_pods_of_one_service_account_share_the_reviews_of_a_node(node: Node) -> None:
+    """Each is asked for before it starts; afterwards one question serves all that live."""
+    node.server.bound.add(("shop", "other", "webapp01"))
+    requests = []
+    for number in range(6):
+        target = target_in(node.pods, volume=f"v{number}")
+        target.parent.mkdir(exist_ok=True)
+        account = "other" if number == 5 else "web"
+        context: dict[str, str | None] = {"csi.storage.k8s.io/serviceAccount.name": account}
+        requests.append(node.request(context, volume_id=f"csi-{number}", target=str(target)))
+    for request in requests:
+        await node.volumes.publish(request)
+    assert len(node.server.reviews) == 6
+    for _ in range(4):
+        node.now += 180
+        for request in requests:
+            await node.volumes.publish(request)
+    assert len(node.server.reviews) == 6 + 2
+    node.server.bound.remove(("shop", "web", "webapp01"))
+    node.now += 720
+    for request in requests[:5]:
+        with pytest.raises(NotPermittedError):
+            await node.volumes.publish(request)
+        assert not (request.target / "krb5cc").exists()
+    await node.volumes.publish(requests[5])
+    assert (requests[5].target / "krb5cc").exists()
+    assert len(node.server.reviews) == 6 + 4
+    for request in requests:
+        await node.volumes.unpublish(request.volume_id, request.target)
+    assert node.leases() == []
+
+
+async def test_a_new_pod_is_asked_for_whatever_others_were_answered(node: Node) -> None:
+    await node.volumes.publish(node.request())
+    node.server.bound.clear()
+    node.now += 1
+    target = target_in(node.pods, volume="new")
+    target.parent.mkdir()
+    with pytest.raises(NotPermittedError):
+        await node.volumes.publish(node.request(volume_id="csi-new", target=str(target)))
+    # And what it was answered counts for those that live.
+    with pytest.raises(NotPermittedError):
+        await node.volumes.publish(node.request())
+    assert node.ticket() is None
 
 
 async def test_a_deleted_object_takes_the_tickets(node: Node) -> None:
