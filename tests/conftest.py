@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 
-from credspec.lab import provisioning
+from credspec.lab import domain, provisioning
 from credspec.lab.domain import Lab, all_labs
 from credspec.lab.namespaces import bind
+from support.domain import samba_tool_server
 from support.machine.machine_state import changed, propagation
 from support.machine.mount_namespaces import own_mount_namespace, own_runtime_directories
 from support.suite import generated_input, parallel, requirements
@@ -102,6 +103,7 @@ def lab(host_mounts: int, lab_name: str) -> Iterator[Lab]:
     own_mount_namespace()
     own_runtime_directories()
     found = provisioning.up(lab_name)
+    domain.run_program = samba_tool_server.run_program
     try:
         for name in ("resolv.conf", "hosts"):
             bind(found.directory / name, Path("/etc", name).resolve())

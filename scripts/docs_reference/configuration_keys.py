@@ -7,26 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from credspec.account_provider.server import AccountServiceSettings
-from credspec.config.credentials_fetcher import FetcherConfig
-from credspec.config.host import TABLES, Config, HostIdentityTable, LdapTable
-from credspec.config.policy import Policy
+from credspec.config.host import TABLES
 from credspec.config_table import keys_of
-from credspec.directory.locator import ControllerPreference
+from credspec.doctor.declared_configuration import declared_tables
 from credspec.providers.program import ProgramSettings
 from credspec.providers.provider_table import ProviderTable
-from credspec.providers.selection import declared_by_providers
-from credspec.providers.settings import ProviderSettings
 
-# In the order of the page. The provider tables follow `providers`.
-DECLARED: tuple[type[Any], ...] = (
-    *(Config, HostIdentityTable, LdapTable, ControllerPreference),
-    *(Policy, FetcherConfig, ProviderSettings),
-    *declared_by_providers(),
-    *(ProgramSettings, AccountServiceSettings),
-)
+DECLARED = declared_tables()
 REQUIRED = "required"
 
 

@@ -104,7 +104,7 @@ _STEPS = (
     (
         "credentials-fetcher's interface",
         "`credspec agent --grpc-compat` and `credspec import` ([page](credentials-fetcher.md)).",
-        r"agent/doors/credentials_fetcher/|setup/credentials_fetcher",
+        r"agent/doors/credentials_fetcher/|fetcher_lease_files|setup/credentials_fetcher",
     ),
     (
         "Doctor",
@@ -120,7 +120,8 @@ _STEPS = (
 # The packages from the lowest layer in pyproject.toml to the highest.
 _FROM_BELOW = (
     *("errors", "contract/", "rate_limit", "api_client", "service/", "sockets/", "spec/"),
-    *("config_table", "directory/", "kerberos/", "providers/", "config/", "session/", "shim/"),
+    *("fetcher_lease_files", "config_table", "directory/", "kerberos/", "providers/"),
+    *("config/", "session/", "shim/"),
     *("agent/", "agent/doors/credentials_fetcher/", "gateway/", "run/", "account_provider/"),
     "kubernetes/",
     *("setup/", "doctor/", "lab/", "cli/"),

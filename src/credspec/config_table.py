@@ -12,6 +12,7 @@ field without a default is a key that must be there; one without a `Key` is none
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
@@ -20,6 +21,10 @@ from pathlib import Path
 from typing import Any, Final, get_type_hints
 
 from credspec.errors import Problem
+
+NAME_FORM: Final = re.compile(r"[\w.*@$:/+-]{1,128}")
+PATH_FORM: Final = re.compile(r"/[\w./@+:-]{0,254}")
+URL_FORM: Final = re.compile(r"https?://[\w.-]{1,255}(?::\d{1,5})?(?:/[\w./-]{0,200})?")
 
 
 class NotTakenError(Exception):
@@ -52,12 +57,14 @@ def as_toml(value: object) -> str:
 class Kind:
     """What a key takes: in words, how it is read, and how a default is written in the file.
 
-    `read` returns the value that the program uses, or raises `NotTakenError`.
+    `read` returns the value that the program uses, or raises `NotTakenError`. `form` is what texts
+    of it look like that a support bundle may show.
     """
 
     takes: str
     read: Callable[[Any], Any]
     write: Callable[[Any], str] = as_toml
+    form: re.Pattern[str] = NAME_FORM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +73,8 @@ class Key:
 
     `name` is what it is called in the file, if the field has another name. `default` says in words
     what holds without it, where no single value does. `only_with` are another key and the value of
-    it with which this one must be there; with any other value it must not.
+    it with which this one must be there; with any other value it must not. The value of one that is
+    `secret`, or may lead to a secret, is left out of support bundles.
     """
 
     kind: Kind
@@ -75,6 +83,7 @@ class Key:
     default: str = ""
     reloaded: bool = False
     only_with: tuple[str, str] | None = None
+    secret: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +191,16 @@ def _path(value: Any) -> Path:
 
 
 TEXT: Final = Kind("a text", _text)
-PATH: Final = Kind("an absolute path", _path)
+PATH: Final = Kind("an absolute path", _path, form=PATH_FORM)
 
 
-def text_of(make: Callable[[str], Any], expected: str, *, takes: str = "") -> Kind:
+def text_of(
+    make: Callable[[str], Any],
+    expected: str,
+    *,
+    takes: str = "",
+    form: re.Pattern[str] = NAME_FORM,
+) -> Kind:
     """Return the kind of texts of which `make` makes something; None for what is not `expected`."""
 
     def read(value: Any) -> Any:
@@ -194,7 +209,7 @@ def text_of(make: Callable[[str], Any], expected: str, *, takes: str = "") -> Ki
             raise NotTakenError((value, expected))
         return found
 
-    return Kind(takes or expected, read)
+    return Kind(takes or expected, read, form=form)
 
 
 def choice(*choices: str, quoted: bool = True) -> Kind:

@@ -175,6 +175,10 @@ class UnreachableError(CredspecError):
     http_status = 503
 
 
+class PermanentFaultError(CredspecError):
+    """An account, a secret or the host is set up wrongly, until somebody corrects it."""
+
+
 class NoAnswerError(UnreachableError):
     """A server that is there does not answer, or not now: another question would wait as long."""
 
@@ -185,6 +189,22 @@ class NotPermittedError(CredspecError):
     kind = "not-permitted"
     exit_status = ExitStatus.NOT_PERMITTED
     http_status = 403
+
+
+class TlsTrustError(UnreachableError):
+    """A controller's certificate, or what should vouch for it, is not as it must be."""
+
+
+class CertificateTimeError(TlsTrustError):
+    """A certificate is not valid at this host's time."""
+
+
+class TransientRefusalError(NotPermittedError):
+    """A refusal that the next attempt may not meet, without anybody's doing."""
+
+
+class ClockRefusalError(TransientRefusalError):
+    """A refusal that is due to clocks, which are synchronised without anybody asking for it."""
 
 
 class AgentUnreachableError(CredspecError):

@@ -12,6 +12,8 @@ from typing import Final
 DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 """How a directory is opened that is read or written below."""
 
+_FILE_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
 
 class LinkError(OSError):
     """A component of the path is a symbolic link, which is not followed; `filename` is its name."""
@@ -61,6 +63,25 @@ def opened_directory(
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def read_file(name: str, dir_fd: int, most: int) -> bytes:
+    """Read a regular file of an open directory, never through a link.
+
+    Raises:
+        OSError: it cannot be opened, is something else, or is longer than `most` bytes.
+    """
+    fd = os.open(name, _FILE_FLAGS, dir_fd=dir_fd)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError("no regular file")
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            data = file.read(most + 1)
+    finally:
+        os.close(fd)
+    if len(data) > most:
+        raise OSError(f"more than {most} bytes")
+    return data
 
 
 def _is_link(name: str, dir_fd: int) -> bool:

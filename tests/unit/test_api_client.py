@@ -16,7 +16,8 @@ from credspec.api_client import AgentClient
 from credspec.contract import agent_client
 from credspec.contract.errors import ShimError
 from credspec.errors import AgentUnreachableError, NotPermittedError
-from credspec.sockets.admission import Peer, Refusal
+from credspec.sockets.admission import Refusal
+from credspec.sockets.peers import Peer
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 LARGE = {"spec": "raw://" + "x" * 4_000_000}

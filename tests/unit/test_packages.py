@@ -70,3 +70,14 @@ def test_launchers_of_an_earlier_version_find_what_they_start(module: str) -> No
         [sys.executable, "-IS", "-c", code], capture_output=True, text=True, check=True
     )
     assert shown.stdout.split() in (["credspec.shim.runtime"], ["credspec.shim.podman_hook"])
+
+
+def test_what_tests_share_is_in_support() -> None:
+    tests = Path(__file__).parents[1]
+    names = {
+        f"{path.relative_to(tests)}: {name}"
+        for path in tests.rglob("*.py")
+        for name in imported(path)
+        if "conftest" in name.split(".")
+    }
+    assert names == set()

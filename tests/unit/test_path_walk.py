@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from credspec.path_walk import DIRECTORY_FLAGS, LinkError, open_component, opened_directory
+from credspec.path_walk import (
+    DIRECTORY_FLAGS,
+    LinkError,
+    open_component,
+    opened_directory,
+    read_file,
+)
 from support.machine.open_files import opened_below
 
 PARTS = ("a", "b", "c")
@@ -80,4 +86,17 @@ def test_each_directory_is_checked_before_the_next_is_opened(top: Path, refused:
     with pytest.raises(PermissionError), opened_directory(top, PARTS, check=check):
         pass
     assert seen == list(PARTS[: PARTS.index(refused) + 1])
+    assert opened_below(top) == before
+
+
+def test_a_regular_file_is_read_up_to_a_size_and_nothing_else(top: Path) -> None:
+    (top / "file").write_bytes(b"content")
+    (top / "link").symlink_to("file")
+    os.mkfifo(top / "pipe")
+    before = opened_below(top)
+    with opened_directory(top) as descriptor:
+        assert read_file("file", descriptor, 7) == b"content"
+        for name, most in (("file", 6), ("link", 7), ("pipe", 7), ("a", 7), ("absent", 7)):
+            with pytest.raises(OSError, match=r"."):
+                read_file(name, descriptor, most)
     assert opened_below(top) == before

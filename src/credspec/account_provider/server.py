@@ -105,6 +105,7 @@ class AccountServiceSettings:
         Mapping[str, str],
         Key(
             kind=Kind("a table of secret names by the client's DNS name", _clients),
+            secret=True,
             meaning="Which account each client gets: the DNS name in its certificate, and the name "
             "of the file.",
         ),

@@ -24,9 +24,9 @@ from credspec.sockets.admission import (
     AdmissionReport,
     ConnectionLimits,
     ConnectionListener,
-    Peer,
     Slot,
 )
+from credspec.sockets.peers import Peer
 
 _HANDSHAKE: Final = b"\x16"  # the content type of the first record: RFC 8446 5.1
 _TICK_SECONDS: Final = 0.01

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import os
 import socket
@@ -179,6 +180,8 @@ async def serve(
     try:
         with _agent_socket(config) as listener:
             remove_unfinished(config.run_directory)
+            # What was imported stays: a collection that looks at all of it holds the event loop.
+            gc.freeze()
             # Who connects meanwhile is answered when all leases are known.
             await leases.adopt()
             async with (

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from credspec.errors import CredspecError, UsageError
-from credspec.sockets.admission import peer_of
+from credspec.sockets.peers import peer_of
 
 _FIRST_DESCRIPTOR: Final = 3
 _REQUEST_SECONDS: Final = 0.5

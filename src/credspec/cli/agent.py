@@ -71,6 +71,10 @@ def agent(config_path: Path | None, grpc_socket: Path | None, *, prepare: bool) 
 
 
 def _run(config_path: Path | None, grpc_socket: Path | None) -> None:
+    from credspec.service.process_safety import overwrite_freed_memory
+
+    # This may start the program over, so what takes long to load comes after it.
+    overwrite_freed_memory()
     from credspec.config.host import load_config
 
     config = load_config(config_path)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from credspec.printable import printable
+
 if TYPE_CHECKING:
     from credspec.doctor.step import StepResult
 
@@ -29,7 +31,7 @@ def report_pause(first: StepResult, left: float) -> None:
     """Say on standard error what is waited for."""
     problem = first.problems[0]
     text = f"waiting, {left:.0f} s left: {first.step.key}: {problem.found} [{problem.code}]"
-    click.echo(_printable(text), err=True)
+    click.echo(printable(text), err=True)
 
 
 def hint_at_directory(spec: str, spec_directory: Path) -> None:
@@ -51,7 +53,7 @@ def print_step(result: StepResult) -> None:
     mark = click.style(f"{_MARKS[result.state]:<4}", fg=_COLOURS[result.state])
     subject = f" {result.step.subject}" if result.step.subject else ""
     took = "" if result.state == "skipped" else f"  ({result.seconds * 1000:.0f} ms)"
-    text = "" if result.state == "failed" else f": {_printable(result.text)}"
+    text = "" if result.state == "failed" else f": {printable(result.text)}"
     _print_line(f"{result.step.name}{subject}{text}{took}", indent="      ", first=f"{mark}  ")
     for problem in result.problems:
         _print_line(f"{problem.text()} [{problem.code}]", indent="      ")
@@ -91,8 +93,4 @@ def _print_end(results: list[StepResult], first: StepResult | None) -> None:
     lines = {"where": problem.where, "found": problem.found, "expected": problem.expected}
     for name, text in (lines | {"fix": problem.remedy}).items():
         if text:
-            _print_line(_printable(text), indent=" " * 12, first=f"  {name + ':':<10}")
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text)
+            _print_line(printable(text), indent=" " * 12, first=f"  {name + ':':<10}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from credspec.errors import ExitStatus, InvalidSpecError, Problem, UsageError
+from credspec.printable import printable
 from credspec.spec.encoding import MAX_SPEC_BYTES, check_text, decode_spec
 from credspec.spec.file_kind import FileKind, kind_of, parse_text
 from credspec.spec.lint import Finding, Severity, lint_document
@@ -122,7 +123,7 @@ def print_text(linted: Iterable[Linted]) -> None:
             errors += severity is Severity.ERROR
             warnings += severity is Severity.WARNING
             place = _place(problem, places)
-            sys.stdout.write(f"{_shown(file.path)}:{place} {severity}: {problem.text()}")
+            sys.stdout.write(f"{printable(file.path)}:{place} {severity}: {problem.text()}")
             sys.stdout.write(f" [{problem.code}]\n")
     if errors or warnings:
         sys.stdout.flush()
@@ -156,7 +157,3 @@ def _place(problem: Problem, places: dict[str, tuple[int, int]]) -> str:
         where = where.rpartition("/")[0]
     line, column = places.get(where, (0, 0)) if problem.where.startswith("/") else (0, 0)
     return f"{line}:{column}:" if line else ""
-
-
-def _shown(path: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in path)

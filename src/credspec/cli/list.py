@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from credspec.cli.help_text import examples
+from credspec.printable import printable
 
 
 @click.command(
@@ -32,7 +33,7 @@ def list_specs(output: str) -> None:
     table = [("NAME", "DOMAIN", "ACCOUNTS", "STATE")]
     table += [
         (
-            _printable(row["name"]),
+            printable(row["name"]),
             row["domain"] or "-",
             ", ".join(row["accounts"]) or "-",
             _state(row),
@@ -76,7 +77,3 @@ def _state(row: dict[str, Any]) -> str:
     if row["errors"]:
         return f"{row['errors']} error(s)"
     return f"{row['warnings']} warning(s)" if row["warnings"] else "ok"
-
-
-def _printable(name: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in name)

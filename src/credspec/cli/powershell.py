@@ -17,6 +17,7 @@ from credspec.cli.powershell_arguments import (
     parse_arguments,
 )
 from credspec.errors import CredspecError, ExitStatus, UsageError
+from credspec.printable import printable
 
 _NEW_PARAMETERS: Final = (
     Parameter("AccountName", positional=True, mandatory=True),
@@ -121,7 +122,7 @@ def _new(given: Arguments) -> list[Path]:
 
 
 def _tell(text: str) -> None:
-    sys.stderr.write(f"VERBOSE: {_printable(text)}\n")
+    sys.stderr.write(f"VERBOSE: {printable(text)}\n")
 
 
 def _additional(value: Value) -> tuple[str, str | None]:
@@ -150,12 +151,7 @@ def _table(paths: Sequence[Path]) -> str:
     """Lay out objects with Name and Path as PowerShell does; nothing for none."""
     if not paths:
         return ""
-    found = ((_printable(path.name), _printable(str(path))) for path in paths)
+    found = ((printable(path.name), printable(str(path))) for path in paths)
     rows = [("Name", "Path"), ("----", "----"), *found]
     width = max(len(name) for name, _ in rows)
     return "\n" + "".join(f"{name:<{width}} {path}\n" for name, path in rows) + "\n"
-
-
-def _printable(name: str) -> str:
-    # File names may hold control characters and bytes that are no text.
-    return "".join(c if c.isprintable() else "?" for c in name)

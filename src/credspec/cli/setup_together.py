@@ -13,6 +13,7 @@ import click
 
 from credspec.cli.help_text import examples
 from credspec.cli.setup_report import left_in_place, report
+from credspec.setup.engine_files import FileChange
 from credspec.setup.engines import ENGINES
 
 if TYPE_CHECKING:
@@ -119,11 +120,15 @@ def _run(names: Sequence[str], *, undo: bool, dry_run: bool, output: str) -> Non
     changes: list[str] = []
     if undo:
         warnings = lease_warnings(config)
-        for plan in reversed(plans):
-            changes += plan.undo(dry_run=dry_run)
-        following = [left_in_place([] if agent is None else agent.left())]
-        if any("/" in each for each in changes):  # files, and not a docker context only
-            following = [engine.next_step_of_undo() for engine in engines] + following
+        following: list[str] = []
+        for engine in reversed(engines):
+            undone = engine.undo(dry_run=dry_run)
+            changes += undone
+            if any(isinstance(change, FileChange) for change in undone):  # not a context only
+                following.insert(0, engine.next_step_of_undo())
+        if agent is not None:
+            changes += agent.undo(dry_run=dry_run)
+        following.append(left_in_place([] if agent is None else agent.left()))
         text = "; ".join(filter(None, following))
         report(changes, text, dry_run=dry_run, output=output, warnings=warnings)
         return

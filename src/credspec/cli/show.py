@@ -9,6 +9,7 @@ import click
 
 from credspec.cli.completion import complete_spec
 from credspec.cli.help_text import examples
+from credspec.printable import printable
 
 if TYPE_CHECKING:
     from credspec.spec.document import CredentialSpec, HostAccountConfig
@@ -60,7 +61,7 @@ def show(*, spec: str, show_secrets: bool, output: str) -> None:
     if host is not None:
         lines += _host_lines(host, show_secrets=show_secrets)
     for name, text in lines:
-        click.echo(f"{name + ':':<17}{_printable(text)}")
+        click.echo(f"{name + ':':<17}{printable(text)}")
 
 
 def _host_lines(host: HostAccountConfig, *, show_secrets: bool) -> list[tuple[str, str]]:
@@ -81,7 +82,3 @@ def _document(spec: CredentialSpec, *, show_secrets: bool) -> dict[str, Any]:
     if host is not None and "PluginInput" in host and not show_secrets:
         host["PluginInput"] = "<redacted>"
     return document
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text)

@@ -64,6 +64,7 @@ class HostIdentityTable:
             meaning="A provider and its input, `PROVIDER:INPUT`, used when there is no keytab and "
             "a spec names no account.",
             default="none",
+            secret=True,
         ),
     ] = None
     keytab: Annotated[Path, Key(kind=PATH, meaning="The machine keytab.")] = Path(

@@ -17,7 +17,12 @@ from credspec.directory.managed_password import ManagedPassword
 from credspec.directory.password_readers import how_to_allow, name_of_sid, read_own_name
 from credspec.directory.security_descriptor import allowed_readers
 from credspec.directory.security_identifier import sid_to_text
-from credspec.errors import CredspecError, NotFoundError, NotPermittedError, UsageError
+from credspec.errors import (
+    NotFoundError,
+    NotPermittedError,
+    PermanentFaultError,
+    UsageError,
+)
 
 _ACCOUNT_DISABLED: Final = 0x2  # userAccountControl, MS-ADTS 2.2.16
 _WORKSTATION_TRUST: Final = 0x1000
@@ -92,7 +97,7 @@ def read_managed_password(
     entry = _find(connection, facts, identity, (*_ATTRIBUTES, _PASSWORD))
     account = _account(entry)
     if account.account_name.lower() != f"{identity.value}$".lower():
-        raise CredspecError.of(
+        raise PermanentFaultError.of(
             "account-malformed",
             f"the domain controller returned {account.account_name}",
             where=f"account {identity.value}",
@@ -114,7 +119,7 @@ def read_key_version(connection: Connection, account: GroupManagedServiceAccount
     )
     values = found[0].get("msds-keyversionnumber") if found else None
     if not values or not values[0].isdigit():
-        raise CredspecError.of(
+        raise PermanentFaultError.of(
             "key-version-missing",
             "the domain controller did not return msDS-KeyVersionNumber",
             where=account.account_name,
@@ -197,7 +202,7 @@ def _account(entry: Entry) -> GroupManagedServiceAccount:
         distinguished_name = entry["dn"][0].decode()
         sid = entry["objectsid"][0]
     except (KeyError, IndexError, ValueError, UsageError):
-        raise CredspecError.of(
+        raise PermanentFaultError.of(
             "account-malformed",
             "the domain controller returned an account without a name, a SID or flags that are so",
             where="account",

@@ -22,7 +22,7 @@ from credspec.directory.ldap_session import Entry, LdapError, LdapSession, conne
 from credspec.directory.locator import LDAP_PORT, LDAPS_PORT, DomainController
 from credspec.directory.logon_cache import logon_cache
 from credspec.directory.tls_certificates import certificate_problem
-from credspec.errors import CredspecError, NoAnswerError, NotPermittedError
+from credspec.errors import CredspecError, NoAnswerError, NotPermittedError, PermanentFaultError
 
 __all__ = ["Connection", "Entry", "Transport", "escape"]
 
@@ -64,7 +64,7 @@ class Transport(StrEnum):
 class Connection:
     """A bound connection; use from one thread at a time.
 
-    Opening blocks for at most ten seconds, a search for at most five, unless told.
+    Opening blocks for at most ten seconds, a search for at most five, unless given other times.
     """
 
     def __init__(self, session: LdapSession) -> None:
@@ -148,7 +148,9 @@ class Connection:
         """
         if "\0" in base or "\0" in filter_text:
             # A name that the controller itself gave; libldap would end it there.
-            raise CredspecError.of("ldap-name-invalid", "a name with a NUL", where="LDAP search")
+            raise PermanentFaultError.of(
+                "ldap-name-invalid", "a name with a NUL", where="LDAP search"
+            )
         where = f"LDAP search below {base or 'the root'}"
         number = _guarded(
             where,

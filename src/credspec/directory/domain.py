@@ -14,7 +14,13 @@ from credspec.directory.connection import Connection, Entry, escape
 from credspec.directory.domain_names import is_netbios_name, naming_context_to_dns
 from credspec.directory.locator import valid_domain
 from credspec.directory.security_identifier import sid_to_text
-from credspec.errors import CredspecError, NotPermittedError, Problem, UsageError
+from credspec.errors import (
+    CredspecError,
+    NotPermittedError,
+    PermanentFaultError,
+    Problem,
+    UsageError,
+)
 from credspec.spec.document import DomainJoinConfig
 
 
@@ -262,7 +268,7 @@ def _text(entry: Entry, attribute: str) -> str:
 
 
 def _malformed(expected: str, found: str) -> CredspecError:
-    return CredspecError.of(
+    return PermanentFaultError.of(
         "domain-facts-malformed",
         f"the domain controller returned {found}",
         where="domain",

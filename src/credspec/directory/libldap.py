@@ -11,7 +11,7 @@ from ctypes import POINTER, c_char_p, c_int, c_long, c_uint, c_ulong, c_void_p
 from functools import cache
 from typing import Final
 
-from credspec.errors import CredspecError
+from credspec.errors import PermanentFaultError
 
 # OpenLDAP 2.6, 2.5, and 2.4 with its locks.
 _LIBRARIES: Final = ("libldap.so.2", "libldap-2.5.so.0", "libldap_r-2.4.so.2")
@@ -166,7 +166,7 @@ def _load() -> ctypes.CDLL:
             return ctypes.CDLL(name)
         except OSError:
             continue
-    raise CredspecError.of(
+    raise PermanentFaultError.of(
         "libldap-missing",
         "none of " + ", ".join(_LIBRARIES) + " can be loaded",
         where="LDAP",

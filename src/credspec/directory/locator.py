@@ -3,7 +3,8 @@
 DNS names them, the LDAP ping (MS-ADTS 6.3.3) tells which are near and fit, and a TCP connection
 which are there, so that a dead one costs a short deadline and not the long ones of the libraries
 behind. The order is that of the host's site first, then RFC 2782's: lowest priority first, weighted
-at random within one. The ping is not authenticated: it orders and filters what DNS has named.
+at random within one; those that do not answer the ping come last. The ping is not authenticated: it
+orders and filters what DNS has named.
 """
 
 from __future__ import annotations
@@ -62,8 +63,8 @@ class DomainController:
     """A domain controller: its DNS `host` name and its `addresses`, IPv4 or IPv6 in text form.
 
     The rest is how it was seen, and no part of what it is, so does not count in comparisons: its
-    own Active Directory `site`, the time of its first answer by UDP or TCP, and whether it serves
-    this host's site.
+    own Active Directory `site`, the time of its first answer by UDP or TCP, whether it serves this
+    host's site, and whether it `is_silent`: it takes connections, but did not answer the ping.
     """
 
     host: str
@@ -71,6 +72,7 @@ class DomainController:
     site: str | None = field(default=None, compare=False)
     latency_seconds: float | None = field(default=None, compare=False)
     is_closest: bool = field(default=False, compare=False)
+    is_silent: bool = field(default=False, compare=False)
 
 
 def order_by_preference(
@@ -219,7 +221,7 @@ class Locator:
         `site` is the Active Directory site that this host was in before, if known; the answers
         correct it. Each controller has only the addresses that took a connection. Those that say
         that they are paused, read-only or of another domain are left out; those that say nothing,
-        where UDP is filtered, are not.
+        where UDP is filtered, are not, but stand last: a controller that hangs takes connections.
 
         Controllers are asked in batches, 16 at a time, until one of them can serve, all have been
         asked, or so many `seconds` are over. A batch takes the deadlines of DNS and at most 1.5
@@ -361,8 +363,9 @@ class _Rank:
     priority: int
     position: int
 
-    def preference(self, controller: DomainController) -> tuple[int, int, bool, int]:
-        return self.tier, self.priority, not controller.is_closest, self.position
+    def preference(self, controller: DomainController) -> tuple[bool, int, int, bool, int]:
+        is_far = not controller.is_closest
+        return controller.is_silent, self.tier, self.priority, is_far, self.position
 
 
 _LAST: Final = _Rank(3, 0, 0)
@@ -464,6 +467,7 @@ class _ProbedControllers:
             site=next((answer.controller_site for answer in heard), "") or None,
             latency_seconds=min(s.latency_seconds or 0.0 for s in results.values()),
             is_closest=any(answer.is_closest for answer in heard),
+            is_silent=not heard,
         )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, Self
 
-from credspec.errors import CredspecError
+from credspec.errors import CredspecError, PermanentFaultError
 
 PASSWORD_BYTES: Final = 256
 """Length of a managed password, 128 UTF-16LE code units."""
@@ -123,7 +123,7 @@ def _to_ticks(interval: timedelta) -> int:
 
 
 def _malformed(found: str, expected: str) -> CredspecError:
-    return CredspecError.of(
+    return PermanentFaultError.of(
         "managed-password-malformed",
         found,
         where="msDS-ManagedPassword",

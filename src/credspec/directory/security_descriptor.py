@@ -6,7 +6,7 @@ import struct
 from typing import Final
 
 from credspec.directory.security_identifier import sid_to_text
-from credspec.errors import CredspecError
+from credspec.errors import PermanentFaultError
 
 _READ_PROPERTY: Final = 0x10  # ADS_RIGHT_DS_READ_PROP
 _GENERIC: Final = 0x80000000 | 0x10000000  # GENERIC_READ, GENERIC_ALL
@@ -45,7 +45,7 @@ def allowed_readers(descriptor: bytes) -> tuple[str, ...]:
                 break
             offset += size
     except (struct.error, IndexError):
-        raise CredspecError.of(
+        raise PermanentFaultError.of(
             "security-descriptor-malformed", f"{len(descriptor)} bytes", where="security descriptor"
         ) from None
     return tuple(dict.fromkeys(readers))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from credspec.errors import CredspecError
+from credspec.errors import CredspecError, PermanentFaultError
 
 _FIXED_BYTES: Final = 8
 _MAX_SUB_AUTHORITIES: Final = 15
@@ -27,6 +27,6 @@ def sid_to_text(binary: bytes) -> str:
 
 
 def _malformed(binary: bytes) -> CredspecError:
-    return CredspecError.of(
+    return PermanentFaultError.of(
         "sid-malformed", f"{len(binary)} bytes that are not a SID", where="objectSid"
     )

@@ -16,7 +16,8 @@ from typing import Final
 
 from credspec.directory.certificate_authorities import system_ca_file
 from credspec.directory.locator import LDAPS_PORT, DomainController
-from credspec.errors import NoAnswerError, UnreachableError
+from credspec.errors import CertificateTimeError, NoAnswerError, TlsTrustError, UnreachableError
+from credspec.printable import printable
 
 _HANDSHAKE_SECONDS: Final = 3.0
 
@@ -69,11 +70,11 @@ def certificate_problem(
                 remedy="start the domain controller, or open the port in its firewall",
             )
         except OSError as error:
-            failure = failure or _failure(
+            failure = failure or UnreachableError.of(
                 "ldap-tls",
                 f"the TLS handshake failed: {_reason(error)}",
-                where,
-                "the controller may have no certificate for LDAPS (Windows: one for server "
+                where=where,
+                remedy="the controller may have no certificate for LDAPS (Windows: one for server "
                 "authentication in its computer store, e.g. by autoenrolment), or may not offer "
                 "TLS 1.2",
             )
@@ -93,47 +94,48 @@ def _handshake(context: ssl.SSLContext, host: str, address: str, port: int) -> b
 
 def _bad_certificate(
     error: ssl.SSLCertVerificationError, host: str, address: str, port: int, ca_file: Path
-) -> UnreachableError:
+) -> TlsTrustError:
     shown = _shown(host, address, port)
     where = f"certificate of {host}:{port}"
     code = error.verify_code
     if code in _UNKNOWN_AUTHORITY:
-        return _failure(
+        return TlsTrustError.of(
             "ldap-certificate-authority",
             f"it is signed by {shown['issuer']}, which {ca_file} does not have",
-            where,
-            "put that authority's certificate, in PEM, into the file that ca_file under [ldap] "
-            "names",
+            where=where,
+            remedy="put that authority's certificate, in PEM, into the file that ca_file under "
+            "[ldap] names",
         )
     if code in _OTHER_NAME:
-        return _failure(
+        return TlsTrustError.of(
             "ldap-certificate-name",
             f"it is for {shown['names']}",
-            where,
-            "give the controller a certificate with its DNS name, or name the controller under "
-            "[domains] in the configuration as the certificate does",
+            where=where,
             expected=host,
+            remedy="give the controller a certificate with its DNS name, or name the controller "
+            "under [domains] in the configuration as the certificate does",
         )
     if code == _EXPIRED:
-        return _failure(
+        return CertificateTimeError.of(
             "ldap-certificate-expired",
             f"it, or one that it is signed by, has expired (its own end: {shown['end']})",
-            where,
-            "renew the controller's certificate, or the authority's in ca_file under [ldap]; check "
-            "this host's clock",
+            where=where,
+            remedy="renew the controller's certificate, or the authority's in ca_file under "
+            "[ldap]; check this host's clock",
         )
     if code == _NOT_YET_VALID:
-        return _failure(
+        return CertificateTimeError.of(
             "ldap-certificate-not-yet-valid",
             f"it, or one that it is signed by, is not valid yet (its own start: {shown['start']})",
-            where,
-            "check this host's clock, then the controller's certificate",
+            where=where,
+            remedy="check this host's clock, then the controller's certificate",
         )
-    return _failure(
+    return TlsTrustError.of(
         "ldap-certificate",
         f"it is not accepted: {error.verify_message}",
-        where,
-        "replace the controller's certificate by one that TLS clients accept for its DNS name",
+        where=where,
+        remedy="replace the controller's certificate by one that TLS clients accept for its DNS "
+        "name",
     )
 
 
@@ -162,34 +164,24 @@ def _shown(host: str, address: str, port: int) -> Mapping[str, str]:
         names = [certificate.subject.rfc4514_string()]
     start, end = (f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC" for moment in validity)
     texts = {"issuer": issuer, "names": ", ".join(names[:10]), "start": start, "end": end}
-    return {key: _printable(text) or "(nobody)" for key, text in texts.items()}
+    return {key: printable(text)[:300] or "(nobody)" for key, text in texts.items()}
 
 
-def _bad_ca_file(path: Path, error: Exception | None) -> UnreachableError:
+def _bad_ca_file(path: Path, error: Exception | None) -> TlsTrustError:
     if isinstance(error, ssl.SSLError) or error is None:
         found = "it has no certificate in PEM"
     else:
         found = getattr(error, "strerror", None) or str(error)
-    return _failure(
+    return TlsTrustError.of(
         "ldap-ca-file",
         found,
-        f"certificate authorities {path}",
-        "let ca_file under [ldap] name it, or install the package ca-certificates",
+        where=f"certificate authorities {path}",
         expected="a file with the certificate of the domain's authority, in PEM",
+        remedy="let ca_file under [ldap] name it, or install the package ca-certificates",
     )
-
-
-def _failure(
-    code: str, found: str, where: str, remedy: str, *, expected: str = ""
-) -> UnreachableError:
-    return UnreachableError.of(code, found, where=where, expected=expected, remedy=remedy)
 
 
 def _reason(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
         return (error.reason or "protocol error").lower().replace("_", " ")
     return error.strerror or str(error) or "the controller ended the connection"
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text)[:300]

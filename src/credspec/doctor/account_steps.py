@@ -23,8 +23,8 @@ from credspec.directory.password_readers import name_of_sid
 from credspec.doctor.delegation_step import delegation_finding
 from credspec.doctor.step import Finding, Step
 from credspec.errors import CredspecError, NotPermittedError, Problem
-from credspec.kerberos.keys import Enctype, computer_salt
-from credspec.kerberos.tickets import Ticket, enctype_name, ticket_from_managed_password
+from credspec.kerberos.keys import Enctype, computer_salt, enctype_name
+from credspec.kerberos.tickets import Ticket, ticket_from_managed_password
 
 if TYPE_CHECKING:
     from credspec.doctor.examination import Examination

@@ -10,7 +10,8 @@ from credspec.directory.domain import read_domain_facts
 from credspec.directory.encryption_types import encryption_type_problems, read_encryption_types
 from credspec.doctor.step import Finding, Step
 from credspec.errors import CredspecError, Problem, UnreachableError
-from credspec.kerberos.tickets import enctype_name, keytab_enctypes, keytab_versions
+from credspec.kerberos.keys import enctype_name
+from credspec.kerberos.keytab_contents import keytab_enctypes, keytab_versions
 from credspec.providers.selection import plugin_source
 from credspec.session.host_identity import CallersTicket, MachineKeytab
 from credspec.session.provided_identity import ProvidedIdentity

@@ -7,8 +7,12 @@ import json
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, Final
+from functools import cache
+from typing import Any, Final, TypeAlias
 from urllib.parse import quote
+
+from credspec.config_table import NAME_FORM, keys_of
+from credspec.doctor.declared_configuration import declared_tables
 
 REDACTED: Final = "<redacted>"
 _LEAST_LENGTH: Final = 6  # shorter values are left out as well, but not looked for elsewhere
@@ -33,27 +37,24 @@ _PATTERNS: Final = (
         r"\1\2" + REDACTED,
     ),
 )
-_PATH: Final = re.compile(r"/[\w./@+:-]{0,254}")
-_NAME: Final = re.compile(r"[\w.*@$:/+-]{1,128}")
-_URL: Final = re.compile(r"https?://[\w.-]{1,255}(?::\d{1,5})?(?:/[\w./-]{0,200})?")
-_PATHS: Final = ("keytab", "ca_file", "directory", "certificate", "key", "client_ca")
-_FORMS: Final[dict[str, Mapping[str, re.Pattern[str]]]] = {
-    "": dict.fromkeys(("run_directory", "spec_directory", "audit_log"), _PATH)
-    | {"log_format": _NAME},
-    "host_identity": {"keytab": _PATH, "principal": _NAME},
-    "ldap": {"transport": _NAME, "ca_file": _PATH},
-    "domains": dict.fromkeys(("controllers", "site"), _NAME),
-    "policy": dict.fromkeys(
-        ("accounts", "keytabs", "spec_sources", "users", "leases_per_user"), _NAME
-    ),
-    "credentials_fetcher": dict.fromkeys(("owner", "mode", "users"), _NAME) | {"lease_tree": _PATH},
-    "providers": dict.fromkeys((*_PATHS, "token_file", "secret_id_file"), _PATH)
-    | dict.fromkeys(("url", "endpoint_url"), _URL)
-    | dict.fromkeys(("enabled", "secret_seconds", "deadline_seconds", "auth", "kv"), _NAME)
-    | dict.fromkeys(("hosts", "region", "namespace", "mount", "prefix"), _NAME),
-    "account_provider": dict.fromkeys(_PATHS, _PATH) | {"listen": _NAME},
-}
-"""Which values of the configuration are shown, by table, and the form that they must have."""
+Forms: TypeAlias = Mapping[str, re.Pattern[str]]
+"""By a key of the configuration the form that a text must have to be shown."""
+
+
+@cache
+def _shown_forms() -> Mapping[str, Forms]:
+    """Return by table the keys whose values are shown; all providers' tables have the same."""
+    forms: dict[str, dict[str, re.Pattern[str]]] = {}
+    secret = set()
+    for declared in declared_tables():
+        table = declared.table.name.partition(".")[0]
+        for name, found in keys_of(declared).items():
+            forms.setdefault(table, {}).setdefault(name, found.key.kind.form)
+            if found.key.secret:
+                secret.add((table, name))
+    for table, name in secret:
+        del forms[table][name]
+    return forms
 
 
 class Redactor:
@@ -123,20 +124,19 @@ class Redactor:
     def configuration(self, document: Mapping[str, Any]) -> dict[str, Any]:
         """Return a configuration with the values that are no secrets; the others are learnt."""
         shown: dict[str, Any] = {}
+        tables = _shown_forms()
         for key, value in document.items():
-            if isinstance(value, dict) and key in _FORMS:
-                shown[key] = self._table(_FORMS[key], value)
+            if isinstance(value, dict) and key in tables:
+                shown[key] = self._table(tables[key], value)
             else:
-                shown |= self._table(_FORMS[""], {key: value})
+                shown |= self._table(tables[""], {key: value})
         return shown
 
-    def _table(
-        self, forms: Mapping[str, re.Pattern[str]], table: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def _table(self, forms: Forms, table: Mapping[str, Any]) -> dict[str, Any]:
         shown: dict[str, Any] = {}
         unknown = 0
         for key, value in table.items():
-            if isinstance(value, dict) and _NAME.fullmatch(key):
+            if isinstance(value, dict) and NAME_FORM.fullmatch(key):
                 shown[key] = self._table(forms, value)
             elif key in forms:
                 shown[key] = self._shown(forms[key], value)

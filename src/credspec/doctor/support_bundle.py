@@ -40,8 +40,8 @@ _README: Final = """\
 What `credspec support-bundle` found on a host.
 
 Left out: passwords, keys, tickets, what plug-ins of credential specs are given, values of
-environment variables, and all that the configuration has beside names and paths. It names hosts,
-domains, accounts, users and containers: read it before you send it.
+environment variables, and all that the configuration has other than names and paths. It names
+hosts, domains, accounts, users and containers: read it before you send it.
 """
 
 
@@ -176,7 +176,8 @@ def _literals(text: str) -> Iterator[str]:
 
 
 def _keytab(config: Config) -> Any:
-    from credspec.kerberos.tickets import enctype_name, keytab_enctypes
+    from credspec.kerberos.keys import enctype_name
+    from credspec.kerberos.keytab_contents import keytab_enctypes
     from credspec.session.keytab_principal import read_keytab
 
     rows = [

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from credspec.sockets.admission import Peer, is_privileged
+from credspec.sockets.admission import is_privileged
+from credspec.sockets.peers import Peer
 
 MEBIBYTE: Final = 1 << 20
 

@@ -11,7 +11,8 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from credspec.sockets.admission import Admission, ConnectionLimits, Peer, Refusal, is_privileged
+from credspec.sockets.admission import Admission, ConnectionLimits, Refusal, is_privileged
+from credspec.sockets.peers import Peer
 
 _Waiting = deque[tuple[Peer, "asyncio.Future[None]"]]
 

@@ -22,7 +22,7 @@ from credspec.gateway.inspect_answer import (
 )
 from credspec.gateway.refusal import Refusal, no_memory
 from credspec.gateway.user_threads import UserThreads
-from credspec.sockets.admission import Peer
+from credspec.sockets.peers import Peer
 from credspec.sockets.tunnel import HANG_UP_SECONDS, end_politely, hung_up, tunnel
 
 _T = TypeVar("_T")

@@ -22,8 +22,8 @@ class Record:
     """What must be known in addition to the settings to restore them as requested.
 
     `security_options` are those that name a spec, by their index; `annotations` and `tmpfs` those
-    requested of ours; `added` the names of variables that the gateway set, `dropped` the entries
-    of the environment, by their index, that it took out.
+    requested of credspec's; `added` the names of variables that the gateway set, `dropped` the
+    entries of the environment, by their index, that it took out.
     """
 
     security_options: tuple[tuple[int, str], ...]

@@ -171,7 +171,7 @@ def listed_annotations(annotations: dict[str, str], labels: dict[str, str]) -> d
 
 
 def _inferred(settings: Settings, spec: str) -> Record | None:
-    """Return the record of a request for the option alone, from which most are made."""
+    """Return the record of a request for only the option, from which most are made."""
     # Variables may be the image's, and what only the user set is no sign of the gateway.
     if not settings.annotations.get(ANNOTATION) or not any(map(is_default, settings.environment)):
         return None
@@ -197,7 +197,7 @@ def _own_options(annotations: dict[str, str], labels: dict[str, str]) -> dict[st
 def _restored(settings: Settings, record: Record) -> Settings:
     is_annotated = bool(settings.annotations.get(ANNOTATION))
     annotations = {k: v for k, v in settings.annotations.items() if not k.startswith(f"{DOMAIN}/")}
-    # Variables of ours that are in the image have no effect, and are refused in a request.
+    # credspec's variables that are in the image have no effect, and are refused in a request.
     gone = {*record.added, *VARIABLES}
     tmpfs = settings.tmpfs if is_annotated else _other_mounts(settings.tmpfs)
     return replace(

@@ -39,11 +39,11 @@ from credspec.sockets.admission import (
     AdmissionReport,
     ConnectionLimits,
     ConnectionListener,
-    Peer,
     Slot,
     affordable_connections,
 )
 from credspec.sockets.admission import Refusal as AdmissionRefusal
+from credspec.sockets.peers import Peer
 from credspec.sockets.tunnel import end_politely, tunnel, wipe
 from credspec.spec.spec_directory import SpecDirectory, load
 

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 from credspec.errors import CredspecError, forget_frames
 from credspec.gateway.refusal import Refusal
 from credspec.service.keyed_lock import KeyedLock
-from credspec.sockets.admission import Peer
+from credspec.sockets.peers import Peer
 
 _T = TypeVar("_T")
 

@@ -9,7 +9,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from credspec.errors import CredspecError, NotPermittedError, UnreachableError
+from credspec.errors import (
+    ClockRefusalError,
+    CredspecError,
+    NotPermittedError,
+    TransientRefusalError,
+    UnreachableError,
+)
 
 if TYPE_CHECKING:
     import krb5
@@ -81,6 +87,7 @@ _SKEW: Final = Refusal(
     "kdc-clock-skew",
     "this host's clock differs from the domain controller's by more than five minutes",
     "synchronise the clock with the domain (chrony, systemd-timesyncd)",
+    ClockRefusalError,
 )
 _PREAUTH: Final = Refusal(
     "kdc-preauth-unsupported",
@@ -117,6 +124,7 @@ _TICKET_TIMES: Final = Refusal(
     "a ticket is not valid now",
     "check the clocks of this host and of the domain controllers, and the domain's policy for the "
     "lifetime of tickets",
+    ClockRefusalError,
 )
 _KRB5_CONF: Final = Refusal(
     "krb5-conf-unreadable",
@@ -138,6 +146,7 @@ _FAILED: Final = Refusal(
     "kdc-failed",
     "the domain controller could not handle the request",
     "look at its log (Windows: System, source KDC); another controller may do better",
+    TransientRefusalError,
 )
 _TOO_BIG: Final = Refusal(
     "kdc-answer-too-big",
@@ -222,6 +231,7 @@ REFUSALS: Final[dict[int, Refusal]] = {
         "kdc-tgt-revoked",
         "the domain does not accept the ticket-granting ticket any more",
         "log on again; if that does not help, look at changes of the account and of krbtgt",
+        TransientRefusalError,
     ),
     21: _DISABLED._replace(found="the account is not valid yet"),
     22: _SERVICE_DISABLED._replace(found="the account of the service is not valid yet"),

@@ -27,6 +27,14 @@ class Enctype(IntEnum):
     ARCFOUR_HMAC = 23
 
 
+def enctype_name(enctype: int) -> str:
+    """Return the name of an encryption type as klist prints it; its number if it is unknown."""
+    try:
+        return Enctype(enctype).name.lower().replace("_", "-")
+    except ValueError:
+        return f"enctype {enctype}"
+
+
 AES_ENCTYPES: Final = (Enctype.AES256_CTS_HMAC_SHA1_96, Enctype.AES128_CTS_HMAC_SHA1_96)
 """The encryption types whose keys are salted and stretched, strongest first."""
 

@@ -43,6 +43,7 @@ from credspec.kerberos.keys import (
     derive_key,
     derive_keys,
     derive_user_key,
+    enctype_name,
 )
 from credspec.kerberos.ticket_life import CLOCK_SKEW
 
@@ -467,45 +468,7 @@ def _check_clock(principal: str, issued: int) -> None:
     ahead = issued - time.time()
     if abs(ahead) <= CLOCK_SKEW.total_seconds():
         return
-    code, found, remedy, _ = REFUSALS[CLOCK_SKEW_ERROR]
+    code, found, remedy, kind = REFUSALS[CLOCK_SKEW_ERROR]
     direction = "behind" if ahead > 0 else "ahead of"
     found = f"{found}: it is {abs(ahead):.0f} s {direction} it"
-    raise NotPermittedError.of(code, found, where=f"ticket of {principal}", remedy=remedy)
-
-
-def enctype_name(enctype: int) -> str:
-    """Return the name of an encryption type as klist prints it; its number if it is unknown."""
-    try:
-        return Enctype(enctype).name.lower().replace("_", "-")
-    except ValueError:
-        return f"enctype {enctype}"
-
-
-def keytab_versions(keytab: Path, principal: str) -> frozenset[int]:
-    """Return the key version numbers that a keytab holds of a principal.
-
-    Raises:
-        CredspecError: see `kerberos_error`.
-    """
-    return frozenset(version for version, _ in _keys_of(keytab, principal))
-
-
-def keytab_enctypes(keytab: Path, principal: str) -> frozenset[int]:
-    """Return the types of a principal's keys in a keytab; raises as `keytab_versions`."""
-    return frozenset(enctype for _, enctype in _keys_of(keytab, principal))
-
-
-def _keys_of(keytab: Path, principal: str) -> list[tuple[int, int]]:
-    """Return key version number and encryption type of each key of a principal."""
-    import krb5
-
-    context = krb5.init_context()
-    try:
-        table = krb5.kt_resolve(context, f"FILE:{keytab}".encode())
-        return [
-            (entry.kvno, entry.key.enctype)
-            for entry in table
-            if entry.principal.name == principal.encode()
-        ]
-    except krb5.Krb5Error as error:
-        raise kerberos_error(error, principal) from None
+    raise kind.of(code, found, where=f"ticket of {principal}", remedy=remedy)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from credspec.errors import CredspecError
 
-_START_SECONDS: Final = 60.0
+_START_SECONDS: Final = 180.0
 _STOP_SECONDS: Final = 20.0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Final, NoReturn
 
-from credspec.errors import CredspecError, UsageError
+from credspec.errors import PermanentFaultError, UsageError
 from credspec.providers.provider import HostAccount, checked_account
 
 MAX_ANSWER_BYTES: Final = 64 * 1024
@@ -65,7 +65,7 @@ def refuse_answer(where: str, found: str) -> NoReturn:
     Raises:
         CredspecError: `host-account-answer`.
     """
-    raise CredspecError.of(
+    raise PermanentFaultError.of(
         "host-account-answer",
         found,
         where=where,

@@ -79,6 +79,7 @@ class AwsSettings(ProviderTable):
         tuple[str, ...],
         Key(
             kind=TEXTS,
+            secret=True,
             meaning="Patterns of the names of secrets that this host may ask for.",
             reloaded=True,
         ),

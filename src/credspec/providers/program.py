@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Annotated, Any, ClassVar, Final
 
 from credspec.config_table import Key, Table
-from credspec.errors import CredspecError, NotPermittedError, UnreachableError
+from credspec.errors import NotPermittedError, PermanentFaultError, UnreachableError
 from credspec.providers import program_supervisor
 from credspec.providers.answers import MAX_ANSWER_BYTES, account_from_json, refuse_answer
 from credspec.providers.deadline import Deadline
@@ -46,6 +46,7 @@ class ProgramSettings(ProviderTable):
         tuple[str, ...],
         Key(
             kind=TEXTS,
+            secret=True,
             meaning="The program with an absolute path, and its arguments ([how it is "
             "called](providers.md#writing-a-provider)).",
             reloaded=True,
@@ -161,7 +162,7 @@ class ProgramProvider:
         except (ValueError, RecursionError):
             document = None
         if isinstance(document, dict) and isinstance(document.get("error"), str):
-            raise CredspecError.of(
+            raise PermanentFaultError.of(
                 "host-account-refused", document["error"][:_MAX_ERROR], where=self._where
             )
         return account_from_json(answer, self._where)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Final, Protocol
 
-from credspec.errors import CredspecError
+from credspec.errors import PermanentFaultError
 from credspec.providers.kept_secrets import KeptSecret, fingerprint
 
 # [MS-SAMR] 3.1.1.6: what a sAMAccountName may not hold; "@" would be taken for a realm.
@@ -183,7 +183,7 @@ def checked_account(domain: str, user: str, password: str, where: str) -> HostAc
         ("password", 0 < len(password) <= _MAX_PASSWORD and not set(password) & {"\0", "\n"}),
     ):
         if not is_good:
-            raise CredspecError.of(
+            raise PermanentFaultError.of(
                 "host-account-invalid",
                 f"the {what} is missing, too long, or holds what it may not",
                 where=where,

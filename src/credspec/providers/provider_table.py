@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, TypeVar
 
 from credspec.config_table import (
+    URL_FORM,
     DeclaredKey,
     Key,
     Kind,
@@ -21,7 +22,7 @@ from credspec.config_table import (
 from credspec.errors import Problem, UsageError
 from credspec.providers.https import server_url
 
-SERVER: Final = text_of(server_url, "a URL such as https://vault.contoso.com:8200")
+SERVER: Final = text_of(server_url, "a URL such as https://vault.contoso.com:8200", form=URL_FORM)
 """A server; read are the server and the path of the URL."""
 
 ACCOUNTS_DIRECTORY: Final = Path("/etc/credspec/accounts")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final
 
-from credspec.config_table import PATH, Key, NotTakenError, Table, text_of
+from credspec.config_table import PATH, PATH_FORM, Key, NotTakenError, Table, text_of
 from credspec.errors import NotPermittedError
 from credspec.providers.answers import account_from_json, refuse_answer, refuse_input
 from credspec.providers.deadline import Deadline
@@ -39,7 +39,7 @@ def _below(text: str) -> Path:
     return path
 
 
-_BELOW: Final = text_of(_below, "", takes="a text")
+_BELOW: Final = text_of(_below, "", takes="a text", form=PATH_FORM)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

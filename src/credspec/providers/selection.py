@@ -48,7 +48,7 @@ _BUILT_IN: Final[Mapping[str, str]] = {
     "aws": "credspec.providers.aws:AwsProvider",
     "azure-key-vault": "credspec.providers.azure_key_vault:AzureKeyVaultProvider",
 }
-"""Module and class of our own providers, imported only when used."""
+"""Module and class of the built-in providers, imported only when used."""
 
 # Not every published one is hexadecimal.
 _GUID: Final = re.compile(r"\{[0-9A-Za-z]{8}(?:-[0-9A-Za-z]{4}){3}-[0-9A-Za-z]{12}\}")
@@ -59,7 +59,7 @@ _WHERE: Final = "HostAccountConfig"
 
 
 def declared_by_providers() -> list[type]:
-    """Return what declares the tables of our own providers, of those that have keys."""
+    """Return what declares the tables of the built-in providers, of those that have keys."""
     found = [getattr(_loaded(name), "declared", None) for name in _BUILT_IN]
     return [declared for declared in found if declared is not None]
 

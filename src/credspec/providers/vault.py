@@ -106,6 +106,7 @@ class VaultSettings(ProviderTable):
         str,
         Key(
             kind=TEXT,
+            secret=True,
             meaning='With `auth = "approle"`: the role.',
             only_with=("auth", "approle"),
             reloaded=True,

@@ -23,6 +23,7 @@ from credspec.contract.names import MOUNT_POINT
 from credspec.contract.start_wait import StartWait, has_just_booted
 from credspec.contract.ticket_options import TicketRequest
 from credspec.errors import AgentNotPermittedError, AgentUnreachableError, CredspecError
+from credspec.printable import printable
 from credspec.run.supervised_program import ProcessUser, held_signals, run_program
 
 _T = TypeVar("_T")
@@ -70,7 +71,7 @@ def process_lease(
         name=config.process_leases_directory.name,
     )
     lock_path = f"{lease.directory}.lock"
-    shown = "".join(c if c.isprintable() else "?" for c in Path(program).name[:_SHOWN_NAME])
+    shown = printable(Path(program).name[:_SHOWN_NAME])
     name = f"{shown}[{os.getpid()}]"
     start = _Start(wait_seconds, waiting)
     start.run(lambda: in_host_mounts(lambda: lease.make_directory(request)))

@@ -17,12 +17,13 @@ from credspec.errors import CredspecError
 CAPABILITIES: Final = {"CAP_CHOWN": 0, "CAP_DAC_OVERRIDE": 1}
 """What the agent needs: to give tickets to a container's user, in a directory of that user."""
 
-_ALLOCATOR: Final = {
+OVERWRITING_ALLOCATOR: Final = {
     # Freed memory is overwritten; the thread caches would keep what they hold as it is.
     "GLIBC_TUNABLES": "glibc.malloc.perturb=165:glibc.malloc.tcache_count=0",
     # Python's own pools overwrite nothing, unless they are to show what uses freed memory.
     "PYTHONMALLOC": "pymalloc_debug",
 }
+"""The environment of a process whose allocators overwrite what is freed."""
 _MOST_BYTES: Final = 1 << 30
 _STACK_BYTES: Final = 1 << 20
 _CLONE_NEWNS: Final = 0x00020000
@@ -39,9 +40,9 @@ def overwrite_freed_memory() -> None:
     Passwords and keys are in bytes objects, in buffers of libldap and libkrb5; all of them are
     freed soon, and freed memory keeps its contents otherwise.
     """
-    if all(os.environ.get(name) == value for name, value in _ALLOCATOR.items()):
+    if all(os.environ.get(name) == value for name, value in OVERWRITING_ALLOCATOR.items()):
         return
-    os.execve(sys.executable, sys.orig_argv, {**os.environ, **_ALLOCATOR})  # noqa: S606
+    os.execve(sys.executable, sys.orig_argv, {**os.environ, **OVERWRITING_ALLOCATOR})  # noqa: S606
 
 
 def forbid_core_dumps() -> None:

@@ -13,7 +13,7 @@ from credspec.config.host import Config
 from credspec.contract.start_wait import CONTAINERD_SECONDS
 from credspec.errors import UsageError
 from credspec.setup.engine import LAUNCHER_OPTION, EngineSetup, SetupOption
-from credspec.setup.engine_files import read_file, remove_file, write_file
+from credspec.setup.engine_files import FileChange, read_file, remove_file, write_file
 from credspec.setup.launcher import launcher_text
 
 CONTAINERD_CONFIG: Final = Path("/etc/containerd/config.toml")
@@ -91,7 +91,8 @@ class ContainerdSetup(EngineSetup):
         shim = launcher_text(self.run_directory, wait_seconds=self.wait_seconds)
         changes = self._write_files({self.launcher: (shim.encode(), 0o755)}, dry_run=dry_run)
         if wanted != text:
-            changes.append(f"registered the runtime handler {self.handler} in {self.config}")
+            line = f"registered the runtime handler {self.handler} in {self.config}"
+            changes.append(FileChange.of(line, self.config))
             if not dry_run:
                 write_file(self.config, wanted.encode())
         return changes
@@ -108,7 +109,8 @@ class ContainerdSetup(EngineSetup):
         text = _decoded(original or b"", self.config)
         rest = _without_block(text)
         if rest != text:
-            changes.append(f"removed the runtime handler {self.handler} from {self.config}")
+            line = f"removed the runtime handler {self.handler} from {self.config}"
+            changes.append(FileChange.of(line, self.config))
             if not dry_run and rest:
                 write_file(self.config, rest.encode())
             elif not dry_run:

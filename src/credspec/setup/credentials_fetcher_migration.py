@@ -16,12 +16,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from credspec.agent.doors.credentials_fetcher.lease_tree import LEASE_ID, METADATA, read_below
-from credspec.agent.doors.credentials_fetcher.metadata import TicketEntry, read_metadata
 from credspec.directory.account_identity import valid_account_name
 from credspec.directory.locator import valid_domain
 from credspec.errors import CredspecError, InvalidSpecError, NotPermittedError, Problem, UsageError
-from credspec.path_walk import opened_directory
+from credspec.fetcher_lease_files import (
+    LEASE_ID,
+    MOST_METADATA_BYTES,
+    TicketEntry,
+    metadata_name,
+    read_metadata,
+)
+from credspec.path_walk import opened_directory, read_file
 from credspec.spec.document import CredentialSpec
 from credspec.spec.encoding import MAX_SPEC_BYTES
 from credspec.spec.host_account_plugins import host_account_config
@@ -169,7 +174,7 @@ def read_unlinked(path: Path, most: int) -> bytes | None:
     """
     try:
         with opened_directory("/", path.absolute().parent.parts[1:]) as parent:
-            return read_below(path.name, parent, most)
+            return read_file(path.name, parent, most)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -250,14 +255,14 @@ def _entries(tree: Path, found: Takeover) -> Iterator[tuple[str, TicketEntry]]:
         found.refused += _unread(tree, error).problems
         return
     for lease in leases[:_MOST_LEASES]:
-        path = tree / lease / f"{lease}{METADATA}"
+        path = tree / lease / metadata_name(lease)
         if not LEASE_ID.fullmatch(lease):
             found.refused.append(
                 Problem(code="lease-id-invalid", found="not a lease", where=str(tree / lease))
             )
             continue
         try:
-            data = read_unlinked(path, 1 << 20)
+            data = read_unlinked(path, MOST_METADATA_BYTES)
             entries = [] if data is None else read_metadata(data)
         except CredspecError as error:
             found.refused += [problem._replace(where=str(path)) for problem in error.problems]

@@ -15,7 +15,7 @@ from credspec.config.host import Config
 from credspec.contract.names import RUNTIME
 from credspec.errors import CredspecError, UsageError
 from credspec.setup.engine import LAUNCHER_OPTION, EngineSetup, SetupOption
-from credspec.setup.engine_files import read_file, remove_file, write_file
+from credspec.setup.engine_files import FileChange, read_file, remove_file, write_file
 from credspec.setup.launcher import NAME, launcher_text
 from credspec.setup.systemd import reload_docker
 
@@ -100,9 +100,11 @@ class DockerSetup(EngineSetup):
         ours = _path_of(registered) == str(self.launcher)
         defaulted = document.get("default-runtime") == self.runtime_name or not self.set_as_default
         if not ours:
-            changes.append(f"registered the runtime {self.runtime_name} in {self.daemon_config}")
+            text = f"registered the runtime {self.runtime_name} in {self.daemon_config}"
+            changes.append(FileChange.of(text, self.daemon_config))
         if not defaulted:
-            changes.append(f"made {self.runtime_name} the default in {self.daemon_config}")
+            text = f"made {self.runtime_name} the default in {self.daemon_config}"
+            changes.append(FileChange.of(text, self.daemon_config))
         if not (ours and defaulted) and not dry_run:
             self._register(document, original, ours=ours)
         return changes + self._apply_context(dry_run=dry_run)
@@ -121,7 +123,8 @@ class DockerSetup(EngineSetup):
         changes = self._undo_context(dry_run=dry_run)
         registered = self._runtimes(document).get(self.runtime_name)
         if _path_of(registered) == str(self.launcher):
-            changes.append(f"removed the runtime {self.runtime_name} from {self.daemon_config}")
+            text = f"removed the runtime {self.runtime_name} from {self.daemon_config}"
+            changes.append(FileChange.of(text, self.daemon_config))
             if not dry_run:
                 self._unregister(document)
         if not dry_run:
@@ -145,8 +148,8 @@ class DockerSetup(EngineSetup):
 
     def reload_command(self, changes: Sequence[str]) -> str:
         """Return the command by which dockerd reads a daemon.json that `apply` changed."""
-        changed = any(change.endswith(f" in {self.daemon_config}") for change in changes)
-        return "systemctl reload docker" if changed else ""
+        files = {change.path for change in changes if isinstance(change, FileChange)}
+        return "systemctl reload docker" if self.daemon_config in files else ""
 
     def reload(self, changes: Sequence[str]) -> list[str]:
         """Let a dockerd that runs as a service read what `apply` changed.

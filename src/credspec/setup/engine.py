@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final, NamedTuple, Self
 
 from credspec.config.host import Config
 from credspec.contract.start_wait import DEFAULT_SECONDS
-from credspec.setup.engine_files import read_file, remove_file, write_file
+from credspec.setup.engine_files import FileChange, read_file, remove_file, write_file
 from credspec.setup.launcher import LAUNCHER_DIRECTORY
 
 
@@ -126,11 +126,11 @@ class EngineSetup(ABC):
 
     def _write_files(self, files: Mapping[Path, tuple[bytes, int]], *, dry_run: bool) -> list[str]:
         """Write files of `apply` (content and mode) that are not so already."""
-        changes = []
+        changes: list[str] = []
         for path, (content, mode) in files.items():
             if read_file(path) == content:
                 continue
-            changes.append(f"wrote {path}")
+            changes.append(FileChange.of(f"wrote {path}", path))
             if not dry_run:
                 write_file(path, content, mode=mode)
         return changes
@@ -139,11 +139,11 @@ class EngineSetup(ABC):
         self, paths: Sequence[Path], directories: Sequence[Path], *, dry_run: bool
     ) -> list[str]:
         """Remove files of `apply`, and directories in which nothing else is."""
-        changes = []
+        changes: list[str] = []
         for path in paths:
             if not path.exists():
                 continue
-            changes.append(f"removed {path}")
+            changes.append(FileChange.of(f"removed {path}", path))
             if not dry_run:
                 remove_file(path)
         if not dry_run:

@@ -5,9 +5,24 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
+from typing import Self
 
 from credspec.errors import CredspecError, NotPermittedError
 from credspec.file_replacement import replace_file
+
+
+class FileChange(str):
+    """A line that says how a file was changed, and which: `path`."""
+
+    __slots__ = ("path",)
+    path: Path
+
+    @classmethod
+    def of(cls, text: str, path: Path) -> Self:
+        """Return the line for a change of a file."""
+        change = cls(text)
+        change.path = path
+        return change
 
 
 def read_file(path: Path) -> bytes | None:

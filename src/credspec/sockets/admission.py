@@ -20,11 +20,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import os
 import resource
 import socket
-import struct
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -34,16 +32,15 @@ from enum import Enum
 from typing import Final
 
 from credspec.rate_limit import Clock, RateLimits, Throttle
+from credspec.sockets.peers import Peer, peer_of
 
 # In one turn of the event loop: those that are refused cost little, and must not fill the queue.
-_ADMITTED_AT_A_TIME: Final = 16
+_ADMITTED_AT_A_TIME: Final = 8
 _ACCEPTS_AT_A_TIME: Final = 128
 _PAUSE_SECONDS: Final = 0.1
-_CREDENTIALS: Final = struct.Struct("iII")  # ucred of unix(7)
 # More would be of no use, and programs that are started may walk through all of them.
 _MOST_DESCRIPTORS: Final = 65536
 _SPARE_DESCRIPTORS: Final = 128
-_NETWORK_BITS: Final = 64
 # The connection is at fault, not this process: accept(2).
 _CONNECTION_LOST: Final = frozenset(
     {
@@ -58,45 +55,6 @@ _CONNECTION_LOST: Final = frozenset(
         errno.ETIMEDOUT,
     }
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """Who connected: by a Unix socket `uid` and `pid` as the kernel knows them, by TCP `address`.
-
-    `uid` and `pid` are -1 for TCP. Of an IPv6 address it is the /64, which one host may have whole.
-    """
-
-    uid: int = -1
-    pid: int = -1
-    address: str = ""
-
-    @property
-    def key(self) -> int | str:
-        """What limits count by: the user id, or the address."""
-        return self.address or self.uid
-
-    def __str__(self) -> str:
-        return self.address or f"user {self.uid}"
-
-
-def peer_of(connection: socket.socket) -> Peer:
-    """Return who connected.
-
-    Raises:
-        OSError: the connection has gone.
-    """
-    if connection.family == socket.AF_UNIX:
-        data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        pid, uid, _ = _CREDENTIALS.unpack(data)
-        return Peer(uid=uid, pid=pid)
-    address = ipaddress.ip_address(str(connection.getpeername()[0]).partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return Peer(address=str(address.ipv4_mapped))
-        network = ipaddress.ip_network((address, _NETWORK_BITS), strict=False)
-        return Peer(address=str(network))
-    return Peer(address=str(address))
 
 
 class Refusal(Enum):

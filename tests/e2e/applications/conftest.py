@@ -21,12 +21,12 @@ from credspec.lab.domain import Lab, run_tool
 from credspec.lab.namespaces import Plan, command_in
 from credspec.lab.network import connects
 from credspec.lab.service import Service, wait_for
+from support.machine.application_runtimes import RUNTIMES
 
 IMAGE = "applications"
 EXAMPLES = Path(__file__).parents[3] / "docs/applications/examples"
 """The programs and configurations that the pages show; mounted at /app."""
 ENDPOINT = Path(__file__).parents[2] / "support/servers/tds_endpoint.py"
-DRIVER = Path(__file__).parents[3] / ".venv/applications"
 SYSTEM_PYTHON = "/usr/bin/python3"
 
 FILES = {
@@ -199,8 +199,8 @@ def sql_server(services: Services) -> Callable[[], str]:
 @pytest.fixture(scope="session")
 def mssql_python() -> Path:
     """Microsoft's driver for Debian's own Python, as PyPI has it."""
-    assert (DRIVER / ".done").exists(), "make install puts it there"
-    return DRIVER
+    assert (RUNTIMES / ".done").exists(), "make install puts it there"
+    return RUNTIMES
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from e2e.applications.conftest import DRIVER
+from support.machine.application_runtimes import RUNTIMES
 from support.machine.first_process import AS_FIRST_PROCESS
 
 ME = "WebApp01$@EXAMPLE.TEST"
@@ -14,8 +14,8 @@ SQL = "/opt/runtime/dotnet /opt/whoami/whoami.dll sql sql.example.test,1433"
 @pytest.fixture(scope="module")
 def dotnet() -> str:
     """The options of ``docker run`` for runtime and program, as `make install` has put them."""
-    assert (DRIVER / "dotnet/whoami.dll").exists(), "make install builds it"
-    return f"-v {DRIVER}/dotnetcore2/bin:/opt/runtime:ro -v {DRIVER}/dotnet:/opt/whoami:ro"
+    assert (RUNTIMES / "dotnet/whoami.dll").exists(), "make install builds it"
+    return f"-v {RUNTIMES}/dotnetcore2/bin:/opt/runtime:ro -v {RUNTIMES}/dotnet:/opt/whoami:ro"
 
 
 @pytest.mark.parametrize("user", ["0:0", "1000:1000 --read-only --tmpfs /tmp"])
@@ -32,7 +32,7 @@ def test_httpclient_with_default_credentials(run, dotnet: str, intranet: str) ->
 
 
 def test_a_process_logs_on_as_well(host, dotnet: str, sql_server) -> None:
-    program = f"{DRIVER}/dotnetcore2/bin/dotnet {DRIVER}/dotnet/whoami.dll"
+    program = f"{RUNTIMES}/dotnetcore2/bin/dotnet {RUNTIMES}/dotnet/whoami.dll"
     line = f"credspec run --spec WebApp01 -- {program} sql sql.example.test,1433"
     shown = host.shell(line, under=AS_FIRST_PROCESS)
     assert shown.stdout == f"{ME}\n", shown.stderr

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from e2e.applications.conftest import DRIVER
+from support.machine.application_runtimes import RUNTIMES
 from support.machine.first_process import AS_FIRST_PROCESS
 
 ME = "WebApp01$@EXAMPLE.TEST"
@@ -15,7 +15,7 @@ PLAIN = "-e 'SQL_OPTIONS=&encrypt=disable'"
 @pytest.fixture(scope="module")
 def go() -> str:
     """The options of ``docker run`` for the program, as `make install` has built it."""
-    program = DRIVER / "go/whoami"
+    program = RUNTIMES / "go/whoami"
     assert program.exists(), "make install builds it"
     return f"-v {program.parent}:/opt/go:ro {PLAIN}"
 
@@ -39,7 +39,7 @@ def test_without_environment_the_configuration_is_in_etc(run, go: str, intranet:
 
 
 def test_a_process_logs_on_as_well(host, go: str, sql_server) -> None:
-    program = f"{DRIVER}/go/whoami sql sql.example.test:1433"
+    program = f"{RUNTIMES}/go/whoami sql sql.example.test:1433"
     variables = "env -u KRB5_CONFIG SQL_OPTIONS='&encrypt=disable'"
     line = f"{variables} credspec run --spec WebApp01 -- {program}"
     shown = host.shell(line, under=AS_FIRST_PROCESS)

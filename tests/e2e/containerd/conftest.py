@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from credspec.setup.containerd import ContainerdSetup
 from support.engines.containerd_engine import ContainerdEngine
+from support.engines.containerd_setup import set_up
 from support.engines.folder_engine import FolderContainerdEngine, ReleaseFolder
 
 
@@ -25,18 +25,3 @@ def engine(host: Any, engines_folder: ReleaseFolder | None) -> Iterator[Containe
         yield running
     finally:
         running.stop()
-
-
-def set_up(host: Any, engine: ContainerdEngine) -> None:
-    setup = setup_of(host, engine)
-    setup.apply()
-    if isinstance(engine, FolderContainerdEngine):
-        engine.folder.use_own_python(setup.launcher)
-
-
-def setup_of(host: Any, engine: ContainerdEngine) -> ContainerdSetup:
-    return ContainerdSetup(
-        run_directory=host.config.run_directory,
-        config=engine.config,
-        launcher_directory=engine.directory / "libexec",
-    )

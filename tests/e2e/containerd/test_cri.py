@@ -11,8 +11,8 @@ from typing import Any
 import grpc
 import pytest
 
-from e2e.containerd.conftest import set_up, setup_of
 from support.engines.containerd_engine import IMAGE, ContainerdEngine
+from support.engines.containerd_setup import set_up, setup_of
 from support.engines.cri_client import CriClient, Pod
 from support.engines.start_waits import short_start_waits
 

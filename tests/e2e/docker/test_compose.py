@@ -142,7 +142,9 @@ def test_up_attached_shows_the_output_and_ctrl_c_stops_the_containers(
         tty.type("\x03")
         tty.exit_status()
     state = json.loads(gateway("inspect", created["Id"]).stdout)[0]["State"]
-    assert (state["Status"], state["ExitCode"]) == ("exited", 0), "its trap answered SIGTERM"
+    assert state["Status"] == "exited"
+    # Its trap answered SIGTERM; or Compose, which may see the key twice, killed it.
+    assert state["ExitCode"] in {0, 137}
 
 
 def test_a_bad_reference_is_refused_in_the_same_words(

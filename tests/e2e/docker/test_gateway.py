@@ -75,31 +75,30 @@ def test_exec_cp_and_logs(gateway: Docker, tmp_path: Path) -> None:
 
 
 def test_logs_arrive_as_they_are_written(gateway: Docker, gateway_socket: Path) -> None:
-    loop = "for i in $(seq 100); do echo line $i; sleep 0.2; done"
+    loop = "while echo line; do sleep 0.2; done"
     gateway(*run_argv("-d", "--name", "c1"), "sh", "-c", loop)
     following = subprocess.Popen(
         ["docker", "-H", f"unix://{gateway_socket}", "logs", "-f", "c1"], stdout=subprocess.PIPE
     )
     with following:
         assert following.stdout is not None
-        begin = time.monotonic()
-        lines = [following.stdout.readline() for _ in range(3)]
-        assert lines == [b"line 1\n", b"line 2\n", b"line 3\n"]
-        assert time.monotonic() - begin < 4, "not only when the container has ended"
+        # The container never ends by itself.
+        assert [following.stdout.readline() for _ in range(3)] == [b"line\n"] * 3
         gateway("kill", "c1")
-        assert following.wait(10) == 0
+        assert following.wait(60) == 0
 
 
 def test_events_arrive_as_they_happen(gateway: Docker, gateway_socket: Path) -> None:
-    watching = subprocess.Popen(
-        ["docker", "-H", f"unix://{gateway_socket}", "events", "--filter", "type=container"],
-        stdout=subprocess.PIPE,
-    )
+    command = ["docker", "-H", f"unix://{gateway_socket}", "events"]
+    command += ["--since", str(int(time.time())), "--filter", "type=container"]
+    command += ["--format", "{{.Action}} {{.Actor.Attributes.name}}"]
+    watching = subprocess.Popen(command, stdout=subprocess.PIPE)
     with watching:
         assert watching.stdout is not None
-        time.sleep(0.5)
-        gateway(*run_argv(), "true")
-        assert b" container create " in watching.stdout.readline()
+        gateway(*run_argv("--name", "seen"), "true")
+        # The stream never ends by itself.
+        while watching.stdout.readline() != b"create seen\n":
+            pass
         watching.terminate()
 
 
@@ -207,8 +206,7 @@ def test_it_stops_at_once_with_connections_open(
     with running_gateway(listen, daemon.socket, tmp_path) as process:
         watching = subprocess.Popen(["docker", "-H", f"unix://{listen}", "events"])
         time.sleep(0.5)
-        begin = time.monotonic()
         process.send_signal(signal.SIGINT)
-        process.wait(5)
-        assert time.monotonic() - begin < 2
-        watching.wait(5)
+        # The client never ends by itself.
+        process.wait(60)
+        watching.wait(60)

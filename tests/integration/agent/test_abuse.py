@@ -60,6 +60,7 @@ def agent(
     monkeypatch.setenv("KRB5_CONFIG", f"{short}:{lab.krb5_conf}")
     extra = f'[policy]\nusers = ["{LISTED.pw_name}"]\nspec_sources = ["file", "raw"]\n'
     running = AgentProcess(lab, directory, extra=extra)
+    running.is_forked = False
     running.start()
     yield running
     running.close()

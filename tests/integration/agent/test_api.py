@@ -126,7 +126,7 @@ def test_an_id_that_is_none_reaches_no_file(
     body = b'{"spec":"file://one.json","container":"c","runtime_state":"/x","uid":0,"gid":0}'
     request = f"{method} /v1/leases/{lease_id} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}"
     status = Raw(agent).say(request.encode() + b"\r\n\r\n" + body).status()
-    # A request line that is none may be answered by hanging up, but by nothing that succeeds.
+    # A malformed request line may be answered by hanging up, but by nothing that succeeds.
     assert status == 0 or 400 <= status < 500
     assert sorted(path.name for path in agent.run_directory.rglob("*")) == before
     assert agent.lease_containers() == ["container1"]

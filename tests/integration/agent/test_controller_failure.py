@@ -96,7 +96,7 @@ def leasing(agent: AgentProcess) -> Leasing:
 def controllers(lab: Lab, second: SecondController) -> Iterator[Controllers]:
     found = Controllers(lab, second)
     yield found
-    found.mend()
+    found.restore()
 
 
 def test_one_that_is_stopped_is_replaced_and_taken_again_when_it_is_back(
@@ -148,7 +148,7 @@ def test_without_any_a_lease_is_refused_the_others_stay_and_all_goes_on_when_one
     leasing: Leasing, controllers: Controllers, second: SecondController, lab: Lab, way: str
 ) -> None:
     leasing.next()
-    break_, mend = {
+    break_, restore = {
         "stopped": (controllers.stop, controllers.start),
         "hanging": (controllers.pause, controllers.resume),
     }[way]
@@ -162,6 +162,6 @@ def test_without_any_a_lease_is_refused_the_others_stay_and_all_goes_on_when_one
     # Those of the identity that is held were all made.
     assert len(leasing.agent.lease_containers()) >= before + rounds
     assert leasing.domain()["outage_since"] is not None
-    mend(second.host)
+    restore(second.host)
     assert leasing.next() == second.host
     assert leasing.domain()["outage_since"] is None

@@ -192,7 +192,7 @@ def test_what_was_found_just_now_is_not_looked_up_again(
 ) -> None:
     session = session_of(lab, machine(lab, now), krb5_conf)
     monkeypatch.setattr(
-        "credspec.session.domain_session.ticket_from_managed_password",
+        "credspec.session.account_tickets.ticket_from_managed_password",
         lambda *_, **_options: (_ for _ in ()).throw(
             KdcUnreachableError.of("kdc-unreachable", "simulated")
         ),

@@ -273,7 +273,7 @@ async def test_permission_by_a_new_group_needs_no_restart(lab: Lab, bench: Bench
     identities, _ = bench.agent()
     session = bench._session(lab.dns_domain)
     monkey = pytest.MonkeyPatch()
-    monkey.setattr("credspec.session.domain_session._TICKET_IS_NEW", timedelta(-1))
+    monkey.setattr("credspec.session.domain_connection._TICKET_IS_NEW", timedelta(-1))
     try:
         with pytest.raises(NotPermittedError):
             session.acquire("Forbidden01")
@@ -507,7 +507,7 @@ async def test_facts_that_are_held_and_wrong_are_asked_for_again(bench: Bench) -
     identities, leases = bench.agent()
     facts = await identities.facts("example.test")
     session = identities._domains.get(("example.test", None)).session
-    session._facts = replace(facts, sid="S-1-5-21-1-2-3")
+    session.connection._facts = replace(facts, sid="S-1-5-21-1-2-3")
     await leases.make(bench.request(1, "one.json"))
     assert session.known_facts == facts
     # A spec that is wrong is still told so.

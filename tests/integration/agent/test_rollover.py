@@ -54,10 +54,10 @@ def accepted(value):
     return "accepted"
 def acquire():
     acquired = session.acquire({DAILY!r})
-    _, realm, password = session.read_password({DAILY!r})
+    _, realm, password = session.passwords.read({DAILY!r})
     def key_version(connection, facts):
         return read_key_version(connection, find_account(connection, facts, {DAILY!r}))
-    version = session._with_connection(key_version)
+    version = session.connection.use(key_version)
     keys = managed_password_keys({DAILY!r}, realm, password, version)
     return {{
         "keytab": {{n: [k.value.hex() for k in of_one] for n, of_one in keys.items()}},

@@ -326,7 +326,7 @@ def test_a_controller_of_a_trusted_domain_cannot_impersonate_the_hosts_own(
     facts = honest.facts()
     honest.close()
     assert session_of(other.dns_domain, other).facts().dns_name == other.dns_domain
-    monkeypatch.setattr("credspec.session.domain_session.read_domain_facts", lambda *_: facts)
+    monkeypatch.setattr("credspec.session.domain_connection.read_domain_facts", lambda *_: facts)
     with pytest.raises(NotPermittedError, match="domain-controller-other-realm"):
         session_of(lab.dns_domain, other).acquire("WebApp01")
 

@@ -1,6 +1,6 @@
 """Answers that no sound controller gives, and answers that never come.
 
-The hostile controller is played, on this host, since a real one does not do such things; libldap
+The hostile controller is simulated, on this host, since a real one does not do such things; libldap
 and all of our own code are the real ones.
 """
 
@@ -103,7 +103,7 @@ def hang_up(taken: socket.socket, message_id: bytes) -> None:
 Answer = Callable[[socket.socket, bytes], None]
 
 
-class PlayedController:
+class SimulatedController:
     """Answers searches as its function says, without a bind, and never a bind."""
 
     def __init__(self, answer: Answer, *, port: int = 389) -> None:
@@ -135,9 +135,9 @@ class PlayedController:
 
 @pytest.fixture
 def play(lab: Lab) -> Iterator[Callable[..., None]]:
-    played: list[PlayedController] = []
-    yield lambda answer, **options: played.append(PlayedController(answer, **options))
-    for each in played:
+    simulated: list[SimulatedController] = []
+    yield lambda answer, **options: simulated.append(SimulatedController(answer, **options))
+    for each in simulated:
         each.close()
 
 
@@ -267,15 +267,15 @@ import os
 from credspec.directory.connection import Connection
 from credspec.service.process_safety import limit_memory
 limit_memory()
-import test_hostile_controller as played
+import test_hostile_controller as simulated
 from credspec.errors import CredspecError
 def giant(taken, message_id):
-    one = played.entry(message_id, (b"objectSid", b"z" * 100_000))
+    one = simulated.entry(message_id, (b"objectSid", b"z" * 100_000))
     for _ in range(20_000):
         taken.sendall(one)
-    taken.sendall(played.done(message_id))
-played.PlayedController(giant)
-connection = Connection.open(played.CONTROLLER, anonymous=True)
+    taken.sendall(simulated.done(message_id))
+simulated.SimulatedController(giant)
+connection = Connection.open(simulated.CONTROLLER, anonymous=True)
 try:
     connection.search("", "(objectClass=*)", ("*",), seconds=60)
 except (CredspecError, MemoryError) as error:

@@ -13,8 +13,8 @@ import krb5
 import pytest
 
 from credspec.cli.new import NewSpecRequest, make_credential_spec
+from credspec.kerberos.keytab_contents import keytab_versions
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
-from credspec.kerberos.tickets import keytab_versions
 from credspec.lab.domain import Lab
 from credspec.session.host_identity import MachineKeytab
 from support.agent.agent_process import BIN, AgentProcess

@@ -18,7 +18,7 @@ from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.kerberos.tickets import Ticket, ticket_from_keys
 from credspec.lab.domain import Lab
 from credspec.lab.provisioning import READABLE
-from credspec.session import domain_session
+from credspec.session import account_tickets
 from credspec.session.domain_session import DomainSession
 from credspec.session.host_identity import HOST_CACHE, MachineKeytab
 
@@ -77,7 +77,7 @@ def test_a_simulated_policy_lets_the_host_log_on_and_armour_from_then_on(
 def watched(monkeypatch: pytest.MonkeyPatch, *, refuse_without: bool = False) -> list[str | None]:
     """Note the armour of each exchange; perhaps refuse those without as a policy does."""
     armours: list[str | None] = []
-    exchange = domain_session.ticket_from_managed_password
+    exchange = account_tickets.ticket_from_managed_password
 
     def watch(*arguments: Any, armor: str | None) -> Ticket:
         armours.append(armor)
@@ -85,5 +85,5 @@ def watched(monkeypatch: pytest.MonkeyPatch, *, refuse_without: bool = False) ->
             raise PolicyRefusedError.of("kdc-policy", "simulated")
         return exchange(*arguments, armor=armor)
 
-    monkeypatch.setattr(domain_session, "ticket_from_managed_password", watch)
+    monkeypatch.setattr(account_tickets, "ticket_from_managed_password", watch)
     return armours

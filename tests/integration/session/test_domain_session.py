@@ -36,7 +36,8 @@ def last_is_overwritten(searches: list[Sequence[str]]) -> bool:
 
 def test_one_password_is_overwritten(session: DomainSession, searches: list[Sequence[str]]) -> None:
     session.acquire("WebApp01")
-    session.read_password("WebApp01")
+    with session.passwords.overwriting():
+        session.passwords.read("WebApp01")
     session.acquire_with_keytab("WebApp01")
     assert last_is_overwritten(searches)
     assert searches.count(("*", "+")) == 3
@@ -73,7 +74,7 @@ def test_where_nothing_can_be_overwritten_the_connection_goes(
 ) -> None:
     def fail(_: Connection) -> Callable[[], None]:
         def wait() -> None:
-            raise UnreachableError.of("ldap-timeout", "played", where="LDAP")
+            raise UnreachableError.of("ldap-timeout", "simulated", where="LDAP")
 
         return wait
 

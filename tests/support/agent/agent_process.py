@@ -17,13 +17,14 @@ from credspec.cli.new import NewSpecRequest, make_credential_spec
 from credspec.errors import AgentUnreachableError
 from credspec.lab.domain import Lab
 from credspec.lab.namespaces import Plan, command_in
+from support.agent.fork_server import ForkedProcess, fork_server
 
 BIN = Path(sys.executable).parent
+AT_PROGRAM_START = ("LD_", "PYTHON", "GLIBC_")  # variables that count only then
 
-# Kills the agent just before its Nth effect on a file, counted from the signal that arms it.
+# Kills the agent just before its `at`th effect on a file, counted from the signal that arms it.
 CRASHING = """
 import os, signal, sys
-config, at, root, log = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
 seen = None
 def arm(*_):
     global seen
@@ -44,13 +45,10 @@ def hook(event, args):
         return
     seen += 1
     if seen == at:
-        print(f"CRASH {event} {path}", file=sys.stderr, flush=True)
+        print("CRASH", event, path, file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
 signal.signal(signal.SIGUSR1, arm)
 sys.addaudithook(hook)
-sys.argv = ["credspec", "agent", "--config", config]
-from credspec.cli.start import main
-main()
 """
 
 
@@ -91,7 +89,8 @@ class AgentProcess:
         self.log = directory / "agent.log"
         self.config = directory / "config.toml"
         self.client = AgentClient(self.run_directory / "agent.sock")
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | ForkedProcess | None = None
+        self.is_forked = True  # not where its time or memory is measured
         self.options: tuple[str, ...] = ()
         self.prelude = ""  # Python that runs in the agent's process first
         self._mounted: list[Path] = []
@@ -108,19 +107,22 @@ class AgentProcess:
 
     def start(self, *, crash_at: int | None = None, **environment: str) -> None:
         """Start it and wait until it answers; with `crash_at` it will kill itself when armed."""
-        command = [str(BIN / "credspec"), "agent", "--config", str(self.config), *self.options]
-        if self.prelude:
-            program = f"{self.prelude}\nfrom credspec.cli.start import main; main()"
-            command[:1] = [sys.executable, "-c", program]
-        if crash_at is not None:
-            paths = [str(self.config), str(crash_at), str(self.run_directory), str(self.audit_log)]
-            command = [sys.executable, "-c", CRASHING, *paths]
-        if self.plan is not None:
-            command = command_in(self.plan, command)
+        arguments = ["agent", "--config", str(self.config), *self.options]
+        crashing = "" if crash_at is None else self._crashing(crash_at)
+        is_new_program = not self.is_forked or bool(self.prelude) or self.plan is not None
+        is_new_program |= any(name.startswith(AT_PROGRAM_START) for name in environment)
+        environment = {**os.environ, **environment}
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, env={**os.environ, **environment}
-            )
+            if is_new_program:
+                first = f"{self.prelude}\n{crashing}\nfrom credspec.cli.start import main; main()"
+                command = [str(BIN / "credspec"), *arguments]
+                if self.prelude or crashing:
+                    command[:1] = [sys.executable, "-c", first]
+                if self.plan is not None:
+                    command = command_in(self.plan, command)
+                self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+            else:
+                self.process = fork_server().start(arguments, log, environment, first=crashing)
         end = time.monotonic() + 60
         while True:
             try:
@@ -131,6 +133,10 @@ class AgentProcess:
                 time.sleep(0.02)
             else:
                 break
+
+    def _crashing(self, at: int) -> str:
+        constants = f"at, root, log = {at}, {str(self.run_directory)!r}, {str(self.audit_log)!r}"
+        return f"{constants}\n{CRASHING}"
 
     def arm(self) -> None:
         """Let the effects be counted from now on that lead to the crash."""

@@ -28,7 +28,7 @@ class Controllers:
     def resume(self, host: str) -> None:
         self._first.resume_dc() if self._is_first(host) else self._second.resume()
 
-    def mend(self) -> None:
+    def restore(self) -> None:
         """Bring both back from whatever was done to them."""
         self._second.delay(0)
         self._second.reconnect()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -11,6 +12,7 @@ import grpc
 Fields = Mapping[int, Any]
 _NODE = 2  # NamespaceMode: the network is the host's
 _SECONDS = 120
+_NOT_YET = "server is not initialized yet"
 
 
 class CriClient:
@@ -39,7 +41,15 @@ class CriClient:
 
     def _call(self, method: str, request: Fields) -> dict[int, list[Any]]:
         call = self._channel.unary_unary(f"/runtime.v1.RuntimeService/{method}")
-        return unpack(call(pack(request), timeout=_SECONDS))
+        end = time.monotonic() + _SECONDS
+        while True:
+            try:
+                return unpack(call(pack(request), timeout=_SECONDS))
+            except grpc.RpcError as error:
+                # containerd answers elsewhere before its CRI has loaded what runs.
+                if _NOT_YET not in error.details() or time.monotonic() > end:
+                    raise
+            time.sleep(0.1)
 
 
 class Pod:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from credspec.account_provider import tls_admission
 from credspec.account_provider.tls_admission import HandshakeLimits, TlsAdmission
-from credspec.sockets.admission import Admission, AdmissionReport, ConnectionLimits, Peer, Slot
+from credspec.sockets.admission import Admission, AdmissionReport, ConnectionLimits, Slot
+from credspec.sockets.peers import Peer
 
 HELLO = b"\x16\x03\x01"
 ADDRESSES = [f"192.0.2.{number}" for number in range(1, 6)]

@@ -15,6 +15,8 @@ from credspec.cli.setup_report import planned, report
 from credspec.config.host import Config
 from credspec.errors import CredspecError, UsageError
 from credspec.setup.agent import AgentSetup, count_leases, lease_warnings
+from credspec.setup.containerd import ContainerdSetup
+from credspec.setup.docker import DockerSetup
 from credspec.setup.systemd import AGENT_UNIT, SystemdSetup
 
 
@@ -118,3 +120,27 @@ def test_the_spec_directory_is_roots_whatever_the_umask(tmp_path: Path, umask: s
     assert shown.stdout == f"['made {tmp_path}/a/b']\n"
     assert (tmp_path / "a/b").stat().st_mode & 0o777 == 0o755
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o755
+
+
+def test_an_undo_of_several_says_what_is_next_for_those_that_had_something_to_undo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = {"run_directory": tmp_path / "run"}
+    docker = DockerSetup(
+        gateway_socket=tmp_path / "docker.sock",
+        daemon_config=tmp_path / "daemon.json",
+        launcher_directory=tmp_path / "docker",
+        context=None,
+        **common,
+    )
+    containerd = ContainerdSetup(
+        config=tmp_path / "config.toml", launcher_directory=tmp_path / "containerd", **common
+    )
+    for plan in (docker, containerd):
+        monkeypatch.setattr(type(plan), "from_config", lambda _, plan=plan: plan)
+    docker.apply()
+    status, shown, said = run("docker", "containerd", "--undo")
+    assert status == 0
+    assert f"removed the runtime credspec from {docker.daemon_config}" in shown
+    assert docker.next_step_of_undo() in said
+    assert containerd.next_step_of_undo() not in said

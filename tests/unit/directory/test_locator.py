@@ -207,9 +207,18 @@ def test_without_answers_the_order_is_that_of_dns() -> None:
     assert {(dc.site, dc.is_closest) for dc in found} == {(None, False)}
 
 
+def test_one_that_hangs_stands_after_all_that_answer() -> None:
+    """It takes connections, and would cost each logon its whole time."""
+    ping = says({"192.0.2.2": FAR_AWAY, "192.0.2.3": NEAR_BY})
+    found = Locator(controllers(0, 1, 2), first, everybody, ping).locate("a.test")
+    assert hosts(found) == ["dc2", "dc3", "dc1"]
+    assert [dc.is_silent for dc in found] == [False, False, True]
+
+
 def test_the_closest_go_first_within_a_priority() -> None:
     """Without records of the site, a worse priority stays a preference of the administrator."""
-    ping = says({"192.0.2.2": NEAR_BY, "192.0.2.3": FAR_AWAY, "192.0.2.4": NEAR_BY})
+    far = dict.fromkeys(("192.0.2.1", "192.0.2.3"), FAR_AWAY)
+    ping = says(far | dict.fromkeys(("192.0.2.2", "192.0.2.4"), NEAR_BY))
     dns = controllers(0, 0, 0, 1)
     assert hosts(Locator(dns, first, everybody, ping).locate("a.test")) == [
         *("dc2", "dc1", "dc3", "dc4"),
@@ -427,7 +436,7 @@ def test_the_slow_are_not_waited_for_once_there_is_a_good_one(way: str) -> None:
         found = Locator(controllers(0, 1), first, probe, ping).locate("a.test")
     finally:
         over.set()
-    assert hosts(found) == (["dc1", "dc2"] if way == "udp" else ["dc2"])
+    assert hosts(found) == (["dc2", "dc1"] if way == "udp" else ["dc2"])
 
 
 @settings(deadline=None)
@@ -459,7 +468,7 @@ def test_what_is_found_is_fit_and_in_order(
         return
     places = [domain[int(dc.host[2]) - 1] for dc in found]
     assert Counter(places) == Counter(p for p in domain if p[1] not in {"read-only", "dead"})
-    assert places == sorted(places, key=lambda place: (place[0], place[1] != "near"))
+    assert places == sorted(places, key=lambda p: (p[1] == "silent", p[0], p[1] != "near"))
 
 
 def test_a_controller_that_stands_in_for_a_site_without_one_is_closest() -> None:

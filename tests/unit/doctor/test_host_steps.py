@@ -1,4 +1,4 @@
-"""What the agent could not renew; a real one would take hours to get there, so it is played."""
+"""What the agent could not renew; a real one would take hours to get there, so it is simulated."""
 
 from __future__ import annotations
 

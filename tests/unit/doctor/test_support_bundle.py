@@ -22,7 +22,9 @@ from hypothesis import HealthCheck, given, settings
 
 from credspec.cli.support_bundle import support_bundle
 from credspec.config.host import Config, load_config
-from credspec.doctor.redaction import Redactor
+from credspec.config_table import keys_of
+from credspec.doctor.declared_configuration import declared_tables
+from credspec.doctor.redaction import Redactor, _shown_forms
 from credspec.doctor.support_bundle import collect, make_bundle
 from credspec.errors import CredspecError, UsageError
 from credspec.kerberos.keys import Enctype, Key
@@ -222,3 +224,40 @@ def test_the_command(tmp_path: Path) -> None:
             assert file is not None
             assert b"s3cret" not in file.read(), entry.name
     assert support_bundle.params
+
+
+def test_what_is_shown_of_the_configuration_is_what_it_declares() -> None:
+    """A key that is free text is shown in its form, unless its declaration calls it secret."""
+    shown = _shown_forms()
+    hidden = {
+        f"{table.table.name}.{name}"
+        for table in declared_tables()
+        for name in keys_of(table)
+        if name not in shown[table.table.name.partition(".")[0]]
+    }
+    # A new key with a secret, or with what leads to one, must be listed here.
+    assert hidden == {
+        "host_identity.account",
+        "providers.vault.role_id",
+        "providers.aws.secrets",
+        "providers.NAME.command",
+        "account_provider.clients",
+    }
+    document = {
+        "wait_seconds": 7,
+        "host_identity": {"account": "vault:app/secret", "keytab": "/etc/krb5.keytab"},
+        "providers": {
+            "vault": {"url": "https://vault.contoso.com:8200", "role_id": "a-role-id"},
+            "rancher": {"key": "c2VjcmV0LWtleQ"},
+            "own": {"command": ["/usr/bin/give", "--token", "abcdefgh"]},
+        },
+    }
+    assert Redactor().configuration(document) == {
+        "wait_seconds": 7,
+        "host_identity": {"<redacted>: other keys": 1, "keytab": "/etc/krb5.keytab"},
+        "providers": {
+            "vault": {"url": "https://vault.contoso.com:8200", "<redacted>: other keys": 1},
+            "rancher": {"key": "<redacted>"},
+            "own": {"<redacted>: other keys": 1},
+        },
+    }

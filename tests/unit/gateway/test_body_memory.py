@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from credspec.gateway.body_memory import BodyMemory, NoMemoryLeftError
-from credspec.sockets.admission import Peer
+from credspec.sockets.peers import Peer
 
 ROOT, ONE, TWO, THREE = (Peer(uid=uid, pid=1) for uid in (0, 1001, 1002, 1003))
 

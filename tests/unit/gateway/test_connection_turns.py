@@ -6,7 +6,7 @@ import random
 import pytest
 
 from credspec.gateway.connection_turns import ConnectionTurns
-from credspec.sockets.admission import Peer
+from credspec.sockets.peers import Peer
 
 ROOT, ONE, TWO = (Peer(uid=uid, pid=1) for uid in (0, 1001, 1002))
 

@@ -156,9 +156,9 @@ UNTOUCHED = {
     "an error": with_length(b'{"message":"No such container: credspec"}', status=b"404 Not Found"),
     "an error of dockerd's own": with_length(TEXT, status=b"500 Internal Server Error"),
     "no JSON": with_length(TEXT, b"Content-Type: text/plain"),
-    "JSON that is none": with_length(TEXT[:-1]),
+    "malformed JSON": with_length(TEXT[:-1]),
     "an unknown compression": with_length(TEXT, JSON, b"Content-Encoding: br"),
-    "a compression that is none": with_length(TEXT, JSON, b"Content-Encoding: gzip"),
+    "a wrong compression": with_length(TEXT, JSON, b"Content-Encoding: gzip"),
     "nothing": with_length(b""),
     "an unknown coding": answer(TEXT, JSON, b"Transfer-Encoding: gzip"),
 }

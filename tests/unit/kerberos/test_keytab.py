@@ -39,6 +39,9 @@ def test_the_bytes_of_an_entry() -> None:
     made = keytab_bytes([KeytabEntry("HTTP/web@EXAMPLE.T", 300, key)], timestamp=7)
     assert made == GOLDEN
     assert "aa" not in repr(KeytabEntry("a@B", 1, key))
+    # An account is NT-PRINCIPAL; without a time it is that of no moment.
+    account = keytab_bytes([KeytabEntry("A$@B", 1, key)])
+    assert bytes.fromhex("0001 0001 42 0002 4124 00000001 00000000 01") in account
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ class Tokens:
 
 def vault(tmp_path: Path, authority: Any, port: int, **more: str) -> VaultProvider:
     settings = {"url": f"https://localhost:{port}", "ca_file": str(authority.certificate)}
-    return VaultProvider(settings | more, 5)
+    return VaultProvider(settings | more, 60)
 
 
 def private(path: Path, text: str) -> str:
@@ -152,7 +152,7 @@ def test_awss_role_is_asked_again_for_each_question(
         "region": "eu-west-1",
         "secrets": ["prod/*"],
     }
-    provider = AwsProvider(settings, 5)
+    provider = AwsProvider(settings, 60)
     for _ in range(3):
         assert provider.host_account("prod/reader").user == "reader"
     assert tokens.issued == 3

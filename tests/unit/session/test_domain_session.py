@@ -15,14 +15,20 @@ from typing import Any
 import pytest
 
 from credspec.directory.accounts import GroupManagedServiceAccount, PasswordNotPermittedError
-from credspec.directory.connection import Transport
+from credspec.directory.connection import Connection, Transport
 from credspec.directory.domain import DomainFacts
 from credspec.directory.locator import DomainController
 from credspec.directory.managed_password import ManagedPassword
-from credspec.errors import CredspecError, NotFoundError, NotPermittedError, UnreachableError
+from credspec.errors import (
+    CredspecError,
+    NotFoundError,
+    NotPermittedError,
+    PermanentFaultError,
+    UnreachableError,
+)
 from credspec.kerberos.kdc_errors import KdcUnreachableError, PolicyRefusedError
 from credspec.kerberos.tickets import Ticket
-from credspec.session import domain_session
+from credspec.session import account_tickets, domain_connection, domain_session, password_reader
 from credspec.session.domain_session import DomainSession
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -111,6 +117,7 @@ class Domain:
 
     def __init__(self) -> None:
         self.did: list[str] = []
+        self.seconds: list[float] = []
         self.next: dict[str, list[CredspecError | None]] = {}
         self.now = NOW
         self.located: list[tuple[str, str | None]] = []
@@ -139,6 +146,10 @@ class Domain:
         if error is not None:
             raise error
 
+    def read(self) -> None:
+        with self.session.passwords.overwriting():
+            self.session.passwords.read("WebApp01")
+
     def failing(self, what: str, *errors: CredspecError | None) -> None:
         self.next[what] = list(errors)
 
@@ -160,9 +171,16 @@ class Domain:
     # As the functions of other modules.
 
     def open(
-        self, controller: DomainController, _: Transport, *, ca_file: Path | None, ccache: str
+        self,
+        controller: DomainController,
+        _: Transport,
+        *,
+        ca_file: Path | None,
+        ccache: str,
+        seconds: float,
     ) -> SimulatedConnection:
         assert (ca_file, ccache) == (None, self.identity.cache)
+        self.seconds.append(seconds)
         self.did.append(f"open {controller.host[:3]}")
         self.raise_next(controller.host[:3])
         return SimulatedConnection(self, controller.host)
@@ -203,26 +221,35 @@ class Domain:
 @pytest.fixture
 def domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[Domain]:
     found = Domain()
-    for name, function in {
-        "read_domain_facts": found.facts,
-        "read_managed_password": found.read_password,
-        "find_account": lambda *_: ACCOUNT,
-        "read_key_version": found.version,
-        "read_trusted_domain": found.trusted_domain,
-        "ticket_from_managed_password": found.account_ticket,
-        "account_keytab": found.keytab,
-        "realms_of_service": lambda *_: found.realms,
-        "answers": lambda address, port: port == 88 and address in found.taking,
+    for module, functions in {
+        domain_connection: {
+            "read_domain_facts": found.facts,
+            "realms_of_service": lambda *_: found.realms,
+            "answers": lambda address, port: port == 88 and address in found.taking,
+        },
+        password_reader: {
+            "read_managed_password": found.read_password,
+            "find_account": lambda *_: ACCOUNT,
+            "read_key_version": found.version,
+        },
+        account_tickets: {"ticket_from_managed_password": found.account_ticket},
+        domain_session: {
+            "find_account": lambda *_: ACCOUNT,
+            "read_trusted_domain": found.trusted_domain,
+            "account_keytab": found.keytab,
+        },
     }.items():
-        monkeypatch.setattr(domain_session, name, function)
-    monkeypatch.setattr(domain_session.Connection, "open", found.open)
+        for name, function in functions.items():
+            monkeypatch.setattr(module, name, function)
+    monkeypatch.setattr(Connection, "open", found.open)
     yield found
-    assert found.session._at_work == 0
-    assert found.session._lock.acquire(blocking=False)
+    assert found.session.passwords._at_work == 0
+    assert found.session.connection._lock.acquire(blocking=False)
 
 
 def test_the_first_controller_that_takes_the_logon_is_used_simulated(domain: Domain) -> None:
     domain.failing("dc1", unreachable())
+    assert domain.session.domain == "example.test"
     assert domain.session.known_facts is None
     assert domain.session.facts() == FACTS
     assert domain.did == ["locate", "open dc1", "open dc2"]
@@ -230,6 +257,25 @@ def test_the_first_controller_that_takes_the_logon_is_used_simulated(domain: Dom
     assert domain.kdcs == {"EXAMPLE.TEST": ["192.0.2.1", "192.0.2.2", "192.0.2.3"]}
     assert domain.session.facts() is domain.session.known_facts
     assert len(domain.did) == 3
+
+
+@pytest.mark.parametrize(
+    ("silent", "seconds"),
+    [
+        ([False, False], [10.0, 10.0]),
+        ([True, False], [3.0, 10.0]),
+        ([False, True], [10.0, 10.0]),
+        ([True, True], [3.0, 10.0]),
+    ],
+)
+def test_a_silent_controller_has_less_time_while_there_is_another_simulated(
+    domain: Domain, silent: list[bool], seconds: list[float]
+) -> None:
+    pairs = zip(CONTROLLERS, silent, strict=True)
+    domain.controllers = [replace(dc, is_silent=is_silent) for dc, is_silent in pairs]
+    domain.failing("dc1", unreachable())
+    assert domain.session.facts() == FACTS
+    assert domain.seconds == seconds
 
 
 def test_the_connection_is_held_and_the_logon_is_made_again_in_time_simulated(
@@ -249,24 +295,28 @@ def test_the_connection_is_held_and_the_logon_is_made_again_in_time_simulated(
     assert domain.located == [("example.test", None), ("example.test", "Here")]
 
 
-@pytest.mark.parametrize("error", [unreachable, logon_refused])
+def malformed() -> CredspecError:
+    return PermanentFaultError.of("managed-password-malformed", "simulated")
+
+
+@pytest.mark.parametrize("error", [unreachable, logon_refused, malformed])
 def test_a_held_connection_that_fails_is_made_again_once_simulated(
     domain: Domain, error: Callable[[], CredspecError]
 ) -> None:
     domain.session.facts()
     domain.did.clear()
     domain.failing("read", error())
-    domain.session.read_password("WebApp01")
+    domain.read()
     assert domain.did[:5] == ["read WebApp01", "close dc1", "locate", "open dc1", "read WebApp01"]
     domain.failing("read", error(), error())
     with pytest.raises(type(error())):
-        domain.session.read_password("WebApp01")
+        domain.read()
 
 
 def test_a_new_connection_that_fails_is_not_made_again_simulated(domain: Domain) -> None:
     domain.failing("read", unreachable())
     with pytest.raises(UnreachableError):
-        domain.session.read_password("WebApp01")
+        domain.read()
     assert domain.did == ["locate", "open dc1", "read WebApp01", "close dc1"]
     assert domain.session.controller is None
 
@@ -276,21 +326,20 @@ def test_what_the_directory_answers_is_its_answer_simulated(domain: Domain) -> N
     domain.did.clear()
     domain.failing("read", NotFoundError.of("account-not-found", "simulated"))
     with pytest.raises(NotFoundError):
-        domain.session.read_password("WebApp01")
+        domain.read()
     assert domain.did == ["read WebApp01", "ask for another", "overwritten"]
-    assert domain.session.reads == 0
 
 
 def test_a_held_ticket_that_is_refused_is_replaced_once_simulated(domain: Domain) -> None:
     """Groups or keys may have changed since it was made."""
     domain.session.facts()
-    domain.session._drop_connection()
+    domain.session.connection._drop_connection()
     domain.did.clear()
     domain.failing("dc1", logon_refused())
     domain.failing("dc2", logon_refused())
     domain.session.find("WebApp01")
     assert domain.did == ["locate", "open dc1", "open dc2", "forget", "open dc1"]
-    domain.session._drop_connection()
+    domain.session.connection._drop_connection()
     domain.did.clear()
     domain.failing("dc1", logon_refused(), logon_refused())
     domain.failing("dc2", unreachable(), unreachable())
@@ -305,7 +354,7 @@ def test_a_new_ticket_or_one_that_nobody_saw_is_not_replaced_simulated(
 ) -> None:
     if held:
         domain.session.facts()
-        domain.session._drop_connection()
+        domain.session.connection._drop_connection()
         domain.did.clear()
     domain.identity.guess = "HOST$ was guessed"
     domain.failing("dc1", error())
@@ -320,7 +369,7 @@ def test_a_new_ticket_or_one_that_nobody_saw_is_not_replaced_simulated(
 def test_a_controller_of_another_realm_gets_no_question_simulated(domain: Domain) -> None:
     domain.realms = {"EVIL.TEST"}
     with pytest.raises(NotPermittedError, match="domain-controller-other-realm"):
-        domain.session.read_password("WebApp01")
+        domain.read()
     assert domain.did == ["locate", "open dc1", "close dc1", "open dc2", "close dc2", "forget"]
     assert domain.session.known_facts is None
     domain.realms = {"EVIL.TEST", "EXAMPLE.TEST"}
@@ -338,12 +387,11 @@ def test_groups_that_changed_after_the_logon_count_with_a_new_one_simulated(
     domain.identity.guess = "HOST$ was guessed"
     domain.failing("read", not_permitted())
     if again:
-        domain.session.read_password("WebApp01")
+        domain.read()
         assert domain.did[2:7] == ["read WebApp01", "forget", "close dc1", "locate", "open dc1"]
-        assert domain.session.reads == 1
         domain.failing("read", not_permitted(), not_permitted())
     with pytest.raises(PasswordNotPermittedError) as caught:
-        domain.session.read_password("WebApp01")
+        domain.read()
     assert "HOST$ was guessed" in caught.value.problems[0].remedy
     assert domain.did.count("forget") == (2 if again else 0)
 
@@ -351,7 +399,7 @@ def test_groups_that_changed_after_the_logon_count_with_a_new_one_simulated(
 def test_a_refusal_that_is_not_the_logons_is_not_asked_again_simulated(domain: Domain) -> None:
     domain.failing("read", NotPermittedError.of("account-disabled", "simulated"))
     with pytest.raises(NotPermittedError, match="account-disabled"):
-        domain.session.read_password("WebApp01")
+        domain.read()
     assert "forget" not in domain.did
 
 
@@ -363,7 +411,6 @@ def test_an_acquisition_says_when_to_ask_again_and_leaves_no_password_simulated(
     assert acquired.password_due == NOW + 20 * HOUR
     assert (acquired.keytab, acquired.keytab_due) == (None, None)
     assert acquired.ticket.ccache == b"account's"
-    assert domain.session.reads == 1
     # The domain answers while the key is derived.
     assert domain.did[2:] == ["read WebApp01", "ask for another", "kdc", "overwritten"]
     (arguments, armor) = domain.asked_with[0]
@@ -375,14 +422,14 @@ def test_a_password_that_cannot_be_overwritten_goes_with_the_connection_simulate
     domain: Domain,
 ) -> None:
     domain.session.facts()
-    domain.session._at_work = 1  # another thread has one at hand
-    domain.session.read_password("WebApp01")
+    domain.session.passwords._at_work = 1  # another thread has one at hand
+    domain.read()
     assert domain.did[2:] == ["read WebApp01"]
-    domain.session._at_work = 0
+    domain.session.passwords._at_work = 0
     domain.failing("overwrite", unreachable())
-    domain.session._overwrite_last_answer()
+    domain.session.connection.overwrite_now()
     assert domain.did[3:] == ["ask for another", "close dc1"]
-    assert domain.session._connection is None
+    assert domain.session.connection._connection is None
 
 
 def test_the_salt_that_the_kdc_took_is_tried_first_the_next_time_simulated(domain: Domain) -> None:
@@ -416,7 +463,7 @@ def test_a_keytab_is_not_made_again_at_once_simulated(
     domain: Domain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     soon = replace(PASSWORD, unchanged_interval=timedelta(0))
-    monkeypatch.setattr(domain_session, "read_managed_password", lambda *_, **__: (ACCOUNT, soon))
+    monkeypatch.setattr(password_reader, "read_managed_password", lambda *_, **__: (ACCOUNT, soon))
     assert domain.session.acquire_with_keytab("WebApp01").keytab_due == NOW + MINUTE
 
 
@@ -483,7 +530,7 @@ def test_a_host_with_a_tgt_shows_it_and_a_refusal_is_final_simulated(domain: Dom
 
 def test_another_reader_than_the_host_is_named_simulated(domain: Domain) -> None:
     domain.identity.is_provided = True
-    domain.session.read_password("WebApp01")
+    domain.read()
     assert "read WebApp01 as HOST$@EXAMPLE.TEST" in domain.did
 
 
@@ -547,7 +594,7 @@ def test_controllers_that_take_connections_are_kept_simulated(domain: Domain) ->
 def test_an_end_waits_for_nobody_simulated(domain: Domain) -> None:
     domain.session.facts()
     domain.did.clear()
-    with domain.session._lock:
+    with domain.session.connection._lock:
         closing = threading.Thread(target=domain.session.close)
         closing.start()
         closing.join(60)
@@ -555,4 +602,4 @@ def test_an_end_waits_for_nobody_simulated(domain: Domain) -> None:
         assert domain.did == []
     domain.session.close()
     assert domain.did == ["close dc1", "close identity"]
-    assert domain.session._connection is None
+    assert domain.session.connection._connection is None

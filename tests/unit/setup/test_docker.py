@@ -392,3 +392,11 @@ def test_interpreters_that_no_shebang_can_name(path: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(sys, "executable", path)
     with pytest.raises(UsageError, match="launcher-interpreter"):
         shim_launcher.launcher_text(Path("/run/credspec"))
+
+
+def test_dockerd_is_reloaded_for_a_change_of_its_file_only(setup: DockerSetup) -> None:
+    assert setup.reload_command([f"a line in {setup.daemon_config}"]) == ""
+    assert setup.reload_command(setup.apply()) == "systemctl reload docker"
+    assert setup.reload_command(setup.apply()) == ""
+    setup.launcher.write_text("another")
+    assert setup.reload_command(setup.apply()) == ""

@@ -170,6 +170,21 @@ def test_an_id_that_is_in_use_is_the_runtimes_to_refuse(tmp_path: Path, command:
     assert (result.returncode, "[container-exists]" in result.stderr) == (1, True)
 
 
+@pytest.mark.parametrize("command", ["checkpoint", "pause", "state"])
+@pytest.mark.parametrize("has_lease", [True, False])
+def test_nothing_but_a_checkpoint_of_tickets_is_refused(
+    tmp_path: Path, command: str, *, has_lease: bool
+) -> None:
+    line = ("--root", f"{tmp_path}/root", command, "c1")
+    if has_lease:
+        # The state's directory is the runtime's root and the container, whatever the runtime.
+        (tmp_path / "run" / "leases" / Invocation(line).lease_id("runtime")).mkdir(parents=True)
+    result = run_shim(tmp_path, *line)
+    is_refused = has_lease and command == "checkpoint"
+    assert result.returncode == (1 if is_refused else 7)
+    assert ("[checkpoint-refused]" in result.stderr) == is_refused
+
+
 def test_a_container_that_had_tickets_is_not_restored(tmp_path: Path) -> None:
     leases = tmp_path / "run" / "leases"
     leases.mkdir(parents=True)
@@ -282,18 +297,28 @@ def test_on_whose_behalf(
 
 
 @pytest.mark.parametrize(
-    ("name", "users", "expected"),
+    ("name", "users", "of_user", "user", "expected"),
     [
-        ("runc", "", "/run/runc/c1"),
-        ("runc", "/run/user/0", "/run/runc/c1"),
-        ("crun", "", "/run/crun/c1"),
-        ("crun", "/run/user/0", "/run/user/0/crun/c1"),
+        ("runc", "", None, b"root", "/run/runc/c1"),
+        ("runc", "/run/user/0", None, b"x", "/run/runc/c1"),
+        ("crun", "", None, b"root", "/run/crun/c1"),
+        ("crun", "/run/user/0", None, b"root", "/run/user/0/crun/c1"),
+        # Root of a user's namespace.
+        ("runc", "/run/user/7", 7, b"x", "/run/user/7/runc/c1"),
+        ("runc", "/run/user/7", 7, b"root", "/run/runc/c1"),
+        ("runc", "", 7, b"x", "/run/runc/c1"),
     ],
 )
 def test_where_root_runtimes_keep_their_containers(
-    monkeypatch: pytest.MonkeyPatch, name: str, users: str, expected: str
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    users: str,
+    of_user: int | None,
+    *,
+    user: bytes,
+    expected: str,
 ) -> None:
-    monkeypatch.setattr("posix.environ", {b"XDG_RUNTIME_DIR": users.encode()})
+    monkeypatch.setattr("posix.environ", {b"XDG_RUNTIME_DIR": users.encode(), b"USER": user})
     monkeypatch.setattr("posix.geteuid", lambda: 0)
-    monkeypatch.setattr("credspec.contract.host_paths.unprivileged_uid", lambda: None)
+    monkeypatch.setattr("credspec.shim.runtime.unprivileged_uid", lambda: of_user)
     assert invocation("create c1").state_directory(f"/usr/bin/{name}") == expected

@@ -73,11 +73,11 @@ def judged(data: bytes) -> None:
 @given(documents)
 def test_any_value(document: Any) -> None:
     findings = lint_document(document)
-    mended, done = fixed(document)
-    again, nothing = fixed(mended)
+    corrected, done = fixed(document)
+    again, nothing = fixed(corrected)
     assert nothing == (), done
-    assert repr(again) == repr(mended)
-    assert not any(finding.fixable for finding in lint_document(mended)), findings
+    assert repr(again) == repr(corrected)
+    assert not any(finding.fixable for finding in lint_document(corrected)), findings
     judged(json.dumps(document).encode("utf-8", "surrogatepass"))
 
 
@@ -113,9 +113,9 @@ def mutated(draw: st.DrawFn) -> Any:
 @given(mutated())
 def test_mutated_documents(document: Any) -> None:
     lint_document(document)
-    mended, _ = fixed(document)
-    assert fixed(mended)[1] == ()
-    assert not any(finding.fixable for finding in lint_document(mended))
+    corrected, _ = fixed(document)
+    assert fixed(corrected)[1] == ()
+    assert not any(finding.fixable for finding in lint_document(corrected))
     judged(json.dumps(document).encode("utf-8", "surrogatepass"))
 
 

@@ -80,7 +80,7 @@ def test_a_good_document_has_no_finding() -> None:
 
 OTHER = "{00000000-0000-0000-0000-00000000000a}"
 
-# Each rule: a document, the code, the place, whether it can be mended.
+# Each rule: a document, the code, the place, whether it can be fixed.
 CASES: list[tuple[dict[str, Any], str, str, bool]] = [
     (
         {"kind": "GMSACredentialSpec", "metadata": {"name": "Web"}, "credspec": GOOD},
@@ -248,7 +248,7 @@ def test_errors_and_warnings_come_together_errors_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "mended"),
+    ("change", "corrected"),
     [
         (("/CmsPlugins", GONE), ["ActiveDirectory"]),
         (("/CmsPlugins", "ActiveDirectory"), ["ActiveDirectory"]),
@@ -256,17 +256,17 @@ def test_errors_and_warnings_come_together_errors_first() -> None:
         ((ACCOUNTS, GOOD["ActiveDirectoryConfig"]["GroupManagedServiceAccounts"][0]), None),
     ],
 )
-def test_errors_that_can_be_mended(change: tuple[str, Any], mended: Any) -> None:
+def test_errors_that_can_be_mended(change: tuple[str, Any], corrected: Any) -> None:
     findings = lint_document(changed(change))
     assert [f.fixable for f in findings if f.severity is Severity.ERROR] == [True]
     document, done = fixed(changed(change))
     assert done
     assert problems_of(document) == ()
-    if mended is not None:
+    if corrected is not None:
         target: Any = document
         for token in change[0].split("/")[1:]:
             target = target[token]
-        assert target == mended
+        assert target == corrected
 
 
 def test_secrets_are_never_quoted() -> None:
@@ -278,8 +278,10 @@ def test_secrets_are_never_quoted() -> None:
 def test_pointers_lead_into_a_kubernetes_object() -> None:
     wrapper = {"kind": "GMSACredentialSpec", "credspec": changed((f"{DOMAIN}/Sid", GONE))}
     assert found(wrapper) == [("lint-domain-field-missing", f"/credspec{DOMAIN}/Sid", False)]
-    mended, done = fixed({"kind": "GMSACredentialSpec", "credspec": changed(("/CmsPlugins", GONE))})
-    assert (mended["kind"], len(done)) == ("GMSACredentialSpec", 1)
+    corrected, done = fixed(
+        {"kind": "GMSACredentialSpec", "credspec": changed(("/CmsPlugins", GONE))}
+    )
+    assert (corrected["kind"], len(done)) == ("GMSACredentialSpec", 1)
 
 
 def test_there_is_an_end_to_findings() -> None:
@@ -301,8 +303,8 @@ def test_no_sample_has_an_error(path: Path) -> None:
 
 def test_mending_keeps_what_it_does_not_mend() -> None:
     for document in (GOOD, 7, "x", None, [], {"CmsPlugins": [1]}):
-        mended, done = fixed(document)
-        assert (mended, done) == (document, ())
+        corrected, done = fixed(document)
+        assert (corrected, done) == (document, ())
 
 
 def test_a_document_with_a_repeated_key_is_not_mended() -> None:
@@ -324,9 +326,9 @@ def test_a_rule_is_in_the_registry_once_with_its_own_code_and_reason() -> None:
 def test_entries_that_are_one_object_are_removed_one_by_one() -> None:
     entry, other = {"Name": "webapp01", "Scope": "EMEA"}, {"Name": "logs", "Scope": "EMEA"}
     document = changed((ACCOUNTS, [other, entry, entry, 5, entry, other]))
-    mended, done = fixed(document)
+    corrected, done = fixed(document)
     dns = "emea.contoso.com"
-    assert mended["ActiveDirectoryConfig"]["GroupManagedServiceAccounts"] == [
+    assert corrected["ActiveDirectoryConfig"]["GroupManagedServiceAccounts"] == [
         other,
         entry,
         {"Name": "webapp01", "Scope": dns},

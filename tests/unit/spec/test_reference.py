@@ -99,3 +99,12 @@ def test_other_options_are_untouched(options: list[str]) -> None:
     except InvalidSpecError:
         return
     assert others == [o for o in options if not o.lower().startswith("credentialspec=")]
+
+
+def test_the_configs_of_a_swarm_are_for_its_services_only() -> None:
+    options = ["credentialspec=config://www.json"]
+    with pytest.raises(InvalidSpecError):
+        parse_security_options(options)
+    reference, _ = parse_security_options(options, swarm=True)
+    assert reference is not None
+    assert reference.scheme == "config"

@@ -16,7 +16,7 @@ from credspec.agent.identities.open_domain import DomainStatus, OpenDomain
 from credspec.agent.identities.refresh_schedule import Spread
 from credspec.agent.identities.table import IdentityTable
 from credspec.directory.domain import DomainFacts
-from credspec.errors import CredspecError, NotPermittedError, Problem
+from credspec.errors import ClockRefusalError, CredspecError, Problem
 from credspec.providers.provider import HostSource
 from credspec.service.events import Event, emit
 from credspec.session.domain_session import DomainSession
@@ -251,7 +251,7 @@ class Identities:
         identity = self._table.held.get(name)
         if identity is not None and identity.may_be_given(self._now(), keytab=keytab):
             return identity
-        raise NotPermittedError.of(
+        raise ClockRefusalError.of(
             "ticket-unfit",
             "the domain gives tickets that cannot be used"
             + "".join(f": {problem.found}" for problem in self._why_not_given(name)),

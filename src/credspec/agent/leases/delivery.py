@@ -15,7 +15,7 @@ from credspec.agent.leases.files import LeaseFiles
 from credspec.agent.leases.journal import Journal
 from credspec.agent.leases.record import LeaseRecord
 from credspec.agent.leases.table import LeaseTable
-from credspec.errors import CredspecError, NotPermittedError, joined
+from credspec.errors import ClockRefusalError, CredspecError, joined
 from credspec.kerberos.ticket_life import state_of
 
 
@@ -100,11 +100,32 @@ class Delivery:
             self._table.records[record.lease_id] = given
         return given
 
+    async def files_now(self, record: LeaseRecord) -> dict[str, bytes]:
+        """Return the files that are in a lease's home, for `put_back`.
 
-def unfit(identities: Sequence[Identity], now: datetime) -> NotPermittedError:
+        Raises:
+            CredspecError: as `Home.read` and `LeaseFiles.run`.
+        """
+        home = self._files.homes.of(record)
+        return await self._files.run(home, partial(home.read, file_names(record)))
+
+    async def put_back(self, record: LeaseRecord, files: dict[str, bytes]) -> None:
+        """Put files into a lease's home that were there before; nothing is journaled.
+
+        Raises:
+            CredspecError: as `Home.write` and `LeaseFiles.run`.
+        """
+        home = self._files.homes.of(record)
+        await self._files.run(
+            home,
+            partial(home.write, files, uid=record.uid, gid=record.gid, mode=record.mode),
+        )
+
+
+def unfit(identities: Sequence[Identity], now: datetime) -> ClockRefusalError:
     """Return why tickets are given to nobody."""
     found = "; ".join(f"{i.name}: {state_of(i.start, i.end, now)}" for i in identities)
-    return NotPermittedError.of(
+    return ClockRefusalError.of(
         "ticket-unfit",
         found or "a ticket is missing",
         where="ticket",

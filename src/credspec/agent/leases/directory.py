@@ -11,7 +11,7 @@ import fcntl
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +27,7 @@ from credspec.path_walk import DIRECTORY_FLAGS, opened_directory
 
 # Of runs of an agent before `replace_file` had a name of its own for what is unfinished.
 _OLD_LEFTOVER: Final = re.compile(r"\.krb5[^/]*\.[0-9a-f]{16}")
+_MOST_FILE_BYTES: Final = 16 << 20
 _OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
@@ -71,6 +72,16 @@ class LeaseDirectory:
                 raise not_written(self.path / name, error, taken, self._make_room) from None
             room.written(name)
             return
+
+    def read(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Return the contents of files that `write` put there; what is anything else is left out.
+
+        Raises:
+            CredspecError: `lease-directory-missing`.
+        """
+        with self._opened() as directory_fd:
+            contents = {name: _content(name, directory_fd) for name in names}
+        return {name: content for name, content in contents.items() if content is not None}
 
     def wipe(self) -> None:
         """Remove every file of it, and empty directories; one that is gone is fine.
@@ -218,3 +229,18 @@ class SharedDirectory(LeaseDirectory):
     @property
     def _make_room(self) -> str:
         return "free space on that tmpfs, or enlarge it (df, mount)"
+
+
+def _content(name: str, directory_fd: int) -> bytes | None:
+    """Return the content of a file; None of what is gone, no file of its own, or too large."""
+    try:
+        fd = os.open(name, _OPEN_FILE, dir_fd=directory_fd)
+    except OSError:
+        return None
+    with os.fdopen(fd, "rb") as file:
+        status = os.fstat(fd)
+        # A hard link may lead to a file that its user could not read.
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+            return None
+        content = file.read(_MOST_FILE_BYTES + 1)
+    return content if len(content) <= _MOST_FILE_BYTES else None

@@ -83,6 +83,13 @@ class Home(Protocol):
             CredspecError: of what failed; what was there stays.
         """
 
+    def read(self, names: AbstractSet[str]) -> dict[str, bytes]:
+        """Return those of these files that are there.
+
+        Raises:
+            CredspecError: they cannot be read.
+        """
+
     def holds(self, names: AbstractSet[str]) -> bool:
         """Return whether all files of these names are there."""
 

@@ -46,6 +46,9 @@ class _DirectoryHome:
     def write(self, files: dict[str, bytes], *, uid: int, gid: int, mode: int) -> None:
         self.directory.write(files, uid=uid, gid=gid, mode=mode)
 
+    def read(self, names: AbstractSet[str]) -> dict[str, bytes]:
+        return self.directory.read(names)
+
     def holds(self, names: AbstractSet[str]) -> bool:
         return names <= self.directory.names()
 

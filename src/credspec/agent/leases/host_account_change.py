@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 from credspec.agent.audit import Caller
@@ -14,6 +15,7 @@ from credspec.agent.leases.policy_check import check_lease
 from credspec.agent.leases.record import LeaseRecord, valid_id
 from credspec.agent.leases.table import LeaseTable
 from credspec.config.policy import PolicyInForce
+from credspec.errors import CredspecError
 from credspec.providers.provider import HostAccount, HostSource
 from credspec.service.keyed_lock import KeyedLock
 
@@ -66,17 +68,23 @@ class HostAccountChange:
         lease_id = before.lease_id
         names, former_names = self._table.names(before, source), self._table.names(before)
         is_written = False
+        files: dict[str, bytes] | None = None
         try:
             await self._delivery.hold(before, names)
             check_lease(self._policy.policy, before)
             self._claims.check_given(source)
             is_written = True  # or will be, even if the caller goes meanwhile
             await completed(self._audit.granted_again(before, caller, source))
+            files = await self._delivery.files_now(before)
             self._table.sources[lease_id] = source
             recorded = replace(self._table.get(lease_id), host_source=source.to_record())
             record = await self._delivery.give(recorded, whole=True)
         except BaseException as error:
             self._table.sources[lease_id] = former
+            if files is not None:
+                # Some may be the new ones, or all of them with a journal that cannot be written.
+                with suppress(CredspecError):
+                    await completed(self._delivery.put_back(before, files))
             for name in names:
                 self._identities.release(name, lease_id)
             self._table.secrets.drop(lease_id, but=former.secret if former else None)

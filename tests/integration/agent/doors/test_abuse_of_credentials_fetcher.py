@@ -37,6 +37,7 @@ def agent(lab: Lab) -> Iterator[FetcherAgent]:
     directory.chmod(0o755)
     running = FetcherAgent(lab, directory, extra=f'users = ["{LISTED}"]\n')
     try:
+        running.is_forked = False
         running.start()
         yield running
     finally:

@@ -295,7 +295,10 @@ def test_an_end_amid_calls(agent: FetcherAgent, number: signal.Signals) -> None:
 
     with ThreadPoolExecutor(6) as pool:
         calls = [pool.submit(caller, each) for each in range(6)]
-        time.sleep(0.7)
+        # More than are under way at a time: some are whole.
+        end = time.monotonic() + 60
+        while len(list(agent.tree.iterdir())) <= len(calls) + 2 and time.monotonic() < end:
+            time.sleep(0.01)
         agent.end(number)
         for call in calls:
             call.result()

@@ -150,10 +150,10 @@ REFUSED: dict[str, Callable[[FetcherAgent], dict[str, object]]] = {
         "password": f"\U0001f511-{secrets.token_hex(12)}"
     },
     "a domain that is unknown": lambda _: {"domain": "nowhere.test"},
-    "a domain that is none": lambda _: {"domain": "no domain"},
+    "a malformed domain": lambda _: {"domain": "no domain"},
     "a password that is too long": lambda _: {"password": secrets.token_hex(60)},
     "no spec": lambda _: {"credspec_contents": []},
-    "a spec that is none": lambda _: {"credspec_contents": ["{}"]},
+    "a malformed spec": lambda _: {"credspec_contents": ["{}"]},
     "an account that is unknown": lambda a: {"credspec_contents": [a.document("Nobody01")]},
     "several accounts, one unknown": lambda a: {
         "credspec_contents": [a.document(name) for name in ("WebApp02", "Nobody01", "Nobody02")]

@@ -336,3 +336,23 @@ def test_the_kinds_exclude_one_another() -> None:
     takers = [{kind for kind in KINDS if kind.takes(place)} for place in places]
     assert takers[0].isdisjoint(takers[1])
     assert set().union(*takers) == set(KINDS)
+
+
+def test_only_files_of_its_own_are_read(homes: Homes, memory: Path) -> None:
+    place = memory / "tree/lease1/account"
+    place.mkdir(parents=True)
+    home = homes.of(Record(place=str(place)))
+    files = {"krb5cc": b"ticket", "krb5.conf": b""}
+    home.write(files, uid=UID, gid=os.getegid(), mode=0o600)
+    assert home.read({*files, "krb5.keytab"}) == files
+    others = memory / "others"
+    others.write_bytes(b"of somebody else")
+    for make in (place.joinpath("krb5cc").symlink_to, place.joinpath("krb5cc").hardlink_to):
+        (place / "krb5cc").unlink()
+        make(others)
+        assert home.read({"krb5cc"}) == {}
+    (place / "krb5cc").unlink()
+    os.mkfifo(place / "krb5cc")
+    assert home.read({"krb5cc"}) == {}
+    (place / "krb5.conf").write_bytes(bytes((16 << 20) + 1))
+    assert home.read({"krb5.conf"}) == {}

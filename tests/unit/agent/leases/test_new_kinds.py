@@ -73,6 +73,9 @@ class FilelessHome:
     def write(self, files: dict[str, bytes], *, uid: int, gid: int, mode: int) -> None:
         self.tickets[self._place] = self.tickets.get(self._place, {}) | files
 
+    def read(self, names: AbstractSet[str]) -> dict[str, bytes]:
+        return {n: c for n, c in self.tickets.get(self._place, {}).items() if n in names}
+
     def holds(self, names: AbstractSet[str]) -> bool:
         return names <= self.tickets.get(self._place, {}).keys()
 

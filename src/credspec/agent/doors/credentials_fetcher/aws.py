@@ -29,6 +29,7 @@ from credspec.errors import (
     CredspecError,
     InvalidSpecError,
     NotPermittedError,
+    PermanentFaultError,
     UnreachableError,
     UsageError,
 )
@@ -132,7 +133,7 @@ def fetch_secret(access: AwsAccess, arn: str) -> UserPassword:
     user = new_user(values["name"], values["password"], domain or _NO_DOMAIN)
     with refused_as(Refusal.DOMAIN_OR_USER):
         if not domain:
-            raise CredspecError.of(
+            raise PermanentFaultError.of(
                 "secret-invalid",
                 "the secret names no domain, and a spec must not decide where its password goes",
                 where=arn,
@@ -178,7 +179,7 @@ def _secret(text: object, arn: str) -> dict[str, str]:
 
 
 def _secret_invalid(found: str, arn: str) -> CredspecError:
-    return CredspecError.of(
+    return PermanentFaultError.of(
         "secret-invalid",
         found,
         where=arn,

@@ -7,8 +7,9 @@ the caller's numbers, and gRPC hands that name to the service as the peer's addr
 
 Each user other than root may have so many connections, frames a second, and bytes of requests under
 way. A connection over which a password came is ended after the call: gRPC keeps what it has read
-of an open one. Calls that a client begins at that moment are repeated by its gRPC library on a new
-connection, since GOAWAY says that they were not handled.
+of an open one. A first GOAWAY says so, while calls are still taken; a second one, a moment later,
+says which were handled (RFC 9113 6.8). A call that a client begins even then is repeated by its
+gRPC library on a new connection, but only once in its life.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from credspec.agent.doors.credentials_fetcher.answer_delivery import (
 )
 from credspec.agent.doors.credentials_fetcher.http2_frames import (
     ENHANCE_YOUR_CALM,
+    LAST_POSSIBLE_STREAM,
     NO_ERROR,
     ClientFrames,
     FrameError,
@@ -65,8 +67,9 @@ class CallLimits:
 
     `handshake` is how long the first frames may take, `request` a frame or request once it was
     begun, `idle` how long a connection stays open without a call, `answer` how long a client may
-    take to read. Of requests under way each user but root may have `user_bytes`, all of them
-    `shared_bytes`, and root too `total_bytes`. `frames` may come a second, `burst` at once.
+    take to read, `notice` how long calls are taken once it was said that the connection ends. Of
+    requests under way each user but root may have `user_bytes`, all of them `shared_bytes`, and
+    root too `total_bytes`. `frames` may come a second, `burst` at once.
     """
 
     handshake: float = 10.0
@@ -74,6 +77,7 @@ class CallLimits:
     idle: float = 60.0
     answer: float = 30.0
     connect: float = 5.0
+    notice: float = 0.1
     user_bytes: int = 8 << 20
     shared_bytes: int = 32 << 20
     total_bytes: int = 64 << 20
@@ -223,7 +227,8 @@ class _Carried:
         self._is_in_step = True
         self._counted = 0
         self._since = self._loop.time()
-        self._goaway: int | None = None
+        self._unsaid: list[bytes] = []
+        self._has_said_goodbye = False
         self._writing = asyncio.Lock()
         self._drained = asyncio.Event()
         self._draining: asyncio.Task[None] | None = None
@@ -276,10 +281,15 @@ class _Carried:
         await end_politely(self._client, self._look_for_resets)
 
     def drain(self) -> None:
-        """Take no more calls, and end when those under way are answered."""
-        if not self._asked.is_draining:
-            self._asked.is_draining = True
-            self._draining = self._loop.create_task(self._say_goaway(NO_ERROR))
+        """Take no more calls after a moment, and end when those under way are answered."""
+        if self._draining is None:
+            self._draining = self._loop.create_task(self._drain())
+
+    async def _drain(self) -> None:
+        await self._say(goaway(LAST_POSSIBLE_STREAM, NO_ERROR))
+        await asyncio.sleep(self._limits.notice)
+        self._asked.is_draining = True
+        await self._say_goaway(NO_ERROR)
 
     async def _upwards(self) -> None:
         """Hand on what the client sends, until it ends, is too slow, or sends too much."""
@@ -357,20 +367,30 @@ class _Carried:
             if ended:
                 self._account(self._asked.request_bytes - self._counted)
                 self._since = self._loop.time()
-            if self._asked.is_draining:
-                await self._say_goaway(NO_ERROR)
+            await self._say()
             self._look_whether_drained()
             await asyncio.sleep(0)
 
     async def _say_goaway(self, code: int) -> None:
-        """Send GOAWAY, unless it was sent or a frame of gRPC's is under way."""
+        """Say that no later calls are handled, unless that was said."""
+        if not self._has_said_goodbye:
+            self._has_said_goodbye = True
+            await self._say(goaway(self._asked.last_stream, code))
+        self._look_whether_drained()
+
+    async def _say(self, *frames: bytes) -> None:
+        """Send frames of our own; while one of gRPC's is under way, after that."""
+        self._unsaid += frames
+        if not self._unsaid:
+            return
         with suppress(OSError, TimeoutError):
             async with self._writing, asyncio.timeout(self._limits.answer):
-                if self._goaway is None and self._answered.is_between_frames:
-                    self._goaway = code
-                    frame = goaway(self._asked.last_stream, code)
-                    await self._loop.sock_sendall(self._client, frame)
-        self._look_whether_drained()
+                if self._answered.is_between_frames:
+                    sent = len(self._unsaid)
+                    try:
+                        await self._loop.sock_sendall(self._client, b"".join(self._unsaid))
+                    finally:
+                        del self._unsaid[:sent]
 
     def _look_whether_drained(self) -> None:
         if not self._asked.is_idle:
@@ -378,7 +398,7 @@ class _Carried:
         self._delivery.look(is_idle=True)
         if self._asked.calls > self.served:
             self.drain()
-        if self._asked.is_draining and self._goaway is not None:
+        if self._asked.is_draining and self._has_said_goodbye and not self._unsaid:
             self._drained.set()
 
     def _deadline(self) -> float:

@@ -26,7 +26,7 @@ _END_HEADERS: Final = 0x4
 _PADDED: Final = 0x8
 _CODE_BYTES: Final = 4
 _HEADER_BYTES: Final = 9
-_STREAM: Final = 0x7FFFFFFF
+LAST_POSSIBLE_STREAM: Final = 0x7FFFFFFF
 
 
 class FrameError(Exception):
@@ -65,7 +65,7 @@ class _Frames:
         if len(self._header) < _HEADER_BYTES:
             return None
         length_and_type, flags, stream = struct.unpack(">IBI", self._header)
-        return length_and_type >> 8, length_and_type & 0xFF, flags, stream & _STREAM
+        return length_and_type >> 8, length_and_type & 0xFF, flags, stream & LAST_POSSIBLE_STREAM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

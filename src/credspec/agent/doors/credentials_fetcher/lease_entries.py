@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from credspec.agent.doors.credentials_fetcher.metadata import TicketEntry
+from credspec.fetcher_lease_files import TicketEntry
 
 CACHE: Final = "krb5cc"
 """What the file with a ticket is called."""

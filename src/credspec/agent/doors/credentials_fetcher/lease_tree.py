@@ -14,19 +14,15 @@ from typing import Final
 
 from credspec.agent.leases.mounts import is_tmpfs
 from credspec.errors import CredspecError, NotPermittedError, UsageError
+from credspec.fetcher_lease_files import (
+    LEASE_ID,
+    MOST_METADATA_BYTES,
+    TICKETS_DIRECTORY,
+    metadata_name,
+)
 from credspec.file_replacement import replace_file
-from credspec.path_walk import DIRECTORY_FLAGS, opened_directory
+from credspec.path_walk import DIRECTORY_FLAGS, opened_directory, read_file
 
-LEASE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-"""What the id of a lease looks like: 20 hexadecimal digits, or an ECS task's own."""
-
-DIRECTORY: Final = re.compile(r"(?!\.)[^/\x00-\x1f\x7f]{1,64}")
-"""What a directory of a lease is called: after the account, or as the caller wants its mount."""
-
-METADATA: Final = "_metadata.json"
-MOST_METADATA_BYTES: Final = 1 << 20
-
-_OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _OTHERS_WRITE: Final = 0o022
 
 
@@ -81,7 +77,7 @@ class LeaseTree:
 
     def path(self, lease: str, name: str) -> Path:
         """Return where the tickets of an account of a lease are."""
-        return self.root / _valid(LEASE_ID, lease) / _valid(DIRECTORY, name)
+        return self.root / _valid(LEASE_ID, lease) / _valid(TICKETS_DIRECTORY, name)
 
     def make(self, lease: str, name: str) -> Path:
         """Make the directory of an account of a lease, if it is not there; return it.
@@ -105,7 +101,7 @@ class LeaseTree:
         Raises:
             CredspecError: `lease-tree-unwritable`.
         """
-        name = f"{_valid(LEASE_ID, lease)}{METADATA}"
+        name = metadata_name(_valid(LEASE_ID, lease))
         try:
             with opened_directory(self.root, [lease]) as parent:
                 replace_file(name, data, mode=0o644, dir_fd=parent)
@@ -114,9 +110,9 @@ class LeaseTree:
 
     def read_metadata(self, lease: str) -> bytes | None:
         """Return the metadata of a lease, None if it has none that can be read."""
-        name = f"{_valid(LEASE_ID, lease)}{METADATA}"
+        name = metadata_name(_valid(LEASE_ID, lease))
         with suppress(OSError), opened_directory(self.root, [lease]) as parent:
-            return read_below(name, parent)
+            return read_file(name, parent, MOST_METADATA_BYTES)
         return None
 
     def leases(self) -> list[str]:
@@ -132,26 +128,12 @@ class LeaseTree:
         with suppress(OSError), opened_directory(self.root) as root:
             with opened_directory(root, [lease]) as parent:
                 for name in os.listdir(parent):  # noqa: PTH208 - pathlib has no descriptors
-                    if name not in keep and not (keep and name == f"{lease}{METADATA}"):
+                    if name not in keep and not (keep and name == metadata_name(lease)):
                         # What cannot be removed now keeps nothing else.
                         with suppress(OSError):
                             _remove(name, parent)
             if not keep:
                 os.rmdir(lease, dir_fd=root)
-
-
-def read_below(name: str, parent: int, most: int = MOST_METADATA_BYTES) -> bytes:
-    """Read a regular file of an open directory, never through a link.
-
-    Raises:
-        OSError: it cannot be opened, is something else, or is longer than `most` bytes.
-    """
-    fd = os.open(name, _OPEN_FILE, dir_fd=parent)
-    with os.fdopen(fd, "rb") as file:
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise OSError(f"more than {most} bytes")
-    return data
 
 
 def _valid(form: re.Pattern[str], name: str) -> str:

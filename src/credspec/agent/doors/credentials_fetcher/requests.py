@@ -15,10 +15,10 @@ from enum import StrEnum
 from typing import Final
 
 from credspec.agent.doors.credentials_fetcher.accepted_specs import AcceptedSpec, accepted_spec
-from credspec.agent.doors.credentials_fetcher.lease_tree import LEASE_ID
 from credspec.directory.account_identity import valid_account_name
 from credspec.directory.locator import valid_domain
 from credspec.errors import CredspecError, InvalidSpecError, Step, UnreachableError, UsageError
+from credspec.fetcher_lease_files import LEASE_ID
 from credspec.spec.document import CredentialSpec
 
 MOST_SPECS: Final = 100

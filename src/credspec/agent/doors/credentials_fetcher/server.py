@@ -59,7 +59,7 @@ async def serving(path: Path, config: Config, leases: Leases) -> AsyncIterator[N
     from credspec.agent.doors.credentials_fetcher.service import Service
 
     service = Service(leases, LeaseTree(config.fetcher.lease_tree), config.fetcher)
-    await service.take_over()
+    await service.leases.take_over()
     inner = _inner_socket(config)
     connections = CallerConnections(inner)
     calls = CallHandlers(service, connections.served, connections.expect)
@@ -73,11 +73,11 @@ async def serving(path: Path, config: Config, leases: Leases) -> AsyncIterator[N
         leases.policy.watched.append(lambda policy: share(path, others=bool(policy.grpc_uids)))
         with _listening(path, others=bool(config.fetcher.uids)) as listener:
             async with connections.accepting(listener, service.may_call):
-                emit(Event.GRPC_READY, socket=str(path), leases=len(service.leases()))
+                emit(Event.GRPC_READY, socket=str(path), leases=len(service.leases.ids()))
                 yield
     finally:
         await server.stop(_GRACE_SECONDS)
-        await service.settled()
+        await service.leases.settled()
 
 
 def _inner_socket(config: Config) -> Path:

@@ -14,7 +14,7 @@
 
 Root sees everything, an unprivileged user its own leases and what belongs to them. Errors are
 problem documents (RFC 9457) with our stable codes, see `CredspecError.to_json`. No request may
-hold the event loop: bodies are bounded, lists are sent in pieces.
+hold the event loop: bodies are bounded, lists are sent in pieces, few requests begin in a turn.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from credspec.agent.doors.http.lease_fields import MAX_BODY_BYTES, lease_request
 from credspec.agent.doors.http.listing import Listing, send_list
 from credspec.agent.doors.http.openapi import openapi_document
 from credspec.agent.doors.http.passing_errors import retry_after
+from credspec.agent.doors.http.per_turn_limit import PerTurnLimit
 from credspec.agent.identities.identities import Identities
 from credspec.agent.leases.leases import Leases
 from credspec.agent.leases.limits import RequestLimits
@@ -48,11 +49,13 @@ from credspec.errors import (
     internal_error,
 )
 from credspec.service.events import Event, emit
-from credspec.sockets.admission import peer_of
+from credspec.sockets.peers import peer_of
 
 _PROBLEM: Final = "application/problem+json"
 _CHARSETS: Final = frozenset({None, "utf-8", "utf8"})
 _BODY_SECONDS: Final = 10.0
+# Of unprivileged users together: root waits for no more of them.
+_REQUESTS_A_TURN: Final = 4
 
 _Readiness = Callable[[], Awaitable[list[str]]]
 _leases: Final = web.AppKey("leases", Leases)
@@ -62,6 +65,7 @@ _ReloadFailure = Callable[[], str | None]
 _reload_failure: Final[web.AppKey[_ReloadFailure]] = web.AppKey("reload_failure", Callable)  # type: ignore[arg-type]
 _events: Final = web.AppKey("events", LimitedEvents)
 _limits: Final = web.AppKey("limits", RequestLimits)
+_turns: Final = web.AppKey("turns", PerTurnLimit)
 _readiness: Final[web.AppKey[_Readiness]] = web.AppKey("readiness", Callable)  # type: ignore[arg-type]
 _caller: Final = web.RequestKey("caller", Caller)
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -94,6 +98,7 @@ def make_api(
     application[_policy] = in_force
     application[_events] = LimitedEvents()
     application[_limits] = RequestLimits()
+    application[_turns] = PerTurnLimit(_REQUESTS_A_TURN)
     application[_readiness] = readiness
     application[_reload_failure] = reload_failure
     application.router.add_put("/v1/leases/{id}", _make_lease)
@@ -180,6 +185,7 @@ async def _known_callers_only(request: web.Request, handler: _Handler) -> web.St
         return _problem(caller_refused(peer.uid))
     caller = request[_caller] = Caller(peer.uid, peer.pid)
     if not _is_privileged(caller):
+        await request.app[_turns].wait()
         request.app[_limits].check(caller.uid)
     return await handler(request)
 

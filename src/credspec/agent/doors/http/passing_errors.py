@@ -11,8 +11,11 @@ from collections.abc import Callable
 from typing import Final
 
 from credspec.errors import (
+    CertificateTimeError,
+    ClockRefusalError,
     CredspecError,
     QuotaExceededError,
+    TlsTrustError,
     TooManyRequestsError,
     UnreachableError,
 )
@@ -20,20 +23,7 @@ from credspec.errors import (
 JUST_BOOTED_SECONDS: Final = 600.0
 """How long after the host's boot its clock may be wrong and its DNS may not know the domain yet."""
 
-# Refusals in general: a misspelt domain, a clock that nobody keeps. After a boot they may pass.
-_AFTER_A_BOOT: Final = frozenset(
-    {
-        "domain-not-found",
-        "kdc-clock-skew",
-        "kdc-ticket-times",
-        "ldap-certificate-not-yet-valid",
-        "ldap-certificate-expired",
-        "ticket-unfit",
-    }
-)
-# Of the class of outages, but lasting: answers of DNS and faults of the set-up.
-_NO_OUTAGE: Final = frozenset({"domain-not-found"})
-_OF_THE_SETUP: Final = ("ldap-certificate", "ldap-ca-file")
+_OF_CLOCKS: Final = (ClockRefusalError, CertificateTimeError)
 
 
 def uptime() -> float:
@@ -49,10 +39,25 @@ def retry_after(error: CredspecError, uptime: Callable[[], float] = uptime) -> i
     """
     if isinstance(error, TooManyRequestsError):
         return None if isinstance(error, QuotaExceededError) else error.retry_after
-    codes = {problem.code for problem in error.problems}
-    lasting = {c for c in codes if c in _NO_OUTAGE or c.startswith(_OF_THE_SETUP)}
-    if not isinstance(error, UnreachableError):
-        lasting = codes
+    parts = error.parts or (error,)
+    lasting = [part for part in parts if not _is_outage(part)]
     if not lasting:
         return 1
-    return 1 if lasting <= _AFTER_A_BOOT and uptime() < JUST_BOOTED_SECONDS else None
+    may_pass = all(_passes_after_a_boot(part) for part in lasting)
+    return 1 if may_pass and uptime() < JUST_BOOTED_SECONDS else None
+
+
+def _is_outage(error: CredspecError) -> bool:
+    """Return whether a server is away; an answer of DNS and a fault of the set-up are none."""
+    if not isinstance(error, UnreachableError) or isinstance(error, TlsTrustError):
+        return False
+    return not _is_unknown_domain(error)
+
+
+def _passes_after_a_boot(error: CredspecError) -> bool:
+    """Return whether the clock, or a DNS server that is not up yet, may be the cause."""
+    return isinstance(error, _OF_CLOCKS) or _is_unknown_domain(error)
+
+
+def _is_unknown_domain(error: CredspecError) -> bool:
+    return error.code == "domain-not-found"

@@ -26,11 +26,11 @@ from credspec.sockets.admission import (
     AdmissionReport,
     ConnectionLimits,
     ConnectionListener,
-    Peer,
     Refusal,
     Slot,
     affordable_connections,
 )
+from credspec.sockets.peers import Peer
 
 MAX_CONNECTIONS: Final = 2048
 """How many connections there are at a time, if the limit of open files allows it."""

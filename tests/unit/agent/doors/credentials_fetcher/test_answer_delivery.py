@@ -151,14 +151,14 @@ async def served() -> AsyncIterator[Bench]:
         bench.service = Service(
             inner.leases, LeaseTree(bench.tree), FetcherConfig(lease_tree=bench.tree)
         )
-        make = bench.service._make
+        make = bench.service.leases.make
 
         async def made(*values: Any) -> Any:
             found = await make(*values)
             bench.before_answer()
             return found
 
-        bench.service._make = made  # type: ignore[method-assign]
+        bench.service.leases.make = made  # type: ignore[method-assign]
         (directory / "grpc").mkdir()
         connections = CallerConnections(directory / "grpc/s")
         server = grpc.aio.server()
@@ -172,7 +172,7 @@ async def served() -> AsyncIterator[Bench]:
                     yield bench
         finally:
             await server.stop(0)
-            await bench.service.settled()
+            await bench.service.leases.settled()
             await inner.close()
 
 
@@ -296,13 +296,13 @@ async def test_what_was_asked_for_again_meanwhile_is_not_undone_simulated() -> N
         await add(bench, 60)
         [record] = bench.inner.leases.all()
         lease = record.container.partition("/")[0]
-        entries = bench.service._tickets.of(lease)
-        undo = bench.service._undo(lease, [(entries[0], record)], Caller(0, 1))
+        entries = bench.service.leases._tickets.of(lease)
+        undo = bench.service.leases._undo(lease, [(entries[0], record)], Caller(0, 1))
         again = {name: getattr(record, name) for name in ("lease_id", "place", "runtime_state")}
         await bench.inner.leases.make(replace(bench.inner.request(1), **again))
         undo()
         undo()
-        await bench.service.settled()
+        await bench.service.leases.settled()
         assert len(bench.inner.leases.all()) == 1
         assert bench.decisions() == ["granted", "released", "granted"]
 
@@ -328,7 +328,7 @@ async def test_of_many_callers_that_give_up_each_knows_its_lease_or_there_is_non
         found = await asyncio.gather(*(asyncio.to_thread(call, n) for n in range(1, 200)))
         known = {lease for lease in found if lease is not None}
         async with asyncio.timeout(30):
-            while set(bench.service.leases()) != known:
+            while set(bench.service.leases.ids()) != known:
                 await asyncio.sleep(0.02)
         decisions = bench.decisions()
         assert decisions.count("granted") - decisions.count("released") == len(known)

@@ -35,7 +35,7 @@ from support.credentials_fetcher.http2_frames_by_hand import (
 )
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-LIMITS = CallLimits(handshake=0.3, request=0.3, idle=60.0, answer=5.0)
+LIMITS = CallLimits(handshake=0.3, request=0.3, idle=60.0, answer=5.0, notice=0.2)
 NAME = "credentialsfetcher.CredentialsFetcherService"
 
 
@@ -119,6 +119,15 @@ async def until_closed(reader: asyncio.StreamReader) -> list[tuple[int, int, int
         return [each async for each in frames_of(reader)]
 
 
+async def next_goaway(frames: AsyncIterator[tuple[int, int, int, bytes]]) -> bytes:
+    """Wait for a GOAWAY; return its payload."""
+    async with asyncio.timeout(10):
+        async for kind, _, _, payload in frames:
+            if kind == GOAWAY:
+                return payload
+    raise AssertionError("no GOAWAY")
+
+
 async def answered(reader: asyncio.StreamReader, stream: int) -> bytes:
     """Wait for a call's whole answer."""
     data = b""
@@ -160,18 +169,19 @@ async def test_after_a_secret_the_connection_ends_with_its_last_answer(
 ) -> None:
     service.secret = True
     service.hold.clear()
-    async with front(tmp_path, service) as path:
-        calls = [whole_call(stream, "HealthCheck", b"secret") for stream in (1, 3)]
-        reader, writer = await connected(path, GREETING + b"".join(calls))
-        while len(service.requests) < 2:
-            await asyncio.sleep(0.01)
+    async with front(tmp_path, service, replace(LIMITS, notice=1.0)) as path:
+        reader, writer = await connected(path, GREETING + whole_call(1, "HealthCheck", b"secret"))
+        coming = frames_of(reader)
+        said = [await next_goaway(coming)]
+        # The client cannot have known when it sent this.
+        writer.write(whole_call(3, "HealthCheck", b"secret"))
+        said.append(await next_goaway(coming))
         # A call that begins now is left to the client's next connection.
         writer.write(whole_call(5, "HealthCheck", b"late"))
         await asyncio.sleep(0.05)
         service.hold.set()
-        frames = await until_closed(reader)
-        [goaway] = [payload for kind, _, _, payload in frames if kind == GOAWAY]
-        assert goaway == b"\0\0\0\3\0\0\0\0"
+        frames = [each async for each in coming]
+        assert said == [b"\x7f\xff\xff\xff\0\0\0\0", b"\0\0\0\3\0\0\0\0"]
         ended = [stream for kind, flags, stream, _ in frames if kind == 1 and flags & END_STREAM]
         assert sorted(ended) == [1, 3]
         assert service.requests == [b"secret"] * 2
@@ -185,7 +195,8 @@ async def test_a_call_that_never_reached_the_service_ends_the_connection(
         reader, writer = await connected(path, GREETING + whole_call(1, "Nothing", b"secret"))
         frames = await until_closed(reader)
         assert [payload for kind, _, _, payload in frames if kind == GOAWAY] == [
-            b"\0\0\0\1\0\0\0\0"
+            b"\x7f\xff\xff\xff\0\0\0\0",
+            b"\0\0\0\1\0\0\0\0",
         ]
         writer.close()
 

@@ -9,15 +9,19 @@ import pytest
 from credspec.agent.doors.http.passing_errors import JUST_BOOTED_SECONDS, retry_after, uptime
 from credspec.contract import start_wait
 from credspec.errors import (
+    CertificateTimeError,
+    ClockRefusalError,
     CredspecError,
     InvalidSpecError,
     NotFoundError,
     NotPermittedError,
     Problem,
     QuotaExceededError,
+    TlsTrustError,
     TooManyRequestsError,
     UnreachableError,
     UsageError,
+    joined,
 )
 
 LONG_UP = JUST_BOOTED_SECONDS + 1
@@ -52,8 +56,8 @@ def test_an_outage_is_waited_for_at_any_time(code: str) -> None:
         InvalidSpecError.of("spec-not-json", "x"),
         UsageError.of("lease-id-invalid", "x"),
         CredspecError.of("journal-unwritable", "x"),
-        UnreachableError.of("ldap-certificate-authority", "x"),
-        UnreachableError.of("ldap-ca-file", "x"),
+        TlsTrustError.of("ldap-certificate-authority", "x"),
+        TlsTrustError.of("ldap-ca-file", "x"),
         QuotaExceededError.of("leases-too-many", "x"),
     ],
 )
@@ -66,8 +70,8 @@ def test_a_refusal_never(error: CredspecError) -> None:
     "error",
     [
         UnreachableError.of("domain-not-found", "x"),
-        NotPermittedError.of("kdc-clock-skew", "x"),
-        UnreachableError.of("ldap-certificate-not-yet-valid", "x"),
+        ClockRefusalError.of("kdc-clock-skew", "x"),
+        CertificateTimeError.of("ldap-certificate-not-yet-valid", "x"),
     ],
 )
 def test_a_clock_and_a_name_right_after_the_boot_only(error: CredspecError) -> None:
@@ -78,6 +82,25 @@ def test_a_clock_and_a_name_right_after_the_boot_only(error: CredspecError) -> N
 def test_an_outage_with_an_old_ticket_is_an_outage() -> None:
     problems = (Problem("ldap-timeout", "x"), Problem("ticket-unfit", "x"))
     assert retry_after(UnreachableError(*problems), lambda: LONG_UP) == 1
+
+
+@pytest.mark.parametrize(
+    ("codes", "while_booting", "later"),
+    [
+        ((UnreachableError, ClockRefusalError), 1, None),
+        ((ClockRefusalError, CertificateTimeError), 1, None),
+        ((UnreachableError, UnreachableError), 1, 1),
+        ((UnreachableError, TlsTrustError), None, None),
+        ((ClockRefusalError, NotPermittedError), None, None),
+        ((NotPermittedError, UnreachableError), None, None),
+    ],
+)
+def test_of_several_errors_each_must_pass(
+    codes: tuple[type[CredspecError], ...], while_booting: int | None, later: int | None
+) -> None:
+    error = joined([cls.of(f"a-{n}", "x") for n, cls in enumerate(codes)])
+    assert retry_after(error, lambda: JUST_BOOTED_SECONDS - 1) == while_booting
+    assert retry_after(error, lambda: LONG_UP) == later
 
 
 def test_a_user_that_asks_too_often_learns_when() -> None:

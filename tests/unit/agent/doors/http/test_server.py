@@ -19,8 +19,9 @@ from credspec.agent.doors.http.api import make_api
 from credspec.agent.doors.http.server import refusal_response, report_admission, serving_http
 from credspec.agent.leases.limits import RequestLimits
 from credspec.config.policy import Policy, PolicyInForce
-from credspec.sockets.admission import AdmissionReport, Peer, Refusal
+from credspec.sockets.admission import AdmissionReport, Refusal
 from credspec.sockets.listener import listen
+from credspec.sockets.peers import Peer
 from support.agent.scripted_leases import ScriptedLeases, directory_in_memory
 
 LEASE = "0" * 32

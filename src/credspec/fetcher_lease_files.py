@@ -1,17 +1,28 @@
-"""The file beside a lease's tickets, ``<lease>_metadata.json``: what they are, and for whom.
+"""What credentials-fetcher's tree of leases holds: its names, and the metadata of a lease.
 
-Written as credentials-fetcher writes it; read as both of its versions do. It holds no secret.
+``<lease>_metadata.json`` beside a lease's tickets says what they are, and for whom. It is written
+as credentials-fetcher writes it, and read as both of its versions do. It holds no secret.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
 from credspec.errors import InvalidSpecError
 from credspec.spec.strict_json import parse_json
 
+LEASE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+"""What the id of a lease looks like: 20 hexadecimal digits, or an ECS task's own."""
+
+TICKETS_DIRECTORY: Final = re.compile(r"(?!\.)[^/\x00-\x1f\x7f]{1,64}")
+"""What a directory of a lease is called: after the account, or as the caller wants its mount."""
+
+MOST_METADATA_BYTES: Final = 1 << 20
+
+_METADATA: Final = "_metadata.json"
 _LIST: Final = "krb_ticket_info"
 _MOST_ENTRIES: Final = 1000
 
@@ -46,6 +57,11 @@ _KEYS: Final = {
     "credential_arn": "secret_arn",
 }
 _ALWAYS: Final = ("krb_file_path", "service_account_name", "domain_name", "domainless_user")
+
+
+def metadata_name(lease: str) -> str:
+    """Return what the metadata of a lease is called, in the lease's directory."""
+    return f"{lease}{_METADATA}"
 
 
 def metadata_text(entries: list[TicketEntry]) -> str:

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from credspec.agent.doors.credentials_fetcher.metadata import (
+from credspec.errors import InvalidSpecError
+from credspec.fetcher_lease_files import (
     TicketEntry,
     metadata_text,
     read_metadata,
 )
-from credspec.errors import InvalidSpecError
 
 FIRST = {
     "krb_file_path": "/var/credentials-fetcher/krbdir/0a/WebApp01/krb5cc",
