@@ -92,6 +92,11 @@ _STEPS = (
         r"gateway/",
     ),
     (
+        "Kubernetes",
+        "The admission webhook, and what it asks the API server ([page](runtimes/kubernetes.md)).",
+        r"kubernetes/",
+    ),
+    (
         "Setting up the host and its engines",
         "`credspec setup`.",
         r"setup/(?!credentials_fetcher)",
@@ -117,6 +122,7 @@ _FROM_BELOW = (
     *("errors", "contract/", "rate_limit", "api_client", "service/", "sockets/", "spec/"),
     *("config_table", "directory/", "kerberos/", "providers/", "config/", "session/", "shim/"),
     *("agent/", "agent/doors/credentials_fetcher/", "gateway/", "run/", "account_provider/"),
+    "kubernetes/",
     *("setup/", "doctor/", "lab/", "cli/"),
 )
 _EXITS = {
