@@ -112,7 +112,11 @@ def read_any_form(
     try:
         document = parse_text(text, is_yaml=is_yaml)
     except YamlFeatureError:
-        document = {"kind": "List", "items": kubernetes_documents(text)}
+        # Of manifests only: a second document is an error in any other file.
+        documents = kubernetes_documents(text)
+        if not any(kind_of(each) is FileKind.KUBERNETES for each in documents):
+            raise
+        document = {"kind": "List", "items": documents}
     document = _only_object(document, name)
     read = _READERS.get(kind_of(document))
     return document if read is None else read(document, service)

@@ -70,6 +70,7 @@ async def run(settings: WebhookSettings, api: ApiServer) -> None:
         announcing = asyncio.create_task(_announce(served, address))
         stack.callback(announcing.cancel)
         await stop.wait()
+        updating.cancel()
         served.is_loaded.clear()
         await asyncio.sleep(settings.drain_seconds)
 
