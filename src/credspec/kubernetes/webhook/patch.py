@@ -87,15 +87,15 @@ def patch_of_pod(pod: dict[str, Any]) -> Patch:
     patch = Patch()
     if is_for_windows(pod):
         return patch
-    requested = requested_by(pod)
+    requested, present = requested_by(pod), credential_volumes(pod)
     given = [
         (container, spec)
         for container in containers_of(pod)
-        if (spec := requested.spec_of(container)) is not None
+        if (spec := _spec_of(container, requested, present)) is not None
     ]
     if not given:
         return patch
-    present, options = credential_volumes(pod), ticket_options(pod)
+    options = ticket_options(pod)
     specs = dict.fromkeys(spec for _, spec in given)
     volumes = _add_volumes(patch, pod, present, specs, options)
     tickets = _Tickets(volumes, present, options.variables)
@@ -128,7 +128,7 @@ def patch_of_debug_containers(pod: dict[str, Any], old: dict[str, Any]) -> Patch
     tickets = _Tickets(volumes, present, ticket_options(pod).variables)
     known = {each.name for each in containers_of(old, "ephemeralContainers")}
     requested = requested_by(pod, *CONTAINERS, "ephemeralContainers")
-    mounted = _mounted_specs(pod)
+    mounted = {each.name: _mounted_spec(each, present) for each in containers_of(pod)}
     for container in containers_of(pod, "ephemeralContainers"):
         if container.name in known:
             continue
@@ -146,6 +146,27 @@ def patch_of_debug_containers(pod: dict[str, Any], old: dict[str, Any]) -> Patch
         if spec is not None:
             _add_to_container(patch, container, spec, tickets)
     return patch
+
+
+def _spec_of(container: Container, requested: Requested, present: dict[str, str]) -> str | None:
+    """Return the spec of a container: its own, or what it mounts already, or the pod's."""
+    own = requested.of_containers.get(container.pointer)
+    if own is not None or requested.pod is None:
+        return own
+    # Of a Linux pod that was changed before, what the container named is in its mount only.
+    return _mounted_spec(container, present) or requested.pod
+
+
+def _mounted_spec(container: Container, present: dict[str, str]) -> str | None:
+    """Return the spec whose tickets a container has at the usual path."""
+    for mount in list_in(container.fields, "volumeMounts"):
+        if text_in(mount, "mountPath").rstrip("/") == MOUNT_POINT and not _is_part(mount):
+            return present.get(text_in(mount, "name"))
+    return None
+
+
+def _is_part(mount: dict[str, Any]) -> bool:
+    return bool(text_in(mount, "subPath") or text_in(mount, "subPathExpr"))
 
 
 def _add_volumes(
@@ -187,7 +208,7 @@ def _add_to_container(patch: Patch, container: Container, spec: str, tickets: _T
     is_mounted = False
     for mount in list_in(fields, "volumeMounts"):
         path = text_in(mount, "mountPath").rstrip("/")
-        is_part = bool(text_in(mount, "subPath") or text_in(mount, "subPathExpr"))
+        is_part = _is_part(mount)
         is_of_spec = present.get(text_in(mount, "name")) == spec
         if is_of_spec and is_part:
             patch.warnings.append(
@@ -246,15 +267,3 @@ def _annotate(patch: Patch, pod: dict[str, Any], requested: Requested) -> None:
     for name, value in wanted.items():
         if present.get(name) != value:
             patch.add(pointer_to("/metadata/annotations", name), value)
-
-
-def _mounted_specs(pod: dict[str, Any]) -> dict[str, str]:
-    """Return the spec whose tickets each container has at the usual path, by container."""
-    specs = credential_volumes(pod)
-    return {
-        container.name: specs[text_in(mount, "name")]
-        for container in containers_of(pod)
-        for mount in list_in(container.fields, "volumeMounts")
-        if text_in(mount, "mountPath").rstrip("/") == MOUNT_POINT
-        and text_in(mount, "name") in specs
-    }

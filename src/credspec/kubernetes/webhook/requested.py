@@ -8,7 +8,6 @@ from credspec.contract.spelling import is_in_domain
 from credspec.contract.ticket_options import ANNOTATIONS
 from credspec.kubernetes.objects.names import ANNOTATION, INJECTED, is_spec_name
 from credspec.kubernetes.webhook.pod import (
-    Container,
     containers_of,
     display_name,
     table_in,
@@ -49,10 +48,6 @@ class Requested(NamedTuple):
     pod: str | None
     of_containers: dict[str, str]
     options: list[WindowsOptions]
-
-    def spec_of(self, container: Container) -> str | None:
-        """Return the spec of a container."""
-        return self.of_containers.get(container.pointer, self.pod)
 
 
 def requested_by(pod: dict[str, Any], *kinds: str) -> Requested:
