@@ -5,7 +5,7 @@ BIN := .venv/bin
 LOGGED := packaging/logged.py build
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: manifests help demo test test-runtimes try unit check check-code mutate docs bench bench-report soak install-demo install docs-reference interface lock clean
+.PHONY: help demo test test-runtimes try unit check check-code mutate docs bench bench-report soak install-demo install docs-reference manifests interface lock clean
 
 help: ## this list
 	@echo "Targets, as root on Debian 12 or 13; each installs what it needs (see README.md):"
