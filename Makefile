@@ -5,7 +5,7 @@ BIN := .venv/bin
 LOGGED := packaging/logged.py build
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: help demo test test-runtimes test-kubernetes try unit check check-code mutate docs bench bench-report soak install-demo install docs-reference interface lock clean
+.PHONY: help demo test test-runtimes test-kubernetes try unit check check-code mutate docs bench bench-report soak install-demo install docs-reference manifests interface lock clean
 
 help: ## this list
 	@echo "Targets, as root on Debian 12 or 13; each installs what it needs (see README.md):"
@@ -130,6 +130,9 @@ MSSQL_JDBC_SHA256 := 2d137aa308c78932878952fe3624ea090ecfe644414b8b23e71a305f425
 
 docs-reference: .venv/tests.done ## write the generated pages of docs/
 	@PYTHONPATH=scripts $(BIN)/python -m docs_reference
+
+manifests: .venv/tests.done ## write the plain manifests of Kubernetes from the chart (HELM=helm)
+	@$(BIN)/python packaging/kubernetes/render.py $(or $(HELM),helm)
 
 # What is generated of interfaces of others; tests say when this must be run again.
 interface: .venv/tests.done ## generate what speaks credentials-fetcher's, CSI's and the kubelet's interfaces

@@ -93,7 +93,8 @@ _STEPS = (
     ),
     (
         "Kubernetes",
-        "The CSI driver, and the API server as it answers ([page](runtimes/kubernetes-csi.md)).",
+        "The webhook ([page](runtimes/kubernetes.md)) and the CSI driver"
+        + " ([page](runtimes/kubernetes-csi.md)), and the API server as it answers them.",
         r"kubernetes/",
     ),
     (

@@ -11,10 +11,20 @@ from credspec.cli.help_text import examples
 
 # name: (module, attribute, one-line help)
 _COMMANDS: Final = {
+    "check": (
+        "credspec.cli.kubernetes_check",
+        "check",
+        "Check every step from a pod to its tickets.",
+    ),
     "csi-driver": (
         "credspec.cli.kubernetes_csi",
         "csi_driver",
         "Run the CSI node driver, which gives pods' volumes their tickets.",
+    ),
+    "webhook": (
+        "credspec.cli.kubernetes_webhook",
+        "webhook",
+        "Run the admission webhook, which gives pods their volumes.",
     ),
 }
 
@@ -38,11 +48,11 @@ class _Group(click.Group):
 
 @click.group(
     cls=_Group,
-    epilog=examples("credspec kubernetes csi-driver --help"),
+    epilog=examples("credspec kubernetes check shop/web"),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 def kubernetes() -> None:
     """Serve Linux pods of Kubernetes, with the objects that Windows pods use.
 
-    The Helm chart runs these commands in a cluster.
+    The Helm chart runs the services among these commands in a cluster.
     """

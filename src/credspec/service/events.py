@@ -76,6 +76,15 @@ class Event(Enum):
     POLICY_NOT_RELOADED = (151, "error", "The configuration is invalid; the old one stays.")
     CLOCK_CHANGED = (152, "warning", "The clock was set or the host slept; tickets are checked.")
 
+    WEBHOOK_READY = (170, "info", "The admission webhook accepts reviews.")
+    POD_REFUSED = (171, "info", "The admission webhook refused a pod; the error says why.")
+    WEBHOOK_CERTIFICATE = (172, "info", "The admission webhook serves a new certificate.")
+    WEBHOOK_CERTIFICATE_FAILED = (
+        173,
+        "error",
+        "The admission webhook has no new certificate; it goes on with the one it has.",
+    )
+
     CSI_READY = (180, "info", "The CSI driver accepts the kubelet's calls.")
     CSI_REGISTERED = (181, "info", "The kubelet knows the CSI driver.")
     CSI_NOT_REGISTERED = (182, "error", "The kubelet did not take the CSI driver; it says why.")
