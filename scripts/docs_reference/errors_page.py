@@ -93,8 +93,7 @@ _STEPS = (
     ),
     (
         "Kubernetes",
-        "The webhook ([page](runtimes/kubernetes.md)) and the CSI driver"
-        + " ([page](runtimes/kubernetes-csi.md)), and the API server as it answers them.",
+        "Webhook and CSI driver ([page](runtimes/kubernetes.md)); the API server as it answers.",
         r"kubernetes/",
     ),
     (
