@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def test_no_account_may_more_than_it_must() -> None:
     assert found == {
         ("ClusterRole", "credspec"): [
             objects,
-            (["authorization.k8s.io"], ["subjectaccessreviews"], ["create"], None),
+            (["authorization.k8s.io"], ["localsubjectaccessreviews"], ["create"], None),
         ],
         ("ClusterRole", "credspec-webhook"): [
             objects,
@@ -105,6 +106,18 @@ def test_no_account_may_more_than_it_must() -> None:
         ],
         ("Role", "credspec-webhook"): [([""], ["secrets"], ["get", "update"], own)],
     }
+
+
+def test_templates_and_manifests_give_the_same_rights() -> None:
+    """The manifests may have been edited where Helm is not at hand."""
+
+    def rules(text: str) -> list[str]:
+        names = re.compile(r"(?:- )?(apiGroups|resources|verbs): \[")
+        return sorted(line.strip() for line in text.splitlines() if names.match(line.strip()))
+
+    templates = [path.read_text("utf-8") for path in (CHART / "templates").glob("*-rbac.yaml")]
+    assert len(templates) == 2
+    assert rules("\n".join(templates)) == rules((MANIFESTS / "credspec.yaml").read_text("utf-8"))
 
 
 def test_only_the_driver_is_privileged_and_has_the_nodes_token() -> None:

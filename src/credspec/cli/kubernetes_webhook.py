@@ -84,7 +84,7 @@ def webhook(
     """
     if (certificate is None) != (key is None):
         raise click.UsageError("--certificate and --key belong together")
-    from credspec.kubernetes.webhook.api_server import ApiServer
+    from credspec.kubernetes.api.server import in_cluster
     from credspec.kubernetes.webhook.service import WebhookSettings, run
     from credspec.kubernetes.webhook.serving_certificate import CertificateFiles
     from credspec.service.events import configure_logging
@@ -104,4 +104,4 @@ def webhook(
         secret=secret,
         configuration=configuration,
     )
-    asyncio.run(run(settings, ApiServer.of_environment()))
+    asyncio.run(run(settings, in_cluster()))

@@ -67,7 +67,7 @@ def driver_objects(namespace: str = "credspec") -> list[dict[str, Any]]:
         {"apiGroups": ["windows.k8s.io"], "resources": ["gmsacredentialspecs"], "verbs": ["get"]},
         {
             "apiGroups": ["authorization.k8s.io"],
-            "resources": ["subjectaccessreviews"],
+            "resources": ["localsubjectaccessreviews"],
             "verbs": ["create"],
         },
     ]

@@ -1,4 +1,4 @@
-"""An API server that is simulated: reviews and objects over TLS, as the driver asks for them."""
+"""An API server that is simulated: reviews and objects over TLS, as credspec asks for them."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class SimulatedApiServer:
         if request.headers.get("Authorization") != f"Bearer {self.token_file.read_text()}":
             return status(401, "Unauthorized")
         if request.method == "POST":
-            return self._review(await request.json())
+            return self._review(request.path, await request.json())
         name = request.path.rpartition("/")[2]
         if name not in self.objects:
             return status(404, f'gmsacredentialspecs.windows.k8s.io "{name}" not found')
@@ -87,8 +87,13 @@ class SimulatedApiServer:
             }
         )
 
-    def _review(self, review: dict[str, Any]) -> web.Response:
+    def _review(self, path: str, review: dict[str, Any]) -> web.Response:
         spec = review["spec"]
+        # The API server takes no review that is of another namespace than its path.
+        assert path.split("/")[-2:] == [
+            review["metadata"]["namespace"],
+            "localsubjectaccessreviews",
+        ]
         self.reviews.append(spec)
         wanted = spec["resourceAttributes"]
         _, _, namespace, account = spec["user"].split(":")

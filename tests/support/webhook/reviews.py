@@ -6,7 +6,7 @@ import base64
 import json
 from typing import Any
 
-from credspec.kubernetes.webhook.checks import Decision
+from credspec.kubernetes.api.reviews import Decision
 
 CREDSPEC = {
     "CmsPlugins": ["ActiveDirectory"],

@@ -11,40 +11,47 @@ from credspec.kubernetes.objects.names import (
     PLURAL,
     USE,
     VERSION,
+    is_spec_name,
     service_account_user,
 )
 
 _API: Final = "authorization.k8s.io/v1"
-_PATH: Final = f"/apis/{_API}/subjectaccessreviews"
 _SHOWN: Final = 300
 
 
-class Review(NamedTuple):
+class Decision(NamedTuple):
     """What the API server decided, and its reason, which may be empty."""
 
     is_allowed: bool
-    reason: str
+    reason: str = ""
 
 
 async def review_use(
     api: ApiClient, namespace: str, service_account: str, spec_name: str
-) -> Review:
+) -> Decision:
     """Ask whether a service account may ``use`` a GMSACredentialSpec.
 
-    The review names the pod's namespace although the resource has none: only so do RoleBindings
-    there count.
+    The review is one of the pod's namespace although the resource has none: only so do RoleBindings
+    there count. It is local because the right to make those lets nobody ask about rights in the
+    whole cluster, and because windows-gmsa asks so.
+
+    A namespace or account that can be none may use nothing.
 
     Raises:
         UnreachableError: `kubernetes-review-incomplete` if a no is one only because an authorizer
             of the cluster failed; and as `ApiClient.post`.
-        CredspecError: `kubernetes-answer`; and as `ApiClient.post`.
+        CredspecError: `kubernetes-api-answer`; and as `ApiClient.post`.
     """
+    if not is_spec_name(namespace) or not is_spec_name(service_account):
+        return Decision(is_allowed=False)
+    path = f"/apis/{_API}/namespaces/{namespace}/localsubjectaccessreviews"
     user, groups = service_account_user(namespace, service_account)
     answer = await api.post(
-        _PATH,
+        path,
         {
             "apiVersion": _API,
-            "kind": "SubjectAccessReview",
+            "kind": "LocalSubjectAccessReview",
+            "metadata": {"namespace": namespace},
             "spec": {
                 "user": user,
                 "groups": groups,
@@ -63,9 +70,9 @@ async def review_use(
     allowed = status.get("allowed") if isinstance(status, dict) else None
     if not isinstance(status, dict) or not isinstance(allowed, bool):
         raise CredspecError.of(
-            "kubernetes-answer",
+            "kubernetes-api-answer",
             "a review without a decision",
-            where=_PATH,
+            where=path,
             expected="status.allowed",
         )
     is_allowed = allowed and not status.get("denied")
@@ -74,10 +81,10 @@ async def review_use(
         raise UnreachableError.of(
             "kubernetes-review-incomplete",
             f"an authorizer of the cluster failed: {failure}",
-            where=_PATH,
+            where=path,
             remedy="see the API server's log",
         )
-    return Review(is_allowed, _text(status.get("reason")))
+    return Decision(is_allowed, _text(status.get("reason")))
 
 
 def _text(value: object) -> str:

@@ -88,7 +88,8 @@ def in_cluster(
             "kubernetes-not-in-cluster",
             "KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT do not name the API server",
             expected="the variables that every pod has",
-            remedy="run it as a pod, or give --api-server, --ca-file and --token-file",
+            remedy="run it as a pod; the CSI driver may be given --api-server, --ca-file and "
+            "--token-file",
         )
     shown = f"[{host}]" if ":" in host else host
     return ApiServer(f"https://{shown}:{port}", directory / "ca.crt", directory / "token")

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from credspec.errors import CredspecError, NotFoundError, NotPermittedError
 from credspec.kubernetes.api.client import ApiClient
-from credspec.kubernetes.api.reviews import Review, review_use
+from credspec.kubernetes.api.reviews import Decision, review_use
 from credspec.kubernetes.csi.volume_request import Pod
 from credspec.kubernetes.objects.credential_spec import missing_object, read_object
 from credspec.kubernetes.objects.names import RESOURCE_PATH
@@ -70,18 +70,18 @@ class ObjectAccess:
         return answer
 
     async def _document(self, pod: Pod, spec_name: str) -> str:
-        review, content = await asyncio.gather(
+        decision, content = await asyncio.gather(
             review_use(self._api, pod.namespace, pod.service_account, spec_name),
             self._api.get(f"{RESOURCE_PATH}/{spec_name}"),
             return_exceptions=True,
         )
-        if isinstance(review, NotFoundError):
+        if isinstance(decision, NotFoundError):
             # Not the object: the API server has no such reviews.
-            raise CredspecError(*review.problems)
-        if isinstance(review, BaseException):
-            raise review
-        if not review.is_allowed:
-            raise _not_permitted(pod, spec_name, review)
+            raise CredspecError(*decision.problems)
+        if isinstance(decision, BaseException):
+            raise decision
+        if not decision.is_allowed:
+            raise _not_permitted(pod, spec_name, decision)
         if isinstance(content, NotFoundError):
             raise missing_object(spec_name)
         if isinstance(content, BaseException):
@@ -89,8 +89,8 @@ class ObjectAccess:
         return read_object(content).spec.to_text(compact=True)
 
 
-def _not_permitted(pod: Pod, spec_name: str, review: Review) -> NotPermittedError:
-    reason = f", reason: {review.reason!r}" if review.reason else ""
+def _not_permitted(pod: Pod, spec_name: str, decision: Decision) -> NotPermittedError:
+    reason = f", reason: {decision.reason!r}" if decision.reason else ""
     return NotPermittedError.of(
         "csi-use-not-permitted",
         f"service account {pod.service_account!r} is not authorized to `use` GMSA cred spec "

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 from credspec.errors import CredspecError
+from credspec.kubernetes.api.reviews import Decision
 from credspec.kubernetes.objects.credential_spec import (
     EmptyObjectError,
     compact_contents,
@@ -37,13 +38,6 @@ from credspec.kubernetes.webhook.requested import WindowsOptions, requested_by, 
 from credspec.spec.document import CredentialSpec
 
 _MAX_SPECS: Final = 16
-
-
-class Decision(NamedTuple):
-    """Whether a service account may use a spec, and what the API server says about it."""
-
-    is_allowed: bool
-    reason: str = ""
 
 
 class Cluster(Protocol):

@@ -11,7 +11,9 @@ from typing import Final
 from cryptography import x509
 
 from credspec.errors import CredspecError, NotPermittedError
-from credspec.kubernetes.webhook.api_server import SERVICE_ACCOUNT, ApiServer, AskedCluster
+from credspec.kubernetes.api.client import ApiClient
+from credspec.kubernetes.api.server import SERVICE_ACCOUNT, ApiServer
+from credspec.kubernetes.webhook.cluster_queries import ClusterQueries, webhook_client
 from credspec.kubernetes.webhook.review import Endpoint
 from credspec.kubernetes.webhook.server import Webhook, serving
 from credspec.kubernetes.webhook.serving_certificate import (
@@ -47,18 +49,20 @@ class WebhookSettings:
     drain_seconds: float = DRAIN_SECONDS
 
 
-async def run(settings: WebhookSettings, api: ApiServer) -> None:
+async def run(settings: WebhookSettings, server: ApiServer) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Raises:
-        CredspecError: `kubernetes-webhook-address`, `kubernetes-namespace-unknown`, and those of
-            `ApiServer.__aenter__`.
+        CredspecError: `kubernetes-webhook-address`, `kubernetes-namespace-unknown`,
+            `kubernetes-ca-file`.
     """
+    await asyncio.to_thread(server.tls_context)  # said at the start, not with the first pod
     stop = asyncio.Event()
     handle_signals(stop.set)
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(api)
-        webhook = Webhook(cluster=AskedCluster(api), report=_Refusals().report)
+        api = webhook_client(server)
+        stack.push_async_callback(api.close)
+        webhook = Webhook(cluster=ClusterQueries(api), report=_Refusals().report)
         served = ServedCertificate(_source(settings, api), partial(_report_certificate, webhook))
         health = webhook.health(served)
         await stack.enter_async_context(serving(health, settings.health))
@@ -80,7 +84,7 @@ async def _announce(served: ServedCertificate, address: tuple[str, int]) -> None
     emit(Event.WEBHOOK_READY, address=f"{address[0]}:{address[1]}")
 
 
-def _source(settings: WebhookSettings, api: ApiServer) -> CertificateSource:
+def _source(settings: WebhookSettings, api: ApiClient) -> CertificateSource:
     if settings.files is not None:
         return settings.files
     namespace = settings.namespace or _own_namespace()

@@ -15,26 +15,27 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from credspec.errors import CredspecError, NotPermittedError
-from credspec.kubernetes.webhook.api_server import ApiAnswer, refused
+from credspec.kubernetes.api.client import ApiConflictError
 from credspec.kubernetes.webhook.certificates import Certificates, renewed
 
 _CHECK_SECONDS: Final = 60.0
 _RETRY_SECONDS: Final = 5.0
 _ATTEMPTS: Final = 5
 _MAX_FILE_BYTES: Final = 256 * 1024
-_OK: Final = frozenset({200, 201})
-_CONFLICT: Final = 409
 _CONFIGURATIONS: Final = "/apis/admissionregistration.k8s.io/v1"
-_JSON_PATCH: Final = "application/json-patch+json"
 
 
-class Asked(Protocol):
-    """The API server, as far as certificates need it."""
+class Objects(Protocol):
+    """The API server, as far as certificates need it; see `credspec.kubernetes.api.client`."""
 
-    async def request(
-        self, method: str, path: str, body: Any = None, *, content_type: str = "application/json"
-    ) -> ApiAnswer:
-        """Send a request; see `credspec.kubernetes.webhook.api_server.ApiServer.request`."""
+    async def get_object(self, path: str) -> dict[str, Any]:
+        """Return an object."""
+
+    async def put(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Replace an object; an `ApiConflictError` if it is another one than was read."""
+
+    async def patch(self, path: str, changes: list[dict[str, Any]]) -> dict[str, Any]:
+        """Change an object by the operations of RFC 6902."""
 
 
 def server_context() -> ssl.SSLContext:
@@ -123,7 +124,7 @@ class CertificateSecret:
     authorities are written into the webhook configurations `configuration`.
     """
 
-    api: Asked
+    api: Objects
     namespace: str
     secret: str
     names: Sequence[str]
@@ -134,24 +135,19 @@ class CertificateSecret:
         """Return the certificate and the key, after the API server was told its authority.
 
         Raises:
-            CredspecError: `kubernetes-api-refused`, `kubernetes-secret-contended`, and those of
-                `ApiServer.request`.
+            CredspecError: `kubernetes-secret-contended`, and as `ApiClient.put`.
         """
         path = f"/api/v1/namespaces/{self.namespace}/secrets/{self.secret}"
         for _ in range(_ATTEMPTS):
-            answer = await self.api.request("GET", path)
-            if answer.status not in _OK:
-                raise refused(answer, f"get secret {self.secret}")
-            secret = answer.document
+            secret = await self.api.get_object(path)
             held = Certificates.from_secret(secret.get("data") or {})
             used = await asyncio.to_thread(renewed, held, self.names, self.now())
             if used is not held:
                 # With its resourceVersion, so that of two replicas one is refused.
-                answer = await self.api.request("PUT", path, {**secret, "data": used.to_secret()})
-                if answer.status == _CONFLICT:
+                try:
+                    await self.api.put(path, {**secret, "data": used.to_secret()})
+                except ApiConflictError:
                     continue
-                if answer.status not in _OK:
-                    raise refused(answer, f"update secret {self.secret}")
             await self._publish(used.bundle)
             return used.certificate, used.key
         raise CredspecError.of(
@@ -165,15 +161,9 @@ class CertificateSecret:
         encoded = base64.b64encode(bundle).decode()
         for kind in ("mutatingwebhookconfigurations", "validatingwebhookconfigurations"):
             path = f"{_CONFIGURATIONS}/{kind}/{self.configuration}"
-            answer = await self.api.request("GET", path)
-            if answer.status not in _OK:
-                raise refused(answer, f"get {kind} {self.configuration}")
-            patch = _bundle_patch(answer.document, encoded)
-            if not patch:
-                continue
-            answer = await self.api.request("PATCH", path, patch, content_type=_JSON_PATCH)
-            if answer.status not in _OK:
-                raise refused(answer, f"patch {kind} {self.configuration}")
+            patch = _bundle_patch(await self.api.get_object(path), encoded)
+            if patch:
+                await self.api.patch(path, patch)
 
 
 def _bundle_patch(configuration: dict[str, Any], bundle: str) -> list[dict[str, Any]]:

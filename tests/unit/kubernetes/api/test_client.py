@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,8 +12,13 @@ from aiohttp import web
 
 from credspec.errors import CredspecError, NotFoundError, UnreachableError
 from credspec.kubernetes.api import client as client_module
-from credspec.kubernetes.api.client import MAX_ANSWER_BYTES, ApiClient, ApiRefusedError
-from credspec.kubernetes.api.reviews import Review, review_use
+from credspec.kubernetes.api.client import (
+    MAX_ANSWER_BYTES,
+    ApiClient,
+    ApiConflictError,
+    ApiRefusedError,
+)
+from credspec.kubernetes.api.reviews import Decision, review_use
 from credspec.kubernetes.api.server import ApiServer
 from support.kubernetes.simulated_api_server import SimulatedApiServer, credspec, status
 from support.servers.certificate_authority import Authority
@@ -123,6 +129,25 @@ async def test_one_that_never_answers(server: SimulatedApiServer) -> None:
     await client.close()
 
 
+async def test_a_connection_that_is_dead_leaves_time_for_another(
+    server: SimulatedApiServer,
+) -> None:
+    """As after a change of the node's network: what was sent is never answered."""
+    hung = asyncio.Event()
+
+    async def hang_once(_: web.Request) -> None:
+        if not hung.is_set():
+            hung.set()
+            await asyncio.sleep(30)
+
+    server.before = hang_once
+    server.objects["webapp01"] = credspec("WebApp01")
+    client = Client(server.server, seconds=4.0)
+    assert await client.get(PATH)
+    assert client.questions == 2
+    await client.close()
+
+
 async def test_a_restarted_server_is_reached_again(tmp_path: Path, authority: Authority) -> None:
     server = SimulatedApiServer(tmp_path, authority)
     server.objects["webapp01"] = credspec("WebApp01")
@@ -158,6 +183,13 @@ async def test_a_replaced_token_counts_at_once(server: SimulatedApiServer, clien
         await client.get(PATH)
 
 
+async def test_without_a_token_nothing_is_asked(server: SimulatedApiServer, client: Client) -> None:
+    server.token_file.unlink()
+    with pytest.raises(CredspecError, match="kubernetes-token-file"):
+        await client.get(PATH)
+    assert server.asked == []
+
+
 async def test_an_answer_that_is_too_long(
     server: SimulatedApiServer, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,7 +200,7 @@ async def test_an_answer_that_is_too_long(
         return web.Response(body=b"x" * 100_000)
 
     server.before = flood
-    with pytest.raises(CredspecError, match="kubernetes-answer"):
+    with pytest.raises(CredspecError, match="kubernetes-api-answer"):
         await client.get(PATH)
 
 
@@ -180,8 +212,75 @@ async def test_an_answer_that_is_no_object(
         return web.Response(body=body)
 
     server.before = answer
-    with pytest.raises(CredspecError, match="kubernetes-answer"):
+    with pytest.raises(CredspecError, match="kubernetes-api-answer"):
         await client.post(PATH, {})
+
+
+async def test_a_compressed_answer_is_not_asked_for_and_not_unpacked(
+    server: SimulatedApiServer, client: Client
+) -> None:
+    encodings = []
+
+    async def answer(request: web.Request) -> web.Response:
+        encodings.append(request.headers["Accept-Encoding"])
+        bomb = gzip.compress(b" " * 2**24)
+        return web.Response(body=bomb, headers={"Content-Encoding": "gzip"})
+
+    server.before = answer
+    with pytest.raises(CredspecError, match="kubernetes-api-answer"):
+        await client.get_object(PATH)
+    assert encodings == ["identity"]
+
+
+async def test_changes_are_sent_as_what_they_are(
+    server: SimulatedApiServer, client: Client
+) -> None:
+    sent = []
+
+    async def answer(request: web.Request) -> web.Response:
+        sent.append((request.method, request.content_type, await request.json()))
+        return web.json_response({"kind": "Secret"})
+
+    server.before = answer
+    replacement = {"metadata": {"resourceVersion": "1"}}
+    changes = [{"op": "test", "path": "/metadata/resourceVersion", "value": "1"}]
+    assert await client.put("/a", replacement) == {"kind": "Secret"}
+    assert await client.patch("/a", changes) == {"kind": "Secret"}
+    assert await client.post("/a", replacement) == {"kind": "Secret"}
+    assert sent == [
+        ("PUT", "application/json", replacement),
+        ("PATCH", "application/json-patch+json", changes),
+        ("POST", "application/json", replacement),
+    ]
+
+
+async def test_a_change_of_somebody_else_is_a_conflict(
+    server: SimulatedApiServer, client: Client
+) -> None:
+    async def refuse(_: web.Request) -> web.Response:
+        return status(409, "the object has been modified")
+
+    server.before = refuse
+    for change in (client.put("/a", {}), client.patch("/a", []), client.post("/a", {})):
+        with pytest.raises(ApiConflictError, match="has been modified") as caught:
+            await change
+        assert caught.value.code == "kubernetes-api-conflict"
+    assert client.questions == 3
+
+
+async def test_it_asks_no_more_often_than_it_may(server: SimulatedApiServer) -> None:
+    async def fail(_: web.Request) -> web.Response:
+        return status(503, "later")
+
+    async def sleep(_: float) -> None:
+        pass
+
+    server.before = fail
+    client = ApiClient(server.server, attempts=2, sleep=sleep)
+    with pytest.raises(UnreachableError):
+        await client.get(PATH)
+    assert client.questions == 2
+    await client.close()
 
 
 async def test_redirects_are_not_followed(server: SimulatedApiServer, client: Client) -> None:
@@ -199,7 +298,7 @@ async def test_a_review_asks_for_the_pods_namespace(
     """Although the resource has none: else no RoleBinding counts."""
     server.bound.add(("shop", "web", "webapp01"))
     found = await review_use(client, "shop", "web", "webapp01")
-    assert found == Review(is_allowed=True, reason="RBAC: allowed by RoleBinding")
+    assert found == Decision(is_allowed=True, reason="RBAC: allowed by RoleBinding")
     assert server.reviews == [
         {
             "user": "system:serviceaccount:shop:web",
@@ -222,6 +321,15 @@ async def test_a_review_asks_for_the_pods_namespace(
         assert not (await review_use(client, *other)).is_allowed
 
 
+@pytest.mark.parametrize("name", ["", "../kube-system", "a/b", "A", "a?b", "a%2fb"])
+async def test_a_name_never_becomes_another_path(
+    server: SimulatedApiServer, client: Client, name: str
+) -> None:
+    assert await review_use(client, name, "web", "webapp01") == Decision(is_allowed=False)
+    assert await review_use(client, "shop", name, "webapp01") == Decision(is_allowed=False)
+    assert server.asked == []
+
+
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
@@ -233,11 +341,11 @@ async def test_a_review_asks_for_the_pods_namespace(
         ({"allowed": False}, False),
         ({"allowed": False, "reason": 5}, False),
         ({"allowed": False, "evaluationError": "webhook is away"}, "kubernetes-review-incomplete"),
-        ({"allowed": "true"}, "kubernetes-answer"),
-        ({"allowed": 1}, "kubernetes-answer"),
-        ({}, "kubernetes-answer"),
-        (None, "kubernetes-answer"),
-        ([], "kubernetes-answer"),
+        ({"allowed": "true"}, "kubernetes-api-answer"),
+        ({"allowed": 1}, "kubernetes-api-answer"),
+        ({}, "kubernetes-api-answer"),
+        (None, "kubernetes-api-answer"),
+        ([], "kubernetes-api-answer"),
     ],
 )
 async def test_what_a_review_says(
@@ -246,7 +354,7 @@ async def test_what_a_review_says(
     """A no counts only if nothing of the cluster failed: a living pod would lose its tickets."""
 
     async def reply(_: web.Request) -> web.Response:
-        return web.json_response({"kind": "SubjectAccessReview", "status": answer})
+        return web.json_response({"kind": "LocalSubjectAccessReview", "status": answer})
 
     server.before = reply
     if isinstance(expected, str):

@@ -24,6 +24,11 @@ def test_variables_of_a_pod(tmp_path: Path, host: str, port: str, url: str) -> N
     assert found == ApiServer(url, tmp_path / "ca.crt", tmp_path / "token")
 
 
+def test_a_process_outside_a_cluster() -> None:
+    with pytest.raises(UsageError, match="kubernetes-not-in-cluster"):
+        in_cluster({})
+
+
 @pytest.mark.parametrize(
     ("host", "port"),
     [
@@ -65,8 +70,8 @@ def test_what_is_no_token_is_not_sent(tmp_path: Path, content: bytes) -> None:
 
 def test_a_missing_authority(tmp_path: Path) -> None:
     server = ApiServer("https://x", tmp_path / "ca.crt", tmp_path / "token")
-    for content in (None, "nothing of a certificate"):
-        if content:
+    for content in (None, "", "nothing of a certificate"):
+        if content is not None:
             server.ca_file.write_text(content)
         with pytest.raises(CredspecError, match="kubernetes-ca-file"):
             server.tls_context()

@@ -14,7 +14,7 @@ import pytest
 from cryptography import x509
 
 from credspec.errors import CredspecError
-from credspec.kubernetes.webhook.api_server import ApiAnswer
+from credspec.kubernetes.api.client import ApiConflictError
 from credspec.kubernetes.webhook.certificates import (
     AUTHORITY_LIFE,
     CERTIFICATE_LIFE,
@@ -172,42 +172,43 @@ class SimulatedApiServer:
         self.writes: list[str] = []
         self.before_put: Any = None
 
-    async def request(
-        self, method: str, path: str, body: Any = None, *, content_type: str = "application/json"
-    ) -> ApiAnswer:
+    async def get_object(self, path: str) -> dict[str, Any]:
+        metadata = {"resourceVersion": str(self.version)}
         if "/secrets/" in path:
-            return self._secret(method, body)
-        kind = path.split("/")[-2]
-        if method == "PATCH":
-            assert content_type == "application/json-patch+json"
-            test, *changes = body
-            assert test == {
-                "op": "test",
-                "path": "/metadata/resourceVersion",
-                "value": str(self.version),
-            }
-            self.writes.append(kind)
-            for change in changes:
-                self.bundles[kind][int(change["path"].split("/")[2])] = change["value"]
+            found: dict[str, Any] = json.loads(
+                json.dumps({"metadata": metadata, "data": self.data})
+            )
+            return found
         webhooks = [
             {"clientConfig": {"caBundle": bundle} if bundle else {}}
-            for bundle in self.bundles[kind]
+            for bundle in self.bundles[path.split("/")[-2]]
         ]
-        metadata = {"resourceVersion": str(self.version)}
-        return ApiAnswer(200, {"metadata": metadata, "webhooks": webhooks})
+        return {"metadata": metadata, "webhooks": webhooks}
 
-    def _secret(self, method: str, body: Any) -> ApiAnswer:
-        if method == "PUT":
-            if self.before_put is not None:
-                change, self.before_put = self.before_put, None
-                change()
-            if body["metadata"]["resourceVersion"] != str(self.version):
-                return ApiAnswer(409, {"message": "modified"})
-            self.version += 1
-            self.data = body["data"]
-            self.writes.append("secret")
-        metadata = {"resourceVersion": str(self.version)}
-        return ApiAnswer(200, json.loads(json.dumps({"metadata": metadata, "data": self.data})))
+    async def put(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        assert "/secrets/" in path
+        if self.before_put is not None:
+            change, self.before_put = self.before_put, None
+            change()
+        if body["metadata"]["resourceVersion"] != str(self.version):
+            raise ApiConflictError.of("kubernetes-api-conflict", "409: modified")
+        self.version += 1
+        self.data = body["data"]
+        self.writes.append("secret")
+        return body
+
+    async def patch(self, path: str, changes: list[dict[str, Any]]) -> dict[str, Any]:
+        kind = path.split("/")[-2]
+        test, *others = changes
+        assert test == {
+            "op": "test",
+            "path": "/metadata/resourceVersion",
+            "value": str(self.version),
+        }
+        self.writes.append(kind)
+        for change in others:
+            self.bundles[kind][int(change["path"].split("/")[2])] = change["value"]
+        return await self.get_object(path)
 
 
 def secret_of(api: SimulatedApiServer) -> CertificateSecret:

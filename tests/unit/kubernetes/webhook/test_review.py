@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from credspec.errors import UnreachableError
-from credspec.kubernetes.webhook.checks import Decision
+from credspec.kubernetes.api.reviews import Decision
 from credspec.kubernetes.webhook.review import Answer, Endpoint, answer_review
 from support.webhook.reviews import CREDSPEC, SimulatedCluster, gmsa, patch_in, review
 
