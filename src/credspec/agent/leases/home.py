@@ -90,6 +90,13 @@ class Home(Protocol):
             CredspecError: they cannot be read.
         """
 
+    def remove(self, names: AbstractSet[str]) -> None:
+        """Remove these files; what is gone is fine.
+
+        Raises:
+            CredspecError: one cannot be removed.
+        """
+
     def holds(self, names: AbstractSet[str]) -> bool:
         """Return whether all files of these names are there."""
 

@@ -49,6 +49,9 @@ class _DirectoryHome:
     def read(self, names: AbstractSet[str]) -> dict[str, bytes]:
         return self.directory.read(names)
 
+    def remove(self, names: AbstractSet[str]) -> None:
+        self.directory.remove(names)
+
     def holds(self, names: AbstractSet[str]) -> bool:
         return names <= self.directory.names()
 

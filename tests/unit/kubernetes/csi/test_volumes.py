@@ -417,6 +417,25 @@ async def test_a_changed_object_counts_at_the_next_review(node: Node) -> None:
     assert node.ticket()
 
 
+async def test_a_changed_object_that_is_refused_costs_a_living_pod_nothing(node: Node) -> None:
+    """It is tried again at each call of the kubelet."""
+    await node.volumes.publish(node.request())
+    first = node.ticket()
+    assert node.agent is not None
+    node.agent.leases.policy.policy = replace(FROM_OBJECTS, accounts=("WebApp01",))
+    node.server.objects["webapp01"] = credspec("WebApp02")
+    node.now += 720
+    for _ in range(2):
+        with pytest.raises(NotPermittedError, match="policy-account"):
+            await node.volumes.publish(node.request())
+        assert node.ticket() == first
+        assert [record.accounts for record in node.agent.leases.all()] == [("WebApp01",)]
+    node.agent.leases.policy.policy = FROM_OBJECTS
+    await node.volumes.publish(node.request())
+    assert node.ticket() != first
+    assert [record.accounts for record in node.agent.leases.all()] == [("WebApp02",)]
+
+
 async def test_an_object_that_became_invalid_changes_nothing_for_pods_that_live(
     node: Node,
 ) -> None:

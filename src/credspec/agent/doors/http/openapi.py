@@ -222,7 +222,7 @@ def openapi_document() -> dict[str, Any]:
                 ),
                 "put": _operation(
                     "makeLease",
-                    "Make a lease, or replace it; every account has its ticket, or nothing is left",
+                    "Make or replace a lease; every account has its ticket, or all is as it was",
                     {"200": _answer("the lease", with_environment)},
                     *(404, 408, 413, 415, 422, 500, 503),
                     requestBody=body,
