@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from credspec.cli.help_text import examples
+from credspec.printable import printable
 
 if TYPE_CHECKING:
     from credspec.kubernetes.check.steps import Result
@@ -72,9 +73,9 @@ def _print_text(results: list[Result], first: Result | None) -> None:
     for each in results:
         mark = click.style(f"{_MARKS[each.state]:<4}", fg=_COLOURS[each.state])
         lines = each.text.splitlines() or [""]
-        click.echo(f"{mark}  {each.name}: {_printable(lines[0])}")
+        click.echo(f"{mark}  {each.name}: {printable(lines[0])}")
         for line in lines[1:]:
-            click.echo(f"      {_printable(line)}")
+            click.echo(f"      {printable(line)}")
     click.echo("\nAll is well." if first is None else f"\nFirst cause: {first.name}")
 
 
@@ -93,10 +94,6 @@ def _print_json(results: list[Result], first: Result | None) -> None:
         ],
     }
     click.echo(json.dumps(document, indent=2))
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def kubectl_plugin() -> None:

@@ -17,6 +17,7 @@ import aiohttp
 from credspec import __version__
 from credspec.errors import CredspecError, NotFoundError, UnreachableError
 from credspec.kubernetes.api.server import ApiServer
+from credspec.printable import printable
 
 MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
 """The longest answer that is read; etcd stores no object above 1.5 MiB."""
@@ -250,7 +251,7 @@ def _message(body: bytes) -> str:
     except (ValueError, RecursionError):
         found = None
     text = found.get("message") if isinstance(found, dict) else None
-    return text[:_SHOWN] if isinstance(text, str) and text else "no reason given"
+    return printable(text[:_SHOWN]) if isinstance(text, str) and text else "no reason given"
 
 
 def _reason(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from credspec.kubernetes.objects.names import (
     is_spec_name,
     service_account_user,
 )
+from credspec.printable import printable
 
 _API: Final = "authorization.k8s.io/v1"
 _SHOWN: Final = 300
@@ -88,4 +89,4 @@ async def review_use(
 
 
 def _text(value: object) -> str:
-    return value[:_SHOWN] if isinstance(value, str) else ""
+    return printable(value[:_SHOWN]) if isinstance(value, str) else ""

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from credspec.errors import CredspecError, NotPermittedError, UnreachableError
 from credspec.kubernetes.objects.names import GROUP, PLURAL, USE, service_account_user
+from credspec.printable import printable
 
 _SECONDS: Final = 20.0
 _MAX_SHOWN: Final = 300
@@ -140,16 +141,17 @@ class Kubectl:
 
     def _failed(self, output: Output) -> CredspecError:
         lines = output.stderr.strip().splitlines() or ["it printed nothing that is understood"]
+        found = printable(lines[-1][:_MAX_SHOWN])
         if _FORBIDDEN in output.stderr:
             return NotPermittedError.of(
                 "kubectl-forbidden",
-                lines[-1][:_MAX_SHOWN],
+                found,
                 where="kubectl",
                 remedy="ask as a user who may, such as an administrator of the cluster",
             )
         return UnreachableError.of(
             "kubectl-failed",
-            lines[-1][:_MAX_SHOWN],
+            found,
             where="kubectl",
             remedy="see whether the cluster answers: kubectl version",
         )

@@ -28,6 +28,7 @@ from credspec.kubernetes.webhook.pod import (
     text_in,
 )
 from credspec.kubernetes.webhook.requested import NAME_FIELD, requested_by
+from credspec.printable import printable
 
 NODE_LABELS: Final = "app.kubernetes.io/name=credspec-node"
 """The labels by which the pods of the DaemonSet are found."""
@@ -325,7 +326,7 @@ def examine(evidence: Evidence) -> list[Result]:
             results.append(Result(name, "skipped", f"needs {', '.join(blocking)}"))
             continue
         try:
-            results.append(Result(name, "ok", look(evidence)))
+            results.append(Result(name, "ok", printable(look(evidence))))
         except CredspecError as error:
             failed.add(name)
             results.append(Result(name, "failed", str(error), error))

@@ -18,6 +18,7 @@ from credspec.kubernetes.csi.call_status import status_of
 from credspec.kubernetes.csi.volume_request import valid_target, valid_volume_id, volume_request
 from credspec.kubernetes.csi.volumes import Volumes
 from credspec.kubernetes.objects.names import DRIVER
+from credspec.printable import printable
 from credspec.service.events import Event, emit
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class RegistrationCalls:
         if status.plugin_registered:
             emit(Event.CSI_REGISTERED, driver=DRIVER)
         else:
-            emit(Event.CSI_NOT_REGISTERED, driver=DRIVER, error=status.error[:1000])
+            emit(Event.CSI_NOT_REGISTERED, driver=DRIVER, error=printable(status.error[:1000]))
         return registration.RegistrationStatusResponse()
 
     def handlers(self) -> list[grpc.GenericRpcHandler]:

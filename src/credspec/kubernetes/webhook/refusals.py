@@ -12,6 +12,7 @@ from credspec.errors import (
     UnreachableError,
     UsageError,
 )
+from credspec.printable import printable
 
 
 class ReviewMalformedError(UsageError):
@@ -71,5 +72,5 @@ REFUSALS: Final = (
 
 
 def quoted(text: str) -> str:
-    """Return a text in quotes, as Go's ``%q`` writes it."""
-    return json.dumps(text[:300], ensure_ascii=False)
+    """Return a text of a pod in quotes, as Go's ``%q`` writes it; it may be shown to anybody."""
+    return printable(json.dumps(text[:300], ensure_ascii=False))

@@ -12,6 +12,7 @@ from credspec.errors import CredspecError
 from credspec.kubernetes.webhook.checks import Cluster, check_new_pod, check_update
 from credspec.kubernetes.webhook.patch import Patch, patch_of_debug_containers, patch_of_pod
 from credspec.kubernetes.webhook.refusals import REFUSALS, ReviewMalformedError
+from credspec.printable import printable
 
 MAX_REVIEW_BYTES: Final = 8 * 1024 * 1024
 """The largest review that is read; it holds a pod twice, of which the API server takes 3 MiB."""
@@ -180,7 +181,9 @@ def _allowed(uid: str, patch: Patch) -> Answer:
         response["patchType"] = "JSONPatch"
         response["patch"] = base64.b64encode(text.encode()).decode()
     if patch.warnings:
-        response["warnings"] = [each[:_MAX_WARNING] for each in patch.warnings[:_MAX_WARNINGS]]
+        response["warnings"] = [
+            printable(each)[:_MAX_WARNING] for each in patch.warnings[:_MAX_WARNINGS]
+        ]
     return Answer(http_status=200, document=_review(response))
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from credspec.errors import CredspecError, NotFoundError, UnreachableError
 from credspec.kubernetes.api import client as client_module
@@ -79,6 +81,34 @@ async def test_a_refusal_is_not_asked_again(
     assert client.questions == 1
     assert f"{code}: no" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(message=st.text(st.characters(codec="utf-8", categories=["Cc", "Cf", "Zl", "Zp", "L"])))
+async def test_no_message_forges_a_line_or_moves_the_cursor(
+    server: SimulatedApiServer, message: str
+) -> None:
+    """Neither a refusal's nor that of a review, wherever they are shown."""
+
+    async def refuse(_: web.Request) -> web.Response:
+        return status(403, message)
+
+    async def review(_: web.Request) -> web.Response:
+        return web.json_response({"status": {"allowed": False, "reason": message}})
+
+    client = Client(server.server)
+    server.before = refuse
+    with pytest.raises(ApiRefusedError) as caught:
+        await client.get(PATH)
+    (problem,) = caught.value.problems
+    assert problem.found.isprintable()
+    server.before = review
+    decision = await review_use(client, "shop", "web", "webapp01")
+    assert decision.reason.isprintable()
+    assert len(decision.reason) == len(message[:300])
+    await client.close()
 
 
 @pytest.mark.parametrize("code", [408, 429, 500, 502, 503, 504])

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from credspec.cli.kubernetes_check import check
 from credspec.errors import NotPermittedError
@@ -215,6 +217,49 @@ def test_the_command_says_the_first_cause(monkeypatch: pytest.MonkeyPatch) -> No
     document = json.loads(run(check, ["shop/web", "--output", "json"]).output)
     assert document["first_cause"] == "rights"
     assert document["steps"][3]["problems"][0]["code"] == "kubernetes-use-forbidden"
+
+
+HOSTILE = st.text(st.characters(categories=["Cc", "Cf", "Zl", "Zp", "Cs", "L"]), max_size=40)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(HOSTILE, min_size=8, max_size=8), st.booleans(), st.booleans())
+def test_no_text_of_the_cluster_forges_a_line_or_moves_the_cursor(
+    texts: list[str], is_ready: bool, is_mounted: bool
+) -> None:
+    """Of the pod, the driver's pod, events, what the agent printed, and kubectl's errors."""
+    account, node, name, container, message, printed, failed, refusal = texts
+
+    real = kubectl.Kubectl()
+
+    class Hostile(SimulatedCluster):
+        def may_use(self, *_: str) -> bool:
+            if refusal:
+                raise real._failed(Output(1, "", f"{refusal}(Forbidden)"))
+            return True
+
+        def run_in(self, *_: Any) -> Output:
+            return self.output
+
+    cluster = Hostile()
+    assert cluster.pod is not None
+    cluster.pod["spec"] |= {"serviceAccountName": account, "nodeName": node}
+    cluster.objects["csinodes", node] = {"spec": {"drivers": [{"name": "credspec.dev"}]}}
+    cluster.node_pods[0] = {
+        "metadata": {"namespace": "credspec", "name": name},
+        "spec": {"nodeName": node},
+        "status": {"containerStatuses": [{"name": container, "ready": is_ready}]},
+    }
+    if not is_mounted:
+        cluster.events = [{"reason": "FailedMount", "message": message}]
+    cluster.output = Output(len(failed), printed, failed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("credspec.kubernetes.check.kubectl.Kubectl", lambda _: cluster)
+        shown = CliRunner().invoke(check, ["shop/web"])
+    assert shown.exception is None or isinstance(shown.exception, SystemExit)
+    lines = shown.output.split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert len(lines) == len(STEPS) + 3  # an empty one, the first cause, and the end
 
 
 @pytest.mark.parametrize("arguments", [["a/b/c"], ["A/b"], ["-n", "x", "shop/web"], ["shop/"]])

@@ -168,6 +168,37 @@ def test_many_specs_are_refused_before_the_cluster_is_asked() -> None:
     assert (code, "kubernetes-too-many-specs" in message, asked.asked) == (422, True, [])
 
 
+HOSTILE = st.text(st.characters(categories=["Cc", "Cf", "Zl", "Zp", "Cs", "L"]), max_size=30)
+
+
+@settings(max_examples=60, deadline=None)
+@given(HOSTILE, HOSTILE, HOSTILE, st.sampled_from(Endpoint))
+def test_no_text_of_a_pod_forges_a_line_or_moves_the_cursor(
+    name: str, path: str, account: str, endpoint: Endpoint
+) -> None:
+    """Refusals and warnings are printed by kubectl, and logged by the webhook."""
+    mount = {"name": "t", "mountPath": f"/etc/{path}", "subPath": "krb5.conf"}
+    made = pod(
+        None,
+        serviceAccountName=account,
+        containers=[{"name": name, "volumeMounts": [mount]}],
+        volumes=[
+            {
+                "name": "t",
+                "csi": {
+                    "driver": "credspec.dev",
+                    "volumeAttributes": {"credentialSpecName": "webapp01"},
+                },
+            }
+        ],
+    )
+    made["metadata"] |= {"name": name, "annotations": {"credspec.dev/gmsa": "webapp01"}}
+    response = answered(review(made), endpoint).document["response"]
+    shown = [*response.get("warnings", ()), response.get("status", {}).get("message", "")]
+    assert any(shown)
+    assert all(each.isprintable() for each in shown)
+
+
 @pytest.mark.parametrize(
     ("new", "old", "text"),
     [
