@@ -14,7 +14,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +49,11 @@ class Program:
         digest = hashlib.sha256((self.directory / "go.sum").read_bytes()).hexdigest()[:12]
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         return home / "credspec" / "kubernetes" / f"{self.folder}-{self.version}-{digest}"
+
+    @property
+    def compiled(self) -> Path:
+        """The compiler's cache while programs of the module are missing."""
+        return self.cache / "go-build"
 
 
 def _of_kubernetes(name: str) -> Program:
@@ -120,17 +124,16 @@ def build(name: str, build_cache: Path) -> None:
 
 
 def main(names: list[str]) -> int:
-    """Build what is missing; the compiler's cache of 4 GB is gone afterwards."""
-    wanted = missing(*names)
-    if not wanted:
-        return 0
-    cache = Path(tempfile.mkdtemp(prefix="credspec-go-build-", dir="/var/tmp"))
-    try:
-        for name in wanted:
-            print(f"building {name} {PROGRAMS[name].version}", flush=True)  # noqa: T201
-            build(name, cache)
-    finally:
-        shutil.rmtree(cache, ignore_errors=True)
+    """Build what is missing; a build that was stopped goes on where it was.
+
+    The compiler's cache, of 4 GB in the end, is gone when all programs of its module are there.
+    """
+    for name in missing(*names):
+        program = PROGRAMS[name]
+        print(f"building {name} {program.version}", flush=True)  # noqa: T201
+        build(name, program.compiled)
+        if not missing(*(each for each in PROGRAMS if PROGRAMS[each].cache == program.cache)):
+            shutil.rmtree(program.compiled, ignore_errors=True)
     return 0
 
 
