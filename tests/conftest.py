@@ -17,10 +17,9 @@ from typing import Any
 
 import pytest
 
-from credspec.lab import domain, provisioning
+from credspec.lab import provisioning
 from credspec.lab.domain import Lab, all_labs
 from credspec.lab.namespaces import bind
-from support.domain import samba_tool_server
 from support.machine.machine_state import changed, propagation
 from support.machine.mount_namespaces import own_mount_namespace, own_runtime_directories
 from support.suite import generated_input, parallel, requirements
@@ -60,12 +59,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Remove the labs of workers that have crashed."""
+    """Remove the labs of workers that have crashed, but not those of another run."""
     if session.config.getoption("numprocesses", None) and parallel.worker_number() is None:
-        names = re.compile(re.escape(run_name()) + r"-\d+(-.+)?")
+        names = re.compile(f"({re.escape(run_name())}-[0-9]+)(-.+)?")
         for left in list(all_labs()):
-            if names.fullmatch(left.name):
-                left.down()
+            found = names.fullmatch(left.name)
+            claim = parallel.claimed(found[1]) if found else None
+            if claim is not None:
+                with claim:
+                    left.down()
 
 
 @pytest.fixture(scope="session")
@@ -91,10 +93,15 @@ def run_name() -> str:
 
 
 @pytest.fixture(scope="session")
-def lab_name() -> str:
+def lab_name() -> Iterator[str]:
     """The name of this worker's lab, with which those of its further labs begin."""
     worker = parallel.worker_number()
-    return run_name() if worker is None else f"{run_name()}-{worker}"
+    name = run_name() if worker is None else f"{run_name()}-{worker}"
+    claim = parallel.claimed(name)
+    if claim is None:
+        pytest.exit(f"another run has the lab {name}: set CREDSPEC_TEST_LAB to another name", 2)
+    with claim:
+        yield name
 
 
 @pytest.fixture(scope="session")
@@ -103,7 +110,6 @@ def lab(host_mounts: int, lab_name: str) -> Iterator[Lab]:
     own_mount_namespace()
     own_runtime_directories()
     found = provisioning.up(lab_name)
-    domain.run_program = samba_tool_server.run_program
     try:
         for name in ("resolv.conf", "hosts"):
             bind(found.directory / name, Path("/etc", name).resolve())

@@ -280,7 +280,7 @@ def run_tool(command: list[str], text: str | None = None) -> str:
     Raises:
         CredspecError: `lab-samba-tool`.
     """
-    result = run_program(command, text)
+    result = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         # The first words only: what follows may be a password.
         shown = " ".join(word for word in command if "=" not in word and "{" not in word)
@@ -290,11 +290,6 @@ def run_tool(command: list[str], text: str | None = None) -> str:
             where="lab",
         )
     return result.stdout
-
-
-def run_program(command: list[str], text: str | None) -> subprocess.CompletedProcess[str]:
-    """Run a program with a text as its input and return how it ended and what it said."""
-    return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
 
 
 def valid(value: str, form: re.Pattern[str], what: str) -> str:

@@ -36,7 +36,7 @@ def run_commands(lab: Lab, commands: Sequence[Sequence[str]]) -> None:
     """
     given = json.dumps([[*command, *lab.database_options(command)] for command in commands])
     try:
-        run_tool([interpreter(), "-c", _PROGRAM], given)
+        run_tool([_interpreter(), "-c", _PROGRAM], given)
     except CredspecError as error:
         found = re.search(r"command (\d+)\W*$", error.problems[0].found)
         failed = commands[int(found[1])] if found else ()
@@ -48,7 +48,7 @@ def run_commands(lab: Lab, commands: Sequence[Sequence[str]]) -> None:
         ) from None
 
 
-def interpreter() -> str:
+def _interpreter() -> str:
     """Return the Python that has Samba's modules: that of samba-tool."""
     program = shutil.which("samba-tool")
     if program is not None:

@@ -24,6 +24,7 @@ from credspec.lab.domain import Lab, run_tool
 from credspec.lab.namespaces import Plan, command_in
 from credspec.lab.provisioning import DISABLED, FORBIDDEN, HOST_ACCOUNT
 from credspec.session.host_identity import HOST_CACHE, CallersTicket, MachineKeytab
+from support.domain.zones import wait_until_served
 
 Examine = Callable[..., "Results"]
 
@@ -311,6 +312,7 @@ def test_controllers_without_an_address(examine: Examine, lab: Lab) -> None:
     ):
         command = ["samba-tool", "dns", *arguments, "-P", "-s", str(lab.smb_conf)]
         run_tool(command_in(Plan(netns=lab.network.namespace, binds=lab.etc_files()), command))
+    wait_until_served(lab, name)
     found = examine(domain=zone)
     assert found.cause() == ("dns", "dc-unreachable", ExitStatus.UNREACHABLE)
     assert "without an address" in found.first.text

@@ -45,6 +45,7 @@ from credspec.spec.host_account_plugins import CREDSPEC_PLUGIN_GUID
 from credspec.spec.reference import SpecReference
 from support.agent.agent_process import AgentProcess
 from support.domain.simulated_kdc import Listener, SimulatedKdc
+from support.domain.zones import wait_until_served
 
 UNKNOWN = "{00000000-0000-0000-0000-00000000000a}"
 
@@ -435,6 +436,7 @@ def evil_zone(lab: Lab, zone: str, address: str) -> Iterator[None]:
         tool("add", lab.dc_address, zone, "dc1", "A", address)
         for service, port in (("_ldap._tcp.dc._msdcs", 389), ("_kerberos._tcp.dc._msdcs", 88)):
             tool("add", lab.dc_address, zone, service, "SRV", f"dc1.{zone} {port} 0 100")
+        wait_until_served(lab, f"_kerberos._tcp.dc._msdcs.{zone}")
         yield
     finally:
         tool("zonedelete", lab.dc_address, zone)

@@ -7,6 +7,7 @@ no worker is left alone with one at the end.
 from __future__ import annotations
 
 import os
+import socket
 from typing import Any
 
 import pytest
@@ -52,6 +53,20 @@ LONGEST = (
     "tests/unit/spec/test_hostile_documents.py",
     "tests/unit/directory/test_hostile_managed_passwords.py",
 )
+
+
+def claimed(lab_name: str) -> socket.socket | None:
+    """Return what keeps other runs from a lab of that name until it is closed or this process ends.
+
+    None if another run has it.
+    """
+    claim = socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind(f"\0credspec-test-lab-{lab_name}")
+    except OSError:
+        claim.close()
+        return None
+    return claim
 
 
 def scope_of(nodeid: str) -> str:

@@ -35,7 +35,7 @@ from credspec.sockets.peers import Peer
 MAX_CONNECTIONS: Final = 2048
 """How many connections there are at a time, if the limit of open files allows it."""
 
-# More would be handled in one turn of the event loop if all had their requests ready.
+# The heads of more would be parsed in one turn of the event loop if all were ready.
 _SERVED_OF_A_USER: Final = 32
 _HEAD_SECONDS: Final = 5.0
 _UNREAD_BODY_SECONDS: Final = 2.0

@@ -7,21 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from credspec.agent.doors.http.per_turn_limit import PerTurnLimit
-
-
-class Turns:
-    """Counts the turns of the event loop."""
-
-    def __init__(self) -> None:
-        self.number = 0
-        self._handle = asyncio.get_running_loop().call_soon(self._count)
-
-    def _count(self) -> None:
-        self.number += 1
-        self._handle = asyncio.get_running_loop().call_soon(self._count)
-
-    def stop(self) -> None:
-        self._handle.cancel()
+from support.agent.loop_turns import TurnCounter
 
 
 @given(
@@ -32,7 +18,7 @@ def test_no_turn_has_more_and_the_order_is_kept(
     most: int, arrivals: list[tuple[int, bool]]
 ) -> None:
     async def run() -> None:
-        turns, limit = Turns(), PerTurnLimit(most)
+        turns, limit = TurnCounter(), PerTurnLimit(most)
         went_on: list[tuple[int, int]] = []
 
         async def request(number: int) -> None:
@@ -58,7 +44,7 @@ def test_no_turn_has_more_and_the_order_is_kept(
 
 
 async def test_alone_one_does_not_wait() -> None:
-    turns, limit = Turns(), PerTurnLimit(1)
+    turns, limit = TurnCounter(), PerTurnLimit(1)
     for _ in range(3):
         before = turns.number
         await limit.wait()

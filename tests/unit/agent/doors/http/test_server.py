@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from credspec.config.policy import Policy, PolicyInForce
 from credspec.sockets.admission import AdmissionReport, Refusal
 from credspec.sockets.listener import listen
 from credspec.sockets.peers import Peer
+from support.agent.loop_turns import TurnCounter
 from support.agent.scripted_leases import ScriptedLeases, directory_in_memory
 
 LEASE = "0" * 32
@@ -228,6 +230,36 @@ async def test_too_many_requests_are_answered_with_when_to_come_again_simulated(
     assert answer.startswith(b"HTTP/1.1 429 ")
     assert b"\r\nRetry-After: 1\r\n" in answer
     assert b"requests-too-many" in answer
+
+
+async def test_requests_that_are_ready_together_begin_a_few_a_turn_simulated(
+    users_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = TurnCounter()
+    begun: Counter[int] = Counter()
+    check = RequestLimits.check
+
+    def checked(limits: RequestLimits, uid: int) -> None:
+        begun[turns.number] += 1
+        check(limits, uid)
+
+    monkeypatch.setattr(RequestLimits, "check", checked)
+    request = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    connections = []
+    for _ in range(30):
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(users_server.path)
+        connection.sendall(request)
+        connection.setblocking(False)
+        connections.append(connection)
+    loop = asyncio.get_running_loop()
+    for connection in connections:
+        async with asyncio.timeout(60):
+            assert (await loop.sock_recv(connection, 4096)).startswith(b"HTTP/1.1 200 ")
+        connection.close()
+    turns.stop()
+    assert begun.total() == 30
+    assert max(begun.values()) <= 4
 
 
 async def test_a_flood_of_connections_leaves_room_for_others_simulated(
