@@ -28,9 +28,11 @@ test-runtimes: install ## those of the engines, with another Debian's (RELEASE=s
 	  tests/e2e/podman/test_quadlet.py tests/e2e/podman/test_who_may_choose.py tests/e2e/podman/test_checkpoints.py
 
 # What is built is in the user's cache, for all checkouts; see tests/support/kubernetes/programs.py.
-test-kubernetes: install ## those of Kubernetes; builds csi-sanity once (a minute)
-	@PYTHONPATH=tests $(LOGGED)/kubernetes.log "Building csi-sanity" $(BIN)/python -m support.kubernetes.programs csi-sanity
-	@$(PYTEST) tests/unit/kubernetes tests/integration/kubernetes tests/e2e/kubernetes
+test-kubernetes: install ## those of Kubernetes, in a real cluster; its programs are built once (a quarter of an hour)
+	@PYTHONPATH=tests $(LOGGED)/kubernetes.log "Building the programs of a cluster, or taking those that are there" \
+	  $(BIN)/python -m support.kubernetes.programs
+	@CREDSPEC_TEST_KUBERNETES=1 $(BIN)/python -m pytest tests/unit/kubernetes tests/unit/test_chart.py \
+	  tests/integration/kubernetes tests/e2e/kubernetes
 
 try: ## demo and test of HEAD on a fresh Debian in a folder (RELEASE=trixie|bookworm RUN="demo test" KEEP=1 ROOT=DIR)
 	@packaging/install-debian-packages try
@@ -131,8 +133,13 @@ MSSQL_JDBC_SHA256 := 2d137aa308c78932878952fe3624ea090ecfe644414b8b23e71a305f425
 docs-reference: .venv/tests.done ## write the generated pages of docs/
 	@PYTHONPATH=scripts $(BIN)/python -m docs_reference
 
-manifests: .venv/tests.done ## write the plain manifests of Kubernetes from the chart (HELM=helm)
-	@$(BIN)/python packaging/kubernetes/render.py $(or $(HELM),helm)
+manifests: .venv/tests.done ## write the plain manifests of Kubernetes from the chart; builds helm once (HELM=helm)
+ifndef HELM
+	@PYTHONPATH=tests $(LOGGED)/kubernetes.log "Building helm, or taking the one that is there" \
+	  $(BIN)/python -m support.kubernetes.programs helm
+endif
+	@PYTHONPATH=tests $(BIN)/python packaging/kubernetes/render.py \
+	  $(or $(HELM),$$($(BIN)/python -c 'from support.kubernetes.programs import path_of; print(path_of("helm"))'))
 
 # What is generated of interfaces of others; tests say when this must be run again.
 interface: .venv/tests.done ## generate what speaks credentials-fetcher's, CSI's and the kubelet's interfaces

@@ -14,6 +14,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 CHART = HERE.parent / "helm/credspec"
 NAMESPACE = "credspec"
+# The oldest that the chart takes; which one a helm assumes by itself depends on how it was built.
+KUBERNETES = "1.28.0"
 MARK = "# Made by `make manifests` of the chart "
 # What only Helm needs.
 _HELMS = ("app.kubernetes.io/managed-by: Helm", "helm.sh/chart: ")
@@ -32,6 +34,7 @@ def state_of_chart() -> str:
 def main() -> int:
     """Write the manifests."""
     command = [sys.argv[1], "template", "credspec", str(CHART), "--namespace", NAMESPACE]
+    command.append(f"--kube-version={KUBERNETES}")
     shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     lines = [line for line in shown.splitlines() if not line.strip().startswith(_HELMS)]
     head = f"{MARK}{state_of_chart()}\n"

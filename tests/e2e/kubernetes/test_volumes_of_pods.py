@@ -79,11 +79,11 @@ class Node:
         self.cluster.wait("its tickets", lambda: DEFAULT in self.logs(name))
 
     def logs(self, name: str) -> str:
-        found = self.cluster._kubectl(("logs", name), None)
+        found = self.cluster.kubectl_result("logs", name)
         return found.stdout if found.returncode == 0 else ""
 
     def klist(self, name: str) -> str:
-        found = self.cluster._kubectl(("exec", name, "--", "klist"), None)
+        found = self.cluster.kubectl_result("exec", name, "--", "klist")
         return found.stdout if found.returncode == 0 else ""
 
     def mounts(self) -> frozenset[str]:
@@ -97,16 +97,6 @@ class Node:
     def close(self) -> None:
         self.driver.stop()
         self.agent.close()
-
-
-@pytest.fixture(scope="module")
-def cluster(lab: Lab, client_image: bytes) -> Iterator[Cluster]:
-    found = Cluster(lab, client_image)
-    try:
-        found.up()
-        yield found
-    finally:
-        found.down()
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,9 @@ from support.kubernetes.programs import path_of
 NODE = "node1"
 _ETCD = "http://127.0.0.1:12379"
 _ETCD_PEER = "http://127.0.0.1:12380"
-_PORT = 16443
+# That of the Service `kubernetes`, whose address the lab's namespace has: there is no kube-proxy.
+_PORT = 443
+SERVICE_ADDRESS = "10.96.0.1"
 _SECONDS = 300.0
 _PODS = "10.214.0.0/24"
 # What the kubelet wants of the machine; it reads these, and writes nothing.
@@ -80,24 +82,25 @@ class Cluster:
         }
         (cni / "10-pods.conf").write_text(json.dumps(network))
         self.certificates = ClusterCertificates(self.directory / "pki", self.url, self._address)
-        self._admin = self.certificates.kubeconfig("/O=system:masters/CN=admin")
+        self.kubeconfig = self.certificates.kubeconfig("/O=system:masters/CN=admin")
 
     def up(self) -> None:
         """Start it, and return when the node is ready and pods can be made."""
+        self._ip("address", "add", f"{SERVICE_ADDRESS}/32", "dev", "lo")
         self._start_etcd()
         self._start_api_server()
         # Earlier, these two end themselves: their rights are made by the API server.
-        self._wait("the API server", lambda: self._ask("get", "--raw=/readyz") == "ok")
+        self.wait("the API server", lambda: self._ask("get", "--raw=/readyz") == "ok")
         self._start_controllers()
         self.containerd.start()
         self.containerd.import_image(self._image)
         self._start_kubelet()
         condition = '{.status.conditions[?(@.type=="Ready")].status}'
-        self._wait(
+        self.wait(
             "the node",
             lambda: self._ask("get", "node", NODE, f"-o=jsonpath={condition}") == "True",
         )
-        self._wait(
+        self.wait(
             "the service account",
             lambda: "default" in (self._ask("get", "serviceaccounts", "-o=name") or ""),
         )
@@ -107,17 +110,15 @@ class Cluster:
         if "kubelet" in self._processes:
             self._ask("delete", "pods", "--all", "--all-namespaces", "--force", "--grace-period=0")
             with suppress(AssertionError):
-                self._wait("the end of all pods", lambda: not self.pods(), seconds=60)
+                self.wait("the end of all pods", lambda: not self.pods(), seconds=60)
         # The API server would wait for its watches and keep its port; its data is not kept.
         for name in reversed(list(self._processes)):
             self.stop(name, signal.SIGTERM if name == "kubelet" else signal.SIGKILL)
         self.containerd.stop()
         unmount_below(self.directory)
         shutil.rmtree(self.directory, ignore_errors=True)
-        namespace = self._lab.network.namespace
-        subprocess.run(
-            ["ip", "-n", namespace, "link", "delete", "pods0"], check=False, capture_output=True
-        )
+        self._ip("link", "delete", "pods0")
+        self._ip("address", "del", f"{SERVICE_ADDRESS}/32", "dev", "lo")
         _remove_cgroups()
 
     def pods(self) -> list[str]:
@@ -126,13 +127,13 @@ class Cluster:
             return sorted(path.name for path in (self.kubelet_directory / "pods").iterdir())
         return []
 
-    def kubectl(self, *arguments: str, data: str | None = None) -> str:
+    def kubectl(self, *arguments: str, data: str | None = None, seconds: float = 120) -> str:
         """Run kubectl as administrator and return what it prints.
 
         Raises:
             AssertionError: it failed.
         """
-        found = self._kubectl(arguments, data)
+        found = self.kubectl_result(*arguments, data=data, seconds=seconds)
         assert found.returncode == 0, f"kubectl {' '.join(arguments)}: {found.stderr}"
         return found.stdout
 
@@ -150,13 +151,33 @@ class Cluster:
         items = self.get("events", "-n", namespace)["items"]
         return "\n".join(each["message"] for each in items if each["involvedObject"]["name"] == pod)
 
-    def wait(self, what: str, condition: Callable[[], Any], seconds: float = _SECONDS) -> None:
+    def wait(
+        self,
+        what: str,
+        condition: Callable[[], Any],
+        seconds: float = _SECONDS,
+        context: Callable[[], str] | None = None,
+    ) -> None:
         """Wait until something is so.
 
         Raises:
-            AssertionError: it is not, after so many seconds.
+            AssertionError: it is not, after so many seconds; with what `context` says.
         """
-        self._wait(what, condition, seconds)
+        end = time.monotonic() + seconds
+        while not condition():
+            for name, process in self._processes.items():
+                assert process.poll() is None, f"{name} ended: {self.log(name)[-2000:]}"
+            said = f"{what}: not within {seconds:.0f} s"
+            assert time.monotonic() < end, f"{said}: {context()}" if context else said
+            time.sleep(0.25)
+
+    def log(self, name: str) -> str:
+        """Return what a program has logged."""
+        return (self.directory / f"{name}.log").read_text(errors="replace")
+
+    def pause(self, seconds: float) -> None:
+        """Let time pass for what runs by its own clock."""
+        time.sleep(seconds)
 
     def api_server(self, service_account: str, namespace: str) -> ApiServer:
         """Return the API server as a pod of a service account finds it."""
@@ -178,6 +199,10 @@ class Cluster:
     def restart(self, name: str) -> None:
         """Start a program again that was stopped."""
         self._run(name, self._commands[name])
+
+    def _ip(self, *arguments: str) -> None:
+        command = ["ip", "-n", self._lab.network.namespace, *arguments]
+        subprocess.run(command, check=False, capture_output=True)
 
     def _start_etcd(self) -> None:
         client = [f"--listen-client-urls={_ETCD}", f"--advertise-client-urls={_ETCD}"]
@@ -304,10 +329,11 @@ class Cluster:
                 [*namespace, *command], stdout=log, stderr=log, start_new_session=True
             )
 
-    def _kubectl(
-        self, arguments: tuple[str, ...], data: str | None = None
+    def kubectl_result(
+        self, *arguments: str, data: str | None = None, seconds: float = 120
     ) -> subprocess.CompletedProcess[str]:
-        command = [str(path_of("kubectl")), f"--kubeconfig={self._admin}", *arguments]
+        """Run kubectl as administrator, whatever comes of it."""
+        command = [str(path_of("kubectl")), f"--kubeconfig={self.kubeconfig}", *arguments]
         environment = dict(os.environ) | {"HOME": str(self.directory)}  # its cache
         return subprocess.run(
             command,
@@ -316,21 +342,12 @@ class Cluster:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=seconds,
         )
 
     def _ask(self, *arguments: str) -> str | None:
-        found = self._kubectl(arguments)
+        found = self.kubectl_result(*arguments)
         return found.stdout.strip() if found.returncode == 0 else None
-
-    def _wait(self, what: str, condition: Callable[[], Any], seconds: float = _SECONDS) -> None:
-        end = time.monotonic() + seconds
-        while not condition():
-            for name, process in self._processes.items():
-                log = (self.directory / f"{name}.log").read_text(errors="replace")[-2000:]
-                assert process.poll() is None, f"{name} ended: {log}"
-            assert time.monotonic() < end, f"{what}: not within {seconds:.0f} s"
-            time.sleep(0.25)
 
 
 def _remove_cgroups() -> None:

@@ -1,4 +1,4 @@
-"""The programs of a test cluster and csi-sanity, built once on a machine from pinned modules.
+"""The programs of a test cluster, helm and csi-sanity, built once on a machine, of pinned modules.
 
 `python -m support.kubernetes.programs [NAME...]` builds what is missing, in an order in which tests
 can begin early. They are in a cache outside of the tree, by the version and a hash of go.sum, so
@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,13 +48,12 @@ class Program:
     def cache(self) -> Path:
         """The directory of this version's programs."""
         digest = hashlib.sha256((self.directory / "go.sum").read_bytes()).hexdigest()[:12]
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return home / "credspec" / "kubernetes" / f"{self.folder}-{self.version}-{digest}"
+        return _cache() / f"{self.folder}-{self.version}-{digest}"
 
-    @property
-    def compiled(self) -> Path:
-        """The compiler's cache while programs of the module are missing."""
-        return self.cache / "go-build"
+
+def _cache() -> Path:
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return home / "credspec" / "kubernetes"
 
 
 def _of_kubernetes(name: str) -> Program:
@@ -73,6 +73,7 @@ PROGRAMS = {
     "kubelet": _of_kubernetes("kubelet"),
     "kube-scheduler": _of_kubernetes("kube-scheduler"),
     "kubectl": _of_kubernetes("kubectl"),
+    "helm": Program("helm", "helm.sh/helm/v3/cmd/helm", "helm.sh/helm/v3"),
 }
 
 
@@ -126,14 +127,16 @@ def build(name: str, build_cache: Path) -> None:
 def main(names: list[str]) -> int:
     """Build what is missing; a build that was stopped goes on where it was.
 
-    The compiler's cache, of 4 GB in the end, is gone when all programs of its module are there.
+    The compiler's cache, of 4 GB in the end, is gone when all programs are there.
     """
+    compiled = _cache() / "go-build"
     for name in missing(*names):
-        program = PROGRAMS[name]
-        print(f"building {name} {program.version}", flush=True)  # noqa: T201
-        build(name, program.compiled)
-        if not missing(*(each for each in PROGRAMS if PROGRAMS[each].cache == program.cache)):
-            shutil.rmtree(program.compiled, ignore_errors=True)
+        began = time.monotonic()
+        build(name, compiled)
+        seconds = time.monotonic() - began
+        print(f"built {name} {PROGRAMS[name].version} in {seconds:.0f} s", flush=True)  # noqa: T201
+    if not missing():
+        shutil.rmtree(compiled, ignore_errors=True)
     return 0
 
 
