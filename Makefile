@@ -138,8 +138,8 @@ ifndef HELM
 	@PYTHONPATH=tests $(LOGGED)/kubernetes.log "Building helm, or taking the one that is there" \
 	  $(BIN)/python -m support.kubernetes.programs helm
 endif
-	@PYTHONPATH=tests $(BIN)/python packaging/kubernetes/render.py \
-	  $(or $(HELM),$$($(BIN)/python -c 'from support.kubernetes.programs import path_of; print(path_of("helm"))'))
+	@$(BIN)/python packaging/kubernetes/render.py \
+	  $(or $(HELM),$$(PYTHONPATH=tests $(BIN)/python -c 'from support.kubernetes.programs import path_of; print(path_of("helm"))'))
 
 # What is generated of interfaces of others; tests say when this must be run again.
 interface: .venv/tests.done ## generate what speaks credentials-fetcher's, CSI's and the kubelet's interfaces

@@ -66,6 +66,7 @@ def test_the_field_of_windows_with_each_container_its_own(
         fields["initContainers"] = [first]
     shop.cluster.apply(pod("web", main, other, securityContext=context, **fields))
     shop.wait_for_tickets("web")
+    shop.wait_ready("web")
     others = shop.run_in("web", "-c", "other", "klist")
     assert (WEBAPP01 in others) == (level == "pod")
     if level == "init":

@@ -41,9 +41,7 @@ def tickets(shop: Namespace, container_name: str) -> str:
 
 def running(shop: Namespace, made_pod: dict[str, Any]) -> None:
     shop.cluster.apply(made_pod)
-    shop.cluster.kubectl(
-        "wait", "pod/front", "-n", shop.name, "--for=condition=Ready", "--timeout=100s"
-    )
+    shop.wait_ready("front")
 
 
 def contents(shop: Namespace, account: str) -> str:

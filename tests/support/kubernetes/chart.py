@@ -19,6 +19,7 @@ from support.kubernetes.credspec_image import credspec_image
 from support.kubernetes.programs import path_of
 
 CHART = Path(__file__).parents[3] / "packaging/helm/credspec"
+MANIFESTS = CHART.parents[1] / "kubernetes"
 NAMESPACE = "credspec"
 RUN = Path("/run/credspec")
 

@@ -42,6 +42,7 @@ _SYSCTLS = {
     "kernel/keys/root_maxkeys": "1000000",
     "kernel/keys/root_maxbytes": "25000000",
 }
+_AT_ONCE = ("--force", "--grace-period=0")
 _CNI = """
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
@@ -108,7 +109,8 @@ class Cluster:
     def down(self) -> None:
         """Delete the pods, stop everything, remove all."""
         if "kubelet" in self._processes:
-            self._ask("delete", "pods", "--all", "--all-namespaces", "--force", "--grace-period=0")
+            for kinds in ("daemonsets,deployments,jobs", "pods"):
+                self._ask("delete", kinds, "--all", "--all-namespaces", *_AT_ONCE)
             with suppress(AssertionError):
                 self.wait("the end of all pods", lambda: not self.pods(), seconds=60)
         # The API server would wait for its watches and keep its port; its data is not kept.

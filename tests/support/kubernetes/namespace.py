@@ -64,7 +64,8 @@ class Namespace:
     def clear(self, kinds: Iterable[str] = ("deployments", "jobs", "pods")) -> None:
         """Delete what runs, and wait until it is gone."""
         for kind in kinds:
-            self.cluster.kubectl("delete", kind, "--all", "-n", self.name, "--timeout=120s")
+            options = ("--all", "-n", self.name, "--grace-period=1", "--timeout=120s")
+            self.cluster.kubectl("delete", kind, *options, seconds=130)
 
     def logs(self, pod: str, *options: str) -> str:
         """Return what a pod has printed; nothing if it cannot be had."""
@@ -93,6 +94,11 @@ class Namespace:
             lambda: self.has_tickets(pod, account),
             context=lambda: self.events(pod),
         )
+
+    def wait_ready(self, pod: str) -> None:
+        """Wait until all containers of a pod run."""
+        options = ("-n", self.name, "--for=condition=Ready", "--timeout=110s")
+        self.cluster.kubectl("wait", f"pod/{pod}", *options)
 
     def refused(self, pod: dict[str, Any]) -> str:
         """Return why the API server does not take a pod.
