@@ -67,7 +67,7 @@ def test_the_field_of_windows_with_each_container_its_own(
     shop.cluster.apply(pod("web", main, other, securityContext=context, **fields))
     shop.wait_for_tickets("web")
     shop.wait_ready("web")
-    others = shop.run_in("web", "-c", "other", "klist")
+    others = shop.run_in("web", "klist", container="other")
     assert (WEBAPP01 in others) == (level == "pod")
     if level == "init":
         assert DEFAULT.format(account="WebApp02") in shop.logs("web", "-c", "first")

@@ -35,7 +35,7 @@ def at(level: str, options: dict[str, Any]) -> tuple[dict[str, Any], ...]:
 
 def tickets(shop: Namespace, container_name: str) -> str:
     """The account that a container of the pod has, nothing if none."""
-    shown = shop.run_in("front", "-c", container_name, "klist")
+    shown = shop.run_in("front", "klist", container=container_name)
     return shown.partition("Default principal: ")[2].partition("$")[0]
 
 

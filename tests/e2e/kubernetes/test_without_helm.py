@@ -1,4 +1,4 @@
-"""What an uninstall leaves, and the plain manifests in place of the chart; runs as the last file."""
+"""What an uninstall leaves, and the plain manifests in place of the chart; the last file to run."""
 
 from __future__ import annotations
 

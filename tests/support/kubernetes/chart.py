@@ -132,9 +132,13 @@ class Chart:
         found = self.cluster.get("pod", self.node_pod(), "-n", NAMESPACE)
         statuses = found["status"]["containerStatuses"]
         (identity,) = (each["containerID"] for each in statuses if each["name"] == container)
+        return self.process_of(identity.rpartition("/")[2])
+
+    def process_of(self, container_id: str) -> int:
+        """Return the process of a container of the cluster."""
         listed = self.cluster.containerd.ctr("tasks", "ls", namespace="k8s.io").stdout
         lines = (line.split() for line in listed.splitlines())
-        return next(int(line[1]) for line in lines if line[0] == identity.rpartition("/")[2])
+        return next(int(line[1]) for line in lines if line[0] == container_id)
 
     def kill_process(self, container: str) -> int:
         """Kill a container's process and return its number."""

@@ -21,6 +21,7 @@ from typing import Any
 from credspec.kubernetes.api.server import ApiServer
 from credspec.lab.domain import Lab
 from credspec.lab.namespaces import unmount_below
+from credspec.setup.containerd import ContainerdSetup
 from support.engines.containerd_engine import IMAGE, ContainerdEngine
 from support.kubernetes.cluster_certificates import ClusterCertificates
 from support.kubernetes.programs import path_of
@@ -82,6 +83,14 @@ class Cluster:
             },
         }
         (cni / "10-pods.conf").write_text(json.dumps(network))
+        # For an agent of the node itself, which serves what the handler starts.
+        self.host_agent = self.directory / "host-agent"
+        self.host_agent.mkdir()
+        ContainerdSetup(
+            run_directory=self.host_agent / "run",
+            config=self.containerd.config,
+            launcher_directory=self.directory / "libexec",
+        ).apply()
         self.certificates = ClusterCertificates(self.directory / "pki", self.url, self._address)
         self.kubeconfig = self.certificates.kubeconfig("/O=system:masters/CN=admin")
 

@@ -39,9 +39,8 @@ class ClusterCertificates:
 
     def kubeconfig(self, subject: str) -> Path:
         """Return the kubeconfig of a client, such as ``/O=system:nodes/CN=system:node:node1``."""
-        name = subject.rpartition("=")[2].replace(":", "-")
-        certificate, key = self._issue(name, subject)
-        path = self._directory / f"{name}.kubeconfig"
+        certificate, key = self.issue_client(subject)
+        path = certificate.with_suffix(".kubeconfig")
         cluster = {"server": self._server, "certificate-authority": str(self.authority.certificate)}
         user = {"client-certificate": str(certificate), "client-key": str(key)}
         document = {
@@ -54,6 +53,10 @@ class ClusterCertificates:
         }
         path.write_text(json.dumps(document))
         return path
+
+    def issue_client(self, subject: str) -> tuple[Path, Path]:
+        """Return certificate and key of a client."""
+        return self._issue(subject.rpartition("=")[2].replace(":", "-"), subject)
 
     def _issue(self, name: str, subject: str, alternatives: str = "") -> tuple[Path, Path]:
         certificate = self._directory / f"{name}.crt"

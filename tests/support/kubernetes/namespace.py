@@ -71,9 +71,10 @@ class Namespace:
         """Return what a pod has printed; nothing if it cannot be had."""
         return self._shown("logs", pod, *options, "-n", self.name)
 
-    def run_in(self, pod: str, *command: str) -> str:
+    def run_in(self, pod: str, *command: str, container: str = "") -> str:
         """Return what a command in a pod prints; nothing if it fails."""
-        return self._shown("exec", pod, "-n", self.name, "--", *command)
+        chosen = ("-c", container) if container else ()
+        return self._shown("exec", pod, *chosen, "-n", self.name, "--", *command)
 
     def klist(self, pod: str) -> str:
         """Return what klist in a pod prints; nothing if there are no tickets."""

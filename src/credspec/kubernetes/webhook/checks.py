@@ -19,10 +19,12 @@ from credspec.kubernetes.objects.credential_spec import (
 )
 from credspec.kubernetes.objects.names import ANNOTATION
 from credspec.kubernetes.webhook.pod import (
+    LINUX,
     credential_volumes,
     display_name,
     is_for_windows,
     service_account,
+    stated_os,
     table_in,
     text_in,
 )
@@ -89,6 +91,26 @@ async def check_new_pod(pod: dict[str, Any], namespace: str, cluster: Cluster) -
             _check_contents(options, documents[options.name])
 
 
+async def check_removed_contents(pod: dict[str, Any], cluster: Cluster) -> None:
+    """Refuse contents that are not those of the object, before the patch takes them out of a pod.
+
+    Raises:
+        PodInvalidError: `kubernetes-contents-differ`.
+        ClusterError: `kubernetes-spec-unreadable`.
+    """
+    if stated_os(pod) != LINUX:
+        return
+    for options in windows_options(pod):
+        if options.name is None or options.contents is None:
+            continue
+        try:
+            document = await cluster.credential_spec(options.name)
+        except CredspecError as error:
+            raise _unreadable(options.name, error) from None
+        if document is not None:  # else the pod is refused for that when it is validated
+            _check_contents(options, document)
+
+
 async def _usable(cluster: Cluster, namespace: str, account: str, name: str) -> dict[str, Any]:
     asked: tuple[dict[str, Any] | None, Decision]
     try:
@@ -96,11 +118,7 @@ async def _usable(cluster: Cluster, namespace: str, account: str, name: str) -> 
             cluster.credential_spec(name), cluster.may_use(namespace, account, name)
         )
     except CredspecError as error:
-        raise ClusterError.of(
-            "kubernetes-spec-unreadable",
-            f"unable to retrieve the contents of cred spec {name}: {error}",
-            remedy="try again; if it lasts, look at the log of the webhook and at the API server",
-        ) from None
+        raise _unreadable(name, error) from None
     document, decision = asked
     if document is None:
         raise SpecMissingError(*missing_object(name).problems)
@@ -128,6 +146,14 @@ async def _usable(cluster: Cluster, namespace: str, account: str, name: str) -> 
             remedy="correct it; credspec lint reads the object as kubectl prints it",
         ) from None
     return document
+
+
+def _unreadable(name: str, error: CredspecError) -> ClusterError:
+    return ClusterError.of(
+        "kubernetes-spec-unreadable",
+        f"unable to retrieve the contents of cred spec {name}: {error}",
+        remedy="try again; if it lasts, look at the log of the webhook and at the API server",
+    )
 
 
 def _check_contents(options: WindowsOptions, document: dict[str, Any]) -> None:

@@ -9,7 +9,12 @@ from enum import StrEnum
 from typing import Any, Final
 
 from credspec.errors import CredspecError
-from credspec.kubernetes.webhook.checks import Cluster, check_new_pod, check_update
+from credspec.kubernetes.webhook.checks import (
+    Cluster,
+    check_new_pod,
+    check_removed_contents,
+    check_update,
+)
 from credspec.kubernetes.webhook.patch import Patch, patch_of_debug_containers, patch_of_pod
 from credspec.kubernetes.webhook.refusals import REFUSALS, ReviewMalformedError
 from credspec.printable import printable
@@ -68,7 +73,10 @@ async def answer_review(body: bytes, endpoint: Endpoint, cluster: Cluster) -> An
         uid = request["uid"]
         review = _review_of(request)
         if endpoint is Endpoint.MUTATE:
-            return _allowed(uid, _patched(review))
+            patch = _patched(review)
+            if patch.operations and not review.sub_resource:
+                await check_removed_contents(review.pod, cluster)
+            return _allowed(uid, patch)
         await _check(review, cluster)
         return _allowed(uid, Patch())
     except CredspecError as error:

@@ -152,10 +152,16 @@ def test_simulated_cannot_pre_set_contents_without_name(os: str | None) -> None:
             created(made)
 
 
-def test_simulated_cannot_pre_set_unmatching_gmsa_settings() -> None:
+@OS
+@pytest.mark.parametrize("contents", ['{"a": "b"}', "{"])
+def test_simulated_cannot_pre_set_unmatching_gmsa_settings(os: str | None, contents: str) -> None:
     expected = 'does not match the contents of GMSA resource "cred-spec-0"'
-    with pytest.raises(RefusedError, match=expected):
-        created(pod(options(NAMES[0], '{"a": "b"}')))
+    for made in (
+        pod(options(NAMES[0], contents), os=os),
+        pod({}, options(NAMES[0], contents), os=os),
+    ):
+        with pytest.raises(RefusedError, match=expected):
+            created(made)
 
 
 @pytest.mark.parametrize("is_pods", [True, False])
