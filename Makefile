@@ -5,7 +5,7 @@ BIN := .venv/bin
 LOGGED := packaging/logged.py build
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: help demo test test-runtimes test-kubernetes try unit check check-code mutate docs bench bench-report soak install-demo install docs-reference manifests interface lock clean
+.PHONY: help demo test test-runtimes test-kubernetes try unit check check-code mutate docs bench bench-kubernetes bench-report soak install-demo install docs-reference manifests interface lock clean
 
 help: ## this list
 	@echo "Targets, as root on Debian 12 or 13; each installs what it needs (see README.md):"
@@ -65,7 +65,12 @@ docs: .venv/tests.done ## the documentation site, in build/site
 # Minutes; the whole fleet takes ten more: make bench HOSTS=10000
 BENCH := PYTHONPATH=tests CREDSPEC_BENCH_HOSTS=$(or $(HOSTS),1000) $(CURDIR)/$(BIN)/python
 bench: install ## benchmarks (HOSTS=1000)
-	@for part in run leases gateway grpc_compat fleet; do $(BENCH) benchmarks/$$part.py || exit 1; done
+	@for part in run leases gateway grpc_compat fleet kubernetes_fleet; do $(BENCH) benchmarks/$$part.py || exit 1; done
+
+bench-kubernetes: install ## benchmarks of pods in a real cluster, built as for make test-kubernetes
+	@PYTHONPATH=tests $(LOGGED)/kubernetes.log "Building the programs of a cluster, or taking those that are there" \
+	  $(BIN)/python -m support.kubernetes.programs
+	@$(BENCH) benchmarks/kubernetes.py
 
 bench-report: install ## benchmarks, written to docs/performance.md (HOSTS=10000)
 	@rm -f build/bench.jsonl; mkdir -p build
