@@ -28,11 +28,10 @@ test-runtimes: install ## those of the engines, with another Debian's (RELEASE=s
 	  tests/e2e/podman/test_quadlet.py tests/e2e/podman/test_who_may_choose.py tests/e2e/podman/test_checkpoints.py
 
 # What is built is in the user's cache, for all checkouts; see tests/support/kubernetes/programs.py.
-test-kubernetes: install ## those of Kubernetes, in a real cluster; its programs are built once (a quarter of an hour)
+test-kubernetes: install ## those in a real cluster, whose programs are built once (a quarter of an hour)
 	@PYTHONPATH=tests $(LOGGED)/kubernetes.log "Building the programs of a cluster, or taking those that are there" \
 	  $(BIN)/python -m support.kubernetes.programs
-	@CREDSPEC_TEST_KUBERNETES=1 $(BIN)/python -m pytest tests/unit/kubernetes tests/unit/test_chart.py \
-	  tests/integration/kubernetes tests/e2e/kubernetes
+	@CREDSPEC_TEST_KUBERNETES=1 $(BIN)/python -m pytest tests/e2e/kubernetes
 
 try: ## demo and test of HEAD on a fresh Debian in a folder (RELEASE=trixie|bookworm RUN="demo test" KEEP=1 ROOT=DIR)
 	@packaging/install-debian-packages try
