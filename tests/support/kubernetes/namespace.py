@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +60,10 @@ class Namespace:
         name = f"use-{account.lower()}"
         self.cluster.kubectl("delete", "rolebinding", name, "-n", self.name)
 
-    def clear(self, kinds: Iterable[str] = ("deployments", "jobs", "pods")) -> None:
+    def clear(self) -> None:
         """Delete what runs, and wait until it is gone."""
-        for kind in kinds:
-            options = ("--all", "-n", self.name, "--grace-period=1", "--timeout=120s")
-            self.cluster.kubectl("delete", kind, *options, seconds=130)
+        options = ("--all", "-n", self.name, "--grace-period=1", "--timeout=120s")
+        self.cluster.kubectl("delete", "deployments,jobs,pods", *options, seconds=130)
 
     def logs(self, pod: str, *options: str) -> str:
         """Return what a pod has printed; nothing if it cannot be had."""
