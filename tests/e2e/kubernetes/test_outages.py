@@ -40,8 +40,7 @@ def test_kill_9_of_a_container_of_the_node(web: Namespace, chart: Chart, name: s
     chart.wait_ready()
     web.cluster.apply(with_volume("second"))
     web.wait_for_tickets("second")
-    held = sorted(each["container"] for each in chart.status()["leases"])
-    assert held == ["shop/second", "shop/web"]
+    assert chart.leases() == ["shop/second", "shop/web"]
 
 
 def test_kill_9_of_the_kubelet(web: Namespace, chart: Chart) -> None:
@@ -90,7 +89,7 @@ def test_a_use_that_is_revoked_takes_the_tickets_until_it_is_granted(
     shop.forbid("WebApp01")
     shop.cluster.wait("the end of its tickets", lambda: not shop.has_tickets("web"))
     shop.cluster.wait("the event", lambda: "[csi-use-not-permitted]" in shop.events("web"))
-    assert chart.status()["leases"] == []
+    assert chart.leases() == []
     shop.allow("WebApp01")
     shop.wait_for_tickets("web")
 

@@ -54,8 +54,8 @@ def nodes(chart: Chart, account: dict[str, str]) -> Iterator[Chart]:
 
 def test_one_account_for_all_specs(shop: Namespace, nodes: Chart) -> None:
     assert "krb5.keytab" not in nodes.in_agent("ls", "/etc")
-    shop.cluster.apply(with_volume("web"))
-    shop.wait_for_tickets("web")
+    shop.cluster.apply(with_volume("web", spec="webapp02"))
+    shop.wait_for_tickets("web", "WebApp02")
 
 
 @pytest.mark.parametrize(
@@ -65,24 +65,24 @@ def test_one_account_for_all_specs(shop: Namespace, nodes: Chart) -> None:
 def test_an_account_that_the_spec_names(shop: Namespace, guid: str, given: str) -> None:
     try:
         shop.cluster.apply(spec_with(shop, guid, given))
-        shop.cluster.apply(with_volume("web"))
-        shop.wait_for_tickets("web")
+        shop.cluster.apply(with_volume("web", spec="webapp02"))
+        shop.wait_for_tickets("web", "WebApp02")
     finally:
-        shop.allow("WebApp01")
+        shop.allow("WebApp02")
 
 
 @pytest.mark.parametrize("given", [f"{NAMESPACE}:of-others", "kube-system:of-specs"])
 def test_a_spec_may_not_name_another_secret(shop: Namespace, given: str) -> None:
     try:
         shop.cluster.apply(spec_with(shop, RANCHER, given))
-        shop.cluster.apply(with_volume("web"))
+        shop.cluster.apply(with_volume("web", spec="webapp02"))
         shop.cluster.wait("the event", lambda: "[host-account-not-given]" in shop.events("web"))
     finally:
-        shop.allow("WebApp01")
+        shop.allow("WebApp02")
 
 
 def spec_with(shop: Namespace, guid: str, given: str) -> dict[str, object]:
-    (document,) = (each for each in shop.converted("WebApp01") if "credspec" in each)
+    (document,) = (each for each in shop.converted("WebApp02") if "credspec" in each)
     document["credspec"]["ActiveDirectoryConfig"]["HostAccountConfig"] = {
         "PluginGUID": guid,
         "PluginInput": given,

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from credspec.agent.leases.mounts import mounted_below
+from credspec.api_client import AgentClient
 from credspec.lab.domain import Lab
 from support.kubernetes.cluster import Cluster
 from support.kubernetes.credspec_image import credspec_image
@@ -109,6 +110,11 @@ class Chart:
         """Return what ``credspec status`` in the agent's container says."""
         return json.loads(self.in_agent("credspec", "status", "--output", "json"))
 
+    def leases(self) -> list[str]:
+        """Return whose leases the agent has; its socket is on the node."""
+        found = AgentClient(RUN / "agent.sock").get("/v1/leases")["leases"]
+        return sorted(each["container"] for each in found)
+
     def mounts(self) -> frozenset[str]:
         """Return what is mounted for volumes, as the node sees it."""
         return mounted_below(RUN / "volumes")
@@ -119,7 +125,7 @@ class Chart:
         wait(
             "the end of all volumes", lambda: not self.mounts(), context=lambda: str(self.mounts())
         )
-        wait("the end of all leases", lambda: self.status()["leases"] == [])
+        wait("the end of all leases", lambda: self.leases() == [])
         assert list((RUN / "volumes").iterdir()) == []
         assert list((RUN / "csi").iterdir()) == []
 
