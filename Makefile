@@ -5,7 +5,7 @@ BIN := .venv/bin
 LOGGED := packaging/logged.py build
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: help demo test test-runtimes test-images test-packages try unit check check-code mutate docs images packages sdist release bench bench-report soak install-demo install docs-reference interface lock clean
+.PHONY: help demo test test-runtimes test-images test-packages test-kubernetes try unit check check-code mutate docs images packages sdist release bench bench-kubernetes bench-report soak install-demo install docs-reference manifests interface lock clean
 
 help: ## this list
 	@echo "Targets, as root on Debian 12 or 13; each installs what it needs (see README.md):"
@@ -34,6 +34,12 @@ test-images: install images ## the container images: contents, SBOM, reproducibl
 test-packages: install ## build, install, upgrade and remove the packages on booted machines (RELEASES=trixie QUICK=1)
 	@packaging/install-debian-packages try
 	@CREDSPEC_TEST_RELEASES="$(RELEASES)" $(BIN)/python -m pytest tests/packages $(if $(QUICK),-m "not slow")
+
+# What is built is in the user's cache, for all checkouts; see tests/support/kubernetes/programs.py.
+test-kubernetes: install ## those in a real cluster, whose programs are built once (a quarter of an hour)
+	@PYTHONPATH=tests $(LOGGED)/kubernetes.log "Building the programs of a cluster, or taking those that are there" \
+	  $(BIN)/python -m support.kubernetes.programs
+	@CREDSPEC_TEST_KUBERNETES=1 $(BIN)/python -m pytest tests/e2e/kubernetes
 
 try: ## demo and test of HEAD on a fresh Debian in a folder (RELEASE=trixie|bookworm RUN="demo test" KEEP=1 ROOT=DIR)
 	@packaging/install-debian-packages try
@@ -106,7 +112,12 @@ release: ## everything to publish, from a clean tree whose changelog has the ver
 # Minutes; the whole fleet takes ten more: make bench HOSTS=10000
 BENCH := PYTHONPATH=tests CREDSPEC_BENCH_HOSTS=$(or $(HOSTS),1000) $(CURDIR)/$(BIN)/python
 bench: install ## benchmarks (HOSTS=1000)
-	@for part in run leases gateway grpc_compat fleet packages; do $(BENCH) benchmarks/$$part.py || exit 1; done
+	@for part in run leases gateway grpc_compat fleet packages kubernetes_fleet; do $(BENCH) benchmarks/$$part.py || exit 1; done
+
+bench-kubernetes: install ## benchmarks of pods in a real cluster, built as for make test-kubernetes
+	@PYTHONPATH=tests $(LOGGED)/kubernetes.log "Building the programs of a cluster, or taking those that are there" \
+	  $(BIN)/python -m support.kubernetes.programs
+	@$(BENCH) benchmarks/kubernetes.py
 
 bench-report: install ## benchmarks, written to docs/performance.md (HOSTS=10000)
 	@rm -f build/bench.jsonl; mkdir -p build
@@ -174,10 +185,19 @@ MSSQL_JDBC_SHA256 := 2d137aa308c78932878952fe3624ea090ecfe644414b8b23e71a305f425
 docs-reference: .venv/tests.done ## write the generated pages of docs/
 	@PYTHONPATH=scripts $(BIN)/python -m docs_reference
 
-# What is generated of credentials-fetcher's interface; a test says when this must be run again.
-interface: .venv/tests.done ## generate credentials-fetcher's interface
+manifests: .venv/tests.done ## write the plain manifests of Kubernetes from the chart; builds helm once (HELM=helm)
+ifndef HELM
+	@PYTHONPATH=tests $(LOGGED)/kubernetes.log "Building helm, or taking the one that is there" \
+	  $(BIN)/python -m support.kubernetes.programs helm
+endif
+	@$(BIN)/python packaging/kubernetes/render.py \
+	  $(or $(HELM),$$(PYTHONPATH=tests $(BIN)/python -c 'from support.kubernetes.programs import path_of; print(path_of("helm"))'))
+
+# What is generated of interfaces of others; tests say when this must be run again.
+interface: .venv/tests.done ## generate what speaks credentials-fetcher's, CSI's and the kubelet's interfaces
 	@$(BIN)/python -m grpc_tools.protoc --proto_path=src --python_out=src --pyi_out=src \
-	  src/credspec/agent/doors/credentials_fetcher/credentialsfetcher.proto
+	  src/credspec/agent/doors/credentials_fetcher/credentialsfetcher.proto \
+	  src/credspec/kubernetes/csi/csi.proto src/credspec/kubernetes/csi/registration.proto
 
 # Needs uv, which is not part of the locked tools.
 lock: ## write the lock files

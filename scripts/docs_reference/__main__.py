@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from docs_reference.api_page import api_page
+from docs_reference.chart_page import CHART, chart_page
 from docs_reference.cli_page import cli_page
 from docs_reference.configuration_page import configuration_page
 from docs_reference.errors_page import errors_page
@@ -27,6 +28,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
 def main() -> int:
     """Write the pages; return how many are out of date with ``--check``."""
     texts = {DOCS / name: page() for name, page in PAGES.items()}
+    texts[CHART / "README.md"] = chart_page()
     texts |= {MAN / name: text for name, text in man_pages().items()}
     gone = {*MAN.glob("*.[0-9]")} - texts.keys()
     stale = sorted(

@@ -92,6 +92,11 @@ _STEPS = (
         r"gateway/",
     ),
     (
+        "Kubernetes",
+        "Webhook and CSI driver ([page](runtimes/kubernetes.md)); the API server as it answers.",
+        r"kubernetes/",
+    ),
+    (
         "Setting up the host and its engines",
         "`credspec setup`.",
         r"setup/(?!credentials_fetcher)",
@@ -118,6 +123,7 @@ _FROM_BELOW = (
     *("fetcher_lease_files", "config_table", "directory/", "kerberos/", "providers/"),
     *("config/", "session/", "shim/"),
     *("agent/", "agent/doors/credentials_fetcher/", "gateway/", "run/", "account_provider/"),
+    "kubernetes/",
     *("setup/", "doctor/", "lab/", "cli/"),
 )
 _EXITS = {

@@ -92,7 +92,12 @@ class Host:
         """What is mounted below the leases' directories now."""
         lines = Path("/proc/self/mountinfo").read_text().splitlines()
         config = self.config
-        below = (f"{config.leases_directory}/", f"{config.process_leases_directory}/")
+        parents = (
+            config.leases_directory,
+            config.process_leases_directory,
+            config.volumes_directory,
+        )
+        below = tuple(f"{parent}/" for parent in parents)
         return [line.split()[4] for line in lines if line.split()[4].startswith(below)]
 
     def inspect(self, container: str) -> dict:

@@ -152,8 +152,9 @@ def test_every_command_that_people_type_has_a_man_page(
     pages_of_commands: Mapping[str, str],
 ) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    # Engines start the runtime; nobody types it.
-    typed = project["project"]["scripts"].keys() - {"credspec-runtime"}
+    # Engines start the runtime, kubectl its plug-in; nobody types them.
+    started = {"credspec-runtime", "kubectl-credspec"}
+    typed = project["project"]["scripts"].keys() - started
     below = {each.command_path.replace(" ", "-") for each in commands.commands()}
     assert pages_of_commands.keys() == {f"{name}.1" for name in typed | below}
     data = project["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-data"]

@@ -150,6 +150,7 @@ async def serve(
         Journal(config.journal_directory),
         leases_directory=config.leases_directory,
         process_leases_directory=config.process_leases_directory,
+        volumes_directory=config.volumes_directory,
         spec_directory=config.spec_directory,
         audit=AuditLog(config.audit_log),
         policy=policy,
@@ -331,6 +332,7 @@ def _make_directories(config: Config) -> None:
     # Containers have their tickets by a mount of their own: nobody needs the host's path to them.
     # One that an earlier version left open is closed by the leases, see `close_to_others`.
     config.leases_directory.mkdir(mode=0o700, exist_ok=True)
+    config.volumes_directory.mkdir(mode=0o700, exist_ok=True)
     config.process_leases_directory.mkdir(mode=0o711, exist_ok=True)
     # Users of processes pass through to their own, which only they may enter.
     config.process_leases_directory.chmod(0o711)

@@ -20,7 +20,7 @@ _NAMED_FORMS = ("compose", "kubernetes")
 
 @click.command(
     epilog=examples(
-        "credspec convert www.json --to kubernetes",
+        "credspec convert www.json --to kubernetes --role --pod webhook | kubectl apply -f -",
         "credspec convert www.json --to compose --name web --reference file://www.json",
         "credspec convert www.json --to raw",
         "credspec convert www.json --to oci",
@@ -31,8 +31,17 @@ _NAMED_FORMS = ("compose", "kubernetes")
 @click.option("--to", "form", type=click.Choice(_FORMS), required=True, help="The output form.")
 @click.option("--name", help="Of the Kubernetes object or Compose service.  [default: the file's]")
 @click.option("--service", help="The service of a Compose file to take the spec from.")
+@click.option("--object", "object_", help="The object of a Kubernetes manifest to take.")
 @click.option("--reference", help="Instead of the document itself, e.g. file://www.json.")
 @click.option("--location", help="ARN of the S3 object or SSM parameter with the spec, for ecs.")
+@click.option("--role", is_flag=True, help="For kubernetes: add who may use it, a Role.")
+@click.option(
+    "--pod",
+    type=click.Choice(["webhook", "csi"]),
+    help="For kubernetes: add an example pod, with an annotation or with a volume.",
+)
+@click.option("--namespace", default="default", show_default=True, help="Of Role and pod.")
+@click.option("--service-account", default="default", show_default=True, help="Of the pod.")
 @click.option("--path", type=click.Path(dir_okay=False, path_type=Path), help="Write it there.")
 def convert(
     *,
@@ -40,6 +49,11 @@ def convert(
     form: str,
     name: str | None,
     service: str | None,
+    object_: str | None,
+    role: bool,
+    pod: str | None,
+    namespace: str,
+    service_account: str,
     reference: str | None,
     location: str | None,
     path: Path | None,
@@ -48,8 +62,11 @@ def convert(
 
     SPEC is a path, file://NAME, raw://DOCUMENT, a name in the spec directory, or - for standard
     input. Its kind is recognised by its contents: a spec in any encoding, a Kubernetes
-    GMSACredentialSpec in YAML or JSON, a Compose file, an OCI config.json, or --security-opt.
+    GMSACredentialSpec in YAML or JSON (also among other objects), a Compose file, an OCI
+    config.json, or --security-opt.
     """
+    if (role or pod) and form != "kubernetes":
+        raise click.UsageError("--role and --pod are for --to kubernetes")
     from credspec.cli.spec_argument import spec_source
     from credspec.config.host import load_config
     from credspec.spec import conversions
@@ -58,12 +75,13 @@ def convert(
 
     data = spec_source(spec, load_config().spec_directory)()
     is_yaml = spec.lower().endswith((".yaml", ".yml"))
-    document = conversions.read_any_form(data, service=service, is_yaml=is_yaml)
+    document = conversions.read_any_form(data, service=service, name=object_, is_yaml=is_yaml)
     found = CredentialSpec.from_json(document)
+    used = name or (_default_name(spec, found.default_account) if form in _NAMED_FORMS else "")
     converted = conversions.convert(
         found,
         conversions.Form(form),
-        name=name or (_default_name(spec, found.default_account) if form in _NAMED_FORMS else ""),
+        name=used,
         reference=reference,
         location=location,
     )
@@ -76,10 +94,32 @@ def convert(
             "[policy-spec-source]",
             err=True,
         )
+    text = converted.text + _further_objects(used, namespace, service_account, pod, role=role)
     if path is None:
-        click.echo(converted.text, nl=False)
+        click.echo(text, nl=False)
         return
-    SpecDirectory(path.absolute().parent).write(path.name, converted.text)
+    SpecDirectory(path.absolute().parent).write(path.name, text)
+
+
+def _further_objects(
+    spec: str, namespace: str, service_account: str, pod: str | None, *, role: bool
+) -> str:
+    from credspec.kubernetes.objects import examples
+    from credspec.spec.kubernetes import object_yaml, valid_object_name
+
+    objects = []
+    if role:
+        objects = [
+            examples.role(spec, namespace),
+            examples.role_binding(spec, namespace, service_account),
+        ]
+    if pod:
+        objects.append(
+            examples.pod(spec, namespace, service_account, with_webhook=pod == "webhook")
+        )
+    for name in (namespace, service_account) if objects else ():
+        valid_object_name(name)
+    return "".join(f"---\n{object_yaml(each)}" for each in objects)
 
 
 def _allows_documents(config: Config) -> bool:

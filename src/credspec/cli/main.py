@@ -33,6 +33,7 @@ _COMMANDS: Final = {
         "Run the Docker gateway, which adds credentialspec= to the Docker API.",
     ),
     "import": ("credspec.cli.import_", "import_", "Migrate from credentials-fetcher."),
+    "kubernetes": ("credspec.cli.kubernetes", "kubernetes", "Serve Linux pods of Kubernetes."),
     "lab": ("credspec.cli.lab", "lab", "Run a throwaway Active Directory domain."),
     "lint": ("credspec.cli.lint", "lint", "Report all problems of credential specs, and fix them."),
     "list": ("credspec.cli.list", "list_specs", "List the specs of the spec directory."),

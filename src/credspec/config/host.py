@@ -30,6 +30,7 @@ from credspec.config_table import (
     unknown_key,
     wrong_value,
 )
+from credspec.contract.host_paths import VOLUMES
 from credspec.directory.connection import Transport
 from credspec.directory.controller_preference import ControllerPreference
 from credspec.errors import Problem, UsageError
@@ -172,6 +173,11 @@ class Config(HostIdentityTable, LdapTable):
     def process_leases_directory(self) -> Path:
         """The same for processes without a container, whose users pass through it."""
         return self.run_directory / "process-leases"
+
+    @property
+    def volumes_directory(self) -> Path:
+        """The same for volumes of pods, by the CSI driver; for root only."""
+        return self.run_directory / VOLUMES
 
     @property
     def journal_directory(self) -> Path:

@@ -12,8 +12,12 @@ from credspec.config.host_users import USERS
 from credspec.config_table import Key, Table, number, texts
 from credspec.errors import NotPermittedError, Problem
 
-SPEC_SOURCES: Final = ("file", "raw")
-"""Where a spec may come from: the host's spec directory, or the caller who starts the container."""
+KUBERNETES_SOURCE: Final = "kubernetes"
+"""Where a spec comes from that the CSI driver read from a cluster's GMSACredentialSpec."""
+
+SPEC_SOURCES: Final = ("file", "raw", KUBERNETES_SOURCE)
+"""Where a spec may come from: the host's spec directory, the caller who starts the container, or
+an object of the cluster that the pod's service account may use."""
 
 GRPC_SOURCE: Final = "grpc"
 """Where a spec comes from that a call of credentials-fetcher's interface brought."""
@@ -77,7 +81,7 @@ class Policy:
         Key(
             kind=_SOURCES,
             meaning="Where specs may come from: `file` is the spec directory, `raw` is the one who "
-            "starts the container.",
+            "starts the container, `kubernetes` is the cluster's GMSACredentialSpec objects.",
             reloaded=True,
         ),
     ] = ("file",)
@@ -94,7 +98,7 @@ class Policy:
     grpc_uids: frozenset[int] = frozenset()
 
     def check_spec_source(self, source: str) -> None:
-        """Refuse a spec that comes from where it may not: ``file`` or ``raw``.
+        """Refuse a spec that comes from where it may not, one of `SPEC_SOURCES`.
 
         Raises:
             NotPermittedError: `policy-spec-source`.
@@ -102,10 +106,9 @@ class Policy:
         if source not in self.spec_sources:
             raise NotPermittedError.of(
                 "policy-spec-source",
-                f"{source}:// specs are not allowed on this host",
+                f"{_source_name(source)} are not allowed on this host",
                 where="policy",
-                expected=" or ".join(f"{source}://" for source in self.spec_sources)
-                or "no spec at all",
+                expected=" or ".join(map(_source_name, self.spec_sources)) or "no spec at all",
                 remedy=f'put the spec into the spec directory, or add "{source}" to '
                 "spec_sources under [policy] in the configuration",
             )
@@ -195,6 +198,12 @@ class PolicyInForce:
     def allows_user(self, uid: int, own_uid: int) -> bool:
         """Return whether a user may use the agent now, which runs as `own_uid`."""
         return self.policy.allows_user(uid, own_uid)
+
+
+def _source_name(source: str) -> str:
+    if source == KUBERNETES_SOURCE:
+        return "GMSACredentialSpec objects of a Kubernetes cluster"
+    return f"{source}:// specs"
 
 
 def _with_domain(accounts: Sequence[str], domain: str) -> list[str]:

@@ -4,6 +4,8 @@ import posix
 
 LEASES = "leases"
 """The directory of containers' leases in the agent's run directory."""
+VOLUMES = "volumes"
+"""That of the volumes of pods."""
 
 
 def unprivileged_uid() -> "int | None":

@@ -122,7 +122,7 @@ class Lab:
     def plan(self) -> Plan:
         """Return the surroundings of a program on the lab's joined host."""
         # What `credspec run` mounts must reach the agent, which has surroundings of its own.
-        shared = ("leases", "process-leases")
+        shared = ("leases", "process-leases", "volumes")
         return Plan(
             binds=self.etc_files(), shared=tuple(str(self.run_directory / name) for name in shared)
         )

@@ -207,7 +207,7 @@ def _write_files(lab: Lab, password: str) -> None:
     mount_tmpfs(lab.run_directory, mode=0o755)
     # The agent runs in a mount namespace of its own, the runtime does not: what the runtime mounts
     # for a container must reach the agent, as it does under systemd.
-    for name, mode in (("leases", 0o700), ("process-leases", 0o711)):
+    for name, mode in (("leases", 0o700), ("process-leases", 0o711), ("volumes", 0o700)):
         directory = lab.run_directory / name
         directory.mkdir(mode=mode)
         mount_tmpfs(directory, mode=mode, shared=True)

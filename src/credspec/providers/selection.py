@@ -43,6 +43,7 @@ _BUILT_IN: Final[Mapping[str, str]] = {
     "file": "credspec.providers.local_files:FileProvider",
     "keytab": "credspec.providers.local_files:KeytabProvider",
     "systemd": "credspec.providers.local_files:SystemdCredentialProvider",
+    "kubernetes": "credspec.providers.kubernetes:KubernetesProvider",
     "rancher": "credspec.providers.rancher:RancherProvider",
     "vault": "credspec.providers.vault:VaultProvider",
     "aws": "credspec.providers.aws:AwsProvider",

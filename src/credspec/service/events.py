@@ -77,6 +77,32 @@ class Event(Enum):
     POLICY_NOT_RELOADED = (151, "error", "The configuration is invalid; the old one stays.")
     CLOCK_CHANGED = (152, "warning", "The clock was set or the host slept; tickets are checked.")
 
+    WEBHOOK_READY = (170, "info", "The admission webhook accepts reviews.")
+    POD_REFUSED = (171, "info", "The admission webhook refused a pod; the error says why.")
+    WEBHOOK_CERTIFICATE = (172, "info", "The admission webhook serves a new certificate.")
+    WEBHOOK_CERTIFICATE_FAILED = (
+        173,
+        "error",
+        "The admission webhook has no new certificate; it goes on with the one it has.",
+    )
+
+    CSI_READY = (180, "info", "The CSI driver accepts the kubelet's calls.")
+    CSI_REGISTERED = (181, "info", "The kubelet knows the CSI driver.")
+    CSI_NOT_REGISTERED = (182, "error", "The kubelet did not take the CSI driver; it says why.")
+    VOLUME_PUBLISHED = (183, "info", "A pod was given a volume with its tickets.")
+    VOLUME_REVOKED = (
+        184,
+        "warning",
+        "A pod may not have its tickets any more; they were wiped.",
+    )
+    VOLUME_NOT_REVIEWED = (
+        185,
+        "warning",
+        "The API server did not say whether a pod may keep its tickets; it keeps them.",
+    )
+    VOLUME_ABANDONED = (186, "warning", "A pod disappeared; the CSI driver removed its volume.")
+    VOLUME_FAILED = (187, "warning", "A call for a volume ended with an error.")
+
     def __init__(self, number: int, level: str, meaning: str) -> None:
         self.number = number
         self.level = level

@@ -54,6 +54,7 @@ class AgentSetup:
         if count_leases(self.config) == 0:
             run = self.config.run_directory
             candidates += [self.config.leases_directory, self.config.process_leases_directory]
+            candidates += [self.config.volumes_directory]
             candidates += [self.config.journal_directory, run, _OF_UNITS.parent]
             if not dry_run:
                 for path in (_OF_UNITS, run / "krb5.conf"):

@@ -31,13 +31,14 @@ def bind(listener: socket.socket, path: Path, *, replaces_files: bool = False) -
         PathTakenError: something is there that must stay.
         OSError: what the system says.
     """
-    _remove_stale(path, replaces_files=replaces_files)
+    remove_stale(path, replaces_files=replaces_files)
     # The mode of the unbound socket becomes the file's: no other user connects at any moment.
     os.fchmod(listener.fileno(), 0o600)
     listener.bind(str(path))
 
 
-def _remove_stale(path: Path, *, replaces_files: bool) -> None:
+def remove_stale(path: Path, *, replaces_files: bool = False) -> None:
+    """Remove a socket that nobody listens on; raises as `bind`."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:

@@ -13,8 +13,13 @@ from typing import Any, Final
 from credspec.errors import InvalidSpecError, Problem, UsageError
 from credspec.spec.document import CredentialSpec
 from credspec.spec.encoding import decode_spec
-from credspec.spec.file_kind import FileKind, kind_of, parse_text
-from credspec.spec.kubernetes import Conversion, to_kubernetes_yaml
+from credspec.spec.file_kind import KUBERNETES_KIND, FileKind, kind_of, parse_text
+from credspec.spec.kubernetes import (
+    Conversion,
+    YamlFeatureError,
+    kubernetes_documents,
+    to_kubernetes_yaml,
+)
 from credspec.spec.reference import SpecReference, parse_reference, parse_security_options
 from credspec.spec.spec_directory import components_of
 from credspec.spec.strict_json import parse_json, pointer_to
@@ -22,6 +27,7 @@ from credspec.spec.strict_json import parse_json, pointer_to
 ANNOTATION: Final = "credspec.dev/spec"
 """The annotation of an OCI bundle that the runtime shim reads."""
 
+_MAX_LISTED: Final = 10
 _SERVICE: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # What YAML refuses or takes for a line end, although JSON strings hold it as it is.
 _NOT_YAML: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
@@ -80,25 +86,79 @@ def convert(
     return Conversion(texts[form]())
 
 
-def read_any_form(data: bytes, *, service: str | None = None, is_yaml: bool = False) -> Any:
+def read_any_form(
+    data: bytes,
+    *,
+    service: str | None = None,
+    name: str | None = None,
+    is_yaml: bool = False,
+) -> Any:
     """Return the parsed document that a file of any of the forms holds.
 
-    `service` chooses among the services of a Compose file. With `is_yaml` text that could be JSON
-    is read as YAML.
+    `service` chooses among the services of a Compose file, `name` among the objects of a Kubernetes
+    manifest. With `is_yaml` text that could be JSON is read as YAML.
 
     Raises:
         InvalidSpecError: of the form, or `convert-reference` where the file only says where the
-            spec is; `convert-services` where services have different ones; `convert-variable`
-            where Compose would put a value in; `convert-no-spec` where there is none.
+            spec is; `convert-services` where services have different ones; `convert-objects` where
+            a manifest has none or several; `convert-variable` where Compose would put a value in;
+            `convert-no-spec` where there is none.
     """
     text = decode_spec(data).strip()
     if text[:6].lower() == "raw://":
         return parse_json(text[6:])
     if text.startswith("--security-opt"):
         return _from_docker_run(text)
-    document = parse_text(text, is_yaml=is_yaml)
+    try:
+        document = parse_text(text, is_yaml=is_yaml)
+    except YamlFeatureError:
+        # Of manifests only: a second document is an error in any other file.
+        documents = kubernetes_documents(text)
+        if not any(kind_of(each) is FileKind.KUBERNETES for each in documents):
+            raise
+        document = {"kind": "List", "items": documents}
+    document = _only_object(document, name)
     read = _READERS.get(kind_of(document))
     return document if read is None else read(document, service)
+
+
+def _only_object(document: Any, name: str | None) -> Any:
+    """Return the object of a manifest with several; any other document as it is."""
+    kind = document.get("kind") if isinstance(document, dict) else None
+    if not isinstance(kind, str) or not kind.endswith("List") or "CmsPlugins" in document:
+        return _named(document, name) if kind == KUBERNETES_KIND else document
+    items = document.get("items")
+    found = [
+        item
+        for item in (items if isinstance(items, list) else ())
+        if isinstance(item, dict) and item.get("kind") == KUBERNETES_KIND
+    ]
+    chosen = found if name is None else [each for each in found if _name_of(each) == name]
+    if len(chosen) == 1:
+        return chosen[0]
+    names = ", ".join(_name_of(each)[:80] for each in found[:_MAX_LISTED])
+    raise InvalidSpecError.of(
+        "convert-objects",
+        f"{len(found)} objects of the kind {KUBERNETES_KIND}{f': {names}' if names else ''}",
+        expected="one" if name is None else f"one with the name {name[:80]!r}",
+        remedy="choose one with --object" if found else "",
+    )
+
+
+def _named(document: dict[str, Any], name: str | None) -> dict[str, Any]:
+    if name is None or _name_of(document) == name:
+        return document
+    raise InvalidSpecError.of(
+        "convert-objects",
+        f"the {KUBERNETES_KIND} {_name_of(document)[:80]!r} only",
+        expected=f"one with the name {name[:80]!r}",
+    )
+
+
+def _name_of(document: dict[str, Any]) -> str:
+    metadata = document.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    return name if isinstance(name, str) else ""
 
 
 def _reference(spec: CredentialSpec, reference: str | None) -> SpecReference:

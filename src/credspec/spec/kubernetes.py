@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 API_VERSION: Final = "windows.k8s.io/v1"
 
+_MAX_DOCUMENTS: Final = 100
+
 # The scalars of JSON; what else YAML reads as numbers, dates or booleans stays text.
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,300})")
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
@@ -91,8 +93,6 @@ def to_kubernetes_yaml(spec: CredentialSpec, name: str) -> Conversion:
     Raises:
         UsageError: `kubernetes-name-invalid`.
     """
-    import yaml
-
     warnings: list[Problem] = []
     content = _pruned(spec.to_json(), "", "", warnings)
     host = content["ActiveDirectoryConfig"].get("HostAccountConfig", {})
@@ -112,8 +112,7 @@ def to_kubernetes_yaml(spec: CredentialSpec, name: str) -> Conversion:
         "metadata": {"name": valid_object_name(name)},
         "credspec": content,
     }
-    text = yaml.dump(document, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=10_000)
-    return Conversion(text, tuple(warnings))
+    return Conversion(object_yaml(document), tuple(warnings))
 
 
 def from_kubernetes_yaml(text: str, *, expand: bool = False) -> Any:
@@ -126,22 +125,25 @@ def from_kubernetes_yaml(text: str, *, expand: bool = False) -> Any:
         InvalidSpecError: `spec-not-yaml`, `spec-yaml-feature`, `spec-duplicate-key`,
             `spec-too-deep`, and those of `check_text`; with line and column.
     """
+    return _read(text, Anchors() if expand else None, most=1)[0]
+
+
+def kubernetes_documents(text: str) -> list[Any]:
+    """Return what each document of a YAML stream holds, as ``kubectl apply`` reads one.
+
+    Raises:
+        InvalidSpecError: as `from_kubernetes_yaml`; ``spec-yaml-feature`` for more than 100.
+    """
+    return _read(text, None, most=_MAX_DOCUMENTS)
+
+
+def object_yaml(*documents: Any) -> str:
+    """Return objects as a YAML stream."""
     import yaml
 
-    check_text(text)
-    try:
-        loader = yaml.SafeLoader(text)
-    except yaml.reader.ReaderError as error:
-        before = text[: error.position]
-        mark = yaml.Mark("", 0, before.count("\n"), len(before) - before.rfind("\n") - 1, None, 0)
-        raise _syntax_error(error, mark) from None
-    try:
-        return _document(loader, Anchors() if expand else None)
-    except yaml.MarkedYAMLError as error:
-        raise _syntax_error(error, error.problem_mark) from None
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
-        # PyYAML does not check the numbers of %YAML and of \U escapes.
-        raise _syntax_error(error, loader.get_mark()) from None
+    return yaml.dump_all(
+        documents, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=10_000
+    )
 
 
 def _pruned(table: dict[str, Any], place: str, pointer: str, warnings: list[Problem]) -> Any:
@@ -183,7 +185,26 @@ def _dumper() -> type[yaml.SafeDumper]:
     return Dumper
 
 
-def _document(loader: yaml.SafeLoader, anchors: Anchors | None = None) -> Any:
+def _read(text: str, anchors: Anchors | None, *, most: int) -> list[Any]:
+    import yaml
+
+    check_text(text)
+    try:
+        loader = yaml.SafeLoader(text)
+    except yaml.reader.ReaderError as error:
+        before = text[: error.position]
+        mark = yaml.Mark("", 0, before.count("\n"), len(before) - before.rfind("\n") - 1, None, 0)
+        raise _syntax_error(error, mark) from None
+    try:
+        return _documents(loader, anchors, most)
+    except yaml.MarkedYAMLError as error:
+        raise _syntax_error(error, error.problem_mark) from None
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+        # PyYAML does not check the numbers of %YAML and of \U escapes.
+        raise _syntax_error(error, loader.get_mark()) from None
+
+
+def _documents(loader: yaml.SafeLoader, anchors: Anchors | None, most: int) -> list[Any]:
     """Read events, not nodes: PyYAML's composer calls itself for each level of nesting."""
     import yaml
 
@@ -195,8 +216,9 @@ def _document(loader: yaml.SafeLoader, anchors: Anchors | None = None) -> Any:
         event: Any = loader.get_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.DocumentStartEvent):
             documents += 1
-            if documents > 1:
-                raise _unwanted(event, "a second document", "one document in a file")
+            if documents > most:
+                found = "a second document" if most == 1 else f"more than {most} documents"
+                raise _unwanted(event, found, "one document in a file")
         if isinstance(event, yaml.NodeEvent):
             if anchors is None:
                 _check_plain(event)
@@ -207,7 +229,7 @@ def _document(loader: yaml.SafeLoader, anchors: Anchors | None = None) -> Any:
                 merge(ended)
     if not result:
         raise InvalidSpecError.of("spec-empty", "nothing", expected="a GMSACredentialSpec")
-    return result[0]
+    return result
 
 
 def _take(

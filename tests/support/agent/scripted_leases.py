@@ -73,6 +73,8 @@ class SimulatedSession:
     def facts(self) -> DomainFacts:
         return FACTS
 
+    read_facts = facts
+
     def acquire(self, account: str) -> Acquisition:
         self.acquired += 1
         time.sleep(self.seconds)

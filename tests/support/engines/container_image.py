@@ -7,24 +7,41 @@ import io
 import json
 import platform
 import tarfile
+from collections.abc import Sequence
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
-def image_archive(root: bytes, name: str, command: list[str]) -> bytes:
-    """Return what ``docker save`` would write of an image with one layer, the tar `root`."""
+def image_archive(
+    root: bytes,
+    name: str,
+    command: list[str],
+    *,
+    entrypoint: list[str] | None = None,
+    more_layers: Sequence[bytes] = (),
+) -> bytes:
+    """Return what ``docker save`` would write of an image; the tar `root` is its first layer."""
+    layers = [root, *more_layers]
     config = {
         "architecture": _ARCHITECTURES[platform.machine()],
         "os": "linux",
-        "config": {"Cmd": command, "Env": ["PATH=/usr/bin:/bin"]},
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(root).hexdigest()}"]},
+        "config": {
+            "Cmd": command,
+            "Entrypoint": entrypoint or [],
+            "Env": ["PATH=/usr/lib/credspec/bin:/usr/bin:/bin"],
+        },
+        "rootfs": {
+            "type": "layers",
+            "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers],
+        },
     }
-    manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
+    names = [f"layer{number}.tar" for number in range(len(layers))]
+    manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": names}]
     files = {
         "config.json": json.dumps(config).encode(),
         "manifest.json": json.dumps(manifest).encode(),
-        "layer.tar": root,
     }
+    files |= dict(zip(names, layers, strict=True))
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for file, content in files.items():

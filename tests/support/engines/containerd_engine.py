@@ -95,8 +95,12 @@ class ContainerdEngine:
         """Make the image `IMAGE` of a root file system, for ctr and for the CRI."""
         archive = image_archive(root, IMAGE, ["sleep", "3600"])
         for namespace in ("default", "k8s.io"):
-            loaded = self.ctr("images", "import", "-", namespace=namespace, data=archive)
-            assert loaded.returncode == 0, loaded.stderr
+            self.load(archive, namespace)
+
+    def load(self, archive: bytes, namespace: str) -> None:
+        """Import an image as ``docker save`` writes it."""
+        loaded = self.ctr("images", "import", "-", namespace=namespace, data=archive)
+        assert loaded.returncode == 0, loaded.stderr
 
     def version(self) -> str:
         """Return the server's version."""

@@ -6,6 +6,7 @@ provider is configured with and asked; and servers that behave as no service sho
 
 from __future__ import annotations
 
+import base64
 import http.server
 import json
 import socket
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
-KINDS: Final = ("rancher", "vault", "aws", "azure-key-vault")
+KINDS: Final = ("kubernetes", "rancher", "vault", "aws", "azure-key-vault")
 ACCOUNT: Final = {
     "username": "reader",
     "password": "Very-Secret-1!",
@@ -202,6 +203,10 @@ def answer_of(kind: str, account: Mapping[str, str] = ACCOUNT) -> Callable[..., 
     json_type = {"Content-Type": "application/json"}
     if kind == "rancher":
         return lambda *_: (200, json_type, json.dumps(account).encode())
+    if kind == "kubernetes":
+        data = {key: base64.b64encode(value.encode()).decode() for key, value in account.items()}
+        secret = {"apiVersion": "v1", "kind": "Secret", "data": data}
+        return lambda *_: (200, json_type, json.dumps(secret).encode())
     if kind == "vault":
         body = {"data": {"data": dict(account), "metadata": {}}}
         return lambda *_: (200, json_type, json.dumps(body).encode())
@@ -262,15 +267,17 @@ def settings_of(
                 (made / name).write_bytes(content)
             (made / "ssl/client/tls.key").chmod(0o600)
         return {"directory": str(directory / "gmsa")}
-    if kind == "vault":
+    if kind in {"kubernetes", "vault"}:
         token = directory / "token"
         token.write_text("the-token\n")
         token.chmod(0o600)
-        return {
+        table = {
             "url": f"https://localhost:{port}",
             "ca_file": str(ca_file),
             "token_file": str(token),
         }
+        own = {"namespace": "credspec", "secrets": ["reader", "other"]}
+        return {**table, **own} if kind == "kubernetes" else table
     if kind == "aws":
         return {"endpoint_url": f"https://localhost:{port}", "ca_file": str(ca_file)}
     return {"hosts": [".vault.lab"], "ca_file": str(ca_file)}
@@ -280,6 +287,7 @@ def input_of(kind: str, share: int = 1) -> str:
     """Return what a provider of a kind is asked; another `share` leads behind something else."""
     first = share == 1
     return {
+        "kubernetes": "reader" if first else "other",
         "rancher": f"{'apps' if first else 'other'}:reader",
         "vault": f"{'apps' if first else 'other'}/reader",
         "aws": f"arn:aws:secretsmanager:eu-west-{share}:123456789012:secret:prod/reader-AbCdEf",

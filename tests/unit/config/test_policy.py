@@ -69,6 +69,17 @@ def test_raw_specs_are_off_unless_allowed() -> None:
     Policy(spec_sources=("file", "raw")).check_spec_source("raw")
 
 
+def test_objects_of_a_cluster_are_off_unless_allowed() -> None:
+    """Where they are on, a pod's annotation still brings no document of its own."""
+    with pytest.raises(NotPermittedError, match=r"GMSACredentialSpec objects .* not allowed"):
+        Policy().check_spec_source("kubernetes")
+    policy = Policy(spec_sources=("kubernetes",))
+    policy.check_spec_source("kubernetes")
+    for source in ("raw", "file"):
+        with pytest.raises(NotPermittedError, match="expected GMSACredentialSpec objects"):
+            policy.check_spec_source(source)
+
+
 def test_users() -> None:
     assert Policy().allows_user(0, 500)
     assert Policy().allows_user(500, 500)

@@ -19,6 +19,7 @@ from credspec.providers.aws import AwsProvider
 from credspec.providers.azure_key_vault import AzureKeyVaultProvider
 from credspec.providers.deadline import Deadline
 from credspec.providers.https import Answer, HttpsClient, Server, server_url
+from credspec.providers.kubernetes import KubernetesProvider
 from credspec.providers.library_transport import requests_session
 from credspec.providers.local_files import FileProvider, KeytabProvider, SystemdCredentialProvider
 from credspec.providers.provider import HostAccount
@@ -411,3 +412,43 @@ def test_a_client_library_cannot_ask_another_server(asked: Asked, url: str) -> N
     for strange in ("https://vault.test/x", "https://vault.test\\@evil.test/x"):
         requests_session(client).get(strange)
     assert [server for server, _, _ in asked] == ["vault.test:443"] * 2
+
+
+# Secrets of the cluster
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=FIXTURES)
+@given(
+    pieces(
+        "credspec", "kube-system", ":", "reader", "admin", "/", "..", ".", "?", "\r\n", "\0", "%2f"
+    )
+)
+@example("reader")
+@example("credspec:reader")
+@example("kube-system:reader")
+@example("admin")
+def test_only_the_named_secrets_of_the_own_namespace_are_read(
+    asked: Asked, tmp_path_factory: pytest.TempPathFactory, given: str
+) -> None:
+    asked.clear()
+    base = tmp_path_factory.getbasetemp() / "kubernetes"
+    if not base.exists():
+        base.mkdir()
+        settings_of("kubernetes", base / "service", 7, Certificates(base / "tls"))
+    table = {
+        "url": "https://localhost:7",
+        "ca_file": str(base / "service/ca.crt"),
+        "token_file": str(base / "service/token"),
+        "namespace": "credspec",
+        "secrets": ["reader"],
+    }
+    with suppress(CredspecError):
+        KubernetesProvider(table, 1).host_account(given)
+    for server, target, headers in asked:
+        assert (server, target) == (
+            "localhost:7",
+            "/api/v1/namespaces/credspec/secrets/reader",
+        )
+        assert headers["Authorization"] == "Bearer the-token"
+        assert given in {"reader", "credspec:reader"}
+    assert bool(asked) == (given in {"reader", "credspec:reader"})

@@ -113,12 +113,14 @@ class Identities:
             CredspecError: of the step that failed, with `ticket-unfit` for a ticket that is held
                 and cannot be given; the holder then holds nothing new.
         """
+        has_keytab = holder in self._table.keytab_holders.get(name, ())
         if keytab:
             self._table.keytab_holders[name].add(holder)
         try:
             identity = await self._acquired(name, keytab=keytab)
         except BaseException:
-            self._table.let_go_of_keytab(name, holder)
+            if not has_keytab:
+                self._table.let_go_of_keytab(name, holder)
             self._domains.close_soon(name.session)
             raise
         identity.holders.add(holder)
@@ -171,6 +173,10 @@ class Identities:
         self._table.let_go_of_keytab(name, holder)
         if not identity.holders:
             self._domains.in_a_while(self._drop_unheld, identity)
+
+    def release_keytab(self, name: IdentityName, holder: str) -> None:
+        """Let go of an identity's keytab only; it goes with the last holder who wants one."""
+        self._table.let_go_of_keytab(name, holder)
 
     async def refresh(self, name: IdentityName) -> None:
         """Acquire a held identity now, and give its ticket to its leases.

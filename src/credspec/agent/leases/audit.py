@@ -53,6 +53,45 @@ class LeaseAudit:
             **({} if source is None else {"host_account": str(source)}),
         )
 
+    async def replaced(
+        self,
+        former: LeaseRecord,
+        record: LeaseRecord,
+        request: LeaseRequest,
+        source: HostSource | None,
+    ) -> None:
+        """Write that a lease ends and another one of its id is granted, before it is.
+
+        Raises:
+            CredspecError: `audit-unwritable`.
+        """
+        await self.released(former, request.caller)
+        await self.granted(record, request, source)
+
+    async def kept(
+        self,
+        record: LeaseRecord,
+        former: LeaseRecord | None,
+        caller: Caller,
+        source: HostSource | None,
+    ) -> None:
+        """Write that a lease is as it was before `replaced`; `former` is None if it has ended."""
+        await self.released(record, caller)
+        if former is None:
+            return
+        with contextlib.suppress(CredspecError):
+            await self._log.record(
+                Event.LEASE_GRANTED,
+                caller,
+                decision="granted",
+                lease=former.lease_id,
+                container=former.container,
+                domain=former.domain,
+                accounts=list(former.accounts),
+                **({"keytab": True} if former.keytab else {}),
+                **({} if source is None else {"host_account": str(source)}),
+            )
+
     async def granted_again(self, record: LeaseRecord, caller: Caller, source: HostSource) -> None:
         """Write that a lease may log on with another account, before it does.
 

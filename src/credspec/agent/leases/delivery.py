@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -108,6 +109,16 @@ class Delivery:
         """
         home = self._files.homes.of(record)
         return await self._files.run(home, partial(home.read, file_names(record)))
+
+    async def remove(self, record: LeaseRecord, names: AbstractSet[str]) -> None:
+        """Remove files from a lease's home; nothing is journaled.
+
+        Raises:
+            CredspecError: as `Home.remove` and `LeaseFiles.run`.
+        """
+        if names:
+            home = self._files.homes.of(record)
+            await self._files.run(home, partial(home.remove, names))
 
     async def put_back(self, record: LeaseRecord, files: dict[str, bytes]) -> None:
         """Put files into a lease's home that were there before; nothing is journaled.

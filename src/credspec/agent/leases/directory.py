@@ -96,6 +96,21 @@ class LeaseDirectory:
                     except IsADirectoryError:
                         os.rmdir(name, dir_fd=directory_fd)
 
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files; what is gone is fine, as is one that the container made a directory of.
+
+        Raises:
+            CredspecError: `lease-directory-missing`, `lease-directory-unwritable`.
+        """
+        with self._opened() as directory_fd:
+            for name in names:
+                try:
+                    os.unlink(name, dir_fd=directory_fd)
+                except (FileNotFoundError, IsADirectoryError):
+                    continue
+                except OSError as error:
+                    raise not_written(self.path / name, error) from None
+
     def remove_leftovers(self) -> None:
         """Remove the files that a run that was killed had not renamed into place yet."""
         with suppress(CredspecError, OSError), self._opened() as directory_fd:

@@ -15,6 +15,8 @@ from credspec.agent.leases.retries import LeaseRetries
 from credspec.agent.leases.table import LeaseTable
 from credspec.config.policy import PolicyInForce
 from credspec.errors import CredspecError
+from credspec.providers.kept_secrets import KeptSecret
+from credspec.providers.provider import HostSource
 from credspec.providers.selection import Providers
 from credspec.service.events import Event, emit
 from credspec.service.keyed_lock import KeyedLock
@@ -48,8 +50,11 @@ class LeaseEnds:
         self._providers = providers
         self._locks = locks
 
-    def drop(self, lease_id: str) -> asyncio.Future[None] | None:
-        """End a lease; a user's files are wiped later, the future says when."""
+    def drop(self, lease_id: str, *, but: KeptSecret | None = None) -> asyncio.Future[None] | None:
+        """End a lease; a user's files are wiped later, the future says when.
+
+        The secret `but` is kept for another lease of the same id.
+        """
         wiped: asyncio.Future[None] | None = None
         self._retries.end(lease_id)
         record = self._table.records.pop(lease_id, None)
@@ -58,7 +63,7 @@ class LeaseEnds:
             for name in self._table.names(record):
                 self._identities.release(name, lease_id)
         self._table.sources.pop(lease_id, None)
-        self._table.secrets.drop(lease_id)
+        self._table.secrets.drop(lease_id, but=but)
         self.forget(lease_id)
         return wiped
 
@@ -77,7 +82,10 @@ class LeaseEnds:
 
     def refused(self, record: LeaseRecord) -> CredspecError | None:
         """Return why policy or providers do not allow a lease any more, None if they do."""
-        source = self._table.sources.get(record.lease_id)
+        return self.refused_with(record, self._table.sources.get(record.lease_id))
+
+    def refused_with(self, record: LeaseRecord, source: HostSource | None) -> CredspecError | None:
+        """Return why a lease that logs on with `source` is not allowed, None if it is."""
         return refusal(self._policy.policy, record) or source_refusal(self._providers, source)
 
     async def revoke_if_refused(self, record: LeaseRecord) -> bool:

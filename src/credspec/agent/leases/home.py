@@ -90,6 +90,13 @@ class Home(Protocol):
             CredspecError: they cannot be read.
         """
 
+    def remove(self, names: AbstractSet[str]) -> None:
+        """Remove these files; what is gone is fine.
+
+        Raises:
+            CredspecError: one cannot be removed.
+        """
+
     def holds(self, names: AbstractSet[str]) -> bool:
         """Return whether all files of these names are there."""
 
@@ -114,12 +121,14 @@ class LeaseRoots:
     Those of the host's `containers` are in a directory that only root may enter, whatever the mode
     of their files: a container has its tickets by a bind mount, and no other user of the host needs
     a path to them. Those of `processes` are in one that their users pass through. Below `users`
-    each user has a runtime directory of its own.
+    each user has a runtime directory of its own. The `volumes` of pods are in one for root only,
+    as containers' are: a pod has its own by a bind mount.
     """
 
     containers: Path
     processes: Path
     users: Path = USERS
+    volumes: Path = Path("/run/credspec/volumes")
 
 
 class Kind(Protocol):

@@ -1,4 +1,4 @@
-"""The kinds of homes: host's container, user's container, process with a lock, credentials-fetcher.
+"""The kinds of homes: containers and processes of host and users, pods' volumes, another's tree.
 
 A new kind is one more class that has what `Home` and `Kind` say, and its entry in `KINDS`: nothing
 else tells kinds apart.
@@ -49,6 +49,9 @@ class _DirectoryHome:
     def read(self, names: AbstractSet[str]) -> dict[str, bytes]:
         return self.directory.read(names)
 
+    def remove(self, names: AbstractSet[str]) -> None:
+        self.directory.remove(names)
+
     def holds(self, names: AbstractSet[str]) -> bool:
         return names <= self.directory.names()
 
@@ -84,6 +87,27 @@ class HostHome(_DirectoryHome):
     def is_alive(self, look: Look) -> bool:
         """See `Home`."""
         return self.is_there(look) and (look.is_new or look.states.is_there(self._state))
+
+
+class VolumeHome(HostHome):
+    """A volume of a pod: a small tmpfs that the CSI driver mounts, and binds into the pod.
+
+    Its runtime's state is that directory itself. When a pod ends is the kubelet's to know, which
+    has the driver unmount the volume: so the agent needs no sight of the kubelet's directories,
+    where the secrets of all pods are.
+    """
+
+    @classmethod
+    def of(cls, record: HomeRecord, roots: LeaseRoots) -> Self | None:
+        """See `Kind`."""
+        directory = LeaseDirectory(roots.volumes / record.lease_id)
+        if record.user is not None or record.runtime_state != str(directory.path):
+            return None
+        return cls(record, directory)
+
+    def is_alive(self, look: Look) -> bool:
+        """See `Home`."""
+        return self.is_there(look)
 
 
 class UserHome(_DirectoryHome):
@@ -199,6 +223,7 @@ KINDS: Final[tuple[type[Kind], ...]] = (
     TreeHome,
     HostProcessHome,
     UserProcessHome,
+    VolumeHome,
     HostHome,
     UserHome,
 )
@@ -228,7 +253,7 @@ class Homes(LeaseRoots):
 
     def wipe(self, lease_id: str) -> None:
         """Remove the files of a lease of which only the id is known."""
-        for parent in (self.containers, self.processes):
+        for parent in self._mounted:
             LeaseDirectory(parent / lease_id).wipe()
 
     def is_mounted(self, lease_id: str) -> bool:
@@ -237,7 +262,12 @@ class Homes(LeaseRoots):
 
     def mounted(self) -> frozenset[str]:
         """Return the ids of the leases that have something mounted."""
-        return mounted_below(self.containers) | mounted_below(self.processes)
+        return frozenset().union(*map(mounted_below, self._mounted))
+
+    @property
+    def _mounted(self) -> tuple[Path, ...]:
+        """The directories in which each lease is a mount of its own."""
+        return (self.containers, self.processes, self.volumes)
 
     def close_to_others(self, records: Iterable[HomeRecord]) -> bool:
         """Let only root enter the containers' directory; return whether that is so.

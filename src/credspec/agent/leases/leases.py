@@ -32,6 +32,7 @@ from credspec.agent.leases.liveness import Liveness
 from credspec.agent.leases.record import LeaseRecord, valid_id
 from credspec.agent.leases.recovery import Recovery
 from credspec.agent.leases.renewal import Renewal
+from credspec.agent.leases.replacement import LeaseReplacement
 from credspec.agent.leases.request import LeaseRequest
 from credspec.agent.leases.retries import LeaseRetries
 from credspec.agent.leases.sweep import Sweep
@@ -56,6 +57,7 @@ class Leases:
         *,
         leases_directory: Path,
         process_leases_directory: Path | None = None,
+        volumes_directory: Path | None = None,
         spec_directory: Path,
         audit: AuditLog,
         policy: Policy | PolicyInForce | None = None,
@@ -71,7 +73,11 @@ class Leases:
         self._journal = journal
         self._table = LeaseTable()
         self._locks: KeyedLock[str] = KeyedLock()
-        self._homes = Homes(leases_directory, process_leases_directory or leases_directory)
+        self._homes = Homes(
+            leases_directory,
+            process_leases_directory or leases_directory,
+            volumes=volumes_directory or leases_directory.with_name("volumes"),
+        )
         self._background = BackgroundTasks()
         providers = providers or Providers()
         calls: BlockingCalls[int | None] = BlockingCalls()
@@ -114,6 +120,12 @@ class Leases:
             background=self._background,
         )
         self._sweep = Sweep(self._table, liveness, self._homes, self.release)
+        self._replacement = LeaseReplacement(
+            *(identities, self._table, self._delivery, journal, self._ends),
+            audit=self._audit,
+            retries=self._retries,
+            background=self._background,
+        )
         self._account_change = HostAccountChange(
             *(identities, self._table, self._claims, self._delivery),
             audit=self._audit,
@@ -148,10 +160,11 @@ class Leases:
         return self._homes.is_mounted(valid_id(lease_id))
 
     async def make(self, request: LeaseRequest) -> LeaseRecord:
-        """Make a lease: all accounts of the spec have their tickets in place, or nothing is left.
+        """Make a lease: all accounts of the spec have their tickets in place, or all is as it was.
 
-        A second request for the same id replaces the first. The answer is in the audit log before
-        it is given.
+        A second request for the same id replaces the first; if it is refused, the lease stays as
+        it is, unless the policy forbids that by now. The answer is in the audit log before it is
+        given.
 
         Raises:
             InvalidSpecError: the spec cannot be read or used.
@@ -163,18 +176,41 @@ class Leases:
             async with self._claims.turn(request), self._locks.hold(request.lease_id):
                 request = await self._claims.of_caller(request)
                 former = self._table.records.get(request.lease_id)
-                if former is not None:
-                    self._ends.drop(request.lease_id)
-                    await completed(self._audit.released(former, request.caller))
-                return await self._grant(request, await self._claims.examine(request))
+                try:
+                    claim = await self._claims.examine(request)
+                    if former is None:
+                        return await self._grant(request, claim)
+                    return await self._replace(former, request, claim)
+                except CredspecError:
+                    await self._revoke_if_refused(request.lease_id)
+                    raise
+                finally:
+                    self._table.drop_unused_secrets(request.lease_id)
         except CredspecError as error:
             self.denied += 1
             if not isinstance(error, AuditUnwritableError):
                 await self._audit.denied(request, error)
             raise
-        finally:
-            if request.lease_id not in self._table.records:
-                self._table.secrets.drop(request.lease_id)
+
+    async def _replace(
+        self, former: LeaseRecord, request: LeaseRequest, claim: Claim
+    ) -> LeaseRecord:
+        """Give a lease another content; one whose files are elsewhere by now is made again."""
+        record = claim.record
+        if _home_of(record) != _home_of(former):
+            secret = None if claim.source is None else claim.source.secret
+            self._ends.drop(former.lease_id, but=secret)
+            await completed(self._audit.released(former, request.caller))
+            return await self._grant(request, claim)
+        given = await self._replacement.make(request, claim)
+        self._report_granted(given)
+        return given
+
+    async def _revoke_if_refused(self, lease_id: str) -> None:
+        """End a lease that keeps what it has, if that is not allowed any more."""
+        record = self._table.records.get(lease_id)
+        if record is not None:
+            await self._ends.revoke_if_refused(record)
 
     async def _grant(self, request: LeaseRequest, claim: Claim) -> LeaseRecord:
         """Give a lease its tickets, or leave nothing of it; the journal has it first."""
@@ -202,6 +238,10 @@ class Leases:
                 else:
                     await completed(end)
             raise
+        self._report_granted(record)
+        return record
+
+    def _report_granted(self, record: LeaseRecord) -> None:
         self.granted += 1
         emit(
             Event.LEASE_GRANTED,
@@ -210,7 +250,6 @@ class Leases:
             domain=record.domain,
             accounts=list(record.accounts),
         )
-        return record
 
     async def release(self, lease_id: str, caller: Caller = NOBODY) -> None:
         """Release a lease and wipe its tickets; one that does not exist is fine.
@@ -259,3 +298,7 @@ class Leases:
     async def sweep(self) -> int:
         """Release the leases whose containers are gone; return how many."""
         return await self._sweep.run()
+
+
+def _home_of(record: LeaseRecord) -> tuple[int | None, str | None, str]:
+    return record.user, record.place, record.runtime_state

@@ -106,6 +106,11 @@ class Renewal:
 
     async def _renew_one(self, record: LeaseRecord, *, is_retry: bool = False) -> bool:
         """Give a lease its new tickets; return whether it has them. If not, it is tried again."""
+        # It may have ended or been replaced before its turn came.
+        current = self._table.records.get(record.lease_id)
+        if current is None:
+            return True
+        record = current
         try:
             await self._delivery.give(record, is_current=lambda: self._table.is_current(record))
         except CredspecError as error:

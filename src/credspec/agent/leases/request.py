@@ -44,12 +44,15 @@ class LeaseRequest:
     `host_account` is what to log on with in place of what the spec or the host has. It is kept only
     in memory, for as long as the lease. With `document_is_vouched_for` the door has decided
     already that this document may be used, by a list of its own of those who may bring one
-    (``[credentials_fetcher] users``): then `spec_sources` of the policy has no say.
+    (``[credentials_fetcher] users``): then `spec_sources` of the policy has no say. `brought_from`
+    is where a document comes from that the one who starts the container did not choose freely, as
+    the policy calls it; only root says so.
     """
 
     lease_id: str
     spec: RequestedSpec = field(repr=False)
     document_is_vouched_for: bool = False
+    brought_from: str | None = None
     container: str
     runtime_state: str
     uid: int
@@ -72,4 +75,6 @@ class LeaseRequest:
         """Where the spec comes from, as policy and journal call it."""
         if self.document_is_vouched_for:
             return GRPC_SOURCE
+        if self.brought_from is not None:
+            return self.brought_from
         return self.spec.scheme if isinstance(self.spec, SpecReference) else "raw"

@@ -37,6 +37,11 @@ class LeaseTable:
             raise NotFoundError.of("lease-not-found", "there is no such lease", where=lease_id)
         return record
 
+    def drop_unused_secrets(self, lease_id: str) -> None:
+        """Let go of the secrets that were kept for a lease that does not log on with them."""
+        source = self.sources.get(lease_id) if lease_id in self.records else None
+        self.secrets.drop(lease_id, but=None if source is None else source.secret)
+
     def is_current(self, record: LeaseRecord) -> bool:
         """Return whether this is still what is known of the lease."""
         return self.records.get(record.lease_id) is record

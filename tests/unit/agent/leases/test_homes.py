@@ -26,8 +26,10 @@ from credspec.agent.leases.homes import (
     TreeHome,
     UserHome,
     UserProcessHome,
+    VolumeHome,
     is_place,
 )
+from credspec.contract import c_library
 from credspec.errors import CredspecError, NotPermittedError
 
 LEASE = "0" * 32
@@ -49,7 +51,9 @@ def homes(tmp_path: Path) -> Homes:
     for name in ("leases", "process-leases"):
         (tmp_path / name).mkdir(mode=0o711)
         (tmp_path / name).chmod(0o711)
-    return Homes(tmp_path / "leases", tmp_path / "process-leases")
+    volumes = tmp_path / "volumes"
+    volumes.mkdir(mode=0o700)
+    return Homes(tmp_path / "leases", tmp_path / "process-leases", volumes=volumes)
 
 
 @pytest.fixture
@@ -91,6 +95,15 @@ def test_it_stays_open_for_a_process_of_an_earlier_version(homes: Homes) -> None
         (Record(runtime_state="LEASES/ID.lock"), HostProcessHome, "LEASES/ID", "PATH"),
         # A lock of another lease's name is no lock of this one's.
         (Record("1" * 32, "PROCESSES/ID.lock"), HostHome, f"LEASES/{'1' * 32}", "/run/credspec"),
+        (Record(runtime_state="VOLUMES/ID"), VolumeHome, "VOLUMES/ID", "/run/credspec"),
+        # Another volume's directory, and a user's request, make no volume.
+        (Record("1" * 32, "VOLUMES/ID"), HostHome, f"LEASES/{'1' * 32}", "/run/credspec"),
+        (
+            Record(user=1000, runtime_state="VOLUMES/ID"),
+            UserHome,
+            "USERS/1000/credspec/leases/ID",
+            "/run/credspec",
+        ),
         (Record(user=1000), UserHome, "USERS/1000/credspec/leases/ID", "/run/credspec"),
         # A user's request is never in a directory of the host's own.
         (
@@ -118,6 +131,7 @@ def test_where_a_lease_is(
             ("LEASES", homes.containers),
             ("PROCESSES", homes.processes),
             ("USERS", homes.users),
+            ("VOLUMES", homes.volumes),
             ("ID", LEASE),
         ):
             text = text.replace(name, str(value))
@@ -173,6 +187,33 @@ def test_a_processs_lease_lives_while_its_lock_is_held(homes: Homes) -> None:
         assert home.is_alive(look(LEASE))
         assert not home.is_alive(look()), "nothing is mounted"
     assert not home.is_alive(look(LEASE))
+
+
+def test_a_pods_volume_lives_while_it_is_mounted(homes: Homes) -> None:
+    """Whatever became of the pod's directory, which the agent does not see."""
+    path = homes.volumes / LEASE
+    home = homes.of(Record(runtime_state=str(path)))
+    assert isinstance(home, VolumeHome)
+    assert home.is_alive(look(LEASE))
+    path.mkdir()
+    assert not home.is_alive(look(is_new=True)), "nothing is mounted"
+    with pytest.raises(CredspecError, match="nothing is mounted"):
+        home.write({"krb5cc": b"t"}, uid=UID, gid=os.getegid(), mode=0o600)
+
+
+@pytest.mark.root
+def test_mounts_of_all_directories_are_seen_and_wiped(homes: Homes) -> None:
+    for number, parent in enumerate((homes.containers, homes.processes, homes.volumes)):
+        path = parent / f"{number:032x}"
+        path.mkdir()
+        c_library.mount(b"credspec", str(path).encode(), b"tmpfs", 0, b"size=64k")
+        try:
+            (path / "krb5cc").touch()
+            assert homes.mounted() == {path.name}
+            homes.wipe(path.name)
+            assert list(path.iterdir()) == []
+        finally:
+            c_library.unmount(str(path).encode(), 0)
 
 
 def test_a_lease_of_a_tree_lives_as_long_as_its_directory(homes: Homes, memory: Path) -> None:
@@ -284,7 +325,8 @@ def test_a_lease_of_which_only_the_id_is_known_is_wiped_wherever_it_is(
     wiped: list[Path] = []
     monkeypatch.setattr(LeaseDirectory, "wipe", lambda self: wiped.append(self.path))
     homes.wipe(LEASE)
-    assert wiped == [homes.containers / LEASE, homes.processes / LEASE]
+    parents = (homes.containers, homes.processes, homes.volumes)
+    assert wiped == [parent / LEASE for parent in parents]
 
 
 def test_the_kinds_exclude_one_another() -> None:

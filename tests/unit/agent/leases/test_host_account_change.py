@@ -3,88 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from credspec.agent.audit import AuditLog, Caller
-from credspec.agent.leases import directory as lease_directory
-from credspec.agent.leases.directory import LeaseDirectory
+from credspec.agent.audit import Caller
 from credspec.agent.leases.journal import Journal
 from credspec.config.policy import Policy
-from credspec.errors import CredspecError, NotPermittedError
-from credspec.providers.provider import GivenAccount, HostAccount, HostSource
-from credspec.service.events import Event
-from credspec.session.domain_session import Acquisition
-from support.agent.scripted_leases import ScriptedLeases, SimulatedSession, directory_in_memory
-
-LEASE = f"{1:032x}"
-FIRST = HostAccount("example.test", "first", "password of the first")
-SECOND = HostAccount("example.test", "second", "password of the second")
-MACHINE = "the machine"
-
-
-class Readers(SimulatedSession):
-    """The session of a reader, who may read some passwords; `during` is called with each."""
-
-    def __init__(self, *readable: str, during: Callable[[], None] = lambda: None) -> None:
-        super().__init__()
-        self.readable, self.during = readable, during
-
-    def acquire(self, account: str) -> Acquisition:
-        self.during()
-        if account not in self.readable:
-            raise NotPermittedError.of("password-not-readable", "simulated", where=account)
-        return super().acquire(account)
-
-
-class Bench(ScriptedLeases):
-    """One lease of two accounts, and a session for each reader."""
-
-    def __init__(self, directory: Path, policy: Policy | None = None) -> None:
-        super().__init__(directory, policy)
-        both = ("webapp01", "webapp02")
-        self.readers = {name: Readers(*both) for name in (MACHINE, "first", "second")}
-        self.identities._domains._open_session = self.opened  # type: ignore[assignment]
-
-    def opened(self, _domain: str, source: HostSource | None) -> Readers:
-        if source is None:
-            return self.readers[MACHINE]
-        assert isinstance(source, GivenAccount)
-        return self.readers[source.account.user]
-
-    def held(self) -> dict[tuple[str, str], set[str]]:
-        """Return who holds which account as read by whom."""
-        return {
-            (identity.name.account, _reader(identity.name.source)): identity.holders
-            for identity in self.identities.held()
-            if identity.holders
-        }
-
-    def files(self) -> dict[str, bytes]:
-        place = self.directory / "tree/lease1/account"
-        return {path.name: path.read_bytes() for path in place.iterdir()}
-
-    def state(self) -> dict[str, Any]:
-        """Return all that there is of the lease."""
-        source = self.leases._table.sources[LEASE]
-        return {
-            "held": self.held(),
-            "files": self.files(),
-            "record": self.leases.get(LEASE),
-            "journal": list(Journal(self.directory / "journal").records()),
-            "source": source,
-            "password": source.revealed().password if isinstance(source, GivenAccount) else None,
-            "secrets": {who: {*held} for who, held in self.leases._table.secrets._held.items()},
-        }
-
-
-def _reader(source: HostSource | None) -> str:
-    return source.account.user if isinstance(source, GivenAccount) else MACHINE
+from credspec.errors import CredspecError
+from credspec.providers.provider import GivenAccount, HostAccount
+from support.agent.lease_bench import (
+    FIRST,
+    LEASE,
+    SECOND,
+    LeaseBench,
+    audit_full,
+    disk_failing,
+    disk_full,
+    journal_full,
+)
+from support.agent.scripted_leases import directory_in_memory
 
 
 @pytest.fixture
@@ -93,8 +33,8 @@ def directory() -> Iterator[Path]:
         yield found
 
 
-async def made(directory: Path) -> Bench:
-    bench = Bench(directory)
+async def made(directory: Path) -> LeaseBench:
+    bench = LeaseBench(directory)
     await bench.leases.make(bench.request(1, "WebApp01", "WebApp02"))
     return bench
 
@@ -150,57 +90,20 @@ async def test_the_same_account_changes_nothing_simulated(directory: Path) -> No
     await bench.close()
 
 
-def not_readable(bench: Bench, _: pytest.MonkeyPatch) -> None:
+def not_readable(bench: LeaseBench, _: pytest.MonkeyPatch) -> None:
     bench.readers["second"].readable = ("webapp01",)
 
 
-def another_policy(bench: Bench, _: pytest.MonkeyPatch) -> None:
+def another_policy(bench: LeaseBench, _: pytest.MonkeyPatch) -> None:
     policy = Policy(accounts=("Other",), spec_sources=("raw",))
     bench.readers["second"].during = lambda: bench.leases.policy.replace(policy)
-
-
-def disk_full(_: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(*_: object, **__: object) -> None:
-        raise CredspecError.of("lease-directory-full", "simulated")
-
-    monkeypatch.setattr(LeaseDirectory, "write", write)
-
-
-def disk_failing(_: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One file of several is replaced; then the disk fails once."""
-    real, calls = lease_directory.replace_file, iter(range(100))
-
-    def replace_file(*arguments: Any, **options: Any) -> None:
-        if next(calls) == 1:
-            raise OSError(errno.EIO, "simulated")
-        real(*arguments, **options)
-
-    monkeypatch.setattr(lease_directory, "replace_file", replace_file)
-
-
-def journal_full(_: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(*_: object) -> None:
-        raise CredspecError.of("journal-unwritable", "simulated")
-
-    monkeypatch.setattr(Journal, "write", write)
-
-
-def audit_full(_: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = AuditLog.write
-
-    def write(log: AuditLog, event: Event, caller: Caller, **fields: Any) -> None:
-        if fields["decision"] == "granted":
-            raise CredspecError.of("audit-unwritable", "simulated")
-        real(log, event, caller, **fields)
-
-    monkeypatch.setattr(AuditLog, "write", write)
 
 
 @dataclass(frozen=True)
 class Fault:
     """What goes wrong, with which code, and what the audit log has of it."""
 
-    cause: Callable[[Bench, pytest.MonkeyPatch], None]
+    cause: Callable[[LeaseBench, pytest.MonkeyPatch], None]
     code: str
     written: list[str]
 

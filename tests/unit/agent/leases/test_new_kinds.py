@@ -76,6 +76,10 @@ class FilelessHome:
     def read(self, names: AbstractSet[str]) -> dict[str, bytes]:
         return {n: c for n, c in self.tickets.get(self._place, {}).items() if n in names}
 
+    def remove(self, names: AbstractSet[str]) -> None:
+        for name in names:
+            self.tickets.get(self._place, {}).pop(name, None)
+
     def holds(self, names: AbstractSet[str]) -> bool:
         return names <= self.tickets.get(self._place, {}).keys()
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from credspec.agent.leases.policy_check import check_lease, refusal
 from credspec.agent.leases.record import LeaseRecord
-from credspec.config.policy import Policy, PolicyInForce
+from credspec.config.policy import SPEC_SOURCES, Policy, PolicyInForce
 from credspec.errors import NotPermittedError
 
 RECORD = LeaseRecord(
@@ -57,6 +57,8 @@ def codes(policy: Policy, record: LeaseRecord) -> list[str]:
         (ALL, replace(RECORD, user=1000), []),
         (ALL, replace(RECORD, user=2000), ["policy-user"]),
         # A call of credentials-fetcher's interface brings its document; its users are others.
+        (Policy(), replace(RECORD, spec_source="kubernetes"), ["policy-spec-source"]),
+        (Policy(spec_sources=("kubernetes",)), replace(RECORD, spec_source="kubernetes"), []),
         (Policy(), replace(RECORD, spec_source="grpc"), []),
         (Policy(spec_sources=()), replace(RECORD, spec_source="grpc"), []),
         (ALL, replace(RECORD, spec_source="grpc", user=2000), []),
@@ -79,7 +81,7 @@ policies = st.builds(
     Policy,
     accounts=lists.map(tuple),
     keytabs=lists.map(tuple),
-    spec_sources=st.sets(st.sampled_from(["file", "raw"])).map(tuple),
+    spec_sources=st.sets(st.sampled_from(SPEC_SOURCES)).map(tuple),
     uids=st.frozensets(st.sampled_from([1000, 2000])),
     grpc_uids=st.frozensets(st.sampled_from([1000, 2000])),
 )
@@ -88,7 +90,7 @@ records = st.builds(
     st.just(RECORD),
     keytab=st.booleans(),
     user=st.sampled_from([None, 1000, 2000]),
-    spec_source=st.sampled_from(["file", "raw", "grpc"]),
+    spec_source=st.sampled_from([*SPEC_SOURCES, "grpc"]),
 )
 
 

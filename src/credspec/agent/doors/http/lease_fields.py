@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from typing import Any, Final
 
 from credspec.agent.audit import Caller
 from credspec.agent.leases.request import LeaseRequest, MalformedReference, requested_spec
-from credspec.errors import UsageError
+from credspec.config.policy import KUBERNETES_SOURCE
+from credspec.errors import NotPermittedError, UsageError
 from credspec.spec.encoding import MAX_SPEC_BYTES
 from credspec.spec.reference import SpecReference
 
@@ -20,7 +22,9 @@ _MAX_OUTSIDE_BYTES: Final = 2048
 MAX_RAW_CHARACTERS: Final = len("raw://") + MAX_SPEC_BYTES
 MAX_PATH_BYTES: Final = 4096  # PATH_MAX of Linux
 MAX_NAME_BYTES: Final = 255  # NAME_MAX of Linux
-MAX_CONTAINER: Final = 128
+MAX_CONTAINER: Final = 320
+"""A runtime's id, or NAMESPACE/POD of Kubernetes, which are at most 63 and 253 characters."""
+
 MAX_ID: Final = 2**32 - 2
 MODE_BITS: Final = 0o666
 OWNER_READS: Final = 0o400
@@ -65,6 +69,7 @@ def lease_request(lease_id: str, body: object, caller: Caller) -> LeaseRequest:
 
     Raises:
         UsageError: `request-wrong-type`, `request-wrong-value`, `request-too-long`.
+        NotPermittedError: `spec-source-not-permitted`.
     """
     if not isinstance(body, dict):
         raise UsageError.of("request-wrong-type", "the body is not an object", where="request")
@@ -79,7 +84,8 @@ def lease_request(lease_id: str, body: object, caller: Caller) -> LeaseRequest:
     return LeaseRequest(
         lease_id=lease_id,
         caller=caller,
-        spec=_spec(body),
+        spec=(spec := _spec(body)),
+        brought_from=_brought_from(body, spec, caller),
         container=_text(body, "container", MAX_CONTAINER),
         runtime_state=_path(body, "runtime_state"),
         uid=_number(body, "uid"),
@@ -106,6 +112,30 @@ def _spec(body: dict[str, Any]) -> SpecReference | MalformedReference:
     if len(value) > most:
         raise _too_long("spec", f"at most {most} characters")
     return requested_spec(value)
+
+
+def _brought_from(
+    body: dict[str, Any], spec: SpecReference | MalformedReference, caller: Caller
+) -> str | None:
+    value = body.get("spec_source")
+    if value is None:
+        return None
+    is_document = isinstance(spec, MalformedReference) or spec.scheme == "raw"
+    if value != KUBERNETES_SOURCE or not is_document:
+        raise UsageError.of(
+            "request-wrong-value",
+            _shown(value),
+            where="/spec_source",
+            expected=f'"{KUBERNETES_SOURCE}", with a document (raw://)',
+        )
+    if caller.uid not in {0, os.geteuid()}:
+        raise NotPermittedError.of(
+            "spec-source-not-permitted",
+            f"user {caller.uid} cannot say where a document comes from",
+            where="/spec_source",
+            remedy="leave it out",
+        )
+    return KUBERNETES_SOURCE
 
 
 def _text(body: dict[str, Any], name: str, most: int) -> str:

@@ -17,7 +17,7 @@ from credspec.agent.doors.http.lease_fields import (
     PLAIN_TEXT,
 )
 from credspec.agent.leases.record import LEASE_ID
-from credspec.config.policy import GRPC_SOURCE, SPEC_SOURCES
+from credspec.config.policy import GRPC_SOURCE, KUBERNETES_SOURCE, SPEC_SOURCES
 
 _TIME: Final = {"type": "string", "format": "date-time"}
 _TIME_OR_NULL: Final = {"type": ["string", "null"], "format": "date-time"}
@@ -69,6 +69,12 @@ _SCHEMAS: Final[dict[str, Any]] = {
         uid=_HOST_ID | {"description": "the host's number of the container's user"},
         gid=_HOST_ID | {"description": "the host's number of the container's group"},
         optional={
+            "spec_source": {
+                "type": "string",
+                "enum": [KUBERNETES_SOURCE],
+                "description": "where a document (raw://) was read from, if that is not for the "
+                "one who starts the container to choose; only root says so",
+            },
             "mode": _MODE | {"default": 0o600},
             "keytab": {
                 "type": "boolean",
@@ -216,7 +222,7 @@ def openapi_document() -> dict[str, Any]:
                 ),
                 "put": _operation(
                     "makeLease",
-                    "Make a lease, or replace it; every account has its ticket, or nothing is left",
+                    "Make or replace a lease; every account has its ticket, or all is as it was",
                     {"200": _answer("the lease", with_environment)},
                     *(404, 408, 413, 415, 422, 500, 503),
                     requestBody=body,

@@ -22,7 +22,7 @@ from credspec.agent.doors.http.lease_fields import (
 )
 from credspec.agent.doors.http.openapi import openapi_document
 from credspec.agent.leases.request import requested_spec
-from credspec.errors import UsageError
+from credspec.errors import NotPermittedError, UsageError
 
 BODY: dict[str, Any] = {
     "spec": "file://one.json",
@@ -68,10 +68,25 @@ def refused(body: object) -> str:
         ("mode", 0o777, "request-wrong-value"),
         ("mode", 0o066, "request-wrong-value"),
         ("keytab", 1, "request-wrong-type"),
+        ("spec_source", "grpc", "request-wrong-value"),
+        ("spec_source", ["kubernetes"], "request-wrong-value"),
+        ("spec_source", "x" * 1000, "request-wrong-value"),
+        # The host's own file comes from the host.
+        ("spec_source", "kubernetes", "request-wrong-value"),
     ],
 )
 def test_values_out_of_bounds(field: str, value: object, code: str) -> None:
     assert refused(BODY | {field: value}) == code
+
+
+@pytest.mark.parametrize("spec", ["raw://{}", "raw://not a spec"])
+def test_only_root_says_where_a_document_comes_from(spec: str) -> None:
+    body = BODY | {"spec": spec, "spec_source": "kubernetes"}
+    assert lease_request("0" * 32, body, Caller(0, 1)).spec_source == "kubernetes"
+    with pytest.raises(NotPermittedError, match="spec-source-not-permitted"):
+        lease_request("0" * 32, body, Caller(4711, 1))
+    del body["spec_source"]
+    assert lease_request("0" * 32, body, Caller(4711, 1)).spec_source == "raw"
 
 
 def test_a_spec_in_the_wrong_type_is_not_quoted() -> None:

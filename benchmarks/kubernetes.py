@@ -1,0 +1,217 @@
+"""Pods of a real cluster: what an identity costs until they are ready, and what the webhook does.
+
+Needs the programs of `make test-kubernetes`, which are built once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import ssl
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPSConnection
+from io import BytesIO
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from credspec.lab import provisioning
+from credspec.lab.client_image import write_client_image
+from credspec.lab.domain import Lab
+from credspec.lab.namespaces import bind
+from measure import Sample, figure, interleaved, row
+from support.kubernetes.chart import NAMESPACE, Chart
+from support.kubernetes.cluster import Cluster
+from support.kubernetes.namespace import Namespace, container, pod, with_volume
+from support.kubernetes.programs import missing
+from support.machine.mount_namespaces import own_mount_namespace, own_runtime_directories
+from support.webhook.reviews import review
+
+RUNS = 15
+HELD_TARGET, FIRST_TARGET = 60.0, 150.0
+ADMISSIONS, AT_A_TIME = 1000, 16
+MIB = 1024
+
+
+class Pods:
+    """Makes pods by the API itself, and says when they are ready."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        context = ssl.create_default_context(cafile=str(cluster.certificates.authority.certificate))
+        certificate, key = cluster.certificates.issue_client("/O=system:masters/CN=bench")
+        context.load_cert_chain(certificate, key)
+        host, _, port = cluster.url.removeprefix("https://").partition(":")
+        self._connection = HTTPSConnection(host, int(port), context=context)
+        self._numbers = count()
+        self._cluster = cluster
+
+    def ready(self, made: dict[str, Any]) -> None:
+        """Make a pod and wait until it is ready."""
+        name = f"bench-{next(self._numbers)}"
+        made["metadata"]["name"] = name
+        path = "/api/v1/namespaces/shop/pods"
+        self._ask("POST", path, json.dumps(made))
+        while True:
+            status = self._ask("GET", f"{path}/{name}")["status"]
+            states = {each["type"]: each["status"] for each in status.get("conditions", [])}
+            if states.get("Ready") == "True":
+                return
+            time.sleep(0.005)
+
+    def _ask(self, method: str, path: str, body: str | None = None) -> Any:
+        self._connection.request(method, path, body, {"Content-Type": "application/json"})
+        with self._connection.getresponse() as answer:
+            content = answer.read()
+            if answer.status >= 300:
+                sys.exit(f"{method} {path}: {content[:500]!r}")
+            return json.loads(content)
+
+
+@contextmanager
+def installed() -> Iterator[tuple[Lab, Chart, Namespace]]:
+    """A domain, a cluster in its network, and the chart in it."""
+    own_mount_namespace()
+    own_runtime_directories()
+    lab = provisioning.up("benchk8s")
+    try:
+        for name in ("resolv.conf", "hosts"):
+            bind(lab.directory / name, Path("/etc", name).resolve())
+        os.environ.update(lab.environment)
+        image = BytesIO()
+        write_client_image(image)
+        cluster = Cluster(lab, image.getvalue())
+        try:
+            cluster.up()
+            chart = Chart(lab, cluster)
+            chart.load_image()
+            chart.install()
+            shop = Namespace(lab, cluster)
+            for number in (1, 2, 3):
+                shop.allow(f"WebApp0{number}")
+            yield lab, chart, shop
+        finally:
+            cluster.down()
+    finally:
+        lab.down()
+
+
+def pods_become_ready(chart: Chart, shop: Namespace) -> None:
+    """Compare pods with an identity to the same ones with an emptyDir."""
+    pods = Pods(chart.cluster)
+
+    def plain() -> None:
+        mounts = [{"name": "gmsa", "mountPath": "/run/credspec"}]
+        main = container(volumeMounts=mounts)
+        pods.ready(pod("x", main, volumes=[{"name": "gmsa", "emptyDir": {"medium": "Memory"}}]))
+
+    def held() -> None:
+        pods.ready(with_volume("x"))
+
+    taken = interleaved({"emptyDir": plain, "identity": held}, RUNS)
+    shop.clear()
+    against = taken["emptyDir"]
+    more = taken["identity"].median - against.median
+    is_met = more <= HELD_TARGET
+    target = f"at most {HELD_TARGET:.0f} ms more"
+    row("pod to Ready, identity held on the node", taken["identity"], against, target, met=is_met)
+    firsts = []
+    for number in (2, 3):
+        started = time.perf_counter()
+        pods.ready(with_volume("x", spec=f"webapp0{number}"))
+        firsts.append((time.perf_counter() - started) * 1000)
+    shop.clear()
+    sample = Sample("first", (*firsts, firsts[-1]))
+    target = f"at most {FIRST_TARGET:.0f} ms more"
+    is_met = statistics.median(firsts) - against.median <= FIRST_TARGET
+    row("pod to Ready, the first of an account on the node", sample, against, target, met=is_met)
+
+
+def memory(chart: Chart) -> None:
+    """Say what agent and driver of an idle node keep in memory."""
+    sizes = {name: resident(chart.pid(name)) for name in ("agent", "csi-driver")}
+    total = sum(sizes.values())
+    note = ", ".join(f"{name} {size:.0f} MiB" for name, size in sizes.items())
+    figure(
+        "agent and driver of an idle node",
+        f"{total:.0f} MiB",
+        note,
+        "at most 120 MiB",
+        met=total <= 120,
+    )
+
+
+def resident(pid: int) -> float:
+    """Return how much of a process is in memory, in MiB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / MIB
+
+
+def webhook(chart: Chart) -> None:
+    """Ask one replica of the webhook, as the API server does."""
+    query = ("get", "pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=credspec-webhook")
+    replica = chart.cluster.get(*query)["items"][0]
+    address = replica["status"]["podIP"]
+    bundle = chart.cluster.kubectl(
+        *("get", "mutatingwebhookconfiguration", "credspec-webhook"),
+        "-o=jsonpath={.webhooks[0].clientConfig.caBundle}",
+    )
+    context = ssl.create_default_context(cadata=base64.b64decode(bundle).decode())
+    context.check_hostname = False
+    asked = pod("web", container(), annotations={"credspec.dev/gmsa": "webapp01"})
+    asked["spec"]["serviceAccountName"] = "default"
+    body = review(asked, namespace="shop")
+    seconds, taken = asyncio.run(_admissions(f"https://{address}:8443/mutate", body, context))
+    latency = Sample("admission", tuple(each * 1000 for each in taken))
+    row("admission of a pod, one at a time", latency, None, "at most 5 ms", met=latency.median <= 5)
+    rate = ADMISSIONS / seconds
+    figure("admissions by one replica", f"{rate:.0f} /s", "", "200 /s", met=rate >= 200)
+    container_id = replica["status"]["containerStatuses"][0]["containerID"].rpartition("/")[2]
+    size = resident(chart.process_of(container_id))
+    figure("a replica of the webhook", f"{size:.0f} MiB", "", "at most 64 MiB", met=size <= 64)
+
+
+async def _admissions(url: str, body: bytes, context: ssl.SSLContext) -> tuple[float, list[float]]:
+    headers = {"Content-Type": "application/json"}
+    connector = aiohttp.TCPConnector(ssl=context, limit=AT_A_TIME)
+    async with aiohttp.ClientSession(connector=connector) as session:
+
+        async def ask() -> float:
+            began = time.perf_counter()
+            async with session.post(url, data=body, headers=headers) as answer:
+                content = await answer.json()
+                if not content["response"]["allowed"]:
+                    sys.exit(f"refused: {content}")
+            return time.perf_counter() - began
+
+        singles = [await ask() for _ in range(100)]
+        started = time.perf_counter()
+        remaining = iter(range(ADMISSIONS))
+
+        async def some() -> None:
+            for _ in remaining:
+                await ask()
+
+        await asyncio.gather(*(some() for _ in range(AT_A_TIME)))
+        return time.perf_counter() - started, singles
+
+
+def main() -> None:
+    """Measure all of it."""
+    if missing():
+        sys.exit(f"not built: {', '.join(missing())}; make test-kubernetes builds them")
+    with installed() as (_, chart, shop):
+        memory(chart)
+        pods_become_ready(chart, shop)
+        webhook(chart)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Kubernetes' objects, as they are read and written; pure, without a process of its own."""

@@ -1,0 +1,131 @@
+"""The driver's process and the agent's, with real mounts and real tickets.
+
+The kubelet's calls are made by the test, and the API server is simulated.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from credspec.agent.leases.mounts import mounted_below
+from credspec.kerberos.krb5_conf import AgentKrb5Conf
+from credspec.lab.domain import Lab
+from support.agent.agent_process import AgentProcess
+from support.kubernetes.driver_process import DriverProcess
+from support.kubernetes.publish_requests import publish_request, target_in
+from support.kubernetes.simulated_api_server import SimulatedApiServer, serving_in_a_thread
+from support.servers.certificate_authority import make_authority
+
+VOLUME = "csi-0123"
+POLICY = '[policy]\nspec_sources = ["kubernetes"]\n'
+
+
+class Node:
+    """A node with its agent, its driver and its kubelet's directories."""
+
+    def __init__(self, lab: Lab, directory: Path, kubelet: Path) -> None:
+        self.agent = AgentProcess(lab, directory, extra=POLICY)
+        self.server = SimulatedApiServer(directory, make_authority(directory / "ca"))
+        document = (directory / "specs" / "one.json").read_text()
+        self.server.objects["webapp01"] = json.loads(document)
+        self.server.bound.add(("shop", "web", "webapp01"))
+        self.kubelet = kubelet
+        self.driver: DriverProcess | None = None
+
+    def start(self) -> DriverProcess:
+        self.agent.start()
+        self.driver = DriverProcess(self.kubelet, self.server.server, self.agent.config)
+        self.target = target_in(self.driver.pods)
+        self.target.parent.mkdir(parents=True)
+        self.driver.start()
+        return self.driver
+
+    def close(self) -> None:
+        if self.driver is not None:
+            self.driver.stop()
+        self.agent.close()
+        for directory in (self.kubelet, self.agent.run_directory):
+            for name in mounted_below(directory):
+                subprocess.run(["umount", "-l", str(directory / name)], check=False)
+
+    def mounts(self) -> list[str]:
+        found = mounted_below(self.kubelet) | mounted_below(self.agent.run_directory / "volumes")
+        return sorted(found)
+
+    def in_the_pod(self, *command: str) -> str:
+        """Run a program as a pod's would, that is not root's and has the fsGroup 2000."""
+        script = 'mount --bind "$0" /mnt && exec "$@"'
+        user = ["setpriv", "--reuid=1000", "--regid=1000", "--groups=2000"]
+        variables = ["env", "KRB5CCNAME=/mnt/krb5cc", "KRB5_CONFIG=/mnt/krb5.conf"]
+        argv = ["unshare", "--mount", "sh", "-c", script, str(self.target)]
+        found = subprocess.run(
+            [*argv, *user, *variables, *command], capture_output=True, text=True, check=False
+        )
+        assert found.returncode == 0, found.stderr
+        return found.stdout
+
+
+@pytest.fixture
+def node(lab: Lab, krb5_conf: AgentKrb5Conf, tmp_path: Path) -> Iterator[Node]:
+    # A socket's path has at most 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="credspec-kubelet-", dir="/var/tmp") as directory:
+        found = Node(lab, tmp_path, Path(directory))
+        with serving_in_a_thread(found.server):
+            try:
+                yield found
+            finally:
+                found.close()
+
+
+def test_a_pod_is_the_gmsa_through_every_kill_and_restart(node: Node) -> None:
+    driver = node.start()
+    request = publish_request(driver.pods, group="2000")
+    driver.publish(request)
+    assert "WebApp01$@EXAMPLE.TEST" in node.in_the_pod("klist")
+    # A service ticket, which the group may keep in the cache.
+    node.in_the_pod("kvno", "ldap/dc1.example.test")
+    assert "ldap/dc1.example.test" in node.in_the_pod("klist")
+    first = (node.target / "krb5cc").read_bytes()
+
+    driver.stop(signal.SIGKILL)
+    driver.start()
+    driver.publish(request)
+    assert (node.target / "krb5cc").read_bytes() == first
+    assert len(node.server.asked) == 2, "one review, one object"
+
+    node.agent.end(signal.SIGKILL)
+    node.agent.start()
+    assert node.agent.lease_containers() == ["shop/web-0"]
+    driver.publish(request)
+    assert (node.target / "krb5cc").read_bytes() == first
+
+    node.agent.end(signal.SIGKILL)
+    driver.stop(signal.SIGKILL)
+    driver.start()
+    driver.unpublish(VOLUME, node.target)
+    assert node.mounts() == []
+    assert not node.target.exists()
+    node.agent.start()
+    assert node.agent.lease_containers() == []
+    decisions = [json.loads(line) for line in node.agent.audit_log.read_text().splitlines()]
+    assert [line["decision"] for line in decisions] == ["granted", "released"]
+
+
+def test_who_may_not_use_the_object_is_refused_with_the_reason(node: Node) -> None:
+    node.server.bound.clear()
+    driver = node.start()
+    with pytest.raises(grpc.RpcError) as caught:
+        driver.publish(publish_request(driver.pods))
+    found = caught.value
+    assert found.code() is grpc.StatusCode.PERMISSION_DENIED  # type: ignore[attr-defined]
+    assert "[csi-use-not-permitted]" in found.details()  # type: ignore[attr-defined]
+    assert node.mounts() == []
+    assert node.agent.lease_containers() == []

@@ -1,0 +1,1 @@
+"""Pods, reviews and a cluster for tests of the admission webhook."""
