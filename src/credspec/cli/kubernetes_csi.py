@@ -72,14 +72,14 @@ def csi_driver(
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     from credspec.config.host import load_config
     from credspec.kubernetes.csi.server import DriverSettings, serve
-    from credspec.service.events import configure_logging
+    from credspec.service.events import set_log_format
     from credspec.service.process_safety import forbid_core_dumps
     from credspec.service.signals import handle_signals
 
     config = load_config(config_path)
     forbid_core_dumps()
     os.umask(0o077)
-    configure_logging(config.log_format)
+    set_log_format(config.log_format)
     settings = DriverSettings(
         node=node,
         api=api,

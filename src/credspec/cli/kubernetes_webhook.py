@@ -87,11 +87,11 @@ def webhook(
     from credspec.kubernetes.api.server import in_cluster
     from credspec.kubernetes.webhook.service import WebhookSettings, run
     from credspec.kubernetes.webhook.serving_certificate import CertificateFiles
-    from credspec.service.events import configure_logging
+    from credspec.service.events import set_log_format
     from credspec.service.process_safety import forbid_core_dumps
 
     forbid_core_dumps()
-    configure_logging(log_format)
+    set_log_format(log_format)
     files = None
     if certificate is not None and key is not None:
         files = CertificateFiles(certificate=certificate, key=key)
