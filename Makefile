@@ -211,6 +211,9 @@ lock: ## write the lock files
 	  --custom-compile-command "make lock" --extra host --extra aws --extra azure --extra vault --extra grpc \
 	  pyproject.toml -c requirements/host.lock -c requirements/dev.lock -o requirements/extras.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
+	  --custom-compile-command "make lock" --extra host --extra kubernetes \
+	  pyproject.toml -c requirements/host.lock -c requirements/extras.lock -o requirements/kubernetes.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
 	  --custom-compile-command "make lock" requirements/package.in -c requirements/build.lock -o requirements/package.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
 	  --custom-compile-command "make lock" requirements/release.in -c requirements/build.lock -c requirements/package.lock -o requirements/release.lock

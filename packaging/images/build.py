@@ -31,7 +31,7 @@ BUILD_PACKAGES = (
     *("apt", "binutils", "ca-certificates", "gcc", "libc6-dev", "libkrb5-dev"),
     *("python3", "python3-dev", "python3-venv"),
 )
-IMAGES = ("agent", "gateway")
+IMAGES = ("agent", "gateway", "kubernetes")
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 # These get the packages of the images from the same mirror, checked by apt as all others.
 DOWNLOAD = (

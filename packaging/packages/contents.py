@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-COMMANDS = ("credspec", "New-CredentialSpec", "Get-CredentialSpec")
+COMMANDS = ("credspec", "New-CredentialSpec", "Get-CredentialSpec", "kubectl-credspec")
 UNITS = ("credspec-agent.service", "credspec-agent.socket", "credspec-docker-gateway.service")
 PROGRAM = "/usr/bin/credspec"
 _SHELLS = {

@@ -88,7 +88,7 @@ def test_no_file_is_in_two_packages(packages: Packages) -> None:
 
 def test_commands_units_pages_completions_and_dashboard_come_along(packages: Packages) -> None:
     found = contents(packages["credspec"])
-    for command in ("credspec", "New-CredentialSpec", "Get-CredentialSpec"):
+    for command in ("credspec", "New-CredentialSpec", "Get-CredentialSpec", "kubectl-credspec"):
         assert found[f"/usr/bin/{command}"].linkname == f"../lib/credspec/bin/{command}"
         assert f"/usr/share/man/man1/{command}.1.gz" in found
     for path in (

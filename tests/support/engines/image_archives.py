@@ -8,11 +8,11 @@ from pathlib import Path
 FOLDER = os.environ.get("CREDSPEC_TEST_IMAGES")
 """Where they are; `make test-images` sets it."""
 
-IMAGES = ("agent", "gateway")
+IMAGES = ("agent", "gateway", "kubernetes")
 
 
 def archive_of(image: str) -> Path:
-    """Return the archive of an image, `agent` or `gateway`."""
+    """Return the archive of one of `IMAGES`."""
     assert FOLDER is not None
     (archive,) = Path(FOLDER).glob(f"credspec-{image}_*.tar")
     return archive
