@@ -156,7 +156,7 @@ def resident(pid: int) -> float:
 
 def webhook(chart: Chart) -> None:
     """Ask one replica of the webhook, as the API server does."""
-    query = ("get", "pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=credspec-webhook")
+    query = ("pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=credspec-webhook")
     replica = chart.cluster.get(*query)["items"][0]
     address = replica["status"]["podIP"]
     bundle = chart.cluster.kubectl(
