@@ -1,12 +1,10 @@
-"""Pods of a real cluster: what an identity costs until they are ready, and what the webhook does.
+"""Pods of a real cluster: what an identity costs until they are ready, and what a node keeps.
 
 Needs the programs of `make test-kubernetes`, which are built once.
 """
 
 from __future__ import annotations
 
-import asyncio
-import base64
 import json
 import os
 import ssl
@@ -21,23 +19,19 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
 from credspec.lab import provisioning
 from credspec.lab.client_image import write_client_image
 from credspec.lab.domain import Lab
 from credspec.lab.namespaces import bind
 from measure import Sample, figure, interleaved, row
-from support.kubernetes.chart import NAMESPACE, Chart
+from support.kubernetes.chart import Chart
 from support.kubernetes.cluster import Cluster
 from support.kubernetes.namespace import Namespace, container, pod, with_volume
 from support.kubernetes.programs import missing
 from support.machine.mount_namespaces import own_mount_namespace, own_runtime_directories
-from support.webhook.reviews import review
 
 RUNS = 15
 HELD_TARGET, FIRST_TARGET = 60.0, 150.0
-ADMISSIONS, AT_A_TIME = 1000, 16
 MIB = 1024
 
 
@@ -154,55 +148,6 @@ def resident(pid: int) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / MIB
 
 
-def webhook(chart: Chart) -> None:
-    """Ask one replica of the webhook, as the API server does."""
-    query = ("get", "pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=credspec-webhook")
-    replica = chart.cluster.get(*query)["items"][0]
-    address = replica["status"]["podIP"]
-    bundle = chart.cluster.kubectl(
-        *("get", "mutatingwebhookconfiguration", "credspec-webhook"),
-        "-o=jsonpath={.webhooks[0].clientConfig.caBundle}",
-    )
-    context = ssl.create_default_context(cadata=base64.b64decode(bundle).decode())
-    context.check_hostname = False
-    asked = pod("web", container(), annotations={"credspec.dev/gmsa": "webapp01"})
-    asked["spec"]["serviceAccountName"] = "default"
-    body = review(asked, namespace="shop")
-    seconds, taken = asyncio.run(_admissions(f"https://{address}:8443/mutate", body, context))
-    latency = Sample("admission", tuple(each * 1000 for each in taken))
-    row("admission of a pod, one at a time", latency, None, "at most 5 ms", met=latency.median <= 5)
-    rate = ADMISSIONS / seconds
-    figure("admissions by one replica", f"{rate:.0f} /s", "", "200 /s", met=rate >= 200)
-    container_id = replica["status"]["containerStatuses"][0]["containerID"].rpartition("/")[2]
-    size = resident(chart.process_of(container_id))
-    figure("a replica of the webhook", f"{size:.0f} MiB", "", "at most 64 MiB", met=size <= 64)
-
-
-async def _admissions(url: str, body: bytes, context: ssl.SSLContext) -> tuple[float, list[float]]:
-    headers = {"Content-Type": "application/json"}
-    connector = aiohttp.TCPConnector(ssl=context, limit=AT_A_TIME)
-    async with aiohttp.ClientSession(connector=connector) as session:
-
-        async def ask() -> float:
-            began = time.perf_counter()
-            async with session.post(url, data=body, headers=headers) as answer:
-                content = await answer.json()
-                if not content["response"]["allowed"]:
-                    sys.exit(f"refused: {content}")
-            return time.perf_counter() - began
-
-        singles = [await ask() for _ in range(100)]
-        started = time.perf_counter()
-        remaining = iter(range(ADMISSIONS))
-
-        async def some() -> None:
-            for _ in remaining:
-                await ask()
-
-        await asyncio.gather(*(some() for _ in range(AT_A_TIME)))
-        return time.perf_counter() - started, singles
-
-
 def main() -> None:
     """Measure all of it."""
     if missing():
@@ -210,7 +155,6 @@ def main() -> None:
     with installed() as (_, chart, shop):
         memory(chart)
         pods_become_ready(chart, shop)
-        webhook(chart)
 
 
 if __name__ == "__main__":

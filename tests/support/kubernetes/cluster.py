@@ -126,6 +126,7 @@ class Cluster:
         for name in reversed(list(self._processes)):
             self.stop(name, signal.SIGTERM if name == "kubelet" else signal.SIGKILL)
         self.containerd.stop()
+        _remove_network_namespaces()
         unmount_below(self.directory)
         shutil.rmtree(self.directory, ignore_errors=True)
         self._ip("link", "delete", "pods0")
@@ -359,6 +360,15 @@ class Cluster:
     def _ask(self, *arguments: str) -> str | None:
         found = self.kubectl_result(*arguments)
         return found.stdout.strip() if found.returncode == 0 else None
+
+
+def _remove_network_namespaces() -> None:
+    """Remove those of pods that containerd was stopped with: such as are mounted here."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    for path in {line.split()[4] for line in lines}:
+        if path.startswith("/run/netns/cni-"):
+            subprocess.run(["umount", "--lazy", path], check=False, capture_output=True)
+            Path(path).unlink(missing_ok=True)
 
 
 def _remove_cgroups() -> None:

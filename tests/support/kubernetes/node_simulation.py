@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import json
+import math
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from credspec.kubernetes.csi.object_access import ObjectAccess
 from credspec.kubernetes.csi.volume_mounts import VolumeMounts
 from credspec.kubernetes.csi.volume_records import VolumeRecord, VolumeRecords
 from credspec.kubernetes.csi.volume_request import FileOptions, Pod, VolumeRequest
-from credspec.kubernetes.csi.volumes import Volumes
+from credspec.kubernetes.csi.volumes import REVIEW_SECONDS, Volumes
 from support.webhook.reviews import gmsa
 
 REPUBLISHED = 60.0, 90.0
@@ -65,7 +66,7 @@ class _Node:
         )
 
     def count(self, counter: Counter[int]) -> None:
-        counter[int(self.now)] += 1
+        counter[math.floor(self.now)] += 1
 
     def lease_made(self) -> None:
         self.count(self._requests.leases)
@@ -142,7 +143,8 @@ class _Records:
 def simulate(nodes: int, pods: int, accounts: int, seconds: float, *, first: int = 0) -> Requests:
     """Restart every pod of some nodes once within some seconds, evenly, and count what is asked.
 
-    Each node has pods of some service accounts, and lived for a quarter of an hour before.
+    Each node has pods of some service accounts, which were started at any time before: over longer
+    than it takes until the API server is asked again, so that nothing is in step.
     """
     requests = Requests()
     # There is no thread to wait for here, and nobody reads what would be logged.
@@ -154,7 +156,7 @@ def simulate(nodes: int, pods: int, accounts: int, seconds: float, *, first: int
     return requests
 
 
-_BEFORE = 900.0
+_BEFORE = 2 * REVIEW_SECONDS
 
 
 async def _node(
@@ -162,7 +164,7 @@ async def _node(
 ) -> None:
     node = _Node(requests)
     # When, which pod, which generation of it: what is published again, or anew in its place.
-    queue = [(chance.uniform(-_BEFORE, -_BEFORE / 2), pod, 0, True) for pod in range(pods)]
+    queue = [(chance.uniform(-_BEFORE, 0), pod, 0, True) for pod in range(pods)]
     queue += [(chance.uniform(0, seconds), pod, 1, True) for pod in range(pods)]
     heapq.heapify(queue)
     newest = [0] * pods
