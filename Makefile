@@ -70,7 +70,7 @@ docs: .venv/tests.done ## the documentation site, in build/site
 	@echo "build/site/index.html"
 
 # KEEP=1 keeps the bootstrapped Debian, for the next build: quick, but without new security updates.
-images: ## container images of agent and gateway, each with its SBOM, below dist/images (docs/images.md)
+images: ## container images of agent, gateway and Kubernetes, each with its SBOM, below dist/images (docs/images.md)
 	@packaging/install-debian-packages images
 	@PYTHONPATH=tests $(LOGGED)/images.log "Building the images in a bootstrapped Debian (some minutes)" \
 	  $(PYTHON) packaging/images/build.py $(if $(KEEP),--build-root build/images-root.tar)

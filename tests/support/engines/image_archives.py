@@ -12,7 +12,7 @@ IMAGES = ("agent", "gateway", "kubernetes")
 
 
 def archive_of(image: str) -> Path:
-    """Return the archive of one of `IMAGES`."""
+    """Return the archive of one of the images."""
     assert FOLDER is not None
     (archive,) = Path(FOLDER).glob(f"credspec-{image}_*.tar")
     return archive
