@@ -103,9 +103,7 @@ def bootstrap(target: Path) -> None:
         BUILD_PACKAGES,
         target,
         suites=("", "-updates", "-security"),
-    )
-    command.insert(
-        command.index("mmdebstrap") + 1, f"--customize-hook={DOWNLOAD.format(names=names)}"
+        more_options=(f"--customize-hook={DOWNLOAD.format(names=names)}",),
     )
     subprocess.run(command, check=True)
 

@@ -21,6 +21,8 @@ GROUPS = {
 }
 # These run until they are told to stop, and `host` runs them already: they must say just that.
 SERVICES = {"credspec agent", "credspec docker-gateway", "credspec lab exec -- credspec agent"}
+# There is no cluster here; tests/e2e/kubernetes has one.
+OF_CLUSTER = ("credspec kubernetes check", "kubectl credspec")
 # It would take the domain of this very test run down.
 LAST = "credspec lab down"
 
@@ -86,6 +88,7 @@ def test_every_example(stage: Any) -> None:
             typed = f"{line} --docker-socket={stage.engine.socket}"
         if line.startswith("credspec setup agent docker"):
             typed = f"{line} --dry-run"  # it is for the whole host, and has tests of its own
+        typed = typed.partition(" | kubectl ")[0]
         # The specs' directory, the present one, is cleared afterwards.
         typed = typed.replace("--path /root/", "--path ./")
         if is_service(line):
@@ -95,6 +98,8 @@ def test_every_example(stage: Any) -> None:
             expected = shown.returncode == 2 and "another" in shown.stderr
         elif line == "credspec account-provider --check":
             expected = "[account-provider-missing]" in shown.stderr  # the lab has none
+        elif line.startswith(OF_CLUSTER):
+            expected = shown.returncode == 4 and "[kubectl-" in shown.stdout
         else:
             expected = shown.returncode == 0
         if not expected:

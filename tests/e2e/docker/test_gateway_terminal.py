@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -88,6 +89,13 @@ def test_detached_it_runs_on_and_attach_goes_on_with_it(
         assert tty.exit_status() == 5
 
 
+def wait_for_program(name: str, gateway: Docker) -> None:
+    end = time.monotonic() + PATIENCE
+    while name not in gateway("top", "c1", "-o", "pid,comm").stdout.split():
+        assert time.monotonic() < end, f"{name} does not run"
+        time.sleep(0.1)
+
+
 def test_exec_has_a_terminal_of_its_own(argv: Argv, gateway: Docker) -> None:
     gateway("run", "-d", "--name=c1", "--network=none", "tiny", "sleep", "600")
     with terminal(argv("exec", "-it", "c1", "sh"), rows=20, columns=60) as tty:
@@ -104,6 +112,8 @@ def test_exec_has_a_terminal_of_its_own(argv: Argv, gateway: Docker) -> None:
         tty.type("exit 9\n")
         assert tty.exit_status() == 9
     with terminal(argv("exec", "-it", "c1", "cat")) as tty:
+        # A line that is typed before the program runs is echoed, too.
+        wait_for_program("cat", gateway)
         tty.type("line\n")
         tty.wait_for("line\r\nline")
         tty.type(DETACH)

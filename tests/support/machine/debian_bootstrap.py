@@ -26,13 +26,14 @@ def bootstrap_command(
     folder: Path,
     *,
     suites: tuple[str, ...] = ("",),
+    more_options: tuple[str, ...] = (),
 ) -> list[str]:
     """Return the command that makes the root file system of a release in a folder.
 
     `suites` are endings of suites, such as "-updates"; those this machine has no source of are
-    left out, except the release itself.
+    left out, except the release itself. `more_options` are of mmdebstrap, such as hooks.
     """
-    options = ["--variant=minbase", f"--include={','.join(packages)}"]
+    options = ["--variant=minbase", f"--include={','.join(packages)}", *more_options]
     if release in UBUNTU:
         keys = _ubuntu_keyring(folder.parent / "ubuntu-keyring")
         lines = [f"deb {UBUNTU_MIRROR} {release}{suite} main universe" for suite in suites]

@@ -240,6 +240,7 @@ def test_what_is_shown_of_the_configuration_is_what_it_declares() -> None:
         "host_identity.account",
         "providers.vault.role_id",
         "providers.aws.secrets",
+        "providers.kubernetes.secrets",
         "providers.NAME.command",
         "account_provider.clients",
     }

@@ -171,7 +171,7 @@ USER = os.geteuid() + 4000
 def as_user(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the kernel's word be that an unprivileged user calls (simulated)."""
     peer = Peer(uid=USER, pid=7)
-    monkeypatch.setattr("credspec.sockets.admission.peer_of", lambda _: peer)
+    monkeypatch.setattr("credspec.sockets.connection_listener.peer_of", lambda _: peer)
     monkeypatch.setattr(api_module, "peer_of", lambda _: peer)
 
 
@@ -277,7 +277,7 @@ async def test_a_flood_of_connections_leaves_room_for_others_simulated(
             held.append(connection)
         await asyncio.sleep(0)
     root = Peer(uid=os.geteuid(), pid=1)
-    monkeypatch.setattr("credspec.sockets.admission.peer_of", lambda _: root)
+    monkeypatch.setattr("credspec.sockets.connection_listener.peer_of", lambda _: root)
     monkeypatch.setattr(api_module, "peer_of", lambda _: root)
     async with asyncio.timeout(60):
         assert (await users_server.ask("GET", "/healthz"))[0] == 200
