@@ -80,7 +80,8 @@ def test_the_agent_is_replaced_while_a_container_lives(machine: ImageHost) -> No
             assert len(machine.leases()) == 1
             shown = machine.run("docker exec app klist", gateway=True)
             assert f"WebApp01$@{machine.lab.realm}" in shown.stdout
-        machine.agent.request("POST", "/v1/refresh", {})
+        again = machine.run(f"docker run --rm {SPEC} kerberos-client klist", gateway=True)
+        assert f"WebApp01$@{machine.lab.realm}" in again.stdout, again.stderr
         log = machine.logs("credspec-agent")
         assert "error" not in log.lower()
     finally:
