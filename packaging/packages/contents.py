@@ -52,6 +52,8 @@ def _manual_pages(source: Path, stage: Path) -> None:
     for page in sorted((source / "docs/man").glob("*.1")):
         compressed = gzip.compress(page.read_bytes(), 9, mtime=0)
         (pages / f"{page.name}.gz").write_bytes(compressed)
+    # The plug-in has the commands of that page.
+    (pages / "kubectl-credspec.1.gz").symlink_to("credspec-kubernetes-check.1.gz")
 
 
 def _completion(prefix: Path, shell: str) -> str:
