@@ -95,6 +95,8 @@ class Node:
         assert self.agent.lease_containers() == []
 
     def close(self) -> None:
+        """Leave the cluster as it was: the chart's own objects have the same names."""
+        self.cluster.delete(*right_to_use(SPEC), *driver_objects(), custom_resource())
         self.driver.stop()
         self.agent.close()
 

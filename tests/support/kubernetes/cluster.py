@@ -154,6 +154,11 @@ class Cluster:
         items = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
         self.kubectl("apply", "-f", "-", data=json.dumps(items))
 
+    def delete(self, *objects: dict[str, Any]) -> None:
+        """Remove objects, as far as there are any, and wait until they are gone."""
+        items = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+        self.kubectl("delete", "--ignore-not-found", "-f", "-", data=json.dumps(items))
+
     def get(self, *arguments: str) -> Any:
         """Return what ``kubectl get`` answers as JSON."""
         return json.loads(self.kubectl("get", *arguments, "-o", "json"))
