@@ -114,7 +114,16 @@ class Event(Enum):
         return self.name.lower().replace("_", "-")
 
 
-_render: Callable[[dict[str, Any]], str]
+def _as_text(fields: dict[str, Any]) -> str:
+    return " ".join(f"{key}={value!r}" for key, value in fields.items())
+
+
+def _as_json(fields: dict[str, Any]) -> str:
+    return json.dumps(fields, default=str)
+
+
+_FORMATS: Final = {"text": _as_text, "json": _as_json}
+_render: Callable[[dict[str, Any]], str] = _as_text
 
 
 def emit(event: Event, **fields: Any) -> None:
@@ -131,18 +140,6 @@ def emit(event: Event, **fields: Any) -> None:
     # One write, so that lines of several threads and processes do not mix.
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
-
-
-def _as_text(fields: dict[str, Any]) -> str:
-    return " ".join(f"{key}={value!r}" for key, value in fields.items())
-
-
-def _as_json(fields: dict[str, Any]) -> str:
-    return json.dumps(fields, default=str)
-
-
-_FORMATS: Final = {"text": _as_text, "json": _as_json}
-_render = _as_text
 
 
 def set_log_format(log_format: str) -> None:

@@ -36,15 +36,7 @@ import sys
 from credspec.cli.start import main
 sys.exit(main())
 """
-_PROBE = """import socket, sys
-path, target = sys.argv[1:]
-with socket.socket(socket.AF_UNIX) as connection:
-    connection.settimeout(8)
-    connection.connect(path)
-    connection.sendall(f"GET {target} HTTP/1.0\\r\\nHost: credspec\\r\\n\\r\\n".encode())
-    status = connection.makefile("rb").readline(200).split()
-sys.exit(status[1:2] != [b"200"])
-"""
+_PROBE = Path(__file__).parents[3] / "packaging/images/healthcheck.py"
 
 
 def credspec_image(tag: str) -> bytes:
@@ -75,7 +67,7 @@ def _credspec_layer() -> bytes:
     texts = {
         f"{_PREFIX}/bin/credspec": _COMMAND,
         f"{_PREFIX}/pyvenv.cfg": f"home = {interpreter.parent}\n",
-        f"{_PREFIX}/healthcheck.py": _PROBE,
+        f"{_PREFIX}/healthcheck.py": _PROBE.read_text("utf-8"),
     }
     links = {"usr/bin/python3": str(interpreter), f"{_PREFIX}/bin/python3": str(interpreter)}
     layer = io.BytesIO()

@@ -73,7 +73,7 @@ class ApiServer:
 def in_cluster(
     environment: Mapping[str, str] = os.environ, directory: Path = SERVICE_ACCOUNT
 ) -> ApiServer:
-    """Return the API server as a pod is told of it: by variables, and files of its service account.
+    """Return the API server of this pod's cluster, by its variables and service account.
 
     Raises:
         UsageError: `kubernetes-not-in-cluster`.

@@ -91,7 +91,7 @@ class VolumeRequest:
 
 
 def lease_of(volume_id: str) -> str:
-    """Return the lease of a volume: found again by whoever knows the volume, without any record."""
+    """Return the id of a volume's lease, derived from the volume: it needs no record."""
     return hashlib.sha256(f"csi\0{volume_id}".encode()).hexdigest()[:32]
 
 

@@ -57,7 +57,7 @@ class ClusterQueries:
             task = asyncio.get_running_loop().create_task(ask(*arguments))
             self._running[key] = task
             task.add_done_callback(lambda _: self._running.pop(key, None))
-        # Whoever began it may be cancelled; the others wait on.
+        # The caller that began it may be cancelled; the others wait on.
         return await asyncio.shield(task)
 
     async def _get(self, name: str) -> dict[str, Any] | None:

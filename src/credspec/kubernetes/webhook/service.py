@@ -1,4 +1,4 @@
-"""The webhook as a service: its parts put together, until it is told to stop."""
+"""The webhook as a service: its parts put together, until SIGTERM."""
 
 from __future__ import annotations
 
