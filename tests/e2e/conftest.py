@@ -82,6 +82,11 @@ class Host:
         for name in list(self._services):
             self.stop(name)
 
+    def forget_identities(self) -> None:
+        """Start a new agent: the old one holds what other tests used for a minute more."""
+        self.stop("agent")
+        self.start("agent")
+
     def acquisitions(self) -> int:
         return int(self.agent.get("/v1/identities")["acquisitions"])
 

@@ -249,9 +249,7 @@ def test_two_hundred_containers_of_five_accounts(host: Any) -> None:
     for account in accounts:
         if not (host.lab.specs_directory / f"{account}.json").exists():
             assert host.shell(f"credspec new {account} --path ./{account}.json").returncode == 0
-    # What other tests have used lingers for a minute: a new agent has nothing.
-    host.stop("agent")
-    host.start("agent")
+    host.forget_identities()
     client = f"docker -H unix://{host.config.gateway_socket}"
     containers = [(f"many{n}", accounts[n % 5]) for n in range(200)]
 
