@@ -1,6 +1,7 @@
 # `make` prints what there is. All works on a fresh Debian 12 or 13, as root; see README.md.
 .DEFAULT_GOAL := help
-PYTHON ?= python3
+# Debian's own, as in the packages, and twice as fast as one that was compiled without optimisation.
+PYTHON ?= $(or $(wildcard /usr/bin/python3),python3)
 BIN := .venv/bin
 LOGGED := packaging/logged.py build
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
