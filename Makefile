@@ -1,5 +1,7 @@
 # `make` prints what there is. All works on a fresh Debian 12 or 13, as root; see README.md.
 .DEFAULT_GOAL := help
+# Hundreds of processes of a test run would each compile what they import.
+unexport PYTHONDONTWRITEBYTECODE
 # Debian's own, as in the packages, and twice as fast as one that was compiled without optimisation.
 PYTHON ?= $(or $(wildcard /usr/bin/python3),python3)
 BIN := .venv/bin
