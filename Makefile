@@ -49,9 +49,9 @@ try: ## demo and test of HEAD on a fresh Debian in a folder (RELEASE=trixie|book
 	@PYTHONPATH=tests $(PYTHON) tests/fresh_root $(or $(RELEASE),trixie) $(if $(KEEP),--keep-on-failure) \
 	  $(if $(ROOT),--root "$(ROOT)") $(foreach target,$(RUN),--run "make $(target)") $(if $(COMMAND),--run '$(COMMAND)')
 
-# Each test, with a part of the generated input; `make test` has it all.
-unit: .venv/tests.done ## unit tests, without a domain or root
-	@$(PYTEST) --hypothesis-profile=quick tests/unit
+# Each test, with a part of the generated input: less than in `make test`, which has a part of it too.
+unit: .venv/tests.done ## unit tests, without a domain or root (INPUT=all: with all the generated input, minutes)
+	@$(PYTEST) --hypothesis-profile=$(or $(INPUT),quick) tests/unit
 
 check: check-code ## formatter, linter, types, imports, links of the documents
 	@$(MKDOCS) build --strict --quiet
