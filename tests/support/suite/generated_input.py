@@ -37,7 +37,7 @@ settings.load_profile("usual")
 
 
 def _limits() -> tuple[int | None, int]:
-    """Return the most examples of a test with numbers of its own, and the divisor of other input."""
+    """Return the most examples of a test that chooses, and the divisor of other input."""
     usual = settings.default.max_examples if settings.default is not None else 0
     if usual == QUICK_EXAMPLES:
         return QUICK_EXAMPLES, QUICK_SHARE
