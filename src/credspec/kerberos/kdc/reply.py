@@ -30,7 +30,7 @@ from credspec.kerberos.kdc.messages import (
     time_of,
     tlv,
 )
-from credspec.kerberos.kdc.request import KdcErrorCode, ServiceName, TgsRequest
+from credspec.kerberos.kdc.request import KdcErrorCode, AskedService, TgsRequest
 
 _VERSION: Final = 5
 _TGS_REP_TYPE, _ERROR_TYPE = 13, 30
@@ -73,11 +73,11 @@ def referral_reply(request: TgsRequest, lease_key: EncryptionKey, realm: str) ->
         start=decoy.start,
         end=decoy.end,
     )
-    name = ServiceName((KRBTGT, realm), NT_SRV_INST, decoy.client_realm)
+    name = AskedService((KRBTGT, realm), NT_SRV_INST, decoy.client_realm)
     return _reply(request, given, name)
 
 
-def error_reply(code: KdcErrorCode, service: ServiceName, now: datetime) -> bytes:
+def error_reply(code: KdcErrorCode, service: AskedService, now: datetime) -> bytes:
     """Return the KRB-ERROR with a code, about a service."""
     error = KrbError(
         pvno=_VERSION,
@@ -91,7 +91,7 @@ def error_reply(code: KdcErrorCode, service: ServiceName, now: datetime) -> byte
     return encode_tagged(KRB_ERROR, error)
 
 
-def _reply(request: TgsRequest, given: ServiceTicket, name: ServiceName) -> bytes:
+def _reply(request: TgsRequest, given: ServiceTicket, name: AskedService) -> bytes:
     decoy = request.decoy
     part = EncKdcRepPart(
         key=EncryptionKeyData(keytype=given.enctype, keyvalue=given.key),

@@ -79,7 +79,7 @@ class KdcErrorCode(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class ServiceName:
+class AskedService:
     """A service as a client named it: the parts of its name, their type, and the realm asked."""
 
     parts: tuple[str, ...]
@@ -100,14 +100,14 @@ class ServiceName:
         return self.parts[0].lower() == KRBTGT
 
 
-NO_SERVICE: Final = ServiceName(("krbtgt",), 0, "UNKNOWN")
+NO_SERVICE: Final = AskedService(("krbtgt",), 0, "UNKNOWN")
 """What an error names that answers something unreadable."""
 
 
 class RefusedRequestError(Exception):
     """A request is refused: with an error's code, the service if it was read, and why in words."""
 
-    def __init__(self, code: KdcErrorCode, reason: str, service: ServiceName = NO_SERVICE) -> None:
+    def __init__(self, code: KdcErrorCode, reason: str, service: AskedService = NO_SERVICE) -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason
@@ -123,7 +123,7 @@ class TgsRequest:
     """
 
     decoy: Decoy
-    service: ServiceName
+    service: AskedService
     nonce: int
     till: datetime
     enctypes: tuple[int, ...]
@@ -165,7 +165,7 @@ class RequestReader:
         )
 
     def _authenticated(
-        self, ap_req: ApReq, body: bytes, service: ServiceName, now: datetime
+        self, ap_req: ApReq, body: bytes, service: AskedService, now: datetime
     ) -> tuple[Decoy, EncryptionKey, int]:
         """Return the decoy, and the key of the reply with its usage, once all of it is proven."""
 
@@ -211,14 +211,14 @@ def _kdc_req(data: bytes) -> KdcReq:
     return request
 
 
-def _service(body: KdcReqBody) -> ServiceName:
+def _service(body: KdcReqBody) -> AskedService:
     if body.sname is None:
         raise RefusedRequestError(KdcErrorCode.UNKNOWN_SERVICE, "no service is named")
     parts = _parts(body.sname)
     realm = text_of(body.realm)
     if not realm or not parts or not all(parts) or any("/" in p or "@" in p for p in parts):
         raise RefusedRequestError(KdcErrorCode.UNKNOWN_SERVICE, "no name of a service")
-    return ServiceName(parts, body.sname.name_type, realm)
+    return AskedService(parts, body.sname.name_type, realm)
 
 
 def _parts(name: PrincipalName) -> tuple[str, ...]:
@@ -230,7 +230,7 @@ def _parts(name: PrincipalName) -> tuple[str, ...]:
     return parts
 
 
-def _preauthentication(request: KdcReq, service: ServiceName) -> tuple[set[int], ApReq]:
+def _preauthentication(request: KdcReq, service: AskedService) -> tuple[set[int], ApReq]:
     """Return the kinds of preauthentication data, and the AP-REQ among it."""
     padata = request.padata or []
     # MIT wraps each request in FAST as well, and takes an answer without: what stands outside
@@ -249,7 +249,7 @@ def _preauthentication(request: KdcReq, service: ServiceName) -> tuple[set[int],
 
 
 def _check_checksum(
-    authenticator: Authenticator, key: EncryptionKey, body: bytes, service: ServiceName
+    authenticator: Authenticator, key: EncryptionKey, body: bytes, service: AskedService
 ) -> None:
     found = authenticator.cksum
     try:
@@ -264,7 +264,7 @@ def _check_checksum(
         raise RefusedRequestError(KdcErrorCode.MODIFIED, "changed on its way", service)
 
 
-def _subkey(data: EncryptionKeyData, service: ServiceName) -> EncryptionKey:
+def _subkey(data: EncryptionKeyData, service: AskedService) -> EncryptionKey:
     try:
         return EncryptionKey(data.keytype, data.keyvalue)
     except ValueError:
@@ -273,7 +273,7 @@ def _subkey(data: EncryptionKeyData, service: ServiceName) -> EncryptionKey:
         ) from None
 
 
-def _check_plain(body: KdcReqBody, kinds: set[int], service: ServiceName) -> None:
+def _check_plain(body: KdcReqBody, kinds: set[int], service: AskedService) -> None:
     """Refuse what is more than a request for one service's ticket."""
     if {_PA_FOR_USER, _PA_S4U_X509_USER} & kinds:
         raise RefusedRequestError(KdcErrorCode.POLICY, "in the name of another user", service)
