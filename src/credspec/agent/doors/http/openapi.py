@@ -23,7 +23,7 @@ from credspec.contract.service_names import MOST_CHARACTERS, MOST_SERVICES, TGT,
 _TIME: Final = {"type": "string", "format": "date-time"}
 _TIME_OR_NULL: Final = {"type": ["string", "null"], "format": "date-time"}
 _TEXT_OR_NULL: Final = {"type": ["string", "null"]}
-_HOST_TICKETS: Final = {
+_TICKETS: Final = {
     "type": "string",
     "enum": [*TICKETS],
     "description": "what the files hold: a ticket-granting ticket, tickets of the services only, "
@@ -36,7 +36,7 @@ _SERVICES: Final = {
     "description": "the services that the container needs, CLASS/HOST[:PORT][@REALM]; patterns "
     "with tickets=broker only",
 }
-_ID: Final = {"type": "integer", "minimum": 0, "maximum": MAX_ID}
+_HOST_ID: Final = {"type": "integer", "minimum": 0, "maximum": MAX_ID}
 _PATH: Final = {"type": "string", "pattern": ABSOLUTE_PATH, "maxLength": MAX_PATH_BYTES}
 _MODE: Final = {
     "type": "integer",
