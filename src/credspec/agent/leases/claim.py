@@ -24,6 +24,7 @@ from credspec.agent.leases.record import LeaseRecord
 from credspec.agent.leases.request import LeaseRequest, MalformedReference
 from credspec.agent.leases.table import LeaseTable
 from credspec.config.policy import PolicyInForce
+from credspec.contract.service_names import BROKER
 from credspec.directory.account_identity import valid_account_name
 from credspec.directory.domain import DomainFacts, check_netbios_name, differences
 from credspec.errors import (
@@ -137,6 +138,14 @@ class Claims:
             TooManyRequestsError: `leases-too-many`.
             CredspecError: of the step that failed.
         """
+        if request.tickets == BROKER:
+            raise NotPermittedError.of(
+                "tickets-broker-unavailable",
+                "this agent has no broker yet",
+                where="tickets",
+                expected="tickets=services or tickets=tgt",
+                remedy="use tickets=services, with the services that the container needs",
+            )
         spec = await self._spec(request)
         accounts = accounts_of(spec)
         scopes = scopes_in(accounts)
@@ -168,6 +177,8 @@ class Claims:
             created_monotonic=self._monotonic(),
             host_source=None if source is None else source.to_record(),
             spec_source=request.spec_source,
+            tickets=request.tickets,
+            services=request.services,
         )
         # Under the names that the domains have, whatever the spec calls them.
         check_lease(self._policy.policy, record)
@@ -229,6 +240,7 @@ class Claims:
         """Ask before anything is asked of a domain, with the names that the spec has."""
         policy = self._policy.policy
         policy.check_accounts(accounts, spec.domain)
+        policy.check_tickets(request.tickets, accounts, spec.domain)
         if request.keytab:
             policy.check_keytabs(accounts, spec.domain)
 

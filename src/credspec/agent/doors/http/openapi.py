@@ -18,10 +18,24 @@ from credspec.agent.doors.http.lease_fields import (
 )
 from credspec.agent.leases.record import LEASE_ID
 from credspec.config.policy import GRPC_SOURCE, KUBERNETES_SOURCE, SPEC_SOURCES
+from credspec.contract.service_names import MOST_CHARACTERS, MOST_SERVICES, TGT, TICKETS
 
 _TIME: Final = {"type": "string", "format": "date-time"}
 _TIME_OR_NULL: Final = {"type": ["string", "null"], "format": "date-time"}
 _TEXT_OR_NULL: Final = {"type": ["string", "null"]}
+_TICKETS: Final = {
+    "type": "string",
+    "enum": [*TICKETS],
+    "description": "what the files hold: a ticket-granting ticket, tickets of the services only, "
+    "or a decoy that only the agent understands",
+}
+_SERVICES: Final = {
+    "type": "array",
+    "items": {"type": "string", "maxLength": MOST_CHARACTERS},
+    "maxItems": MOST_SERVICES,
+    "description": "the services that the container needs, CLASS/HOST[:PORT][@REALM]; patterns "
+    "with tickets=broker only",
+}
 _HOST_ID: Final = {"type": "integer", "minimum": 0, "maximum": MAX_ID}
 _PATH: Final = {"type": "string", "pattern": ABSOLUTE_PATH, "maxLength": MAX_PATH_BYTES}
 _MODE: Final = {
@@ -92,6 +106,8 @@ _SCHEMAS: Final[dict[str, Any]] = {
                 "default": False,
                 "description": "whether the directory has one for replay caches, rcache",
             },
+            "tickets": _TICKETS | {"default": TGT},
+            "services": _SERVICES,
         },
     ),
     "Lease": _object(
@@ -114,6 +130,9 @@ _SCHEMAS: Final[dict[str, Any]] = {
         name_fallback={"type": "boolean"},
         replay_cache={"type": "boolean"},
         place=_TEXT_OR_NULL,
+        tickets=_TICKETS,
+        services=_SERVICES,
+        revoked={"type": "boolean", "description": "whether root cut the container off"},
         spec_source={"type": "string", "enum": [*SPEC_SOURCES, GRPC_SOURCE]},
         created_monotonic={
             "type": ["number", "null"],
