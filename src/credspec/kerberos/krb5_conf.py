@@ -62,6 +62,28 @@ def container_krb5_conf(
     return _text([*lines, *_LIBDEFAULTS, names], kdcs)
 
 
+def broker_krb5_conf(
+    realm: str,
+    realms: Iterable[str],
+    port: int | None,
+    *,
+    paths: DefaultPaths | None = None,
+    name_fallback: bool = False,
+) -> str:
+    """Return the complete krb5.conf for a container whose KDC is the agent.
+
+    It answers for all `realms` at a port of the container's loopback, None as long as it does not.
+    Nobody looks for another. `realm` and `name_fallback` are as with `container_krb5_conf`.
+    """
+    lines = [f"default_realm = {realm}"]
+    if paths is not None:
+        lines.append(f"default_ccache_name = {paths.ccache}")
+    names = _TYPED_NAME_FIRST if name_fallback else _TYPED_NAME_ONLY
+    lines += ["rdns = false", "dns_lookup_kdc = false", "udp_preference_limit = 1", names]
+    kdcs = () if port is None else (f"127.0.0.1:{port}",)
+    return _text(lines, {each: kdcs for each in dict.fromkeys((realm, *realms))})
+
+
 def agent_krb5_conf(realms: Mapping[str, Iterable[str]]) -> str:
     """Return the krb5.conf for the agent's own process: the realms it uses, with their KDCs."""
     # A clock that is off must fail, not be papered over by the library.
@@ -124,4 +146,4 @@ def _text(libdefaults: Iterable[str], realms: Mapping[str, Iterable[str]]) -> st
 
 
 def _bracketed(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
+    return f"[{address}]" if address.count(":") > 1 else address

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
@@ -17,6 +17,10 @@ from credspec.kerberos.kdc.messages import (
     ENC_TGS_REP_PART,
     KRB_ERROR,
     TGS_REP,
+    TICKET,
+    TicketData,
+    decode_tagged,
+    text_of,
     EncKdcRepPart,
     EncryptedData,
     EncryptionKeyData,
@@ -38,7 +42,7 @@ _PREAUTHENTICATED: Final = 0x00200000
 
 
 @dataclass(frozen=True, slots=True)
-class ServiceTicket:
+class GivenTicket:
     """A real ticket of a service with its session key.
 
     `ticket` is DER. `enctype` and `key` are the session key's, `realm` is whose KDC gave it;
@@ -55,15 +59,24 @@ class ServiceTicket:
     end: datetime
 
 
-def ticket_reply(request: TgsRequest, given: ServiceTicket) -> bytes:
-    """Return the TGS-REP with a real ticket, unchanged, for the name that was asked for."""
-    return _reply(request, given, request.service)
+def ticket_reply(request: TgsRequest, given: GivenTicket) -> bytes:
+    """Return the TGS-REP with a real ticket, for the name that was asked for.
+
+    The ticket has that name, too: clients compare both, and another's may differ in case. It is not
+    under the protection of the ticket's key.
+    """
+    asked = request.service
+    data = decode_tagged(TicketData, TICKET, given.ticket)
+    if tuple(map(text_of, data.sname.name_string)) != asked.parts:
+        data.sname = name_of(data.sname.name_type, asked.parts)
+        given = replace(given, ticket=encode_tagged(TICKET, data))
+    return _reply(request, given, asked)
 
 
 def referral_reply(request: TgsRequest, lease_key: EncryptionKey, realm: str) -> bytes:
     """Return the TGS-REP that leads to another realm, with a decoy for it."""
     decoy = request.decoy.with_new_key()
-    given = ServiceTicket(
+    given = GivenTicket(
         ticket=decoy_ticket(decoy, lease_key, realm),
         enctype=decoy.key.enctype,
         key=decoy.key.value,
@@ -91,7 +104,7 @@ def error_reply(code: KdcErrorCode, service: AskedService, now: datetime) -> byt
     return encode_tagged(KRB_ERROR, error)
 
 
-def _reply(request: TgsRequest, given: ServiceTicket, name: AskedService) -> bytes:
+def _reply(request: TgsRequest, given: GivenTicket, name: AskedService) -> bytes:
     decoy = request.decoy
     part = EncKdcRepPart(
         key=EncryptionKeyData(keytype=given.enctype, keyvalue=given.key),

@@ -75,6 +75,7 @@ class KdcErrorCode(IntEnum):
     INAPPROPRIATE_CHECKSUM = 50
     RESPONSE_TOO_BIG = 52
     GENERIC = 60
+    FIELD_TOO_LONG = 61
     WRONG_REALM = 68
 
 
@@ -200,7 +201,7 @@ class RequestReader:
 
 def _kdc_req(data: bytes) -> KdcReq:
     if len(data) > MAX_BYTES:
-        raise RefusedRequestError(KdcErrorCode.GENERIC, "longer than 64 KiB")
+        raise RefusedRequestError(KdcErrorCode.FIELD_TOO_LONG, "longer than 64 KiB")
     if data[:1] == bytes([AS_REQ]):
         raise RefusedRequestError(KdcErrorCode.POLICY, "a logon: there are no passwords here")
     request = decode_tagged(KdcReq, TGS_REQ, data)
@@ -209,6 +210,15 @@ def _kdc_req(data: bytes) -> KdcReq:
     if request.msg_type != _TGS_REQ_TYPE or bytes(request.req_body.tag_bytes) != b"\x30":
         raise RefusedRequestError(KdcErrorCode.MESSAGE_TYPE, "not a TGS request")
     return request
+
+
+def named_service(data: bytes) -> AskedService:
+    """Return the service that a request names, without any check; `NO_SERVICE` if unreadable."""
+    try:
+        request = _kdc_req(data)
+        return _service(decode(KdcReqBody, der(SEQUENCE, request.req_body.data)))
+    except (MalformedMessageError, RefusedRequestError):
+        return NO_SERVICE
 
 
 def _service(body: KdcReqBody) -> AskedService:
