@@ -275,6 +275,16 @@ def not_yours(lease_id: str) -> NotPermittedError:
     return NotPermittedError.of("lease-not-yours", "another user has this lease", where=lease_id)
 
 
+def cut_off_error(lease_id: str) -> NotPermittedError:
+    """Return the refusal of tickets to a container that root cut off."""
+    return NotPermittedError.of(
+        "lease-revoked",
+        "root has cut this container off from its account",
+        where=lease_id,
+        remedy="look why; a new container gets tickets again: remove this one and start it anew",
+    )
+
+
 def _check_same_domain(spec: CredentialSpec, facts: DomainFacts) -> None:
     """Refuse a spec that names another domain than the one that answered to the name."""
     errors, _ = differences(spec.domain_join_config, facts)

@@ -64,6 +64,8 @@ class Renewal:
                 continue
             if await self._ends.revoke_if_refused(record):
                 pass
+            elif not record.has_tgt:
+                pass  # it has tickets of services, which are replaced in their own time
             elif record.user is None:
                 await self._renew_one(record)
             else:

@@ -5,6 +5,7 @@
     GET    /v1/leases        the leases that the caller may see
     GET    /v1/leases/{id}   one lease
     DELETE /v1/leases/{id}   release a lease; 204 also if there was none
+    POST   /v1/leases/{id}/revoke   cut the container off from its accounts; for root only
     GET    /v1/lease-directories/{id}   whether a lease's directory is mounted here; for root only
     GET    /v1/identities    the identities held, their tickets and when they are next acquired
     GET    /v1/domains       the domains asked so far, the controllers in use, outages
@@ -105,6 +106,7 @@ def make_api(
     application.router.add_get("/v1/leases", _list_leases)
     application.router.add_get("/v1/leases/{id}", _show_lease)
     application.router.add_delete("/v1/leases/{id}", _release_lease)
+    application.router.add_post("/v1/leases/{id}/revoke", _revoke_lease)
     application.router.add_get("/v1/lease-directories/{id}", _show_lease_directory)
     application.router.add_get("/v1/identities", _list_identities)
     application.router.add_get("/v1/domains", _list_domains)
@@ -241,6 +243,14 @@ async def _show_lease_directory(request: web.Request) -> web.Response:
 async def _release_lease(request: web.Request) -> web.Response:
     await request.app[_leases].release(request.match_info["id"], request[_caller])
     return web.Response(status=204)
+
+
+async def _revoke_lease(request: web.Request) -> web.Response:
+    caller = request[_caller]
+    if not _is_privileged(caller):
+        raise NotPermittedError.of("caller-not-permitted", "only root may do this")
+    record = await request.app[_leases].revoke(request.match_info["id"], caller)
+    return web.json_response(record.to_json())
 
 
 async def _list_identities(request: web.Request) -> web.StreamResponse:
