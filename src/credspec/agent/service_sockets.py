@@ -37,17 +37,15 @@ def stored_sockets() -> dict[str, list[socket.socket]]:
     for descriptor, name in _names(_passed_descriptors()):
         if name.startswith(STORED):
             os.set_inheritable(descriptor, False)
-            found.setdefault(name.removeprefix(STORED), []).append(
-                socket.socket(fileno=descriptor)
-            )
+            found.setdefault(name.removeprefix(STORED), []).append(socket.socket(fileno=descriptor))
     return found
 
 
 def inherited_listener(path: Path) -> socket.socket | None:
     """Return the listening socket that systemd passed to this process, None without one.
 
-    `path` is where the configuration says that the agent listens; sockets of leases' KDCs are left. The variables that name the socket are removed, so that no child process
-    takes it for its own.
+    `path` is where the configuration says that the agent listens; sockets of leases' KDCs are left.
+    The variables that name the socket are removed, so that no child process takes it for its own.
 
     Raises:
         UsageError: `agent-socket-differs` if systemd's socket is at another path.

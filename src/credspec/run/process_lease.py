@@ -18,7 +18,7 @@ import click
 from credspec.api_client import AgentClient
 from credspec.config.host import Config
 from credspec.contract.errors import ShimError
-from credspec.contract.lease import Lease, lease_request
+from credspec.contract.lease import Lease, check_answer, lease_request
 from credspec.contract.names import MOUNT_POINT
 from credspec.contract.start_wait import StartWait, has_just_booted
 from credspec.contract.ticket_options import TicketRequest
@@ -90,6 +90,10 @@ def process_lease(
                     return client.request("PUT", f"/v1/leases/{lease.lease_id}", body)
 
             answer = start.run(ask)
+            try:
+                check_answer(answer, request.tickets)
+            except ShimError as error:
+                raise CredspecError.of(error.code, error.text) from None
             found = answer["environment"].items()
             yield {n: v.replace(MOUNT_POINT, lease.directory) for n, v in found}, lock
         finally:

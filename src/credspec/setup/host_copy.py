@@ -18,6 +18,7 @@ from credspec.setup.engine_files import FileChange, read_file, remove_file, writ
 
 _CONTRACT: Final = (
     *("agent_client", "c_json", "c_library", "container_environment", "errors", "host_paths"),
+    "kdc_sockets",
     *("lease", "lease_paths", "names", "selinux_label", "service_names"),
     *("spelling", "start_wait", "ticket_options"),
 )

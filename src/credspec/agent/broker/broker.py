@@ -70,6 +70,8 @@ class Broker:
             CredspecError: as `DecoyKeys.of`, `Home.write`, `LeaseFiles.run`, `Journal.write`.
         """
         held = [i for i in map(self._identities.get, self._table.names(record)) if i is not None]
+        served = self._served.get(record.lease_id)
+        former, record = record, replace(record, kdc_port=served and served.port)
         files = {} if record.ready else self._decoys(record, held)
         files["krb5.conf"] = self._krb5_conf(record)
         await self._write(record, files)
@@ -79,23 +81,20 @@ class Broker:
             ticket_start=min(identity.start for identity in held),
             ticket_end=min(identity.end for identity in held),
         )
-        return self._kept(record, given)
+        return self._kept(former, given)
 
     async def serve(self, lease_id: str, sockets: Sequence[socket.socket]) -> LeaseRecord:
         """Serve a lease at a TCP and a UDP socket of its container; they are closed with it.
+
+        Where it fails, they are the caller's to close.
 
         Raises:
             NotFoundError: `lease-not-found`.
             UsageError: `kdc-sockets-unfit`: the lease is of another kind, or the sockets are.
             CredspecError: as `give`.
         """
-        try:
-            record = self._table.get(lease_id)
-            self._start(record, sockets)
-        except BaseException:
-            for each in sockets:
-                each.close()
-            raise
+        record = self._table.get(lease_id)
+        self._start(record, sockets)
         served = self._served[lease_id]
         store_descriptors(f"{STORED}{lease_id}", served.descriptors)
         given = replace(record, kdc_port=served.port)
@@ -107,9 +106,7 @@ class Broker:
         try:
             self._start(record, self._stored.pop(record.lease_id, ()))
         except CredspecError:
-            emit(
-                Event.BROKER_SOCKETS_LOST, lease=record.lease_id, container=record.container
-            )
+            emit(Event.BROKER_SOCKETS_LOST, lease=record.lease_id, container=record.container)
 
     def adopted(self) -> None:
         """Close the sockets of leases that are gone."""
@@ -120,14 +117,8 @@ class Broker:
         self._stored.clear()
 
     def end(self, lease_id: str) -> None:
-        """Serve a lease no more; one of another kind is fine."""
-        served = self._served.pop(lease_id, None)
-        if served is not None:
-            served.close()
-            forget_descriptors(f"{STORED}{lease_id}")
-
-    def forget(self, lease_id: str) -> None:
-        """Forget the key of a lease, after its end."""
+        """Serve a lease no more, and make its decoys worthless; one of another kind is fine."""
+        self._stop(lease_id)
         self._keys.forget(lease_id)
 
     def close(self) -> None:
@@ -157,9 +148,15 @@ class Broker:
             served = KdcSockets(tcp, udp, kdc.answer, kdc.too_big)
         except UnfitSocketsError:
             raise _unfit("other sockets") from None
-        self.end(record.lease_id)
+        self._stop(record.lease_id)
         self._served[record.lease_id] = served
         served.start()
+
+    def _stop(self, lease_id: str) -> None:
+        served = self._served.pop(lease_id, None)
+        if served is not None:
+            served.close()
+            forget_descriptors(f"{STORED}{lease_id}")
 
     def _policy_now(self) -> Policy:
         return self._policy.policy
@@ -201,7 +198,11 @@ class Broker:
         inside = self._files.homes.of(record).inside
         paths = None if inside is None else default_paths(record, inside)
         text = broker_krb5_conf(
-            record.domain.upper(), sorted(self._realms(record)), record.kdc_port, paths=paths
+            record.domain.upper(),
+            sorted(self._realms(record)),
+            record.kdc_port,
+            paths=paths,
+            name_fallback=record.name_fallback,
         )
         return text.encode()
 

@@ -40,7 +40,7 @@ class KdcSockets:
     `answer` returns the reply to a message, `too_big` that to a datagram. Clock can be replaced.
 
     Raises:
-        UnfitSocketsError: see there; the sockets are closed.
+        UnfitSocketsError: see there.
     """
 
     def __init__(
@@ -55,9 +55,7 @@ class KdcSockets:
         self._tcp, self._udp = tcp, udp
         try:
             self.port = _checked_port(tcp, udp)
-        except (OSError, UnfitSocketsError):
-            tcp.close()
-            udp.close()
+        except OSError:
             raise UnfitSocketsError from None
         self._answer = answer
         self._too_big = too_big

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Protocol
@@ -13,7 +13,7 @@ from credspec.agent.identities.identity import IdentityName
 from credspec.agent.leases.record import LeaseRecord
 from credspec.agent.leases.service_audit import ServiceDecision
 from credspec.config.policy import Policy
-from credspec.errors import CredspecError, NotPermittedError, UnreachableError, internal_error
+from credspec.errors import CredspecError, NotPermittedError, UnreachableError
 from credspec.kerberos.kdc.encryption import EncryptionKey
 from credspec.kerberos.kdc.reply import (
     GivenTicket,
@@ -22,7 +22,6 @@ from credspec.kerberos.kdc.reply import (
     ticket_reply,
 )
 from credspec.kerberos.kdc.request import (
-    AskedService,
     KdcErrorCode,
     RefusedRequestError,
     RequestReader,
@@ -93,24 +92,15 @@ class LeaseKdc:
             if lease is not None:
                 await self._decisions.unreadable(lease.record, error)
             return error_reply(error.code, error.service, self._now())
+        if lease is None:
+            return error_reply(KdcErrorCode.POLICY, request.service, self._now())
         try:
-            if lease is None:
-                raise _Denied("the lease has ended")
             return await self._granted(lease, request)
         except _Denied as error:
-            if lease is not None:
-                await self._decisions.denied(self._decision(lease, request), error.reason)
+            await self._decisions.denied(self._decision(lease, request), error.reason)
             code = KdcErrorCode.POLICY
-        except ServiceUnknownError:
-            code = KdcErrorCode.UNKNOWN_SERVICE
-        except UnreachableError:
-            code = KdcErrorCode.SERVICE_UNAVAILABLE
-        except NotPermittedError:
-            code = KdcErrorCode.POLICY
-        except AuditUnwritableError:
-            code = KdcErrorCode.POLICY
-        except CredspecError:
-            code = KdcErrorCode.GENERIC
+        except CredspecError as error:
+            code = _code_of(error)
         return error_reply(code, request.service, self._now())
 
     def too_big(self, data: bytes) -> bytes:
@@ -153,9 +143,7 @@ class LeaseKdc:
         await self._decisions.granted(replace(decision, pattern=pattern), ticket)
         return ticket_reply(request, _given(ticket))
 
-    async def _ticket(
-        self, lease: Lease, request: TgsRequest, name: ServiceName
-    ) -> ServiceTicket:
+    async def _ticket(self, lease: Lease, request: TgsRequest, name: ServiceName) -> ServiceTicket:
         """Return a ticket that ends when the client and the policy want it to, or earlier."""
         identity = _identity(lease, request)
         life = self._policy().life_of(name.service_class)
@@ -185,9 +173,7 @@ class LeaseKdc:
             raise _Denied(f"a service of realm {realm}, which no pattern names")
         return referral_reply(request, self._key, realm.upper())
 
-    def _limits(
-        self, lease: Lease, request: TgsRequest
-    ) -> tuple[_Patterns, _Patterns]:
+    def _limits(self, lease: Lease, request: TgsRequest) -> tuple[_Patterns, _Patterns]:
         """Return what the lease asked for and what the policy allows, None for no limit."""
         asked = [ServicePattern.parse(text) for text in lease.record.services]
         return (
@@ -248,3 +234,14 @@ def _given(ticket: ServiceTicket) -> GivenTicket:
         start=ticket.start,
         end=ticket.end,
     )
+
+
+def _code_of(error: CredspecError) -> KdcErrorCode:
+    """Return what a client is told when no ticket can be had."""
+    if isinstance(error, ServiceUnknownError):
+        return KdcErrorCode.UNKNOWN_SERVICE
+    if isinstance(error, UnreachableError):
+        return KdcErrorCode.SERVICE_UNAVAILABLE
+    if isinstance(error, NotPermittedError | AuditUnwritableError):
+        return KdcErrorCode.POLICY
+    return KdcErrorCode.GENERIC

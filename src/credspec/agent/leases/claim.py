@@ -24,7 +24,6 @@ from credspec.agent.leases.record import LeaseRecord
 from credspec.agent.leases.request import LeaseRequest, MalformedReference
 from credspec.agent.leases.table import LeaseTable
 from credspec.config.policy import PolicyInForce
-from credspec.contract.service_names import BROKER
 from credspec.directory.account_identity import valid_account_name
 from credspec.directory.domain import DomainFacts, check_netbios_name, differences
 from credspec.errors import (
@@ -138,14 +137,6 @@ class Claims:
             TooManyRequestsError: `leases-too-many`.
             CredspecError: of the step that failed.
         """
-        if request.tickets == BROKER:
-            raise NotPermittedError.of(
-                "tickets-broker-unavailable",
-                "this agent has no broker yet",
-                where="tickets",
-                expected="tickets=services or tickets=tgt",
-                remedy="use tickets=services, with the services that the container needs",
-            )
         spec = await self._spec(request)
         accounts = accounts_of(spec)
         scopes = scopes_in(accounts)
@@ -273,6 +264,16 @@ class Claims:
 def not_yours(lease_id: str) -> NotPermittedError:
     """Return the refusal of a lease to a user who does not have it."""
     return NotPermittedError.of("lease-not-yours", "another user has this lease", where=lease_id)
+
+
+def cut_off_error(lease_id: str) -> NotPermittedError:
+    """Return the refusal of tickets to a container that root cut off."""
+    return NotPermittedError.of(
+        "lease-revoked",
+        "root has cut this container off from its account",
+        where=lease_id,
+        remedy="look why; a new container gets tickets again: remove this one and start it anew",
+    )
 
 
 def _check_same_domain(spec: CredentialSpec, facts: DomainFacts) -> None:

@@ -49,6 +49,7 @@ class LeaseRecord:
     made by the clock that is never set (CLOCK_MONOTONIC), in seconds, None if that is unknown.
     `tickets` is what its files hold, one of `service_names.TICKETS`, and `services` are the names
     or patterns of what it asked for; `revoked` says that root cut it off, until its container ends.
+    `kdc_port` is the port of its container's loopback at which the agent is its KDC.
     """
 
     lease_id: str
@@ -76,6 +77,7 @@ class LeaseRecord:
     tickets: str = TGT
     services: tuple[str, ...] = ()
     revoked: bool = False
+    kdc_port: int | None = None
 
     @property
     def has_tgt(self) -> bool:
@@ -146,6 +148,7 @@ def record_from_json(lease_id: str, raw: dict[str, Any]) -> LeaseRecord:
         and _is_moment(record.created_monotonic)
         and is_source_record(record.host_source)
         and record.tickets in TICKETS
+        and (record.kdc_port is None or _is_number(record.kdc_port))
         and all(_is_service(service) for service in record.services)
         and (start is None or end is None or start <= end)
         and all(_EARLIEST < getattr(record, name) < _LATEST for name in _given_times(record))

@@ -18,23 +18,23 @@ from credspec.kerberos.kdc.messages import (
     KRB_ERROR,
     TGS_REP,
     TICKET,
-    TicketData,
-    decode_tagged,
-    text_of,
     EncKdcRepPart,
     EncryptedData,
     EncryptionKeyData,
     KdcRep,
     KrbError,
     LastReq,
+    TicketData,
+    decode_tagged,
     encode_tagged,
     flags_of,
     name_of,
     string,
+    text_of,
     time_of,
     tlv,
 )
-from credspec.kerberos.kdc.request import KdcErrorCode, AskedService, TgsRequest
+from credspec.kerberos.kdc.request import AskedService, KdcErrorCode, TgsRequest
 
 _VERSION: Final = 5
 _TGS_REP_TYPE, _ERROR_TYPE = 13, 30

@@ -252,6 +252,15 @@ def openapi_document() -> dict[str, Any]:
                     {"204": {"description": "there is no such lease any more"}},
                 ),
             },
+            "/v1/leases/{id}/revoke": {
+                "parameters": [_ID],
+                "post": _operation(
+                    "revokeLease",
+                    "Cut a container off from its accounts until it ends; for root only",
+                    {"200": _answer("the lease, without tickets", _ref("Lease"))},
+                    *(404, 500),
+                ),
+            },
             "/v1/lease-directories/{id}": {
                 "parameters": [_ID],
                 "get": _operation(
