@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -51,12 +51,9 @@ class Decoy:
     start: datetime
     end: datetime
 
-    def with_new_key(self) -> Decoy:
+    def with_key(self, key: EncryptionKey) -> Decoy:
         """Return the same with another session key."""
-        return Decoy(
-            *(self.account, self.client, self.client_realm),
-            *(EncryptionKey.random(), self.start, self.end),
-        )
+        return replace(self, key=key)
 
 
 def new_decoy(account: str, principal: str, now: datetime) -> Decoy:

@@ -84,6 +84,10 @@ class EncryptionKey:
             raise DecryptionError
         return text[_BLOCK:]
 
+    def checksum(self, usage: int, data: bytes) -> bytes:
+        """Return the keyed checksum of some data."""
+        return hmac.digest(self._derived(usage, _CHECKSUM_KEY), data, "sha1")[:_MAC]
+
     def verify(self, usage: int, kind: int, checksum: bytes, data: bytes) -> bool:
         """Return whether a checksum of type `kind` (RFC 3961 section 8) is that of some data.
 
@@ -95,8 +99,7 @@ class EncryptionKey:
         if kind == _RSA_MD5:
             right = md5(data, usedforsecurity=False).digest()
         elif _KEYED_CHECKSUMS.get(kind) == self.enctype:
-            key = self._derived(usage, _CHECKSUM_KEY)
-            right = hmac.digest(key, data, "sha1")[:_MAC]
+            right = self.checksum(usage, data)
         else:
             raise UnknownChecksumError
         return hmac.compare_digest(right, checksum)

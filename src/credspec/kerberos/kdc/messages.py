@@ -276,8 +276,3 @@ def time_of(moment: datetime) -> GeneralizedTime:
 def flags_of(flags: int) -> BitString:
     """Return 32 flags, of which the first is the highest bit."""
     return BitString(flags.to_bytes(4, "big"), 0)
-
-
-def utc(moment: GeneralizedTime) -> datetime:
-    """Return a time with its zone, UTC."""
-    return moment.as_datetime().replace(tzinfo=UTC)

@@ -75,7 +75,7 @@ def ticket_reply(request: TgsRequest, given: GivenTicket) -> bytes:
 
 def referral_reply(request: TgsRequest, lease_key: EncryptionKey, realm: str) -> bytes:
     """Return the TGS-REP that leads to another realm, with a decoy for it."""
-    decoy = request.decoy.with_new_key()
+    decoy = request.decoy.with_key(EncryptionKey.random())
     given = GivenTicket(
         ticket=decoy_ticket(decoy, lease_key, realm),
         enctype=decoy.key.enctype,

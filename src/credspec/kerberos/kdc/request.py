@@ -36,7 +36,6 @@ from credspec.kerberos.kdc.messages import (
     decode_tagged,
     der,
     text_of,
-    utc,
 )
 from credspec.kerberos.kdc.replays import Replays
 from credspec.kerberos.ticket_life import CLOCK_SKEW
@@ -159,7 +158,7 @@ class RequestReader:
             decoy=decoy,
             service=service,
             nonce=body.nonce,
-            till=utc(body.till),
+            till=body.till.as_datetime(),
             enctypes=tuple(body.etype),
             reply_key=reply_key,
             reply_usage=usage,
@@ -190,7 +189,7 @@ class RequestReader:
         if target.lower() != service.realm.lower():
             raise refused(KdcErrorCode.WRONG_REALM, f"a ticket for realm {target}")
         _check_checksum(authenticator, decoy.key, body, service)
-        if abs(now - utc(authenticator.ctime)) > CLOCK_SKEW:
+        if abs(now - authenticator.ctime.as_datetime()) > CLOCK_SKEW:
             raise refused(KdcErrorCode.CLOCK_SKEW, "the clock is off by more than five minutes")
         if not self._replays.is_new(cipher, now):
             raise refused(KdcErrorCode.REPEATED, "sent before")
