@@ -15,8 +15,8 @@ POSTGRES = "postgres/db.example.test"
 LABELS = f"--label credspec.dev/tickets=services --label credspec.dev/services={LDAP},{POSTGRES}"
 BY_HAND = (
     "docker run --runtime credspec-crun -e CREDSPEC=file://WebApp01.json --tmpfs /run/credspec "
-    f"-e KRB5CCNAME=/run/credspec/krb5cc "
-    f"--annotation credspec.dev/tickets=services --annotation credspec.dev/services={LDAP}"
+    "-e KRB5CCNAME=/run/credspec/krb5cc --tmpfs /run/credspec/tickets=services "
+    f"--tmpfs /run/credspec/services={LDAP}"
 )
 RUN = f"docker run {OPTION} {LABELS}"
 
@@ -42,9 +42,12 @@ def test_nothing_in_the_container_is_a_tgt(host: Any, container: str) -> None:
     services = {line.split()[-1] for line in shown.splitlines() if line[:1].isdigit()}
     assert services == {f"{LDAP}@EXAMPLE.TEST", f"{POSTGRES}@EXAMPLE.TEST"}
     found = host.shell(
-        f"docker exec {container} sh -c 'cat /run/credspec/* /proc/1/environ | grep -c krbtgt'"
+        f"docker exec {container} cat /run/credspec/krb5cc /run/credspec/krb5.conf /proc/1/environ "
+        "| grep -ac krbtgt"
     )
     assert found.stdout.split() == ["0"], found.stderr
+    files = host.shell(f"docker exec {container} ls -A /run/credspec").stdout.split()
+    assert sorted(files) == ["krb5.conf", "krb5cc"]
     assert host.shell(f"docker exec {container} klist -s").returncode == 0
 
 
@@ -70,14 +73,13 @@ def test_inspect_and_status_say_what_was_asked_for(host: Any, container: str) ->
     lease = lease_of(host)
     assert (lease["tickets"], lease["services"]) == ("services", [LDAP, POSTGRES])
     assert [s["service"] for s in lease["service_tickets"]] == [LDAP, POSTGRES]
-    assert host.inspect(container)["HostConfig"]["SecurityOpt"] == [
-        "credentialspec=file://WebApp01.json"
-    ]
+    [inspected] = json.loads(host.shell(f"docker inspect {container}").stdout)
+    assert inspected["HostConfig"]["SecurityOpt"] == ["credentialspec=file://WebApp01.json"]
+    assert not inspected["HostConfig"].get("Tmpfs")
     shown = host.shell("credspec status").stdout
     assert "services" in shown
     assert LDAP in shown
-    metrics = host.shell("docker ps >/dev/null; credspec status --output json").stdout
-    assert json.loads(metrics)["leases"][0]["denied"] == 0
+    assert lease["denied"] == 0
 
 
 def test_a_container_without_network_has_its_tickets(host: Any) -> None:
