@@ -68,7 +68,10 @@ def listed_services(text: str, where: str, *, is_pattern: bool = False) -> tuple
         if parts_of(name, is_pattern=is_pattern) is None:
             expected = _FORM + (_PATTERN_FORM if is_pattern else ", no *")
             raise ShimError("option-invalid", f"{where}: {name[:80]!a}; expected {expected}")
-    return tuple({name.lower(): name for name in reversed(names)}.values())[::-1]
+    found: dict[str, str] = {}
+    for name in names:
+        found.setdefault(name.lower(), name)
+    return tuple(found.values())
 
 
 def check_agreement(tickets: str, services: tuple[str, ...], *, keytab: bool) -> None:

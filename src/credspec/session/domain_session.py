@@ -17,6 +17,7 @@ from credspec.directory.connection import Transport
 from credspec.directory.domain import DomainFacts, read_trusted_domain
 from credspec.directory.domain_names import valid_domain
 from credspec.directory.locator import DomainController, Locator
+from credspec.directory.service_owner import ServiceOwner, find_service_owner
 from credspec.errors import NotFoundError, UnreachableError
 from credspec.kerberos.keytab import account_keytab
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
@@ -201,6 +202,14 @@ class DomainSession:
             # The controllers that were located may have moved or gone.
             self.connection.reconnect()
         return get_service_ticket(tgt, service, life)
+
+    def service_owner(self, spn: str) -> ServiceOwner | None:
+        """Find the account of this domain that has a service's name; see `find_service_owner`.
+
+        Raises:
+            CredspecError: as `DomainConnection.use`.
+        """
+        return self.connection.use(lambda c, facts: find_service_owner(c, facts, spn))
 
     def forget_logon(self) -> None:
         """Let the next call log on afresh: drop the connection, tickets, and what was given."""

@@ -16,6 +16,7 @@ from credspec.agent.identities.open_domain import DomainStatus, OpenDomain
 from credspec.agent.identities.refresh_schedule import Spread
 from credspec.agent.identities.table import IdentityTable
 from credspec.directory.domain import DomainFacts
+from credspec.directory.service_owner import ServiceOwner
 from credspec.errors import ClockRefusalError, CredspecError, Problem
 from credspec.kerberos.service_credentials import ServiceTicket
 from credspec.kerberos.service_names import ServiceName
@@ -203,6 +204,15 @@ class Identities:
             raise ValueError("an identity that is held has a ticket")
         domain = self._domains.get(name.session)
         return await domain.run(lambda: domain.session.service_ticket(tgt, service, life))
+
+    async def service_owner(self, name: IdentityName, spn: str) -> ServiceOwner | None:
+        """Return whose a service's name is in an identity's domain.
+
+        Raises:
+            CredspecError: as `DomainSession.service_owner`.
+        """
+        domain = self._domains.get(name.session)
+        return await domain.run(lambda: domain.session.service_owner(spn))
 
     async def forget_logons(self, concerned: Callable[[HostSource | None], bool]) -> None:
         """Let sessions log on afresh whose host account, or what gives it, is another now.

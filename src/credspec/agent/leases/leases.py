@@ -45,6 +45,7 @@ from credspec.agent.leases.request import LeaseRequest
 from credspec.agent.leases.retries import LeaseRetries
 from credspec.agent.leases.service_audit import ServiceAudit
 from credspec.agent.leases.service_caches import ServiceCaches
+from credspec.agent.leases.service_owners import ServiceOwners
 from credspec.agent.leases.sweep import Sweep
 from credspec.agent.leases.table import LeaseTable
 from credspec.agent.leases.without_tgt import WithoutTgt
@@ -116,6 +117,7 @@ class Leases:
             audit=self.service_audit,
             policy=self.policy,
             revoke_if_refused=self._has_been_revoked,
+            owners=ServiceOwners(identities),
             background=self._background,
             now=now,
             sleep=sleep,

@@ -25,6 +25,7 @@ from credspec.agent.leases.service_content import (
     held_in_files,
     service_files,
 )
+from credspec.agent.leases.service_owners import ServiceOwners
 from credspec.agent.leases.service_refreshes import ServiceRefreshes
 from credspec.agent.leases.table import LeaseTable
 from credspec.config.policy import PolicyInForce
@@ -50,6 +51,7 @@ class ServiceCaches:
         audit: ServiceAudit,
         policy: PolicyInForce,
         revoke_if_refused: Callable[[LeaseRecord], Awaitable[bool]],
+        owners: ServiceOwners,
         background: BackgroundTasks,
         now: Callable[[], datetime],
         sleep: Callable[[float], Awaitable[None]],
@@ -62,6 +64,8 @@ class ServiceCaches:
         self._audit = audit
         self._policy = policy
         self._revoke_if_refused = revoke_if_refused
+        self._owners = owners
+        self._background = background
         self._now = now
         self._states: dict[str, tuple[ServiceState, ...]] = {}
         self._failures: dict[str, int] = {}
@@ -81,7 +85,10 @@ class ServiceCaches:
         failures = [state.error for state in states if state.error is not None]
         if failures:
             raise joined(failures)
-        return await self._put(record, states)
+        given = await self._put(record, states)
+        for state in states:
+            self._background.start(self._owners.look(given, state.identity, state.service))
+        return given
 
     def adopt(self, record: LeaseRecord, *, in_place: bool) -> None:
         """Take a lease of an earlier run over; its container keeps what it has until its turn."""
