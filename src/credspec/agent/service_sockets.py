@@ -12,7 +12,6 @@ import os
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import zip_longest
 from pathlib import Path
 from typing import Final
 
@@ -124,8 +123,8 @@ def _is_incomplete(request: bytes) -> bool:
 
 def _names(descriptors: Sequence[int]) -> Iterator[tuple[int, str]]:
     """Return descriptors with the names that the service manager gave them."""
-    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
-    return zip_longest(descriptors, names[: len(descriptors)], fillvalue="")
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":") + [""] * len(descriptors)
+    return zip(descriptors, names, strict=False)
 
 
 def _passed_descriptors() -> range:

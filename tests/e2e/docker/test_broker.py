@@ -1,4 +1,4 @@
-"""Containers in mode broker: the agent is their KDC, and nothing in them opens anything elsewhere."""
+"""Containers in mode broker: the agent is their KDC, and what is in them opens nothing elsewhere."""
 
 from __future__ import annotations
 
