@@ -29,7 +29,7 @@ _NAME = re.compile(rf"({_CLASS})/({_LABEL}(?:\.{_LABEL})*)(?::({_PORT}))?(?:@({_
 _ANY = rf"(?:\*|{_LABEL})"
 _PATTERN = re.compile(rf"({_CLASS})/({_ANY}(?:\.{_ANY})*)(?::(\*|{_PORT}))?(?:@({_REALM}))?")
 _FORM = "CLASS/HOST[:PORT][@REALM], never krbtgt or kadmin"
-_PATTERN_FORM = "; * only as a whole label of HOST or as PORT"
+_PATTERN_FORM = ", with * as a whole label of HOST or as PORT"
 _MOST_NAME = 255
 # Tickets of these are worth as much as the account itself.
 _NEVER = frozenset({"krbtgt", "kadmin"})
