@@ -60,6 +60,23 @@ def test_an_annotation_of_the_pod_serves_its_containers(host: Any, cri: CriClien
         assert owner == (0, "1000\n")
 
 
+def test_the_agent_is_the_kdc_of_each_container_of_a_pod(host: Any, cri: CriClient) -> None:
+    """They share a network, and have a port each."""
+    patterns = {"credspec.dev/services": "ldap/*.example.test"}
+    broker = SPEC | patterns | {"credspec.dev/tickets": "broker"}
+    allowed, refused = f"kvno ldap/{host.lab.dc_host}", f"kvno cifs/{host.lab.dc_host}"
+    with pod(cri, broker) as made:
+        conf = "export KRB5_CONFIG=/run/credspec/krb5.conf KRB5CCNAME=/run/credspec/krb5cc"
+        containers = [made.start(name, IMAGE, SLEEP) for name in ("one", "two")]
+        ports = set()
+        for container in containers:
+            shown = made.exec(container, "sh", "-c", f"{conf}; {allowed} && ! {refused}")
+            assert shown[0] == 0, shown
+            ports.add(made.exec(container, "sh", "-c", "grep -o '127.*' /run/credspec/krb5.conf"))
+        assert len(ports) == len(containers)
+    nothing_left(host)
+
+
 def test_the_program_itself_has_the_environment(cri: CriClient) -> None:
     line = "klist > /tmp/shown 2>&1; sleep 600"
     with pod(cri, SPEC) as made:

@@ -83,6 +83,30 @@ def test_the_domain_knows_the_container(host: Any, run: Run) -> None:
     assert shown.stdout == "u:EXAMPLE\\WebApp01$\n", shown.stderr
 
 
+BROKER = (
+    "--annotation=credspec.dev/tickets=broker",
+    "--annotation=credspec.dev/services=ldap/*.example.test",
+)
+
+
+@pytest.mark.parametrize("network", ["none", "host"])
+def test_the_agent_is_the_kdc(
+    host: Any, run: Run, request: pytest.FixtureRequest, network: str
+) -> None:
+    line = f"kvno ldap/{host.lab.dc_host} && ! kvno cifs/{host.lab.dc_host}"
+    conf = "export KRB5_CONFIG=/run/credspec/krb5.conf"
+    options = (f"--network={network}", SPEC, *BROKER, CONFIRMED)
+    shown = run("run", "--rm", *options, IMAGE, "sh", "-c", f"{conf}; {line}")
+    if network == "none" and request.node.callspec.params["run"] != "runtime":
+        # Podman leaves that network to the runtime, which makes it after the hooks.
+        assert shown.returncode != 0
+        assert "use --runtime credspec" in shown.stderr
+    else:
+        assert shown.returncode == 0, shown.stderr
+        assert "KDC policy rejects request" in shown.stderr
+    nothing_left(host)
+
+
 def test_stop_start_and_remove(host: Any, run: Run) -> None:
     assert run("run", "-d", "--name=s1", "--network=none", SPEC, CONFIRMED, IMAGE, "sleep", "600")
     try:

@@ -71,7 +71,7 @@ class Broker:
         """
         held = [i for i in map(self._identities.get, self._table.names(record)) if i is not None]
         served = self._served.get(record.lease_id)
-        former, record = record, replace(record, kdc_port=served and served.port)
+        former, record = record, replace(record, kdc_port=None if served is None else served.port)
         files = {} if record.ready else self._decoys(record, held)
         files["krb5.conf"] = self._krb5_conf(record)
         await self._write(record, files)
@@ -129,7 +129,10 @@ class Broker:
 
     def status(self, record: LeaseRecord) -> dict[str, Any]:
         """Return what is shown of a lease beyond its record."""
-        return {"kdc_served": record.lease_id in self._served}
+        return {
+            "kdc_served": record.lease_id in self._served,
+            "denied": self._decisions.denials(record.lease_id),
+        }
 
     def _start(self, record: LeaseRecord, sockets: Sequence[socket.socket]) -> None:
         if record.tickets != BROKER or record.revoked or len(sockets) != 2:  # noqa: PLR2004

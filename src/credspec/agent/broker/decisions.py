@@ -101,20 +101,29 @@ class Decisions:
         async def write(each: ServiceDecision) -> None:
             await self._audit.denied(each, error)
 
-        await self._once(f"refused {refused.code}", decision, write)
+        await self._once("denied", decision, write, refused.reason)
+
+    def denials(self, lease_id: str) -> int:
+        """Return how many requests of a lease were denied."""
+        return self._audit.denied_by_lease[lease_id]
 
     async def _once(
-        self, word: str, decision: ServiceDecision, write: Callable[[ServiceDecision], Any]
+        self,
+        word: str,
+        decision: ServiceDecision,
+        write: Callable[[ServiceDecision], Any],
+        reason: str = "",
     ) -> None:
         """Write a decision if none like it was written in this minute, else count it."""
         lease = decision.record.lease_id
-        key = (lease, word, decision.account, decision.requested.lower())
+        key = (lease, word + reason, decision.account, decision.requested.lower())
         known = self._joined.get(key)
         if known is None and self._lines[lease] >= _MOST_LINES:
-            key = (lease, word, "", "")
+            key = (lease, word + reason, "", "")
             known = self._joined.get(key)
         if known is not None:
             known.count += 1
+            self._audit.count(word, decision)
             return
         await write(decision)
         self._joined[key] = _Joined(write, decision)
@@ -134,7 +143,7 @@ class Decisions:
 
 async def _counted(joined: _Joined) -> None:
     try:
-        await joined.write(replace(joined.decision, count=joined.count))
+        await joined.write(replace(joined.decision, count=joined.count, is_counted=True))
     except CredspecError:
         return  # an event says that the log cannot be written; the next grant is refused
 

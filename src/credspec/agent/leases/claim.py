@@ -24,6 +24,7 @@ from credspec.agent.leases.record import LeaseRecord
 from credspec.agent.leases.request import LeaseRequest, MalformedReference
 from credspec.agent.leases.table import LeaseTable
 from credspec.config.policy import PolicyInForce
+from credspec.contract.service_names import BROKER
 from credspec.directory.account_identity import valid_account_name
 from credspec.directory.domain import DomainFacts, check_netbios_name, differences
 from credspec.errors import (
@@ -137,6 +138,14 @@ class Claims:
             TooManyRequestsError: `leases-too-many`.
             CredspecError: of the step that failed.
         """
+        if request.tickets == BROKER and not self._homes.of(request).has_network:
+            raise NotPermittedError.of(
+                "tickets-broker-place",
+                "nobody opens a port in the network of what uses this directory",
+                where="tickets",
+                expected="tickets=broker with containers of an engine, or with credspec run",
+                remedy="use tickets=services, with the services that are needed",
+            )
         spec = await self._spec(request)
         accounts = accounts_of(spec)
         scopes = scopes_in(accounts)

@@ -20,7 +20,7 @@ class ServiceDecision:
 
     `account` is ``NAME@domain``. `requested` is what the container said, as it said it. `via` is
     how: ``file`` or ``kdc``. `pattern` is what of the policy or of the lease allowed it. `count` is
-    how many equal ones the line stands for.
+    how many equal ones the line stands for; with `is_counted` the numbers have them already.
     """
 
     record: LeaseRecord
@@ -30,6 +30,7 @@ class ServiceDecision:
     via: str
     pattern: str | None = None
     count: int = 1
+    is_counted: bool = False
 
 
 class ServiceAudit:
@@ -54,18 +55,25 @@ class ServiceAudit:
             end=ticket.end.isoformat(),
             etype=ticket.enctype,
         )
-        self.counts["granted"] += decision.count
+        self.count("granted", decision)
 
     async def denied(self, decision: ServiceDecision, error: CredspecError) -> None:
         """Write that the policy, or the lease itself, does not allow a service."""
-        self.counts["denied"] += decision.count
-        self.denied_by_lease[decision.record.lease_id] += decision.count
+        self.count("denied", decision)
         await self._refused(Event.SERVICE_TICKET_DENIED, "denied", decision, error)
 
     async def failed(self, decision: ServiceDecision, error: CredspecError) -> None:
         """Write that no ticket could be had."""
-        self.counts["failed"] += decision.count
+        self.count("failed", decision)
         await self._refused(Event.SERVICE_TICKET_FAILED, "failed", decision, error)
+
+    def count(self, word: str, decision: ServiceDecision) -> None:
+        """Count a decision, which may have no line of its own."""
+        if decision.is_counted:
+            return
+        self.counts[word] += decision.count
+        if word == "denied":
+            self.denied_by_lease[decision.record.lease_id] += decision.count
 
     def forget(self, lease_id: str) -> None:
         """Forget the numbers of a lease that has ended."""
@@ -89,7 +97,7 @@ class ServiceAudit:
             lease=record.lease_id,
             container=record.container,
             domain=record.domain,
-            accounts=[decision.account],
+            accounts=[decision.account] if decision.account else [],
             service=decision.service,
             requested=decision.requested,
             via=decision.via,
