@@ -1,4 +1,4 @@
-"""Containers in mode broker: the agent is their KDC, and what is in them opens nothing elsewhere."""
+"""Containers whose KDC is the agent: what is in them opens nothing elsewhere."""
 
 from __future__ import annotations
 
@@ -80,7 +80,8 @@ def test_nothing_in_it_opens_anything_at_the_real_kdc(host: Any, container: str)
 def test_nobody_is_impersonated(host: Any) -> None:
     """Who holds the TGT can pose as another user towards services of the account itself."""
     plain = f'docker run --security-opt "{SPEC}" --rm'
-    posing = "kvno -U svc-postgres 'WebApp01$'"
+    host.lab.samba_tool("user", "create", "posed", "--random-password")
+    posing = "kvno -U posed 'WebApp01$'"
     shown = host.shell(f"{plain} {IMAGE} {posing}")
     assert shown.returncode == 0, shown.stderr
     shown = host.shell(f"{plain} --label credspec.dev/tickets=broker {IMAGE} {posing}")

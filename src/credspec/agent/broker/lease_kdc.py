@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -32,6 +33,8 @@ from credspec.kerberos.kdc_errors import ServiceUnknownError
 from credspec.kerberos.service_credentials import ServiceTicket
 from credspec.kerberos.service_names import ServiceName, ServicePattern
 
+# A client waits for ten.
+_KDC_SECONDS: Final = 8.0
 _LEAST_LIFE: Final = timedelta(seconds=1)
 _Patterns = tuple[ServicePattern, ...] | None
 
@@ -62,7 +65,8 @@ class Lease:
 class LeaseKdc:
     """Answers the requests of one lease.
 
-    `lease` returns the lease as it is now, None once it has ended; `policy` what counts now.
+    `lease` returns the lease as it is now, None once it has ended; `policy` what counts now. A
+    domain controller is waited for so many `seconds`.
     """
 
     def __init__(
@@ -74,7 +78,9 @@ class LeaseKdc:
         *,
         policy: Callable[[], Policy],
         now: Callable[[], datetime],
+        seconds: float = _KDC_SECONDS,
     ) -> None:
+        self._seconds = seconds
         self._key = key
         self._reader = RequestReader(key)
         self._lease = lease
@@ -152,13 +158,22 @@ class LeaseKdc:
         if timedelta() < left < life:
             # A client refuses what lasts longer than it asked for.
             life = max(timedelta(seconds=int(left.total_seconds())), _LEAST_LIFE)
+        failure: CredspecError
         try:
-            return await self._tickets.get(identity, lease.record.lease_id, name, life)
-        except UnreachableError:
-            held = self._tickets.held(identity, name, life)
-            if held is None:
-                raise
-            return held
+            async with asyncio.timeout(self._seconds):
+                return await self._tickets.get(identity, lease.record.lease_id, name, life)
+        except TimeoutError:
+            failure = UnreachableError.of(
+                "kdc-unreachable",
+                f"no domain controller answered within {self._seconds:.0f} s",
+                where=f"ticket of {name}",
+            )
+        except UnreachableError as error:
+            failure = error.detached()
+        held = self._tickets.held(identity, name, life)
+        if held is None:
+            raise failure
+        return held
 
     def _referral(self, lease: Lease, request: TgsRequest) -> bytes:
         """Answer a request for the TGT of another realm with a decoy for it."""

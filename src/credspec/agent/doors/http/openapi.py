@@ -133,6 +133,10 @@ _SCHEMAS: Final[dict[str, Any]] = {
         tickets=_TICKETS,
         services=_SERVICES,
         revoked={"type": "boolean", "description": "whether root cut the container off"},
+        kdc_port={
+            "type": ["integer", "null"],
+            "description": "the port of its container's loopback at which the agent is its KDC",
+        },
         spec_source={"type": "string", "enum": [*SPEC_SOURCES, GRPC_SOURCE]},
         created_monotonic={
             "type": ["number", "null"],
@@ -250,6 +254,21 @@ def openapi_document() -> dict[str, Any]:
                     "releaseLease",
                     "Release a lease and wipe its tickets",
                     {"204": {"description": "there is no such lease any more"}},
+                ),
+            },
+            "/v1/leases/{id}/kdc": {
+                "parameters": [_ID],
+                "post": _operation(
+                    "serveKdc",
+                    "Serve a lease with tickets=broker at a TCP and a UDP socket of its container, "
+                    "which come along by SCM_RIGHTS",
+                    {
+                        "200": _answer(
+                            "the port",
+                            _object(lease_id={"type": "string"}, port={"type": "integer"}),
+                        )
+                    },
+                    *(404, 500, 503),
                 ),
             },
             "/v1/leases/{id}/revoke": {
