@@ -98,6 +98,22 @@ def test_the_domain_knows_the_container(host: Any, cri: CriClient) -> None:
         assert shown == (0, "u:EXAMPLE\\WebApp01$\n")
 
 
+def test_tickets_of_services_and_no_tgt(host: Any, cri: CriClient) -> None:
+    service = f"ldap/{host.lab.dc_host}"
+    wanted = {"credspec.dev/tickets": "services", "credspec.dev/services": service}
+    with pod(cri, SPEC | wanted) as made:
+        container = made.start("one", IMAGE, SLEEP)
+        shown = made.exec(container, *KLIST)[1]
+        assert DEFAULT in shown
+        assert f"{service}@{host.lab.realm}" in shown
+        assert "krbtgt" not in shown
+        cache = "KRB5CCNAME=/run/credspec/krb5cc"
+        assert made.exec(container, "env", cache, "kvno", "-q", service)[0] == 0
+        assert made.exec(container, "env", cache, "kvno", f"cifs/{host.lab.dc_host}")[0] != 0
+        [lease] = host.agent.get("/v1/leases")["leases"]
+        assert (lease["tickets"], lease["services"]) == ("services", [service])
+
+
 def test_an_annotation_of_a_container_is_its_own(host: Any, cri: CriClient) -> None:
     with pod(cri, {}) as made:
         one = made.start("one", IMAGE, SLEEP, annotations=SPEC)

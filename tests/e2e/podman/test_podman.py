@@ -75,6 +75,22 @@ def test_tickets(host: Any, run: Run, options: list[str]) -> None:
     nothing_left(host)
 
 
+def test_tickets_of_services_and_no_tgt(host: Any, run: Run) -> None:
+    service = f"ldap/{host.lab.dc_host}"
+    tickets = ["--annotation=credspec.dev/tickets=services"]
+    listed = f"--annotation=credspec.dev/services={service}"
+    started = ["run", "--rm", "--network=none", SPEC, CONFIRMED, *tickets]
+    shown = run(*started, listed, IMAGE, "sh", "-c", f"klist && kvno -q {service}")
+    assert DEFAULT in shown.stdout, shown.stderr
+    assert f"{service}@{host.lab.realm}" in shown.stdout
+    assert "krbtgt" not in shown.stdout
+    refused = run(*started, listed, IMAGE, "kvno", f"cifs/{host.lab.dc_host}")
+    assert refused.returncode != 0
+    without = run(*started, IMAGE, "true")
+    assert "tickets-options" in without.stderr
+    nothing_left(host)
+
+
 def test_the_domain_knows_the_container(host: Any, run: Run) -> None:
     options = ["--network=host", "--dns", host.lab.dc_address]
     who = ["ldapwhoami", "-Q", "-H", f"ldap://{host.lab.dc_host}"]

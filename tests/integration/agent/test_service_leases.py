@@ -172,7 +172,7 @@ async def test_one_that_fails_keeps_its_old_ticket_and_is_named(
     bench: Bench, lab: Lab, extra: str
 ) -> None:
     bench.policy = Policy(
-        ticket_life=MappingProxyType({"ldap": timedelta(seconds=8), "http": timedelta(seconds=60)})
+        ticket_life=MappingProxyType({"ldap": timedelta(seconds=8), "http": timedelta(seconds=24)})
     )
     identities, leases = bench.agent()
     service = f"ldap/{lab.dc_host}"
@@ -215,7 +215,7 @@ async def test_a_restart_goes_on_with_what_the_container_has(
 ) -> None:
     """Nobody is asked at once; a service that fails then keeps what the file has of it."""
     bench.policy = Policy(
-        ticket_life=MappingProxyType({"ldap": timedelta(seconds=10), "http": timedelta(seconds=90)})
+        ticket_life=MappingProxyType({"ldap": timedelta(seconds=10), "http": timedelta(seconds=45)})
     )
     identities, leases = bench.agent()
     service = f"ldap/{lab.dc_host}"

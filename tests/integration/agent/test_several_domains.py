@@ -17,6 +17,7 @@ from credspec.cli.new import NewSpecRequest, make_credential_spec
 from credspec.directory.connection import Transport
 from credspec.directory.locator import DnsResolver, DomainController, Locator
 from credspec.errors import CredspecError, NotPermittedError, UnreachableError
+from credspec.kerberos.ccache_reader import read_ccache
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.lab.domain import Lab, open_lab
 from credspec.lab.trust import TRUSTED_ACCOUNT, down_trusted, trusted_name
@@ -165,6 +166,37 @@ def test_the_other_domain_accepts_the_containers_ticket(
         )
         name = "WebApp01" if of is lab else TRUSTED_ACCOUNT
         assert shown.stdout == f"u:{of.netbios}\\{name}$\n", shown.stderr
+
+
+@pytest.mark.parametrize("mapped_to", ["other", "own", None])
+def test_a_ticket_of_a_service_of_the_other_domain(
+    agent: AgentProcess, lab: Lab, other: Lab, tmp_path: Path, mapped_to: str | None
+) -> None:
+    """Clients look it up in the realm that they think the host is of: both are in the cache."""
+    service = f"ldap/{other.dc_host}"
+    agent.start()
+    agent.mount(1)
+    agent.put(1, "file://one.json", tickets="services", services=[service])
+    cache = agent.lease_directory(1) / "krb5cc"
+    found = read_ccache(cache.read_bytes())
+    assert {each.server for each in found.records} == {
+        f"{service}@{other.realm}",
+        f"{service}@{lab.realm}",
+    }
+    conf = (agent.lease_directory(1) / "krb5.conf").read_text()
+    if mapped_to is not None:
+        realm = other.realm if mapped_to == "other" else lab.realm
+        conf += f"\n[domain_realm]\n .{other.dns_domain} = {realm}\n"
+    (tmp_path / "client.conf").write_text(conf)
+    shown = subprocess.run(
+        ["ldapwhoami", "-N", "-Q", "-Y", "GSSAPI", "-H", f"ldap://{other.dc_host}"],
+        env=os.environ
+        | {"KRB5CCNAME": f"FILE:{cache}", "KRB5_CONFIG": str(tmp_path / "client.conf")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert shown.stdout == f"u:{lab.netbios}\\WebApp01$\n", shown.stderr
 
 
 def test_a_host_without_keytab_reaches_both_with_its_providers_account(
