@@ -176,7 +176,7 @@ async def test_a_domain_that_does_not_answer(lab: Lab, client: Client) -> None:
         held = await client.run("kvno", "-c", fresh(client), f"ldap/{lab.dc_host}")
         assert held.returncode == 0, held.stderr
         other = await client.run("kvno", "ldap/other.example.test")
-        assert "Cannot contact any KDC" in other.stderr
+        assert "A service is not available" in other.stderr
     finally:
         lab.resume_dc()
     assert client.lines("failed")[0]["errors"] == ["kdc-unreachable"]

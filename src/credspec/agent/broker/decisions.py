@@ -70,7 +70,13 @@ class Decisions:
                 service=service,
                 error=reason,
             )
-        error = NotPermittedError.of("broker-service", reason, where=service)
+        error = NotPermittedError.of(
+            "broker-service",
+            reason,
+            where=service,
+            remedy="if the container needs it, add it to credspec.dev/services and to "
+            "[policy.services]; if not, look whether the container was taken over",
+        )
 
         async def write(each: ServiceDecision) -> None:
             await self._audit.denied(each, error)
@@ -96,7 +102,12 @@ class Decisions:
             requested=str(service),
             via="kdc",
         )
-        error = NotPermittedError.of("broker-request", refused.reason, where=str(service))
+        error = NotPermittedError.of(
+            "broker-request",
+            refused.reason,
+            where=str(service),
+            remedy="look at the program that asks: plain clients of Kerberos ask for nothing else",
+        )
 
         async def write(each: ServiceDecision) -> None:
             await self._audit.denied(each, error)
