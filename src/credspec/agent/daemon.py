@@ -28,7 +28,7 @@ from credspec.agent.identities.identity import Identity
 from credspec.agent.leases.journal import Journal
 from credspec.agent.leases.leases import Leases
 from credspec.agent.report_limit import ReportLimit
-from credspec.agent.service_sockets import inherited_listener
+from credspec.agent.service_sockets import inherited_listener, stored_sockets
 from credspec.config.host import Config
 from credspec.config.policy import PolicyInForce
 from credspec.directory.libldap import libldap
@@ -155,6 +155,7 @@ async def serve(
         audit=AuditLog(config.audit_log),
         policy=policy,
         providers=providers,
+        stored_sockets=stored_sockets(),
     )
     stop = asyncio.Event()
     reload = ConfigurationReload(
@@ -203,6 +204,7 @@ async def serve(
                 await stop.wait()
                 notify("STOPPING=1")
     finally:
+        leases.close()
         await identities.close()
     emit(Event.AGENT_STOPPED)
 

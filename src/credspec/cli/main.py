@@ -35,6 +35,7 @@ _COMMANDS: Final = {
     "import": ("credspec.cli.import_", "import_", "Migrate from credentials-fetcher."),
     "kubernetes": ("credspec.cli.kubernetes", "kubernetes", "Serve Linux pods of Kubernetes."),
     "lab": ("credspec.cli.lab", "lab", "Run a throwaway Active Directory domain."),
+    "lease": ("credspec.cli.lease", "lease", "Cut a container off from its account."),
     "lint": ("credspec.cli.lint", "lint", "Report all problems of credential specs, and fix them."),
     "list": ("credspec.cli.list", "list_specs", "List the specs of the spec directory."),
     "new": ("credspec.cli.new", "new", "Make a credential spec for a gMSA from the directory."),

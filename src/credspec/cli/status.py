@@ -133,6 +133,16 @@ def _tables(state: dict[str, Any], hindrances: list[str], *, boxes: bool) -> Any
     ]
     if state["leases"]:
         parts.append(_lease_table(state["leases"], now, boxes=boxes))
+    for lease in state["leases"]:
+        name = lease["container"][:12]
+        parts += [
+            Text(f"{name}: {service['service']}: {service['error']}", style="red")
+            for service in lease.get("service_tickets", ())
+            if service["error"]
+        ]
+        if lease.get("denied"):
+            refused = f"{name}: {lease['denied']} requests for services it may not have"
+            parts.append(Text(refused, style="red"))
     # Errors are long: below the tables they leave the columns their width.
     of_identities = [(f"{i['account']}@{i['domain']}", i) for i in state["identities"]]
     of_domains = [(domain["domain"], domain) for domain in state["domains"]]
@@ -187,7 +197,7 @@ def _lease_table(leases: list[dict[str, Any]], now: datetime, *, boxes: bool) ->
     from credspec.cli.status_table import StatusTable
 
     table = StatusTable(
-        *("Container", "Accounts", "", "Ticket left", "Age"),
+        *("Container", "Accounts", "Tickets", "", "Ticket left", "Age"),
         names=("Container", "Accounts"),
         boxes=boxes,
     )
@@ -195,10 +205,18 @@ def _lease_table(leases: list[dict[str, Any]], now: datetime, *, boxes: bool) ->
         table.add_row(
             lease["container"][:12],
             "\n".join(lease["accounts"]),
+            _kind(lease),
             *_left(lease["ticket_start"], lease["ticket_end"], now),
             _span(lease["created"], now),
         )
     return table
+
+
+def _kind(lease: dict[str, Any]) -> str:
+    """Return which tickets a container has; of an agent before there were kinds, a TGT."""
+    if lease.get("revoked"):
+        return "[red]revoked"
+    return "\n".join((lease.get("tickets", "tgt"), *lease.get("services", ())))
 
 
 def _left(start: str | None, end: str | None, now: datetime) -> tuple[Any, str]:

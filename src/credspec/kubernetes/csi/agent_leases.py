@@ -13,6 +13,9 @@ from typing import Any, Final
 import aiohttp
 
 from credspec.config.policy import KUBERNETES_SOURCE
+from credspec.contract.errors import ShimError
+from credspec.contract.lease import check_answer
+from credspec.contract.service_names import BROKER, TGT, listed_services
 from credspec.errors import AgentUnreachableError, CredspecError
 from credspec.kubernetes.csi.volume_request import FileOptions, Pod
 
@@ -61,11 +64,17 @@ class AgentLeases:
             "keytab": options.keytab,
             "replay_cache": options.keytab,
         }
+        if options.tickets != TGT:
+            listed = listed_services(
+                options.services, "services", is_pattern=options.tickets == BROKER
+            )
+            body |= {"tickets": options.tickets, "services": list(listed)}
         end = self._monotonic() + self._wait_seconds
         pause = 0.2
         while True:
             try:
-                await self._ask("PUT", lease_id, body, _SECONDS)
+                content = await self._ask("PUT", lease_id, body, _SECONDS)
+                await self._check_kind(lease_id, content, options.tickets)
             except CredspecError as error:
                 may_pass = isinstance(error, AgentUnreachableError) or error.retry_after is not None
                 if not may_pass or self._monotonic() + pause >= end:
@@ -74,6 +83,16 @@ class AgentLeases:
                 return
             await self._sleep(pause * (0.5 + random.random()))  # noqa: S311 - not for secrets
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _check_kind(self, lease_id: str, content: bytes, tickets: str) -> None:
+        """Refuse what an agent gave that does not know which tickets were asked for."""
+        if tickets == TGT:
+            return
+        try:
+            check_answer(json.loads(content), tickets)
+        except ShimError as error:
+            await self.release(lease_id)
+            raise CredspecError.of(error.code, error.text) from None
 
     async def has(self, lease_id: str) -> bool:
         """Return whether the agent has a lease.
@@ -97,7 +116,7 @@ class AgentLeases:
         """
         await self._ask("DELETE", lease_id, None, _RELEASE_SECONDS)
 
-    async def _ask(self, method: str, lease_id: str, body: Any, seconds: float) -> None:
+    async def _ask(self, method: str, lease_id: str, body: Any, seconds: float) -> bytes:
         try:
             async with (
                 aiohttp.ClientSession(
@@ -117,6 +136,7 @@ class AgentLeases:
             raise self._unreachable(f"the agent does not answer ({found})") from None
         if response.status >= _BAD_REQUEST:
             raise _refusal(content, response.status, response.headers.get("Retry-After", ""))
+        return content
 
     def _unreachable(self, found: str) -> AgentUnreachableError:
         return AgentUnreachableError.of(

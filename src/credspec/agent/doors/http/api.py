@@ -4,7 +4,10 @@
                              and if wanted {"mode", "keytab"}
     GET    /v1/leases        the leases that the caller may see
     GET    /v1/leases/{id}   one lease
+    POST   /v1/leases/{id}/kdc   serve a lease in mode broker at a TCP and a UDP socket that
+                             come along (SCM_RIGHTS of unix(7)), open in its container
     DELETE /v1/leases/{id}   release a lease; 204 also if there was none
+    POST   /v1/leases/{id}/revoke   cut the container off from its accounts; for root only
     GET    /v1/lease-directories/{id}   whether a lease's directory is mounted here; for root only
     GET    /v1/identities    the identities held, their tickets and when they are next acquired
     GET    /v1/domains       the domains asked so far, the controllers in use, outages
@@ -32,6 +35,7 @@ from credspec.agent.audit import Caller
 from credspec.agent.doors.http.lease_fields import MAX_BODY_BYTES, lease_request, parse_body
 from credspec.agent.doors.http.listing import Listing, send_list
 from credspec.agent.doors.http.openapi import openapi_document
+from credspec.agent.doors.http.passed_sockets import passed_sockets
 from credspec.agent.doors.http.passing_errors import retry_after
 from credspec.agent.doors.http.per_turn_limit import PerTurnLimit
 from credspec.agent.identities.identities import Identities
@@ -105,6 +109,8 @@ def make_api(
     application.router.add_get("/v1/leases", _list_leases)
     application.router.add_get("/v1/leases/{id}", _show_lease)
     application.router.add_delete("/v1/leases/{id}", _release_lease)
+    application.router.add_post("/v1/leases/{id}/kdc", _serve_kdc)
+    application.router.add_post("/v1/leases/{id}/revoke", _revoke_lease)
     application.router.add_get("/v1/lease-directories/{id}", _show_lease_directory)
     application.router.add_get("/v1/identities", _list_identities)
     application.router.add_get("/v1/domains", _list_domains)
@@ -241,6 +247,22 @@ async def _show_lease_directory(request: web.Request) -> web.Response:
 async def _release_lease(request: web.Request) -> web.Response:
     await request.app[_leases].release(request.match_info["id"], request[_caller])
     return web.Response(status=204)
+
+
+async def _serve_kdc(request: web.Request) -> web.Response:
+    sockets = passed_sockets(request.transport)
+    record = await request.app[_leases].serve_kdc(
+        request.match_info["id"], sockets, request[_caller]
+    )
+    return web.json_response({"lease_id": record.lease_id, "port": record.kdc_port})
+
+
+async def _revoke_lease(request: web.Request) -> web.Response:
+    caller = request[_caller]
+    if not _is_privileged(caller):
+        raise NotPermittedError.of("caller-not-permitted", "only root may do this")
+    record = await request.app[_leases].revoke(request.match_info["id"], caller)
+    return web.json_response(record.to_json())
 
 
 async def _list_identities(request: web.Request) -> web.StreamResponse:

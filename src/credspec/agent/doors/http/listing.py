@@ -19,6 +19,7 @@ from credspec.agent.identities.identities import Identities
 from credspec.agent.identities.identity import Identity
 from credspec.agent.identities.open_domain import DomainStatus
 from credspec.agent.leases.leases import Leases
+from credspec.agent.leases.record import LeaseRecord
 from credspec.errors import NotFoundError
 from credspec.rate_limit import Clock
 
@@ -45,7 +46,7 @@ class Listing:
     def leases(self, user: int | None) -> Iterator[dict[str, Any]]:
         """Return the leases, oldest first."""
         records = self._leases.all()
-        return (record.to_json() for record in records if user is None or record.user == user)
+        return (self._shown(r) for r in records if user is None or r.user == user)
 
     def lease(self, lease_id: str, user: int | None) -> dict[str, Any]:
         """Return one lease.
@@ -57,7 +58,10 @@ class Listing:
         record = self._leases.get(lease_id)
         if user is not None and record.user != user:
             raise NotFoundError.of("lease-not-found", "there is no such lease", where=lease_id)
-        return record.to_json()
+        return self._shown(record)
+
+    def _shown(self, record: LeaseRecord) -> dict[str, Any]:
+        return record.to_json() | self._leases.status(record)
 
     def identities(self, user: int | None) -> Iterator[dict[str, Any]]:
         """Return the identities held, in the order of their names."""

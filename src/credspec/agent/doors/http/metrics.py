@@ -15,6 +15,8 @@ from credspec.agent.identities.identities import Identities
 from credspec.agent.identities.open_domain import DomainStatus
 from credspec.agent.leases.leases import Leases
 
+_RESULTS = ("granted", "denied", "failed")
+
 
 @dataclass(frozen=True, slots=True)
 class _Times:
@@ -37,6 +39,8 @@ class Snapshot:
     failures: int
     granted: int
     denied: int
+    service_tickets: tuple[tuple[str, int], ...]
+    services_denied: tuple[tuple[str, int], ...]
     identities: tuple[_Times, ...]
     domains: tuple[DomainStatus, ...]
     longest_hold: tuple[float, float] | None
@@ -53,6 +57,14 @@ class Snapshot:
             failures=identities.failures,
             granted=leases.granted,
             denied=leases.denied,
+            service_tickets=tuple(
+                (result, leases.service_audit.counts[result]) for result in _RESULTS
+            ),
+            services_denied=tuple(
+                (lease_id, count)
+                for lease_id, count in leases.service_audit.denied_by_lease.items()
+                if own is None or lease_id in own
+            ),
             identities=tuple(
                 _Times(
                     identity.name.account,
@@ -95,6 +107,18 @@ class _Collector(Collector):
             ("leases_denied", "Leases refused.", now.denied),
         ):
             yield CounterMetricFamily(f"credspec_{name}", text, count)
+        yield self._labelled(
+            "credspec_service_tickets",
+            "Decisions about tickets of services.",
+            "result",
+            self._snapshot.service_tickets,
+        )
+        yield self._labelled(
+            "credspec_services_denied",
+            "Requests of a lease for services that it may not have.",
+            "lease",
+            self._snapshot.services_denied,
+        )
         yield self._moments("credspec_ticket_start", "When the ticket starts", lambda i: i.start)
         yield self._moments("credspec_ticket_end", "When the ticket ends", lambda i: i.end)
         yield self._moments(
@@ -118,6 +142,15 @@ class _Collector(Collector):
                 "The most processor time that one turn of the event loop took, since the start.",
                 processor,
             )
+
+    @staticmethod
+    def _labelled(
+        name: str, text: str, label: str, counts: tuple[tuple[str, int], ...]
+    ) -> CounterMetricFamily:
+        family = CounterMetricFamily(name, text, labels=[label])
+        for value, count in counts:
+            family.add_metric([value], count)
+        return family
 
     def _moments(self, name: str, text: str, of: Callable[[_Times], datetime | None]) -> Metric:
         family = GaugeMetricFamily(

@@ -18,6 +18,7 @@ from typing import Final
 
 from aiohttp import web
 
+from credspec.agent.doors.http.passed_sockets import PassingSocket
 from credspec.config.policy import PolicyInForce, caller_refused
 from credspec.errors import CredspecError, TooManyRequestsError
 from credspec.service.events import Event, emit
@@ -71,7 +72,8 @@ async def serving_http(
     opening: set[asyncio.Task[None]] = set()
 
     def connected(connection: socket.socket, slot: Slot) -> None:
-        task = asyncio.get_running_loop().create_task(_open(server, connection, slot))
+        passing = PassingSocket(connection)
+        task = asyncio.get_running_loop().create_task(_open(server, passing, slot))
         opening.add(task)
         task.add_done_callback(opening.discard)
 
@@ -134,11 +136,11 @@ def refusal_response(peer: Peer, refusal: Refusal) -> bytes:
 
 
 async def _open(
-    server: Callable[[], asyncio.Protocol], connection: socket.socket, slot: Slot
+    server: Callable[[], asyncio.Protocol], connection: PassingSocket, slot: Slot
 ) -> None:
     try:
         await asyncio.get_running_loop().connect_accepted_socket(
-            lambda: _Counted(server(), slot), connection
+            lambda: _Counted(server(), slot, connection), connection
         )
     except BaseException:
         connection.close()
@@ -147,11 +149,15 @@ async def _open(
 
 
 class _Counted(asyncio.Protocol):
-    """Hands everything on to a protocol, and gives the slot back when the connection is lost."""
+    """Hands everything on to a protocol, and gives the slot back when the connection is lost.
 
-    def __init__(self, inner: asyncio.Protocol, slot: Slot) -> None:
+    What was passed with the connection and not taken is closed then.
+    """
+
+    def __init__(self, inner: asyncio.Protocol, slot: Slot, connection: PassingSocket) -> None:
         self._inner = inner
         self._slot = slot
+        self._connection = connection
         # Called for each piece of data.
         self.data_received = inner.data_received  # type: ignore[method-assign]
 
@@ -160,6 +166,7 @@ class _Counted(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._slot.release()
+        self._connection.drop()
         self._inner.connection_lost(exc)
 
     def eof_received(self) -> bool | None:
