@@ -101,6 +101,14 @@ class Chart:
         )
         return found.split()[0].removeprefix("pod/")
 
+    def webhooks(self) -> list[str]:
+        """Return the names of the webhook's pods."""
+        found = self.cluster.kubectl(
+            *("get", "pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=credspec-webhook"),
+            *("--field-selector=status.phase=Running", "-o=jsonpath={.items[*].metadata.name}"),
+        )
+        return found.split()
+
     def in_agent(self, *command: str) -> str:
         """Run a command in the agent's container and return what it prints."""
         options = ("-n", NAMESPACE, "-c", "agent", self.node_pod(), "--")
