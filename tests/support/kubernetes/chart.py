@@ -64,11 +64,8 @@ class Chart:
 
     def wait_ready(self) -> None:
         """Wait until agent, driver and webhook are."""
-        for name in ("daemonset/credspec", "deployment/credspec-webhook"):
-            self.cluster.kubectl(
-                "rollout", "status", name, "-n", NAMESPACE, "--timeout=240s", seconds=260
-            )
-        self.wait_registered()
+        self.wait_nodes()
+        self._wait_rolled_out("deployment/credspec-webhook")
         self.cluster.wait(
             "the authority of the webhook",
             lambda: (
@@ -76,6 +73,15 @@ class Chart:
                 in self.cluster.kubectl("get", "mutatingwebhookconfigurations", "-o", "yaml")
             ),
         )
+
+    def wait_nodes(self) -> None:
+        """Wait until agent and driver are ready."""
+        self._wait_rolled_out("daemonset/credspec")
+        self.wait_registered()
+
+    def _wait_rolled_out(self, name: str) -> None:
+        options = (name, "-n", NAMESPACE, "--timeout=240s")
+        self.cluster.kubectl("rollout", "status", *options, seconds=260)
 
     def wait_registered(self, node: str = NODE) -> None:
         """Wait until a node's kubelet knows the driver."""
