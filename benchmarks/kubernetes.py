@@ -159,8 +159,8 @@ def webhook(lab: Lab, chart: Chart) -> None:
     command = [sys.executable, str(Path(__file__).with_name("webhook_load.py")), address]
     command += [f"credspec-webhook.{NAMESPACE}.svc", str(authorities), str(pod_file)]
     with subprocess.Popen(lab.exec_argv(command), stdout=subprocess.PIPE, text=True) as load:
-        assert load.stdout is not None
-        assert load.stdout.readline() == "load\n"
+        if load.stdout is None or load.stdout.readline() != "load\n":
+            sys.exit("the webhook's load did not begin")
         before = processor_seconds(pid)
         found = json.loads(load.stdout.readline())
     taken = Sample("admission", tuple(found["milliseconds"]))
