@@ -37,7 +37,6 @@ def second(lab: Lab, chart: Chart, shop: Namespace, client_image: bytes) -> Iter
         chart.wait_registered(NAME)
         yield found
         chart.cluster.kubectl("drain", NAME, *DRAIN, seconds=190)
-        chart.cluster.kubectl("delete", "pod", "-n", NAMESPACE, chart.node_pod(NAME))
     finally:
         found.remove()
     chart.wait_ready()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -180,7 +181,8 @@ def test_possible_to_update_pod_with_new_cert(shop: Namespace, chart: Chart) -> 
 
 def certificates(chart: Chart, replica: str) -> int:
     """How many certificates a replica of the webhook has served."""
-    return chart.cluster.kubectl("logs", replica, "-n", NAMESPACE).count('"webhook-certificate"')
+    lines = chart.cluster.kubectl("logs", replica, "-n", NAMESPACE).splitlines()
+    return sum(bool(re.search(r"webhook-certificate\b(?!-)", line)) for line in lines)
 
 
 def test_each_replica_has_a_certificate_of_the_authority(

@@ -151,27 +151,31 @@ def forbidden(chart: Chart, *pods: dict[str, object]) -> None:
     says = "pods of this namespace may not have a gMSA"
 
     def answer(pod: dict[str, object]) -> str:
-        another = {**pod, "metadata": {**pod["metadata"], "name": "other"}}  # type: ignore[dict-item]
+        another = {**pod, "metadata": {**pod["metadata"], "name": "other"}}
         found = chart.cluster.kubectl_result(
             *("apply", "--dry-run=server", "-f", "-"), data=json.dumps(another)
         )
         return "" if found.returncode == 0 else found.stderr
 
     for each in pods:
-        chart.cluster.wait("the refusal", lambda each=each: says in answer(each))  # type: ignore[misc]
+        chart.cluster.wait("the refusal", lambda each=each: says in answer(each))
     handler = {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"namespace": "shop", "annotations": {"credspec.dev/spec": "file://www.json"}},
+        "metadata": {
+            "name": "handler",
+            "namespace": "shop",
+            "annotations": {"credspec.dev/spec": "file://www.json"},
+        },
         "spec": {"containers": [{"name": "app", "image": IMAGE}]},
     }
     assert says in answer(handler)
-    handler["metadata"] = {"namespace": "shop"}
+    handler["metadata"] = {"name": "handler", "namespace": "shop"}
     assert answer(handler) == ""
     klist(chart)  # pods that live keep what they have
     chart.cluster.kubectl("label", "namespace", "shop", "gmsa=allowed")
     for each in pods:
-        chart.cluster.wait("that it may", lambda each=each: answer(each) == "")  # type: ignore[misc]
+        chart.cluster.wait("that it may", lambda each=each: answer(each) == "")
 
 
 def test_the_page_of_the_driver_alone(lab: Lab, bare: Chart, tmp_path: Path) -> None:

@@ -20,9 +20,13 @@ NAME = "node2"
 _NEAR, _FAR = "10.215.0.1", "10.215.0.2"
 _PODS = "10.214.1.0/24"
 _LINK = "node2"
+RUN = Path("/run/credspec")
 # The kubelet's directory has the path that it has on the first node, as on any two nodes; what a
 # machine has in memory is in memory here, and mounts go both ways as systemd has it.
 _INIT = """
+for path in $(awk '{{print $5}}' /proc/self/mountinfo | grep -E '^({others})(/|$)' | sort -r); do
+  umount --lazy "$path"
+done
 mount -t proc proc /proc
 mount -t tmpfs -o mode=0755 run /run
 mount --make-shared /run
@@ -81,6 +85,7 @@ class SecondNode:
         state = self.containerd.directory / "state"
         state.mkdir(exist_ok=True)
         script = _INIT.format(
+            others="|".join(map(str, self._of_first_node())),
             state=state,
             kubelet=self._kubelet,
             kubelet_path=self._cluster.kubelet_directory,
@@ -111,8 +116,10 @@ class SecondNode:
 
     def remove(self) -> None:
         """Remove it from the cluster, with all that it was."""
-        self._cluster.kubectl_result("delete", "node", NAME)
         self.lose_power()
+        self._cluster.kubectl_result("delete", "node", NAME)
+        of_it = (f"--field-selector=spec.nodeName={NAME}", "--force", "--grace-period=0")
+        self._cluster.kubectl_result("delete", "pods", "--all-namespaces", *of_it)
         self.containerd.stop()
         self._node.remove_cgroups()
         for command in (
@@ -120,6 +127,10 @@ class SecondNode:
             ["netns", "delete", self._namespace],
         ):
             subprocess.run(["ip", *command], check=False, capture_output=True)
+
+    def _of_first_node(self) -> list[Path]:
+        """What the first node has mounted is not to live on here."""
+        return [self._cluster.directory, self._cluster.containerd.directory, RUN]
 
     def _of_lab(self, *words: str) -> list[str]:
         return ["-n", self._lab.network.namespace, *words]
