@@ -24,8 +24,11 @@ RUN = Path("/run/credspec")
 # The kubelet's directory has the path that it has on the first node, as on any two nodes; what a
 # machine has in memory is in memory here, and mounts go both ways as systemd has it.
 _INIT = """
-for path in $(awk '{{print $5}}' /proc/self/mountinfo | grep -E '^({others})(/|$)' | sort -r); do
-  umount --lazy "$path"
+# Twice: what is listed twice is below another at first.
+for round in 1 2; do
+  for path in $(awk '{{print $5}}' /proc/self/mountinfo | grep -E '^({others})(/|$)' | sort -r); do
+    umount --lazy "$path" 2>/dev/null || true
+  done
 done
 mount -t proc proc /proc
 mount -t tmpfs -o mode=0755 run /run
