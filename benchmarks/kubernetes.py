@@ -5,10 +5,12 @@ Needs the programs of `make test-kubernetes`, which are built once.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import ssl
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -24,9 +26,9 @@ from credspec.lab.client_image import write_client_image
 from credspec.lab.domain import Lab
 from credspec.lab.namespaces import bind
 from measure import Sample, figure, interleaved, row
-from support.kubernetes.chart import Chart
+from support.kubernetes.chart import NAMESPACE, Chart
 from support.kubernetes.cluster import Cluster
-from support.kubernetes.namespace import Namespace, container, pod, with_volume
+from support.kubernetes.namespace import Namespace, asking, container, pod, with_volume
 from support.kubernetes.programs import missing
 from support.machine.mount_namespaces import own_mount_namespace, own_runtime_directories
 
@@ -142,6 +144,46 @@ def memory(chart: Chart) -> None:
     )
 
 
+def webhook(lab: Lab, chart: Chart) -> None:
+    """Measure a replica of the webhook, asked as the API server asks it."""
+    cluster = chart.cluster
+    name = chart.webhooks()[0]
+    status = cluster.get("pod", name, "-n", NAMESPACE)["status"]
+    pid = chart.process_of(status["containerStatuses"][0]["containerID"].rpartition("/")[2])
+    query = "-o=jsonpath={.webhooks[0].clientConfig.caBundle}"
+    bundle = cluster.kubectl("get", "mutatingwebhookconfiguration", "credspec-webhook", query)
+    authorities, pod_file = cluster.directory / "webhook.crt", cluster.directory / "pod.json"
+    authorities.write_bytes(base64.b64decode(bundle))
+    pod_file.write_text(json.dumps(asking("x")))
+    address = f"{status['podIP']}:8443"
+    command = [sys.executable, str(Path(__file__).with_name("webhook_load.py")), address]
+    command += [f"credspec-webhook.{NAMESPACE}.svc", str(authorities), str(pod_file)]
+    with subprocess.Popen(lab.exec_argv(command), stdout=subprocess.PIPE, text=True) as load:
+        if load.stdout is None or load.stdout.readline() != "load\n":
+            sys.exit("the webhook's load did not begin")
+        before = processor_seconds(pid)
+        found = json.loads(load.stdout.readline())
+    taken = Sample("admission", tuple(found["milliseconds"]))
+    target = "at most 5 ms"
+    row("admission by the webhook, two reviews", taken, None, target, met=taken.median <= 5)
+    a_second = found["admissions"] / (processor_seconds(pid) - before)
+    figure(
+        "admissions by a second of a processor",
+        f"{a_second:.0f}",
+        f"{found['admissions'] / found['seconds']:.0f} a second were made",
+        "at least 200",
+        met=a_second >= 200,
+    )
+    size = resident(pid)
+    figure("webhook after them", f"{size:.0f} MiB", "", "at most 64 MiB", met=size <= 64)
+
+
+def processor_seconds(pid: int) -> float:
+    """Return how much of a processor a process has taken."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def resident(pid: int) -> float:
     """Return how much of a process is in memory, in MiB."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -152,8 +194,9 @@ def main() -> None:
     """Measure all of it."""
     if missing():
         sys.exit(f"not built: {', '.join(missing())}; make test-kubernetes builds them")
-    with installed() as (_, chart, shop):
+    with installed() as (lab, chart, shop):
         memory(chart)
+        webhook(lab, chart)
         pods_become_ready(chart, shop)
 
 

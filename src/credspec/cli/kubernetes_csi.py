@@ -47,6 +47,12 @@ _DIRECTORY = click.Path(file_okay=False, path_type=Path)
     show_default=True,
     help="How often it is asked whether a living pod may keep its tickets.",
 )
+@click.option(
+    "--node-run-directory",
+    type=_DIRECTORY,
+    help="Another path of the agent's run directory: by it, the directory is removed when agent "
+    "and driver have ended and nothing is in it.  [default: it stays]",
+)
 @click.option("--api-server", help="URL of the API server.  [default: as pods are told]")
 @click.option("--ca-file", type=_FILE, help="Its certificate authority, with --api-server.")
 @click.option("--token-file", type=_FILE, help="The driver's token, with --api-server.")
@@ -56,6 +62,7 @@ def csi_driver(
     node: str | None,
     kubelet_directory: Path,
     review_seconds: float,
+    node_run_directory: Path | None,
     api_server: str | None,
     ca_file: Path | None,
     token_file: Path | None,
@@ -85,6 +92,7 @@ def csi_driver(
         api=api,
         kubelet_directory=kubelet_directory.absolute(),
         review_seconds=review_seconds,
+        node_run_directory=node_run_directory,
     )
 
     async def run() -> None:

@@ -87,6 +87,52 @@ def test_a_debug_container_and_another_without_webhook(shop: Namespace) -> None:
     )
 
 
+def test_a_sidecar_has_tickets_before_the_containers_start_and_while_they_run(
+    shop: Namespace,
+) -> None:
+    """A container among the init containers that is restarted, and never ends by itself."""
+    beside = container("beside", "klist; sleep 3600", restartPolicy="Always")
+    beside["startupProbe"] = {"exec": {"command": ["klist", "-s"]}, "periodSeconds": 1}
+    other = container("other", "klist; sleep 3600", restartPolicy="Always")
+    other["securityContext"] |= windows_options("webapp02")
+    shop.cluster.apply(asking("web", initContainers=[beside, other]))
+    shop.wait_for_tickets("web")
+    shop.wait_ready("web")
+    assert WEBAPP01 in shop.run_in("web", "klist", container="beside")
+    assert DEFAULT.format(account="WebApp02") in shop.run_in("web", "klist", container="other")
+    # `sh` as the first process ends by no signal of its own namespace but those it handles.
+    shop.run_in("web", "sh", "-c", "kill -9 -1", container="beside")
+    shop.cluster.wait("its end and its start", lambda: restarts(shop, "beside") > 0)
+    shop.cluster.wait(
+        "its tickets", lambda: WEBAPP01 in shop.run_in("web", "klist", container="beside")
+    )
+
+
+def restarts(shop: Namespace, name: str) -> int:
+    statuses = shop.cluster.get("pod", "web", "-n", shop.name)["status"]["initContainerStatuses"]
+    return next(int(each["restartCount"]) for each in statuses if each["name"] == name)
+
+
+def test_a_job_with_a_sidecar_ends(shop: Namespace) -> None:
+    beside = container("beside", "klist; sleep 3600", restartPolicy="Always")
+    template = {
+        "metadata": {"annotations": {"credspec.dev/gmsa": "webapp01"}},
+        "spec": pod_spec(container(line="klist"), initContainers=[beside], restartPolicy="Never"),
+    }
+    shop.cluster.apply(
+        {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {"name": "night", "namespace": shop.name},
+            "spec": {"template": template},
+        }
+    )
+    shop.cluster.kubectl(
+        "wait", "job/night", "-n", shop.name, "--for=condition=Complete", "--timeout=100s"
+    )
+    assert WEBAPP01 in shop.cluster.kubectl("logs", "job/night", "-n", shop.name, "-c", "main")
+
+
 def test_a_job_ends_with_its_identity(shop: Namespace) -> None:
     template = {
         "metadata": {"annotations": {"credspec.dev/gmsa": "webapp01"}},

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from credspec.lab.domain import Lab
 from support.kubernetes.chart import NAMESPACE, Chart
 from support.kubernetes.namespace import Namespace, container, pod, windows_options
 
@@ -152,23 +157,58 @@ def test_possible_to_update_pod_with_existing_gmsa_settings(
 
 
 def test_possible_to_update_pod_with_new_cert(shop: Namespace, chart: Chart) -> None:
-    """The Secret is emptied, so the webhook makes a new authority and a new certificate."""
-    query = "-o=jsonpath={.webhooks[0].clientConfig.caBundle}"
-    configuration = ("get", "mutatingwebhookconfiguration", "credspec-webhook", query)
-    before = shop.cluster.kubectl(*configuration)
+    """The Secret is emptied, so the webhook makes a new authority and a new certificate.
+
+    No pod is refused while one replica serves the new certificate and the other the old one.
+    """
+    replicas = chart.webhooks()
+    served = {name: certificates(chart, name) for name in replicas}
     secret = ("secret", "credspec-webhook", "-n", NAMESPACE)
     shop.cluster.kubectl("patch", *secret, "--type=json", '-p=[{"op":"remove","path":"/data"}]')
-    shop.cluster.wait("a new authority", lambda: shop.cluster.kubectl(*configuration) != before)
+    document = json.dumps(made(windows_options("webapp01")))
+    # A replica looks at the Secret each minute or so.
     shop.cluster.wait(
-        "that it is taken",
+        "a new certificate of each replica",
         lambda: (
-            shop.cluster.kubectl_result(
-                "apply", "-f", "-", data=json.dumps(made(windows_options("webapp01")))
-            ).returncode
-            == 0
+            shop.cluster.kubectl("apply", "--dry-run=server", "-f", "-", data=document)
+            and all(certificates(chart, name) > served[name] for name in replicas)
         ),
     )
+    for _ in range(20):
+        shop.cluster.kubectl("apply", "--dry-run=server", "-f", "-", data=document)
     chart.wait_ready()
+
+
+def certificates(chart: Chart, replica: str) -> int:
+    """How many certificates a replica of the webhook has served."""
+    lines = chart.cluster.kubectl("logs", replica, "-n", NAMESPACE).splitlines()
+    return sum(bool(re.search(r"webhook-certificate\b(?!-)", line)) for line in lines)
+
+
+def test_each_replica_has_a_certificate_of_the_authority(
+    lab: Lab, shop: Namespace, chart: Chart, tmp_path: Path
+) -> None:
+    """By OpenSSL, which is stricter than the API server."""
+    query = "-o=jsonpath={.webhooks[0].clientConfig.caBundle}"
+    configuration = ("get", "mutatingwebhookconfiguration", "credspec-webhook", query)
+    authorities = tmp_path / "ca.crt"
+    authorities.write_bytes(base64.b64decode(shop.cluster.kubectl(*configuration)))
+    name = f"credspec-webhook.{NAMESPACE}.svc"
+    options = ["-verify_return_error", "-x509_strict", "-verify_hostname", name]
+    replicas = chart.webhooks()
+    assert len(replicas) == 2
+    for replica in replicas:
+        address = shop.cluster.get("pod", replica, "-n", NAMESPACE)["status"]["podIP"]
+        command = ["openssl", "s_client", "-connect", f"{address}:8443", *options]
+        found = subprocess.run(
+            lab.exec_argv([*command, "-CAfile", str(authorities), "-servername", name]),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert "Verify return code: 0 (ok)" in found.stdout, found.stdout + found.stderr
 
 
 def test_possible_hostname_randomization_is_not_needed(shop: Namespace) -> None:

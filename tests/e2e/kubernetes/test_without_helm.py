@@ -37,10 +37,8 @@ def test_an_uninstall_leaves_nothing_but_credential_specs(uninstalled: Chart) ->
     assert cluster.get("gmsacredentialspecs")["items"] != []
     directory = cluster.kubelet_directory
     assert list((directory / "plugins_registry").iterdir()) == []
-    assert list((directory / "plugins").glob("*/*.sock")) == []
-    assert uninstalled.mounts() == frozenset()
-    # In memory, and no secret: where the domain's controllers were.
-    assert {path.name for path in RUN.rglob("*") if not path.is_dir()} <= {"krb5.conf"}
+    assert list((directory / "plugins").iterdir()) == []
+    assert not RUN.exists()
 
 
 def test_the_plain_manifests(lab: Lab, uninstalled: Chart) -> None:

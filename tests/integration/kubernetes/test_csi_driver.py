@@ -39,10 +39,13 @@ class Node:
         self.server.bound.add(("shop", "web", "webapp01"))
         self.kubelet = kubelet
         self.driver: DriverProcess | None = None
+        self.options: tuple[str, ...] = ()
 
     def start(self) -> DriverProcess:
         self.agent.start()
-        self.driver = DriverProcess(self.kubelet, self.server.server, self.agent.config)
+        self.driver = DriverProcess(
+            self.kubelet, self.server.server, self.agent.config, options=self.options
+        )
         self.target = target_in(self.driver.pods)
         self.target.parent.mkdir(parents=True)
         self.driver.start()
@@ -129,3 +132,29 @@ def test_who_may_not_use_the_object_is_refused_with_the_reason(node: Node) -> No
     assert "[csi-use-not-permitted]" in found.details()  # type: ignore[attr-defined]
     assert node.mounts() == []
     assert node.agent.lease_containers() == []
+
+
+def test_agent_and_driver_that_end_together_leave_nothing_on_the_node(node: Node) -> None:
+    node.options = ("--node-run-directory", str(node.agent.run_directory))
+    driver = node.start()
+    driver.publish(publish_request(driver.pods))
+    plugin = driver.socket.parent
+    # A pod lives: agent and driver of the next version find all of it again.
+    node.agent.end()
+    driver.stop()
+    assert node.mounts() != []
+    assert not plugin.exists()
+    node.agent.start()
+    driver.start()
+    assert node.agent.lease_containers() == ["shop/web-0"]
+    driver.unpublish(VOLUME, node.target)
+    node.agent.end()
+    driver.stop()
+    assert not node.agent.run_directory.exists()
+    assert not plugin.exists()
+    # An upgrade with no pod in between: the next ones make it again.
+    node.agent.start()
+    driver.start()
+    driver.publish(publish_request(driver.pods))
+    assert node.agent.lease_containers() == ["shop/web-0"]
+    driver.unpublish(VOLUME, node.target)

@@ -41,25 +41,32 @@ _PLUGINS = {
 
 
 class ContainerdEngine:
-    """containerd with its own data, sockets and configuration; `directory` holds all of it."""
+    """containerd with its own data, sockets and configuration; `directory` holds all of it.
 
-    def __init__(self, network_namespace: str, *, config_version: int = 2) -> None:
+    `programs` is a directory with programs of another version than the machine's.
+    """
+
+    def __init__(
+        self, network_namespace: str, *, config_version: int = 2, programs: Path | None = None
+    ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="credspec-containerd-", dir="/var/tmp"))
         self.directory.chmod(0o711)  # the root of a user namespace must get through
         self.config = self.directory / "config.toml"
         self.socket = self.directory / "containerd.sock"
         self.log = self.directory / "containerd.log"
-        self._namespace = network_namespace
+        self.config_version = config_version
+        self._programs = programs
+        self.surroundings = ["nsenter", f"--net=/run/netns/{network_namespace}"]
         self._process: subprocess.Popen[bytes] | None = None
         config = _CONFIG.format(version=config_version, directory=self.directory)
         self.config.write_text(config + _PLUGINS[config_version])
 
     def start(self) -> None:
         """Start containerd and wait until it answers."""
-        command = ["nsenter", f"--net=/run/netns/{self._namespace}", *self.containerd_command()]
+        command = [*self.surroundings, *self.containerd_command()]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, start_new_session=True
+                command, env=self._environment(), stdout=log, stderr=log, start_new_session=True
             )
         end = time.monotonic() + 60
         while self.ctr("version").returncode != 0:
@@ -79,7 +86,21 @@ class ContainerdEngine:
 
     def containerd_command(self) -> list[str]:
         """Return the command of containerd, as it is in the network namespace."""
-        return ["containerd", "--config", str(self.config)]
+        return [self._program("containerd"), "--config", str(self.config)]
+
+    def _program(self, name: str) -> str:
+        return name if self._programs is None else str(self._programs / name)
+
+    def _environment(self) -> dict[str, str]:
+        path = os.environ["PATH"]
+        # It looks for its shim there first.
+        return dict(os.environ) | {"PATH": f"{self._programs}:{path}" if self._programs else path}
+
+    def forget(self) -> None:
+        """Take note that containerd and all that it ran have been killed."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
 
     def ctr(
         self, *arguments: str, namespace: str = "default", data: bytes | None = None
@@ -89,7 +110,7 @@ class ContainerdEngine:
 
     def ctr_command(self) -> list[str]:
         """Return the beginning of every command of ctr."""
-        return ["ctr", "--address", str(self.socket)]
+        return [self._program("ctr"), "--address", str(self.socket)]
 
     def import_image(self, root: bytes) -> None:
         """Make the image `IMAGE` of a root file system, for ctr and for the CRI."""

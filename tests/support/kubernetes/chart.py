@@ -15,7 +15,8 @@ import yaml
 from credspec.agent.leases.mounts import mounted_below
 from credspec.api_client import AgentClient
 from credspec.lab.domain import Lab
-from support.kubernetes.cluster import Cluster
+from support.engines.containerd_engine import ContainerdEngine
+from support.kubernetes.cluster import NODE, Cluster
 from support.kubernetes.credspec_image import credspec_image
 from support.kubernetes.programs import path_of
 
@@ -37,10 +38,10 @@ class Chart:
         }
         self._environment = dict(os.environ) | {"HOME": str(cluster.directory)}
 
-    def load_image(self) -> None:
-        """Give the node the image that the chart names."""
+    def load_image(self, containerd: ContainerdEngine | None = None) -> None:
+        """Give a node, by default the first one, the image that the chart names."""
         version = yaml.safe_load((CHART / "Chart.yaml").read_text("utf-8"))["appVersion"]
-        self.cluster.containerd.load(credspec_image(version), "k8s.io")
+        (containerd or self.cluster.containerd).load(credspec_image(version), "k8s.io")
 
     def install(self, **more: Any) -> None:
         """Do as the chart's README says, and wait until all of it is ready."""
@@ -63,20 +64,31 @@ class Chart:
 
     def wait_ready(self) -> None:
         """Wait until agent, driver and webhook are."""
-        for name in ("daemonset/credspec", "deployment/credspec-webhook"):
-            self.cluster.kubectl(
-                "rollout", "status", name, "-n", NAMESPACE, "--timeout=240s", seconds=260
-            )
-        self.cluster.wait(
-            "the registration",
-            lambda: "credspec.dev" in self.cluster.kubectl("get", "csinode", "-o", "yaml"),
-        )
+        self.wait_nodes()
+        self._wait_rolled_out("deployment/credspec-webhook")
         self.cluster.wait(
             "the authority of the webhook",
             lambda: (
                 "caBundle"
                 in self.cluster.kubectl("get", "mutatingwebhookconfigurations", "-o", "yaml")
             ),
+        )
+
+    def wait_nodes(self) -> None:
+        """Wait until agent and driver are ready."""
+        self._wait_rolled_out("daemonset/credspec")
+        self.wait_registered()
+
+    def _wait_rolled_out(self, name: str) -> None:
+        options = (name, "-n", NAMESPACE, "--timeout=240s")
+        self.cluster.kubectl("rollout", "status", *options, seconds=260)
+
+    def wait_registered(self, node: str = NODE) -> None:
+        """Wait until a node's kubelet knows the driver."""
+        query = ("get", "csinode", node, "-o", "yaml", "--ignore-not-found")
+        self.cluster.wait(
+            f"the registration on {node}",
+            lambda: "credspec.dev" in self.cluster.kubectl(*query),
         )
 
     def helm(self, *arguments: str) -> str:
@@ -93,22 +105,30 @@ class Chart:
         assert found.returncode == 0, f"helm {' '.join(arguments)}: {found.stderr}"
         return found.stdout
 
-    def node_pod(self) -> str:
-        """Return the name of the DaemonSet's pod."""
+    def node_pod(self, node: str = NODE) -> str:
+        """Return the name of the DaemonSet's pod on a node."""
         found = self.cluster.kubectl(
             *("get", "pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=credspec-node"),
-            *("--field-selector=status.phase=Running", "-o", "name"),
+            *(f"--field-selector=status.phase=Running,spec.nodeName={node}", "-o", "name"),
         )
         return found.split()[0].removeprefix("pod/")
 
-    def in_agent(self, *command: str) -> str:
-        """Run a command in the agent's container and return what it prints."""
-        options = ("-n", NAMESPACE, "-c", "agent", self.node_pod(), "--")
+    def webhooks(self) -> list[str]:
+        """Return the names of the webhook's pods."""
+        found = self.cluster.kubectl(
+            *("get", "pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=credspec-webhook"),
+            *("--field-selector=status.phase=Running", "-o=jsonpath={.items[*].metadata.name}"),
+        )
+        return found.split()
+
+    def in_agent(self, *command: str, node: str = NODE) -> str:
+        """Run a command in the agent's container on a node and return what it prints."""
+        options = ("-n", NAMESPACE, "-c", "agent", self.node_pod(node), "--")
         return self.cluster.kubectl("exec", *options, *command)
 
-    def status(self) -> Any:
-        """Return what ``credspec status`` in the agent's container says."""
-        return json.loads(self.in_agent("credspec", "status", "--output", "json"))
+    def status(self, node: str = NODE) -> Any:
+        """Return what ``credspec status`` in the agent's container on a node says."""
+        return json.loads(self.in_agent("credspec", "status", "--output", "json", node=node))
 
     def leases(self) -> list[str]:
         """Return whose leases the agent has; its socket is on the node."""

@@ -1,7 +1,6 @@
 """A real cluster of one node: etcd, API server, controller manager, scheduler, kubelet, containerd.
 
-It runs in the lab's network namespace, beside the lab's domain; pods reach both. Of the machine it
-changes nothing: what the kubelet would write to /proc/sys is bound away, its cgroups are removed.
+It runs in the lab's network namespace, beside the lab's domain; pods reach both.
 """
 
 from __future__ import annotations
@@ -24,6 +23,8 @@ from credspec.lab.namespaces import unmount_below
 from credspec.setup.containerd import ContainerdSetup
 from support.engines.containerd_engine import IMAGE, ContainerdEngine
 from support.kubernetes.cluster_certificates import ClusterCertificates
+from support.kubernetes.node import Node, NodePlan, share
+from support.kubernetes.node_programs import NodePrograms
 from support.kubernetes.programs import path_of
 
 NODE = "node1"
@@ -34,21 +35,7 @@ _PORT = 443
 SERVICE_ADDRESS = "10.96.0.1"
 _SECONDS = 300.0
 _PODS = "10.214.0.0/24"
-# What the kubelet wants of the machine; it reads these, and writes nothing.
-_SYSCTLS = {
-    "vm/overcommit_memory": "1",
-    "vm/panic_on_oom": "0",
-    "kernel/panic": "10",
-    "kernel/panic_on_oops": "1",
-    "kernel/keys/root_maxkeys": "1000000",
-    "kernel/keys/root_maxbytes": "25000000",
-}
 _AT_ONCE = ("--force", "--grace-period=0")
-_CNI = """
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "/usr/lib/cni"
-    conf_dir = "{directory}"
-"""
 
 
 class Cluster:
@@ -62,27 +49,18 @@ class Cluster:
         self._image = image
         self._address = lab.network.address
         self.url = f"https://{self._address}:{_PORT}"
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._commands: dict[str, list[str]] = {}
+        self.programs = NodePrograms(self.directory)
+        self.certificates = ClusterCertificates(self.directory / "pki", self.url, self._address)
+        self.kubeconfig = self.certificates.kubeconfig("/O=system:masters/CN=admin")
         self.containerd = ContainerdEngine(lab.network.namespace)
-        cni = self.directory / "cni"
-        cni.mkdir()
-        with self.containerd.config.open("a") as config:
-            config.write(_CNI.format(directory=cni))
-        network = {
-            "cniVersion": "0.4.0",
-            "name": "pods",
-            "type": "bridge",
-            "bridge": "pods0",
-            "isGateway": True,
-            "ipam": {
-                "type": "host-local",
-                "subnet": _PODS,
-                "dataDir": str(self.directory / "addresses"),
-                "routes": [{"dst": "0.0.0.0/0"}],
-            },
-        }
-        (cni / "10-pods.conf").write_text(json.dumps(network))
+        plan = NodePlan(
+            name=NODE,
+            address=self._address,
+            pods=_PODS,
+            directory=self.directory / NODE,
+            kubelet_directory=self.kubelet_directory,
+        )
+        self._node = Node(lab, plan, self.certificates, self.containerd)
         # For an agent of the node itself, which serves what the handler starts.
         self.host_agent = self.directory / "host-agent"
         self.host_agent.mkdir()
@@ -91,8 +69,6 @@ class Cluster:
             config=self.containerd.config,
             launcher_directory=self.directory / "libexec",
         ).apply()
-        self.certificates = ClusterCertificates(self.directory / "pki", self.url, self._address)
-        self.kubeconfig = self.certificates.kubeconfig("/O=system:masters/CN=admin")
 
     def up(self) -> None:
         """Start it, and return when the node is ready and pods can be made."""
@@ -104,26 +80,33 @@ class Cluster:
         self._start_controllers()
         self.containerd.start()
         self.containerd.import_image(self._image)
-        self._start_kubelet()
-        condition = '{.status.conditions[?(@.type=="Ready")].status}'
-        self.wait(
-            "the node",
-            lambda: self._ask("get", "node", NODE, f"-o=jsonpath={condition}") == "True",
-        )
+        self.kubelet_directory.mkdir()
+        # What driver, kubelet and containerd mount for pods must reach each other.
+        share(self.kubelet_directory)
+        self._run("kubelet", self._node.kubelet_command())
+        self.wait_for_node(NODE)
         self.wait(
             "the service account",
             lambda: "default" in (self._ask("get", "serviceaccounts", "-o=name") or ""),
         )
 
+    def wait_for_node(self, name: str) -> None:
+        """Wait until pods can run on a node."""
+        condition = '{.status.conditions[?(@.type=="Ready")].status}'
+        self.wait(
+            f"the node {name}",
+            lambda: self._ask("get", "node", name, f"-o=jsonpath={condition}") == "True",
+        )
+
     def down(self) -> None:
         """Delete the pods, stop everything, remove all."""
-        if "kubelet" in self._processes:
+        if "kubelet" in self.programs.names():
             for kinds in ("daemonsets,deployments,jobs", "pods"):
                 self._ask("delete", kinds, "--all", "--all-namespaces", *_AT_ONCE)
             with suppress(AssertionError):
                 self.wait("the end of all pods", lambda: not self.pods(), seconds=60)
         # The API server would wait for its watches and keep its port; its data is not kept.
-        for name in reversed(list(self._processes)):
+        for name in reversed(self.programs.names()):
             self.stop(name, signal.SIGTERM if name == "kubelet" else signal.SIGKILL)
         self.containerd.stop()
         _remove_network_namespaces()
@@ -131,7 +114,7 @@ class Cluster:
         shutil.rmtree(self.directory, ignore_errors=True)
         self._ip("link", "delete", "pods0")
         self._ip("address", "del", f"{SERVICE_ADDRESS}/32", "dev", "lo")
-        _remove_cgroups()
+        self._node.remove_cgroups()
 
     def pods(self) -> list[str]:
         """Return the directories that the kubelet has of pods."""
@@ -182,15 +165,14 @@ class Cluster:
         """
         end = time.monotonic() + seconds
         while not condition():
-            for name, process in self._processes.items():
-                assert process.poll() is None, f"{name} ended: {self.log(name)[-2000:]}"
+            self.programs.check()
             said = f"{what}: not within {seconds:.0f} s"
             assert time.monotonic() < end, f"{said}: {context()}" if context else said
             time.sleep(0.25)
 
     def log(self, name: str) -> str:
         """Return what a program has logged."""
-        return (self.directory / f"{name}.log").read_text(errors="replace")
+        return self.programs.log(name)
 
     def pause(self, seconds: float) -> None:
         """Let time pass for what runs by its own clock."""
@@ -205,17 +187,11 @@ class Cluster:
 
     def stop(self, name: str, number: int = signal.SIGTERM) -> None:
         """End a program by a signal."""
-        process = self._processes.pop(name)
-        process.send_signal(number)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        self.programs.stop(name, number)
 
     def restart(self, name: str) -> None:
         """Start a program again that was stopped."""
-        self._run(name, self._commands[name])
+        self.programs.restart(name)
 
     def _ip(self, *arguments: str) -> None:
         command = ["ip", "-n", self._lab.network.namespace, *arguments]
@@ -276,75 +252,9 @@ class Cluster:
                 options.append("--use-service-account-credentials=true")
             self._run(name, [str(path_of(name)), *options])
 
-    def _start_kubelet(self) -> None:
-        root = self.kubelet_directory
-        root.mkdir()
-        # What driver, kubelet and containerd mount for pods must reach each other.
-        for arguments in (("--bind", str(root), str(root)), ("--make-shared", str(root))):
-            subprocess.run(["mount", *arguments], check=True)
-        values = self.directory / "sysctl"
-        lines = ["mount --make-private /proc"]
-        for name, value in _SYSCTLS.items():
-            path = values / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(f"{value}\n")
-            lines.append(f"mount --bind {path} /proc/sys/{name}")
-        config = self.directory / "kubelet.json"
-        config.write_text(json.dumps(self._kubelet_configuration()))
-        kubeconfig = self.certificates.kubeconfig(f"/O=system:nodes/CN=system:node:{NODE}")
-        command = [str(path_of("kubelet")), f"--config={config}", f"--kubeconfig={kubeconfig}"]
-        command += [f"--root-dir={root}", f"--hostname-override={NODE}"]
-        command.append(f"--node-ip={self._address}")
-        script = " && ".join([*lines, 'exec "$@"'])
-        surroundings = ["unshare", "--mount", "--propagation=unchanged", "sh", "-ec", script, "sh"]
-        self._run("kubelet", [*surroundings, *command])
-
-    def _kubelet_configuration(self) -> dict[str, Any]:
-        made = self.certificates
-        resolver = self.directory / "resolv.conf"
-        resolver.write_text(f"nameserver {self._lab.dc_address}\nsearch {self._lab.dns_domain}\n")
-        return {
-            "apiVersion": "kubelet.config.k8s.io/v1beta1",
-            "kind": "KubeletConfiguration",
-            "address": "0.0.0.0",  # noqa: S104 - of the lab's network
-            "tlsCertFile": str(made.kubelet[0]),
-            "tlsPrivateKeyFile": str(made.kubelet[1]),
-            "authentication": {
-                "anonymous": {"enabled": False},
-                "x509": {"clientCAFile": str(made.authority.certificate)},
-                "webhook": {"enabled": True},
-            },
-            "authorization": {"mode": "Webhook"},
-            "containerRuntimeEndpoint": f"unix://{self.containerd.socket}",
-            "cgroupDriver": "cgroupfs",
-            "failCgroupV1": False,
-            "failSwapOn": False,
-            "enforceNodeAllocatable": [],
-            "makeIPTablesUtilChains": False,
-            "oomScoreAdj": 0,
-            "resolvConf": str(resolver),
-            "podLogsDir": str(self.directory / "logs"),
-            # How often volumes are published again.
-            "syncFrequency": "10s",
-            # A machine with a full disk must not evict the test's pods and images.
-            "imageGCHighThresholdPercent": 100,
-            "imageGCLowThresholdPercent": 99,
-            "evictionHard": {
-                "memory.available": "1Mi",
-                "nodefs.available": "0%",
-                "nodefs.inodesFree": "0%",
-                "imagefs.available": "0%",
-                "imagefs.inodesFree": "0%",
-            },
-        }
-
     def _run(self, name: str, command: list[str]) -> None:
-        self._commands[name] = command
         namespace = ["nsenter", f"--net=/run/netns/{self._lab.network.namespace}"]
-        with (self.directory / f"{name}.log").open("ab") as log:
-            self._processes[name] = subprocess.Popen(
-                [*namespace, *command], stdout=log, stderr=log, start_new_session=True
-            )
+        self.programs.run(name, [*namespace, *command])
 
     def kubectl_result(
         self, *arguments: str, data: str | None = None, seconds: float = 120
@@ -374,18 +284,6 @@ def _remove_network_namespaces() -> None:
         if path.startswith("/run/netns/cni-"):
             subprocess.run(["umount", "--lazy", path], check=False, capture_output=True)
             Path(path).unlink(missing_ok=True)
-
-
-def _remove_cgroups() -> None:
-    """Remove the cgroups that the kubelet and containerd have made and that nobody is in."""
-    for parent in Path("/sys/fs/cgroup").glob("*"):
-        for name in ("kubepods", "k8s.io"):
-            for path in sorted((parent / name).rglob("*"), reverse=True):
-                if path.is_dir():
-                    with suppress(OSError):
-                        path.rmdir()
-            with suppress(OSError):
-                (parent / name).rmdir()
 
 
 __all__ = ["IMAGE", "NODE", "Cluster"]

@@ -20,7 +20,6 @@ class ClusterCertificates:
         self.api_server = self._issue(
             "apiserver", "/CN=kube-apiserver", f"{names},IP:{node_address}"
         )
-        self.kubelet = self._issue("kubelet", "/CN=node1", f"DNS:node1,IP:{node_address}")
         self.to_kubelet = self._issue("to-kubelet", "/O=system:masters/CN=apiserver")
         self.front_proxy = self._issue("front-proxy", "/CN=front-proxy-client")
         self.service_accounts = directory / "sa.key"
@@ -53,6 +52,10 @@ class ClusterCertificates:
         }
         path.write_text(json.dumps(document))
         return path
+
+    def kubelet(self, node: str, address: str) -> tuple[Path, Path]:
+        """Return certificate and key of a node's kubelet."""
+        return self._issue(f"kubelet-{node}", f"/CN={node}", f"DNS:{node},IP:{address}")
 
     def issue_client(self, subject: str) -> tuple[Path, Path]:
         """Return certificate and key of a client."""

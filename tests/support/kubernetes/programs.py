@@ -1,9 +1,9 @@
-"""The programs of a test cluster, helm and csi-sanity, built once on a machine, of pinned modules.
+"""The programs of a test cluster, containerd 2, helm and csi-sanity, of pinned modules.
 
-`python -m support.kubernetes.programs [NAME...]` builds what is missing, in an order in which tests
-can begin early. They are in a cache outside of the tree, by the version and a hash of go.sum, so
-that another checkout finds them. kube-apiserver takes fourteen minutes of one processor, all of it
-twenty-one.
+`python -m support.kubernetes.programs [NAME...]` builds what is missing, once on a machine, in an
+order in which tests can begin early. They are in a cache outside of the tree, by the version and a
+hash of go.sum, so that another checkout finds them. kube-apiserver takes fourteen minutes of one
+processor, all of it twenty-four.
 """
 
 from __future__ import annotations
@@ -60,6 +60,11 @@ def _of_kubernetes(name: str) -> Program:
     return Program("programs", f"{_KUBERNETES}/cmd/{name}", _KUBERNETES)
 
 
+def _of_containerd(name: str) -> Program:
+    module = "github.com/containerd/containerd/v2"
+    return Program("containerd", f"{module}/cmd/{name}", module)
+
+
 # In this order, each uses what the ones before it compiled.
 PROGRAMS = {
     "csi-sanity": Program(
@@ -73,6 +78,9 @@ PROGRAMS = {
     "kubelet": _of_kubernetes("kubelet"),
     "kube-scheduler": _of_kubernetes("kube-scheduler"),
     "kubectl": _of_kubernetes("kubectl"),
+    "containerd": _of_containerd("containerd"),
+    "containerd-shim-runc-v2": _of_containerd("containerd-shim-runc-v2"),
+    "ctr": _of_containerd("ctr"),
     "helm": Program("helm", "helm.sh/helm/v3/cmd/helm", "helm.sh/helm/v3"),
 }
 

@@ -17,6 +17,7 @@ from credspec.kubernetes.api.server import ApiServer
 from credspec.kubernetes.csi.agent_leases import AgentLeases
 from credspec.kubernetes.csi.calls import NodeCalls, RegistrationCalls
 from credspec.kubernetes.csi.object_access import ObjectAccess
+from credspec.kubernetes.csi.run_directory import remove_if_empty, remove_when_unused
 from credspec.kubernetes.csi.volume_mounts import VolumeMounts
 from credspec.kubernetes.csi.volume_records import VolumeRecords
 from credspec.kubernetes.csi.volumes import REVIEW_SECONDS, Volumes
@@ -41,13 +42,15 @@ class DriverSettings:
 
     `node` is the name of this node, `kubelet_directory` the kubelet's --root-dir, which must be at
     the same path for the driver. `review_seconds` is how long the API server's answer about a pod
-    that lives is good.
+    that lives is good. `node_run_directory` is another path of the agent's run directory, by which
+    it is removed at the end if nothing is in it, None to leave it.
     """
 
     node: str
     api: ApiServer
     kubelet_directory: Path = KUBELET_DIRECTORY
     review_seconds: float = REVIEW_SECONDS
+    node_run_directory: Path | None = None
 
     @property
     def pods(self) -> Path:
@@ -94,6 +97,9 @@ async def serve(config: Config, settings: DriverSettings, stop: asyncio.Event) -
             await _sweeping(lambda: volumes.sweep(settings.pods), stop)
     finally:
         await api.close()
+        remove_if_empty(settings.socket.parent)
+        if settings.node_run_directory is not None:
+            await remove_when_unused(config, settings.node_run_directory)
 
 
 async def _sweeping(sweep: Callable[[], Awaitable[int]], stop: asyncio.Event) -> None:

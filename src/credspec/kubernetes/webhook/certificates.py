@@ -28,6 +28,11 @@ _KEYS: Final = ("tls.crt", "tls.key", "ca.crt", "ca.key")
 _BEGIN: Final = b"-----BEGIN "
 
 
+def made_at(certificate: x509.Certificate) -> datetime:
+    """Return when a certificate of ours was made: it is valid from an hour before."""
+    return certificate.not_valid_before_utc + _EARLIER
+
+
 @dataclass(frozen=True, slots=True)
 class Authority:
     """An authority: its certificate, and its key in PEM."""
@@ -38,7 +43,7 @@ class Authority:
     @property
     def made_at(self) -> datetime:
         """When it was made."""
-        return self.certificate.not_valid_before_utc + _EARLIER
+        return made_at(self.certificate)
 
     @property
     def expires_at(self) -> datetime:
@@ -61,7 +66,7 @@ class Certificates:
 
     @property
     def bundle(self) -> bytes:
-        """What the API server is to trust: the certificates of all authorities."""
+        """The certificates of all authorities, in PEM."""
         return b"".join(each.pem for each in self.authorities)
 
     def to_secret(self) -> dict[str, str]:
@@ -109,7 +114,7 @@ def renewed(held: Certificates | None, names: Sequence[str], now: datetime) -> C
     if held is None or not _is_fit(held, signer, names, now):
         certificate, key = _issued(signer, names, now)
         return Certificates(authorities=tuple(authorities), certificate=certificate, key=key)
-    issued_at = x509.load_pem_x509_certificate(held.certificate).not_valid_before_utc + _EARLIER
+    issued_at = made_at(x509.load_pem_x509_certificate(held.certificate))
     if now - issued_at >= PUBLISHED_FOR:
         # By now nobody serves a certificate of an earlier one.
         authorities = authorities[authorities.index(signer) :]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import os
 import random
 import ssl
@@ -16,11 +15,13 @@ from typing import Any, Final, Protocol
 
 from credspec.errors import CredspecError, NotPermittedError
 from credspec.kubernetes.api.client import ApiConflictError
+from credspec.kubernetes.webhook.authority_bundle import bundle_to_publish
 from credspec.kubernetes.webhook.certificates import Certificates, renewed
 
 _CHECK_SECONDS: Final = 60.0
 _RETRY_SECONDS: Final = 5.0
 _ATTEMPTS: Final = 5
+_LEARNT_SECONDS: Final = 2.0  # until each API server has seen a change of a configuration
 _MAX_FILE_BYTES: Final = 256 * 1024
 _CONFIGURATIONS: Final = "/apis/admissionregistration.k8s.io/v1"
 
@@ -130,9 +131,10 @@ class CertificateSecret:
     names: Sequence[str]
     configuration: str
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     async def current(self) -> tuple[bytes, bytes]:
-        """Return the certificate and the key, after the API server was told its authority.
+        """Return the certificate and the key, after API servers have learnt of its authority.
 
         Raises:
             CredspecError: `kubernetes-secret-contended`, and as `ApiClient.put`.
@@ -148,7 +150,8 @@ class CertificateSecret:
                     await self.api.put(path, {**secret, "data": used.to_secret()})
                 except ApiConflictError:
                     continue
-            await self._publish(used.bundle)
+            if await self._publish(used):
+                await self.sleep(_LEARNT_SECONDS)
             return used.certificate, used.key
         raise CredspecError.of(
             "kubernetes-secret-contended",
@@ -157,22 +160,28 @@ class CertificateSecret:
             remedy="it is tried again",
         )
 
-    async def _publish(self, bundle: bytes) -> None:
-        encoded = base64.b64encode(bundle).decode()
+    async def _publish(self, used: Certificates) -> bool:
+        """Write the authorities into the configurations; return whether that changed any."""
+        is_changed = False
         for kind in ("mutatingwebhookconfigurations", "validatingwebhookconfigurations"):
             path = f"{_CONFIGURATIONS}/{kind}/{self.configuration}"
-            patch = _bundle_patch(await self.api.get_object(path), encoded)
+            patch = _bundle_patch(await self.api.get_object(path), used, self.now())
             if patch:
                 await self.api.patch(path, patch)
+                is_changed = True
+        return is_changed
 
 
-def _bundle_patch(configuration: dict[str, Any], bundle: str) -> list[dict[str, Any]]:
-    webhooks = configuration.get("webhooks") or []
-    changes = [
-        {"op": "add", "path": f"/webhooks/{index}/clientConfig/caBundle", "value": bundle}
-        for index, webhook in enumerate(webhooks)
-        if (webhook.get("clientConfig") or {}).get("caBundle") != bundle
-    ]
+def _bundle_patch(
+    configuration: dict[str, Any], used: Certificates, now: datetime
+) -> list[dict[str, Any]]:
+    changes = []
+    for index, webhook in enumerate(configuration.get("webhooks") or []):
+        published = (webhook.get("clientConfig") or {}).get("caBundle") or ""
+        bundle = bundle_to_publish(used, published, now)
+        if bundle != published:
+            path = f"/webhooks/{index}/clientConfig/caBundle"
+            changes.append({"op": "add", "path": path, "value": bundle})
     version = (configuration.get("metadata") or {}).get("resourceVersion")
     test = {"op": "test", "path": "/metadata/resourceVersion", "value": version}
     return [test, *changes] if changes else []

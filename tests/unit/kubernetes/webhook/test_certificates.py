@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import random
-import ssl
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,7 +12,6 @@ import pytest
 from cryptography import x509
 
 from credspec.errors import CredspecError
-from credspec.kubernetes.api.client import ApiConflictError
 from credspec.kubernetes.webhook.certificates import (
     AUTHORITY_LIFE,
     CERTIFICATE_LIFE,
@@ -26,27 +23,11 @@ from credspec.kubernetes.webhook.serving_certificate import (
     CertificateFiles,
     CertificateSecret,
     ServedCertificate,
-    load_into,
-    server_context,
 )
+from support.webhook.certificates import SimulatedConfigurations, is_trusted, shake_hands
 
 NAMES = ["credspec-webhook.credspec.svc", "credspec-webhook.credspec"]
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
-
-
-def is_trusted(bundle: bytes, certificate: bytes, at: datetime) -> bool:
-    """Say whether an API server with this bundle accepts the certificate at a time."""
-    leaf = x509.load_pem_x509_certificate(certificate)
-    for authority in x509.load_pem_x509_certificates(bundle):
-        try:
-            leaf.verify_directly_issued_by(authority)
-        except Exception:  # noqa: BLE001, S112 - another one's
-            continue
-        return all(
-            each.not_valid_before_utc <= at <= each.not_valid_after_utc
-            for each in (leaf, authority)
-        )
-    return False
 
 
 def test_the_first_certificate_is_trusted_and_kept() -> None:
@@ -61,19 +42,7 @@ def test_the_first_certificate_is_trusted_and_kept() -> None:
 
 def test_a_handshake_succeeds() -> None:
     made = renewed(None, NAMES, datetime.now(UTC))
-    server = server_context()
-    load_into(server, made.certificate, made.key)
-    client = ssl.create_default_context(cadata=made.bundle.decode())
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    one = client.wrap_bio(incoming, outgoing, server_hostname=NAMES[0])
-    other = server.wrap_bio(outgoing, incoming, server_side=True)
-    for _ in range(4):
-        for side in (one, other):
-            try:
-                side.do_handshake()
-            except ssl.SSLWantReadError:
-                continue
-    assert one.version() == "TLSv1.3"
+    shake_hands(made.bundle, made.certificate, made.key, NAMES[0])
 
 
 def test_it_is_renewed_by_the_same_authority_in_time() -> None:
@@ -159,59 +128,7 @@ def test_a_key_that_does_not_fit_is_replaced() -> None:
     assert renewed(mixed, NAMES, NOW).key not in {made.key, other.key}
 
 
-class SimulatedApiServer:
-    """Secrets and webhook configurations, with resource versions."""
-
-    def __init__(self) -> None:
-        self.version = 1
-        self.data: dict[str, str] = {}
-        self.bundles: dict[str, list[str]] = {
-            "mutatingwebhookconfigurations": ["", ""],
-            "validatingwebhookconfigurations": [""],
-        }
-        self.writes: list[str] = []
-        self.before_put: Any = None
-
-    async def get_object(self, path: str) -> dict[str, Any]:
-        metadata = {"resourceVersion": str(self.version)}
-        if "/secrets/" in path:
-            found: dict[str, Any] = json.loads(
-                json.dumps({"metadata": metadata, "data": self.data})
-            )
-            return found
-        webhooks = [
-            {"clientConfig": {"caBundle": bundle} if bundle else {}}
-            for bundle in self.bundles[path.split("/")[-2]]
-        ]
-        return {"metadata": metadata, "webhooks": webhooks}
-
-    async def put(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        assert "/secrets/" in path
-        if self.before_put is not None:
-            change, self.before_put = self.before_put, None
-            change()
-        if body["metadata"]["resourceVersion"] != str(self.version):
-            raise ApiConflictError.of("kubernetes-api-conflict", "409: modified")
-        self.version += 1
-        self.data = body["data"]
-        self.writes.append("secret")
-        return body
-
-    async def patch(self, path: str, changes: list[dict[str, Any]]) -> dict[str, Any]:
-        kind = path.split("/")[-2]
-        test, *others = changes
-        assert test == {
-            "op": "test",
-            "path": "/metadata/resourceVersion",
-            "value": str(self.version),
-        }
-        self.writes.append(kind)
-        for change in others:
-            self.bundles[kind][int(change["path"].split("/")[2])] = change["value"]
-        return await self.get_object(path)
-
-
-def secret_of(api: SimulatedApiServer) -> CertificateSecret:
+def secret_of(api: SimulatedConfigurations) -> CertificateSecret:
     return CertificateSecret(
         api=api,
         namespace="credspec",
@@ -219,11 +136,16 @@ def secret_of(api: SimulatedApiServer) -> CertificateSecret:
         names=NAMES,
         configuration="credspec-webhook",
         now=lambda: NOW,
+        sleep=no_pause,
     )
 
 
+async def no_pause(_: float) -> None:
+    pass
+
+
 async def test_simulated_two_replicas_serve_the_same_certificate() -> None:
-    api = SimulatedApiServer()
+    api = SimulatedConfigurations()
     found = await asyncio.gather(*(secret_of(api).current() for _ in range(2)))
     assert found[0] == found[1]
     assert api.writes.count("secret") == 1
@@ -235,7 +157,7 @@ async def test_simulated_two_replicas_serve_the_same_certificate() -> None:
 
 
 async def test_simulated_the_slower_replica_takes_what_the_other_made() -> None:
-    api = SimulatedApiServer()
+    api = SimulatedConfigurations()
     other = renewed(None, NAMES, NOW)
 
     def written_meanwhile() -> None:
@@ -247,7 +169,7 @@ async def test_simulated_the_slower_replica_takes_what_the_other_made() -> None:
 
 
 async def test_simulated_a_configuration_that_was_written_over_is_repaired() -> None:
-    api = SimulatedApiServer()
+    api = SimulatedConfigurations()
     await secret_of(api).current()
     api.bundles["mutatingwebhookconfigurations"][1] = "other"
     await secret_of(api).current()
