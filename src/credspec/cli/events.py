@@ -52,7 +52,7 @@ class Since(click.ParamType[datetime]):
     epilog=examples(
         "credspec events",
         "credspec events --account WebApp01 --since 2h --output json",
-        "credspec events --follow",
+        "credspec events --lease 4f1c --since 7d",
     ),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
