@@ -49,7 +49,7 @@ _COMPUTED = frozenset(
         ("kerberos/tickets.py", "_check_clock"),  # the same
         ("spec/validation.py", "_misformed"),  # from its tables of patterns
         ("run/process_lease.py", "in_host_mounts"),  # the shim's
-        ("gateway/create_request.py", "_check_options"),  # the shim's
+        ("gateway/create_request.py", "check_options_given"),  # the shim's
         ("contract/agent_client.py", "_refusal"),  # the agent's
         ("contract/errors.py", "__init__"),  # the class itself
         ("contract/lease.py", "take"),  # the same error again
