@@ -13,7 +13,7 @@ KEPT_EVENTS: Final = 500
 class Feed:
     """Messages by name, of which the newest counts, and a list of events that grows.
 
-    Each change has a number; whoever has seen one asks for what came after it.
+    Each change has a number, by which a page asks for what came after it.
     """
 
     def __init__(self) -> None:

@@ -137,9 +137,8 @@ def test_the_dashboard_has_data_and_an_agent_that_is_gone_raises_the_alert(
     with pytest.raises(CredspecError):
         agent.put(2, spec="file://missing.json")
     assert write(monitoring.textfile) == 0
-    subprocess.run(
-        ["promtool", "check", "metrics"], stdin=monitoring.textfile.open("rb"), check=True
-    )
+    written = monitoring.textfile.read_bytes()
+    subprocess.run(["promtool", "check", "metrics"], input=written, check=True)
     monitoring.start()
     known = set(re.findall(r"^(credspec_\w+)", monitoring.textfile.read_text(), re.MULTILINE))
     queries = dashboard_queries(known)

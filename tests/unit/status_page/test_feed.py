@@ -40,7 +40,7 @@ def test_events_come_once_and_the_last_are_kept_for_new_pages() -> None:
     assert json.loads(message[1]) == list(range(KEPT_EVENTS))
 
 
-def test_whoever_waits_is_woken_by_a_change_and_by_the_end() -> None:
+def test_who_waits_is_woken_by_a_change_and_by_the_end() -> None:
     feed = Feed()
     found: list[object] = []
 

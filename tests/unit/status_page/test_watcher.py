@@ -1,4 +1,4 @@
-"""What the page is told of an agent that answers, is not ready, restarts; simulated agent."""
+"""What the page shows of an agent that answers, is not ready, restarts; simulated agent."""
 
 from __future__ import annotations
 

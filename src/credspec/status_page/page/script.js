@@ -240,7 +240,9 @@ $("event-kind").addEventListener("change", showEvents);
 $("container-filter").addEventListener("input", () => state && showContainers());
 $("doctor-run").addEventListener("click", () => {
   const name = $("doctor-identity").value;
-  fetch(name ? `doctor?identity=${encodeURIComponent(name)}` : "doctor", { method: "POST" });
+  fetch(name ? `doctor?identity=${encodeURIComponent(name)}` : "doctor", { method: "POST" })
+    .then((answer) => answer.text())
+    .then((text) => { if (text) $("doctor-state").textContent = text; });
 });
 document.addEventListener("keydown", (press) => {
   if (press.key === "/" && !/^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement.tagName)) {
