@@ -8,7 +8,7 @@ BIN := .venv/bin
 LOGGED := packaging/logged.py build
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: help demo test test-runtimes test-images test-packages test-kubernetes try unit check check-code mutate docs images packages sdist release bench bench-kubernetes bench-report soak install-demo install docs-reference manifests interface lock clean
+.PHONY: help demo test test-runtimes test-images test-packages test-kubernetes try unit check check-code mutate screenshots docs images packages sdist release bench bench-kubernetes bench-report soak install-demo install docs-reference manifests interface lock clean
 
 help: ## this list
 	@echo "Targets, as root on Debian 12 or 13; each installs what it needs (see README.md):"
@@ -68,6 +68,9 @@ mutate: .venv/tests.done ## change lines by chance: which do unit tests not noti
 
 # It would print its makers' notice about versions to come.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
+screenshots: install ## the documents' pictures of the status page, of a throwaway domain
+	@CREDSPEC_SCREENSHOTS=$(CURDIR)/docs/pictures $(BIN)/python -m pytest -n 0 -q tests/e2e/monitoring/test_status_page.py
+
 docs: .venv/tests.done ## the documentation site, in build/site
 	@$(MKDOCS) build --strict --quiet
 	@echo "build/site/index.html"

@@ -26,6 +26,7 @@ SHIPPED = (
     "credspec/setup/units/credspec-agent.socket",
     "credspec/setup/units/credspec-docker-gateway.service",
     "credspec/setup/launcher.py",
+    "credspec/status_page/page/script.js",
 )
 Built = dict[str, Path]
 

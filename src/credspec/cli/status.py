@@ -31,14 +31,29 @@ _PIPE_WIDTH: Final = 1000
     default=2.0,
     show_default=True,
     metavar="SECONDS",
-    help="With --watch: how long to wait in between.",
+    help="With --watch and --web: how long to wait in between.",
 )
-def status(output: str, watch: bool, interval: float) -> None:
+@click.option("--web", is_flag=True, help="Serve a page on 127.0.0.1, and print its address.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="With --web: the TCP port.  [default: one that is free]",
+)
+def status(output: str, watch: bool, interval: float, web: bool, port: int) -> None:
     """Show identities and their tickets, the containers that hold leases, and the domains.
 
     A ticket's bar is the part of its lifetime that is left. With --watch and --output json, each
-    time is a line.
+    time is a line. With --web, a browser shows it as it changes, with the last events and the
+    doctor; the address that is printed works once.
     """
+    if web:
+        if watch or output == "json":
+            raise click.UsageError("--web goes with neither --watch nor --output json.")
+        from credspec.cli.status_web import serve
+
+        serve(port, interval)
+        return
     from credspec.api_client import AgentClient
     from credspec.config.host import load_config
 
