@@ -125,7 +125,7 @@ class ServiceCaches:
                 return
             await self._renew(record)
         except Exception as error:  # noqa: BLE001 - it is tried again, and others have theirs
-            if lease_id not in self._table.records:
+            if not self._table.is_current(record):
                 return
             wrong = error if isinstance(error, CredspecError) else internal_error(error, lease_id)
             emit(
