@@ -69,6 +69,27 @@ def test_other_services_cannot_be_had_whatever_the_container_tries(
     assert refused.returncode != 0
 
 
+def test_without_a_tgt_nobody_poses_as_another_user(host: Any, container: str) -> None:
+    """With one, the domain makes a ticket that names alice (MS-SFU, S4U2Self)."""
+    line = "kvno -q -U alice 'WebApp01$'"
+    with_tgt = host.shell(f"docker run --rm {OPTION} {IMAGE} {line}")
+    assert with_tgt.returncode == 0, with_tgt.stderr
+    assert host.shell(f"docker exec {container} {line}").returncode != 0
+
+
+def test_what_is_copied_out_works_elsewhere_until_it_ends(host: Any, container: str) -> None:
+    """Another container that has no identity of its own, with the copied cache."""
+    copied = host.shell(f"docker exec {container} cat /run/credspec/krb5cc | base64 -w0").stdout
+    conf = "[libdefaults]\\n default_realm = EXAMPLE.TEST\\n rdns = false\\n"
+    script = (
+        f"printf '{conf}' > /tmp/k; echo {copied} | base64 -d > /tmp/c; chmod 600 /tmp/c; "
+        f"export KRB5CCNAME=/tmp/c KRB5_CONFIG=/tmp/k; klist -s && kvno -q {LDAP} "
+        "&& ! kvno -q cifs/dc1.example.test"
+    )
+    shown = host.shell(f'docker run --rm {IMAGE} sh -c "{script}"')
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+
+
 def test_inspect_and_status_say_what_was_asked_for(host: Any, container: str) -> None:
     lease = lease_of(host)
     assert (lease["tickets"], lease["services"]) == ("services", [LDAP, POSTGRES])
