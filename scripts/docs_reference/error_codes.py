@@ -50,7 +50,6 @@ _COMPUTED = frozenset(
         ("spec/validation.py", "_misformed"),  # from its tables of patterns
         ("run/process_lease.py", "in_host_mounts"),  # the shim's
         ("gateway/create_request.py", "_check_options"),  # the shim's
-        ("agent/doors/http/lease_fields.py", "_tickets"),  # the shim's
         ("cli/run.py", "_kind"),  # the shim's
         ("spec/rules/tickets.py", "option_problem"),  # the shim's
         ("run/process_lease.py", "process_lease"),  # the shim's

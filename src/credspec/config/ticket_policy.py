@@ -31,7 +31,10 @@ NO_SERVICES: Final[Services] = MappingProxyType({})
 _CLASS: Final = re.compile(r"\*|[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _LIFE: Final = re.compile(r"(?=\d)(?:(\d{1,3})h)?(?:(\d{1,4})m)?(?:(\d{1,5})s)?", re.ASCII)
 _LONGEST_LIFE: Final = timedelta(hours=24)
-_PATTERN_WORDS: Final = "CLASS/HOST[:PORT][@REALM] with * for whole labels of HOST or for PORT"
+_PATTERN_WORDS: Final = (
+    "CLASS/HOST or CLASS/HOST:PORT, with @REALM if wanted, and * for whole labels of HOST or for "
+    "PORT"
+)
 _SPN_FORM: Final = re.compile(r"[\w.*@$:/+-]{1,255}")
 
 

@@ -66,9 +66,10 @@ def _option_findings(tables: list[tuple[Any, str]]) -> Iterator[Finding]:
     places: dict[str, str] = {}
     for (table, where), (name, _) in product(tables, OPTIONS):
         for pointer, value in _assigned(table, where, name):
-            if "$" not in value:  # a variable, whose value only Compose knows
-                values.setdefault(name, value)
-                places.setdefault(name, pointer)
+            if "$" in value:
+                return  # a variable, whose value only Compose knows
+            values.setdefault(name, value)
+            places.setdefault(name, pointer)
     options = TicketOptions(values, places)
     wrong = option_problem(options)
     if wrong is not None:

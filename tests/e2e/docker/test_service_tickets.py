@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,6 +68,30 @@ def test_other_services_cannot_be_had_whatever_the_container_tries(
     script = f'printf "{conf}" > /tmp/k.conf; KRB5_CONFIG=/tmp/k.conf kvno cifs/dc1.example.test'
     refused = host.shell(f"docker exec {container} sh -c '{script}'")
     assert refused.returncode != 0
+
+
+def test_without_a_tgt_nobody_poses_as_another_user(host: Any, container: str) -> None:
+    """With one, the domain makes a ticket that names alice (MS-SFU, S4U2Self)."""
+    line = "kvno -q -U alice 'WebApp01$'"
+    with_tgt = host.shell(f"docker run --rm {OPTION} {IMAGE} {line}")
+    assert with_tgt.returncode == 0, with_tgt.stderr
+    assert host.shell(f"docker exec {container} {line}").returncode != 0
+
+
+def test_what_is_copied_out_works_elsewhere_until_it_ends(
+    host: Any, container: str, tmp_path: Path
+) -> None:
+    """In another container, which has no identity of its own: its services, and no others."""
+    for name in ("krb5cc", "krb5.conf"):
+        copied = host.shell(f"docker exec {container} cat /run/credspec/{name} > {tmp_path}/{name}")
+        assert copied.returncode == 0, copied.stderr
+    (tmp_path / "krb5cc").chmod(0o600)
+    run = (
+        f"docker run --rm -v {tmp_path}:/stolen:ro -e KRB5CCNAME=/stolen/krb5cc "
+        f"-e KRB5_CONFIG=/stolen/krb5.conf {IMAGE}"
+    )
+    assert host.shell(f"{run} kvno -q {LDAP}").returncode == 0
+    assert host.shell(f"{run} kvno -q cifs/dc1.example.test").returncode != 0
 
 
 def test_inspect_and_status_say_what_was_asked_for(host: Any, container: str) -> None:

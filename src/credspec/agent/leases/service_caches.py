@@ -29,7 +29,7 @@ from credspec.agent.leases.service_owners import ServiceOwners
 from credspec.agent.leases.service_refreshes import ServiceRefreshes
 from credspec.agent.leases.table import LeaseTable
 from credspec.config.policy import PolicyInForce
-from credspec.errors import CredspecError, NotFoundError, internal_error, joined
+from credspec.errors import CredspecError, NotFoundError, UnreachableError, internal_error, joined
 from credspec.kerberos.service_names import ServiceName
 from credspec.service.events import Event, emit
 
@@ -76,13 +76,15 @@ class ServiceCaches:
     async def give(self, record: LeaseRecord) -> LeaseRecord:
         """Give a new lease the tickets of all its services, or none; journal until when.
 
+        While the domain does not answer, those that are held for other leases will do.
+
         Raises:
             NotFoundError: `lease-not-found`: it has ended meanwhile.
             CredspecError: one problem for each service that failed; as `Home.write`,
                 `LeaseFiles.run` and `Journal.write`.
         """
-        states = await self._obtained(record)
-        failures = [state.error for state in states if state.error is not None]
+        states = await self._obtained(record, is_new=True)
+        failures = [s.error for s in states if s.ticket is None and s.error is not None]
         if failures:
             raise joined(failures)
         given = await self._put(record, states)
@@ -125,7 +127,7 @@ class ServiceCaches:
                 return
             await self._renew(record)
         except Exception as error:  # noqa: BLE001 - it is tried again, and others have theirs
-            if lease_id not in self._table.records:
+            if not self._table.is_current(record):
                 return
             wrong = error if isinstance(error, CredspecError) else internal_error(error, lease_id)
             emit(
@@ -195,18 +197,22 @@ class ServiceCaches:
         fresh = [s.ticket for s in states if s.ticket is not None and s.error is None]
         self._refreshes.plan(lease_id, fresh, failures)
 
-    async def _obtained(self, record: LeaseRecord) -> tuple[ServiceState, ...]:
+    async def _obtained(
+        self, record: LeaseRecord, *, is_new: bool = False
+    ) -> tuple[ServiceState, ...]:
         wanted = [
             (name, service)
             for name in self._table.names(record)
             for service in record.service_names
         ]
         return tuple(
-            await asyncio.gather(*(self._one(record, name, service) for name, service in wanted))
+            await asyncio.gather(
+                *(self._one(record, name, service, is_new=is_new) for name, service in wanted)
+            )
         )
 
     async def _one(
-        self, record: LeaseRecord, name: IdentityName, service: ServiceName
+        self, record: LeaseRecord, name: IdentityName, service: ServiceName, *, is_new: bool
     ) -> ServiceState:
         decision = ServiceDecision(
             record=record,
@@ -221,6 +227,10 @@ class ServiceCaches:
             ticket = await self._tickets.get(name, record.lease_id, service, life)
             await self._audit.granted(decision, ticket)
         except CredspecError as error:
+            held = self._tickets.held(name, service, life)
+            if is_new and held is not None and isinstance(error, UnreachableError):
+                await self._audit.granted(decision, held)
+                return ServiceState(name, service, HeldTicket.of(held), error.detached())
             if not isinstance(error, AuditUnwritableError):
                 await self._audit.failed(decision, error)
             return ServiceState(name, service, error=error.detached())

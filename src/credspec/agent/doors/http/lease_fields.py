@@ -119,10 +119,12 @@ def _tickets(body: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
         raise _wrong_type("services", listed, "a list of names of services")
     try:
         services = listed_services(",".join(listed), "/services", is_pattern=kind == BROKER)
+    except ShimError as error:
+        raise UsageError.of("request-wrong-value", error.text) from None
+    try:
         check_agreement(kind, services, keytab=_flag(body, "keytab"))
     except ShimError as error:
-        code = "request-wrong-value" if error.code == "option-invalid" else error.code
-        raise UsageError.of(code, error.text) from None
+        raise UsageError.of("tickets-options", error.text) from None
     return kind, services
 
 
