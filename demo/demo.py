@@ -144,7 +144,7 @@ def show(demo: Demo) -> None:
     demo.shell(refused, proof="KDC policy rejects request")
     say("\nNor does what is in it open anything at the real KDC:")
     conf = f"[realms]\\n{lab.realm} = {{\\nkdc = {lab.dc_address}\\n}}\\n"
-    real = f'printf "{conf}" > /tmp/k; ! KRB5_CONFIG=/tmp/k kvno postgres/db.{lab.dns_domain} 2>&1'
+    real = f'printf "{conf}" > /tmp/k; ! KRB5_CONFIG=/tmp/k kvno postgres/db@{lab.realm} 2>&1'
     demo.shell(f"{inside} sh -c '{real}'", proof="Decrypt integrity check failed")
     five_replicas(demo)
 
