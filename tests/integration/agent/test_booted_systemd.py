@@ -208,17 +208,6 @@ def test_containers_have_their_kdc_after_each_restart(
     wait_for(lambda: installed.show(AGENT_UNIT, "NFileDescriptorStore") == "0")
 
 
-def test_its_events_come_from_the_journal(installed: BootedSystemd) -> None:
-    def events() -> list[tuple[str, str]]:
-        command = ("env", "CREDSPEC_CONFIG=/run/test/config.toml", CREDSPEC, "events")
-        shown = installed.run(*command, "--output", "json")
-        assert shown.returncode == 0, shown.stderr
-        entries = [json.loads(line) for line in shown.stdout.splitlines()]
-        return [(entry["source"], entry["event"]) for entry in entries]
-
-    wait_for(lambda: {("log", "agent-ready"), ("audit", "lease-granted")} <= {*events()})
-
-
 def test_it_is_started_however_often(installed: BootedSystemd) -> None:
     """By default systemd leaves a service down that was started five times in ten seconds."""
     for unit in (AGENT_UNIT, AGENT_SOCKET):
