@@ -206,13 +206,13 @@ lock: ## write the lock files
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
 	  --custom-compile-command "make lock" requirements/build.in -o requirements/build.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
-	  --custom-compile-command "make lock" --extra host --extra aws --extra azure --extra vault --extra grpc pyproject.toml requirements/dev.in -o requirements/dev.lock
+	  --custom-compile-command "make lock" --extra host --extra aws --extra azure --extra vault --extra grpc --extra kubernetes pyproject.toml requirements/dev.in -o requirements/dev.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
-	  --custom-compile-command "make lock" --extra host --extra aws --extra azure --extra vault --extra grpc \
+	  --custom-compile-command "make lock" --extra host --extra aws --extra azure --extra vault --extra grpc --extra kubernetes \
 	  pyproject.toml -c requirements/host.lock -c requirements/dev.lock -o requirements/extras.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
 	  --custom-compile-command "make lock" --extra host --extra kubernetes \
-	  pyproject.toml -c requirements/host.lock -c requirements/extras.lock -o requirements/kubernetes.lock
+	  pyproject.toml -c requirements/host.lock -c requirements/dev.lock -o requirements/kubernetes.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
 	  --custom-compile-command "make lock" requirements/package.in -c requirements/build.lock -o requirements/package.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \

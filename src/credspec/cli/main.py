@@ -70,6 +70,7 @@ _EXTRAS: Final = {
     "hvac": "vault",
     "grpc": "grpc",
     "google": "grpc",
+    "aiohttp": "kubernetes",
 }
 
 
