@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from credspec.cli.help_text import examples
+from credspec.cli.listen_address import Address
 from credspec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,6 +48,11 @@ _DIRECTORY = click.Path(file_okay=False, path_type=Path)
     show_default=True,
     help="How often it is asked whether a living pod may keep its tickets.",
 )
+@click.option(
+    "--metrics-listen",
+    type=Address(),
+    help="Where /metrics of driver and agent is served, without TLS.  [default: nowhere]",
+)
 @click.option("--api-server", help="URL of the API server.  [default: as pods are told]")
 @click.option("--ca-file", type=_FILE, help="Its certificate authority, with --api-server.")
 @click.option("--token-file", type=_FILE, help="The driver's token, with --api-server.")
@@ -56,6 +62,7 @@ def csi_driver(
     node: str | None,
     kubelet_directory: Path,
     review_seconds: float,
+    metrics_listen: tuple[str, int] | None,
     api_server: str | None,
     ca_file: Path | None,
     token_file: Path | None,
@@ -85,6 +92,7 @@ def csi_driver(
         api=api,
         kubelet_directory=kubelet_directory.absolute(),
         review_seconds=review_seconds,
+        metrics=metrics_listen,
     )
 
     async def run() -> None:

@@ -12,7 +12,10 @@ import yaml
 from credspec.service.events import Event
 
 ROOT = Path(__file__).parents[3]
-METRICS = (ROOT / "src/credspec/agent/doors/http/metrics.py").read_text()
+METRICS = "".join(
+    (ROOT / "src/credspec" / name).read_text()
+    for name in ("agent/doors/http/metrics.py", "kubernetes/csi/metrics.py")
+)
 
 
 def assert_is_metric(name: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from credspec import __version__
 from credspec.errors import CredspecError, NotFoundError, UnreachableError
-from credspec.kubernetes.api.http import HttpAnswer, HttpClient, TooLongError
+from credspec.http.client import HttpAnswer, HttpClient, TooLongError
 from credspec.kubernetes.api.server import ApiServer
 from credspec.printable import printable
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from credspec.config.policy import KUBERNETES_SOURCE
 from credspec.errors import AgentUnreachableError, CredspecError
-from credspec.kubernetes.api.http import HttpClient, TooLongError
+from credspec.http.client import HttpClient, TooLongError
 from credspec.kubernetes.csi.volume_request import FileOptions, Pod
 
 _SECONDS: Final = 65.0  # longer than the agent's own deadline, so that its reason arrives

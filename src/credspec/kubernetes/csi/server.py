@@ -16,6 +16,7 @@ from credspec.kubernetes.api.client import ApiClient
 from credspec.kubernetes.api.server import ApiServer
 from credspec.kubernetes.csi.agent_leases import AgentLeases
 from credspec.kubernetes.csi.calls import NodeCalls, RegistrationCalls
+from credspec.kubernetes.csi.metrics import NodeMetrics, serving_metrics
 from credspec.kubernetes.csi.object_access import ObjectAccess
 from credspec.kubernetes.csi.volume_mounts import VolumeMounts
 from credspec.kubernetes.csi.volume_records import VolumeRecords
@@ -41,13 +42,14 @@ class DriverSettings:
 
     `node` is the name of this node, `kubelet_directory` the kubelet's --root-dir, which must be at
     the same path for the driver. `review_seconds` is how long the API server's answer about a pod
-    that lives is good.
+    that lives is good. `metrics` is where ``/metrics`` is served, None for nowhere.
     """
 
     node: str
     api: ApiServer
     kubelet_directory: Path = KUBELET_DIRECTORY
     review_seconds: float = REVIEW_SECONDS
+    metrics: tuple[str, int] | None = None
 
     @property
     def pods(self) -> Path:
@@ -70,7 +72,7 @@ async def serve(config: Config, settings: DriverSettings, stop: asyncio.Event) -
 
     Raises:
         UsageError: `csi-running` if another driver answers on the socket.
-        CredspecError: `csi-socket`, `csi-record`, `kubernetes-ca-file`.
+        CredspecError: `csi-socket`, `csi-record`, `kubernetes-ca-file`, `csi-metrics-address`.
     """
     settings.api.tls_context()
     records = VolumeRecords(config.run_directory / "csi")
@@ -83,9 +85,16 @@ async def serve(config: Config, settings: DriverSettings, stop: asyncio.Event) -
         records,
         review_seconds=settings.review_seconds,
     )
-    node = NodeCalls(volumes, settings.pods, settings.node)
+    metrics = NodeMetrics(config.agent_socket, records, lambda: api.questions)
+    node = NodeCalls(volumes, settings.pods, settings.node, metrics.answered)
+    scraped = (
+        contextlib.nullcontext()
+        if settings.metrics is None
+        else serving_metrics(metrics, settings.metrics)
+    )
     try:
         async with (
+            scraped,
             _serving(settings.socket, node.handlers()),
             # Last: the kubelet calls as soon as it knows of the driver.
             _serving(settings.registration_socket, RegistrationCalls(settings.socket).handlers()),

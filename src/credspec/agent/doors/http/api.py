@@ -30,13 +30,6 @@ from typing import Final
 from credspec.agent.audit import Caller
 from credspec.agent.doors.http.lease_fields import MAX_BODY_BYTES, lease_request, parse_body
 from credspec.agent.doors.http.listing import Listing, send_list
-from credspec.agent.doors.http.messages import (
-    HttpError,
-    Request,
-    Response,
-    Routes,
-    json_response,
-)
 from credspec.agent.doors.http.openapi import openapi_document
 from credspec.agent.doors.http.passing_errors import retry_after
 from credspec.agent.doors.http.per_turn_limit import PerTurnLimit
@@ -51,7 +44,15 @@ from credspec.errors import (
     NotPermittedError,
     Problem,
     TooManyRequestsError,
+    UsageError,
     internal_error,
+)
+from credspec.http.messages import (
+    HttpError,
+    Request,
+    Response,
+    Routes,
+    json_response,
 )
 from credspec.service.events import Event, emit
 from credspec.sockets.peers import peer_of
@@ -145,7 +146,8 @@ class Api:
 
     def refuse(self, error: HttpError, where: str = "") -> Response:
         """Answer what HTTP itself refuses."""
-        answer = _problem(error.problem(where), status=error.status)
+        wrong = UsageError.of(f"http-{error.status}", error.reason, where=where)
+        answer = _problem(wrong, status=error.status)
         if error.allow:
             answer.headers["Allow"] = error.allow
         return answer

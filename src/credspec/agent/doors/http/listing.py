@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any, Final
 
-from credspec.agent.doors.http.messages import JSON, Request, Response
 from credspec.agent.doors.http.metrics import Snapshot, metrics_text
 from credspec.agent.identities.identities import Identities
 from credspec.agent.identities.identity import Identity
 from credspec.agent.identities.open_domain import DomainStatus
 from credspec.agent.leases.leases import Leases
 from credspec.errors import NotFoundError
+from credspec.http.messages import JSON, Request, Response
 from credspec.rate_limit import Clock
 
 _AT_A_TIME: Final = 50

@@ -15,9 +15,9 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from credspec.agent.doors.http.api import Api
-from credspec.agent.doors.http.connection import ConnectionTimes, HttpConnection
 from credspec.config.policy import PolicyInForce, caller_refused
 from credspec.errors import CredspecError, TooManyRequestsError
+from credspec.http.connection import ConnectionTimes, HttpConnection
 from credspec.service.events import Event, emit
 from credspec.sockets.admission import (
     Admission,

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final, Generic, Protocol, TypeVar
 from urllib.parse import unquote
 
-from credspec.errors import CredspecError, UsageError
-
 JSON: Final = "application/json; charset=utf-8"
 """The content type of a document."""
-
-_ID: Final = "{id}"
 
 
 class HttpError(Exception):
@@ -25,9 +22,10 @@ class HttpError(Exception):
         self.status = status
         self.allow = allow
 
-    def problem(self, where: str) -> CredspecError:
-        """Return it as an error with a code, such as `http-404`."""
-        return UsageError.of(f"http-{self.status}", HTTPStatus(self.status).phrase, where=where)
+    @property
+    def reason(self) -> str:
+        """What the status is called."""
+        return HTTPStatus(self.status).phrase
 
 
 class Exchange(Protocol):
@@ -95,19 +93,23 @@ _Caller = TypeVar("_Caller")
 
 
 class Routes(Generic[_Caller]):
-    """Which handler a path has for each method; a pattern may end in ``{id}``.
+    """Which handler a path has for each method; a pattern may have ``{id}`` in place of a part.
 
     A handler is given the request and who sent it.
     """
 
     def __init__(self) -> None:
-        self._methods: dict[str, dict[str, _Handler[_Caller]]] = {}
+        self._patterns: list[tuple[re.Pattern[str], dict[str, _Handler[_Caller]]]] = []
+        self._known: dict[str, dict[str, _Handler[_Caller]]] = {}
 
     def add(self, method: str, pattern: str, handler: _Handler[_Caller]) -> None:
         """Add one; what may be got with GET may be asked for with HEAD."""
-        methods = self._methods.setdefault(pattern, {})
+        if pattern not in self._known:
+            self._known[pattern] = {}
+            parts = (re.escape(part) for part in pattern.split("{id}"))
+            self._patterns.append((re.compile("([^/]+)".join(parts)), self._known[pattern]))
         for each in ("GET", "HEAD") if method == "GET" else (method,):
-            methods[each] = handler
+            self._known[pattern][each] = handler
 
     def find(self, request: Request) -> _Handler[_Caller]:
         """Return the handler of a request, and set what it has in place of ``{id}``.
@@ -115,16 +117,15 @@ class Routes(Generic[_Caller]):
         Raises:
             HttpError: 404 or 405.
         """
-        methods = None if _ID in request.target else self._methods.get(request.target)
-        if methods is None:
-            start, slash, last = request.target.rpartition("/")
-            methods = self._methods.get(start + slash + _ID) if last else None
-            request.matched = unquote(last)
-        if methods is None:
-            raise HttpError(404)
-        if request.method not in methods:
-            raise HttpError(405, ",".join(sorted(methods)))
-        return methods[request.method]
+        for pattern, methods in self._patterns:
+            match = pattern.fullmatch(request.target)
+            if match is None:
+                continue
+            if request.method not in methods:
+                raise HttpError(405, ",".join(sorted(methods)))
+            request.matched = unquote("".join(match.groups()))
+            return methods[request.method]
+        raise HttpError(404)
 
 
 _Handler = Callable[[Request, _Caller], Awaitable[Response]]

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import h11
 
-from credspec.agent.doors.http.messages import HttpError, Request, Response
+from credspec.http.messages import HttpError, Request, Response
 
 _PIECE_BYTES: Final = 64 * 1024
 _NO_CONTENT: Final = 204
@@ -75,9 +75,9 @@ class HttpConnection:
         self.is_idle = True
         try:
             async with asyncio.timeout(self._times.head):
-                event = await self._next()
-        except h11.RemoteProtocolError as error:
-            await self._send(self._refuse(HttpError(error.error_status_hint)))
+                event = await self._next(self._times.head_bytes)
+        except h11.RemoteProtocolError:
+            await self._send(self._refuse(HttpError(400)))
             await self._throw_away()
             return False
         if not isinstance(event, h11.Request):
@@ -112,10 +112,10 @@ class HttpConnection:
                     return False
         return self._http.their_state is h11.DONE
 
-    async def _next(self) -> object:
-        """Return the next event of the client's."""
+    async def _next(self, piece_bytes: int = _PIECE_BYTES) -> object:
+        """Return the next event of the client's; so much is read at a time."""
         while (event := self._http.next_event()) is h11.NEED_DATA:
-            self._http.receive_data(await self._reader.read(_PIECE_BYTES))
+            self._http.receive_data(await self._reader.read(piece_bytes))
         return event
 
     # For handlers, see `Exchange`.
