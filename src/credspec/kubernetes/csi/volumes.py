@@ -29,11 +29,11 @@ from credspec.service.events import Event, emit
 from credspec.service.keyed_lock import KeyedLock
 
 REVIEW_SECONDS: Final = 600.0
-"""How old the API server's answer about a pod that lives may become: half of it to a fifth more."""
+"""How old the API server's answer about a pod that lives may become: half of it to 30 % more."""
 
-# Wide: a cluster that started at once asks for all of it again in these first minutes, and a peak
-# is the mean of the two over their difference.
-_LIVES: Final = (0.5, 1.2)
+# Wide: a cluster that started at once asks for all again between these two. That is a peak of
+# their mean over their difference.
+_LIVES: Final = (0.5, 1.3)
 _REFUSED: Final = 0.25
 
 
