@@ -42,7 +42,7 @@ test-packages: install ## build, install, upgrade and remove the packages on boo
 test-kubernetes: install ## those in a real cluster, whose programs are built once (a quarter of an hour)
 	@PYTHONPATH=tests $(LOGGED)/kubernetes.log "Building the programs of a cluster, or taking those that are there" \
 	  $(BIN)/python -m support.kubernetes.programs
-	@CREDSPEC_TEST_KUBERNETES=1 $(BIN)/python -m pytest tests/e2e/kubernetes
+	@CREDSPEC_TEST_KUBERNETES=1 $(BIN)/python -m pytest tests/e2e/kubernetes tests/unit/test_chart_objects.py
 
 try: ## demo and test of HEAD on a fresh Debian in a folder (RELEASE=trixie|bookworm RUN="demo test" KEEP=1 ROOT=DIR)
 	@packaging/install-debian-packages try
@@ -118,7 +118,7 @@ release: ## everything to publish, from a clean tree whose changelog has the ver
 # Minutes; the whole fleet takes ten more: make bench HOSTS=10000
 BENCH := PYTHONPATH=tests CREDSPEC_BENCH_HOSTS=$(or $(HOSTS),1000) $(CURDIR)/$(BIN)/python
 bench: install ## benchmarks (HOSTS=1000)
-	@for part in run leases gateway grpc_compat fleet packages kubernetes_fleet; do $(BENCH) benchmarks/$$part.py || exit 1; done
+	@for part in run memory leases gateway grpc_compat fleet packages kubernetes_fleet; do $(BENCH) benchmarks/$$part.py || exit 1; done
 
 bench-kubernetes: install ## benchmarks of pods in a real cluster, built as for make test-kubernetes
 	@PYTHONPATH=tests $(LOGGED)/kubernetes.log "Building the programs of a cluster, or taking those that are there" \
@@ -212,13 +212,13 @@ lock: ## write the lock files
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
 	  --custom-compile-command "make lock" requirements/build.in -o requirements/build.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
-	  --custom-compile-command "make lock" --extra host --extra aws --extra azure --extra vault --extra grpc pyproject.toml requirements/dev.in -o requirements/dev.lock
+	  --custom-compile-command "make lock" --extra host --extra aws --extra azure --extra vault --extra grpc --extra kubernetes pyproject.toml requirements/dev.in -o requirements/dev.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
-	  --custom-compile-command "make lock" --extra host --extra aws --extra azure --extra vault --extra grpc \
+	  --custom-compile-command "make lock" --extra host --extra aws --extra azure --extra vault --extra grpc --extra kubernetes \
 	  pyproject.toml -c requirements/host.lock -c requirements/dev.lock -o requirements/extras.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
 	  --custom-compile-command "make lock" --extra host --extra kubernetes \
-	  pyproject.toml -c requirements/host.lock -c requirements/extras.lock -o requirements/kubernetes.lock
+	  pyproject.toml -c requirements/host.lock -c requirements/dev.lock -o requirements/kubernetes.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
 	  --custom-compile-command "make lock" requirements/package.in -c requirements/build.lock -o requirements/package.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \

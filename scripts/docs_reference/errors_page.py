@@ -119,7 +119,7 @@ _STEPS = (
 )
 # The packages from the lowest layer in pyproject.toml to the highest.
 _FROM_BELOW = (
-    *("errors", "contract/", "rate_limit", "api_client", "service/", "sockets/", "spec/"),
+    *("errors", "contract/", "rate_limit", "api_client", "service/", "sockets/", "http/", "spec/"),
     *("event_log/", "fetcher_lease_files", "config_table", "directory/", "kerberos/", "providers/"),
     *("config/", "session/", "shim/"),
     *("agent/", "agent/doors/credentials_fetcher/", "gateway/", "run/", "account_provider/"),

@@ -20,6 +20,7 @@ SHIPPED = (
     "credspec/py.typed",
     "credspec/share/config.toml",
     "credspec/share/grafana/credspec.json",
+    "credspec/share/grafana/credspec-kubernetes.json",
     "credspec/share/prometheus/credspec.rules.yml",
     "credspec/spec/schema/credential-spec.schema.json",
     "credspec/setup/units/credspec-agent.service",

@@ -73,6 +73,7 @@ _EXTRAS: Final = {
     "hvac": "vault",
     "grpc": "grpc",
     "google": "grpc",
+    "aiohttp": "kubernetes",
 }
 
 

@@ -14,7 +14,7 @@ from credspec.service.events import Event
 ROOT = Path(__file__).parents[3]
 METRICS = "".join(
     (ROOT / "src/credspec" / name).read_text()
-    for name in ("agent/doors/http/metrics.py", "cli/metrics.py")
+    for name in ("agent/doors/http/metrics.py", "cli/metrics.py", "kubernetes/csi/metrics.py")
 )
 
 

@@ -10,18 +10,19 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
-import aiohttp
-
 from credspec.config.policy import KUBERNETES_SOURCE
 from credspec.contract.errors import ShimError
 from credspec.contract.lease import check_answer
 from credspec.contract.service_names import BROKER, TGT, listed_services
 from credspec.errors import AgentUnreachableError, CredspecError
+from credspec.http.client import HttpClient, TooLongError
 from credspec.kubernetes.csi.volume_request import FileOptions, Pod
 
 _SECONDS: Final = 65.0  # longer than the agent's own deadline, so that its reason arrives
 _RELEASE_SECONDS: Final = 10.0
 _LONGEST_PAUSE: Final = 2.0
+_CONNECTIONS: Final = 100
+_MOST_BYTES: Final = 4 * 1024 * 1024
 _BAD_REQUEST, _NOT_FOUND = 400, 404
 
 
@@ -41,6 +42,8 @@ class AgentLeases:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._socket = agent_socket
+        # Each question has a connection of its own: the agent may be another one by then.
+        self._http = HttpClient(agent_socket, connections=_CONNECTIONS, kept=0)
         self._wait_seconds = wait_seconds
         self._monotonic = monotonic
         self._sleep = sleep
@@ -117,26 +120,24 @@ class AgentLeases:
         await self._ask("DELETE", lease_id, None, _RELEASE_SECONDS)
 
     async def _ask(self, method: str, lease_id: str, body: Any, seconds: float) -> bytes:
+        content = None if body is None else json.dumps(body).encode()
         try:
-            async with (
-                aiohttp.ClientSession(
-                    connector=aiohttp.UnixConnector(str(self._socket), force_close=True),
-                    timeout=aiohttp.ClientTimeout(total=seconds),
-                ) as session,
-                session.request(
-                    method, f"http://credspec/v1/leases/{lease_id}", json=body
-                ) as response,
-            ):
-                content = await response.read()
+            async with asyncio.timeout(seconds):
+                answer = await self._http.request(
+                    method,
+                    f"/v1/leases/{lease_id}",
+                    headers={"Content-Type": "application/json"},
+                    body=content,
+                    most_bytes=_MOST_BYTES,
+                )
         except TimeoutError:
             raise self._unreachable(f"no answer within {seconds:.0f} s") from None
-        except (aiohttp.ClientError, OSError) as error:
-            cause = getattr(error, "os_error", None) or error
-            found = getattr(cause, "strerror", None) or type(cause).__name__
+        except (OSError, TooLongError) as error:
+            found = getattr(error, "strerror", None) or type(error).__name__
             raise self._unreachable(f"the agent does not answer ({found})") from None
-        if response.status >= _BAD_REQUEST:
-            raise _refusal(content, response.status, response.headers.get("Retry-After", ""))
-        return content
+        if answer.status >= _BAD_REQUEST:
+            raise _refusal(answer.body, answer.status, answer.headers.get("retry-after", ""))
+        return answer.body
 
     def _unreachable(self, found: str) -> AgentUnreachableError:
         return AgentUnreachableError.of(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import struct
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 _MOST: Final = 2
 _DESCRIPTOR: Final = struct.calcsize("i")
@@ -59,8 +58,10 @@ class PassingSocket(socket.socket):
                 os.close(self._passed.pop())
 
 
-def passed_sockets(transport: asyncio.BaseTransport | None) -> list[socket.socket]:
-    """Return the sockets that came with a request, each once; the caller closes them."""
-    connection = transport.get_extra_info("socket") if transport is not None else None
+def passed_sockets(connection: Any) -> list[socket.socket]:
+    """Return the sockets that came with a request, each once; the caller closes them.
+
+    `connection` is the transport's ``socket``.
+    """
     found = _open.get(connection.fileno()) if connection is not None else None
     return [] if found is None else found.take()
