@@ -35,6 +35,10 @@ class WithoutTgt:
         self._services.end(lease_id)
         self._broker.end(lease_id)
 
+    def clock_changed(self) -> None:
+        """Replace what may not be used by the clock as it is now; the broker looks at each call."""
+        self._services.clock_changed()
+
     def status(self, record: LeaseRecord) -> dict[str, Any]:
         """Return what is shown of a lease beyond its record."""
         if record.tickets == BROKER:
