@@ -177,6 +177,7 @@ async def serve(
     def clock_changed(change: ClockChange) -> None:
         emit(Event.CLOCK_CHANGED, seconds=round(change.seconds, 1), slept=round(change.slept, 1))
         identities.clock_changed()
+        leases.clock_changed()
 
     try:
         with _agent_socket(config) as listener:

@@ -20,7 +20,7 @@ Services = Mapping[str, tuple[ServicePattern, ...]]
 Lives = Mapping[str, timedelta]
 """By class of services, in lower case, for how long a ticket lives; ``*`` is for all others."""
 
-# A session of LDAP or SMB ends with its ticket; the others only begin with one.
+# A session of LDAP or SMB may end with its ticket; the others only begin with one.
 DEFAULT_LIVES: Final[Lives] = MappingProxyType(
     {"*": timedelta(minutes=10), "cifs": timedelta(hours=1), "ldap": timedelta(hours=1)}
 )

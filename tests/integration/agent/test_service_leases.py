@@ -29,6 +29,23 @@ EXTRA = "HTTP/extra.example.test"
 POSTGRES = "postgres/db.example.test"
 ROOT = Caller(0, 1)
 SHORT = MappingProxyType({"ldap": timedelta(seconds=12)})
+_TEN = timedelta(seconds=10)
+LDAP_SESSION = """
+import bonsai, sys, time
+bonsai.set_connect_async(False)
+client = bonsai.LDAPClient("ldap://" + sys.argv[1])
+client.set_credentials("GSSAPI")
+client.set_sasl_security_properties(min_ssf=56)
+with client.connect() as session:
+    session.whoami()
+    print("begun")
+    time.sleep(15)
+    try:
+        session.whoami()
+        print("goes on")
+    except bonsai.LDAPError:
+        print("ended")
+"""
 _SECONDS = 120
 """A deadline; nothing is measured by it."""
 
@@ -168,6 +185,42 @@ async def test_a_stolen_ticket_ends(bench: Bench, lab: Lab, tmp_path: Path) -> N
     assert (end - type(end).fromisoformat(start)) <= timedelta(seconds=13)
     await until(lambda: subprocess.run(["klist", "-s", str(stolen)], check=False).returncode != 0)
     assert whoami(lab, stolen).returncode != 0
+    await identities.close()
+
+
+async def test_sessions_and_the_end_of_their_tickets(
+    bench: Bench, lab: Lab, tmp_path: Path
+) -> None:
+    """An LDAP server ends a session with its ticket, PostgreSQL does not: hence the lives."""
+    bench.policy = Policy(ticket_life=MappingProxyType(dict.fromkeys(("ldap", "*"), _TEN)))
+    identities, leases = bench.agent()
+    services = (f"ldap/{lab.dc_host}", POSTGRES)
+    await leases.make(wanting(bench, 1, *services))
+    cache = tmp_path / "copied"
+    cache.write_bytes((home(bench, 1) / "krb5cc").read_bytes())
+    cache.chmod(0o600)
+
+    def session(*command: str) -> subprocess.CompletedProcess[str]:
+        environment = {"KRB5CCNAME": str(cache), "KRB5_CONFIG": str(lab.krb5_conf)}
+        return subprocess.run(
+            command,
+            env=environment | {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    ldap, sql = await asyncio.gather(
+        asyncio.to_thread(session, "/usr/bin/python3", "-c", LDAP_SESSION, lab.dc_host),
+        asyncio.to_thread(
+            session,
+            *("psql", "-tA", "host=db.example.test user=WebApp01$ dbname=postgres"),
+            *("-c", "select 1", "-c", "select pg_sleep(15)", "-c", "select 2"),
+        ),
+    )
+    assert ldap.stdout.split() == ["begun", "ended"], ldap.stderr
+    assert sql.stdout.split() == ["1", "2"], sql.stderr
+    await leases.release(f"{1:032x}")
     await identities.close()
 
 

@@ -192,14 +192,18 @@ class Identities:
             await self._acquirer.acquire_again(self._domains.get(name.session), identity)
 
     async def service_ticket(
-        self, name: IdentityName, holder: str, service: ServiceName, life: timedelta
+        self, name: IdentityName, service: ServiceName, life: timedelta
     ) -> ServiceTicket:
         """Return a new ticket of a service for an identity, by its TGT, which stays here.
 
         Raises:
             CredspecError: as `hold`, and as `DomainSession.service_ticket`.
         """
-        tgt = (await self.hold(name, holder)).ticket
+        identity = await self._acquired(name, keytab=False)
+        if not identity.holders:
+            # The lease that asked has ended meanwhile.
+            self._domains.in_a_while(self._drop_unheld, identity)
+        tgt = identity.ticket
         if tgt is None:
             raise ValueError("an identity that is held has a ticket")
         domain = self._domains.get(name.session)

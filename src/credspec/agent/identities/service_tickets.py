@@ -13,6 +13,7 @@ from credspec.agent.identities.identity import IdentityName
 from credspec.errors import CredspecError
 from credspec.kerberos.service_credentials import ServiceTicket
 from credspec.kerberos.service_names import ServiceName
+from credspec.kerberos.ticket_life import CLOCK_SKEW
 
 _Key = tuple[IdentityName, ServiceName, timedelta]
 
@@ -33,18 +34,20 @@ class ServiceTickets:
     ) -> ServiceTicket:
         """Return a ticket of a service for an identity that `holder` holds.
 
-        However many ask at once, a KDC is asked once; what it refuses is not remembered.
+        However many ask at once, a KDC is asked once; what it refuses is not remembered. Nothing is
+        held for the holder, which may end meanwhile.
 
         Raises:
             CredspecError: as `Identities.service_ticket`.
         """
+        del holder
         key = (name, service, life)
         held = self._held.get(key)
-        if held is not None and _has_half_left(held, self._now()):
+        if held is not None and _is_fit(held, self._now()):
             return replace(held, service=service)
         task = self._asking.get(key)
         if task is None:
-            task = asyncio.create_task(self._ask(key, holder))
+            task = asyncio.create_task(self._ask(key))
             self._asking[key] = task
             task.add_done_callback(partial(self._asked, key))
         failure: CredspecError
@@ -73,14 +76,16 @@ class ServiceTickets:
         if not task.cancelled():
             task.exception()  # all that waited have it
 
-    async def _ask(self, key: _Key, holder: str) -> ServiceTicket:
+    async def _ask(self, key: _Key) -> ServiceTicket:
         name, service, life = key
-        found = await self._identities.service_ticket(name, holder, service, life)
+        found = await self._identities.service_ticket(name, service, life)
         now = self._now()
         self._held = {each: held for each, held in self._held.items() if held.end > now}
         self._held[key] = found
         return found
 
 
-def _has_half_left(ticket: ServiceTicket, now: datetime) -> bool:
-    return ticket.end - now >= (ticket.end - ticket.start) / 2
+def _is_fit(ticket: ServiceTicket, now: datetime) -> bool:
+    """Return whether half of a ticket's life is left, and it does not start in the future."""
+    is_half_left = ticket.end - now >= (ticket.end - ticket.start) / 2
+    return is_half_left and ticket.start - now <= CLOCK_SKEW

@@ -382,6 +382,10 @@ class Leases:
         """Acquire the identities of some leases now, each once; return what failed."""
         return await self._renewal.refresh(lease_ids)
 
+    def clock_changed(self) -> None:
+        """Look at the tickets of services again after the clock was set or the host slept."""
+        self._services.clock_changed()
+
     async def enforce_policy(self) -> int:
         """End every lease that policy or providers no longer allow; return how many."""
         return await self._ends.enforce_policy()

@@ -107,6 +107,10 @@ class ServiceCaches:
         self._failures.pop(lease_id, None)
         self._audit.forget(lease_id)
 
+    def clock_changed(self) -> None:
+        """Replace in all leases what may not be used by the clock as it is now."""
+        self._refreshes.hasten_all()
+
     def status(self, record: LeaseRecord) -> dict[str, Any]:
         """Return what is shown of a lease beyond its record; nothing of one with a TGT."""
         if record.has_tgt:

@@ -58,6 +58,12 @@ class ServiceRefreshes:
         self._due[lease_id] = self._now()
         self._wake()
 
+    def hasten_all(self) -> None:
+        """Refresh all leases that are planned now."""
+        self._due = dict.fromkeys(self._due, self._now())
+        if self._due:
+            self._wake()
+
     def end(self, lease_id: str) -> None:
         """Refresh a lease no more; one that is not planned is fine."""
         self._due.pop(lease_id, None)

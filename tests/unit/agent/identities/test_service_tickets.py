@@ -36,9 +36,9 @@ class SimulatedDomain:
         self.tickets = ServiceTickets(cast("Identities", self), now=lambda: self.now)
 
     async def service_ticket(
-        self, name: IdentityName, holder: str, wanted: ServiceName, life: timedelta
+        self, name: IdentityName, wanted: ServiceName, life: timedelta
     ) -> ServiceTicket:
-        self.asked.append(f"{name.account} {holder} {wanted}")
+        self.asked.append(f"{name.account} {wanted}")
         await asyncio.sleep(0)
         if self.refuses:
             raise NotPermittedError.of("simulated", "refused")
@@ -75,6 +75,17 @@ async def test_one_is_handed_out_while_half_of_its_life_is_left() -> None:
     assert len(domain.asked) == 1
     domain.now += timedelta(seconds=1)
     assert (await domain.get()).end == domain.now + LIFE
+    assert len(domain.asked) == 2
+
+
+async def test_after_the_clock_was_set_back_another_is_asked_for() -> None:
+    domain = SimulatedDomain()
+    await domain.get()
+    domain.now -= timedelta(minutes=4)
+    await domain.get()
+    assert len(domain.asked) == 1
+    domain.now -= timedelta(minutes=2)
+    await domain.get()
     assert len(domain.asked) == 2
 
 

@@ -77,6 +77,18 @@ async def test_one_whose_start_only_the_file_knows() -> None:
     assert simulation.refreshes.planned("a") == START + timedelta(minutes=5)
 
 
+async def test_a_clock_that_was_set_hastens_all() -> None:
+    simulation = Simulation()
+    for lease in "ab":
+        simulation.refreshes.plan(lease, [ticket(600)], 0)
+    simulation.refreshes.hasten_all()
+    await simulation.until_idle()
+    assert sorted(simulation.refreshed) == [("a", timedelta()), ("b", timedelta())]
+    simulation.refreshes.hasten_all()
+    await simulation.until_idle()
+    assert len(simulation.refreshed) == 2
+
+
 async def test_without_any_ticket_it_is_tried_again() -> None:
     simulation = Simulation()
     simulation.refreshes.plan("a", [], 0)
