@@ -130,7 +130,8 @@ bench-report: install ## benchmarks, written to docs/performance.md (HOSTS=10000
 	@CREDSPEC_BENCH_RESULTS=$(CURDIR)/build/bench.jsonl $(MAKE) --no-print-directory bench HOSTS=$(or $(HOSTS),10000)
 	@$(BIN)/python benchmarks/report.py build/bench.jsonl
 
-soak: install ## containers come and go for an hour (SECONDS=3600)
+soak: install ## containers come and go for an hour (SECONDS=3600), after a million hostile requests
+	@CREDSPEC_MUTATIONS=1000000 $(BIN)/python -m pytest -q -n 0 -k mutated tests/unit/kerberos/kdc/test_request.py
 	@PYTHONPATH=tests $(BIN)/python tests/soak/soak.py --seconds $(or $(SECONDS),3600)
 
 install-demo: ## what the demo needs
