@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -33,32 +34,30 @@ def serve(port: int, interval: float) -> None:
     forbid_core_dumps()  # the address is a secret
     config = load_config()
     since = datetime.now(UTC) - _EVENTS_OF
-    reader = EventReader(GrowingFile(config.audit_log), _journal(since), Filter(since=since))
     feed, end = Feed(), threading.Event()
-    watcher = Watcher(AgentClient(config.agent_socket), reader, feed)
-    try:
-        server = StatusServer(port, feed, watcher, DoctorRun(program(), feed))
-    except OSError as error:
-        raise UsageError.of(
-            "status-port",
-            error.strerror or str(error),
-            where=f"{ADDRESS}:{port}",
-            remedy="give another --port, or none",
-        ) from None
-    watching = threading.Thread(target=watcher.run, args=(interval, end), daemon=True)
-    watching.start()
-    click.echo(server.address)
-    click.echo("Open it in a browser: it works once. Ctrl-C ends the page.", err=True)
-    try:
-        server.serve_forever()
-    except KeyboardInterrupt:
-        return  # this is how to end it
-    finally:
-        end.set()
-        feed.close()
-        watching.join()
-        reader.close()
-        server.server_close()
+    with ExitStack() as stack:
+        events = EventReader(GrowingFile(config.audit_log), _journal(since), Filter(since=since))
+        stack.callback(events.close)
+        watcher = Watcher(AgentClient(config.agent_socket), events, feed)
+        try:
+            server = StatusServer(port, feed, watcher, DoctorRun(program(), feed))
+        except OSError as error:
+            raise UsageError.of(
+                "status-port",
+                error.strerror or str(error),
+                where=f"{ADDRESS}:{port}",
+                remedy="give another --port, or none",
+            ) from None
+        stack.callback(server.server_close)
+        watching = threading.Thread(target=watcher.run, args=(interval, end), daemon=True)
+        watching.start()
+        stack.callback(watching.join)
+        stack.callback(feed.close)
+        stack.callback(end.set)
+        click.echo(server.address)
+        click.echo("Open it in a browser: it works once. Ctrl-C ends the page.", err=True)
+        with suppress(KeyboardInterrupt):  # this is how to end it
+            server.serve_forever()
 
 
 def _journal(since: datetime) -> list[Any]:
