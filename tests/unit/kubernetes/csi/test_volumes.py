@@ -329,7 +329,7 @@ async def test_a_revoked_use_takes_the_tickets_at_the_next_review(node: Node) ->
     node.server.bound.clear()
     await node.volumes.publish(node.request())
     assert node.ticket(), "not asked yet"
-    node.now += 780
+    node.now += 840
     with pytest.raises(NotPermittedError, match="csi-use-not-permitted"):
         await node.volumes.publish(node.request())
     assert node.ticket() is None
@@ -366,7 +366,7 @@ async def test_pods_of_one_service_account_share_the_reviews_of_a_node(node: Nod
             await node.volumes.publish(request)
     assert len(node.server.reviews) == 6 + 2
     node.server.bound.remove(("shop", "web", "webapp01"))
-    node.now += 780
+    node.now += 840
     for request in requests[:5]:
         with pytest.raises(NotPermittedError):
             await node.volumes.publish(request)
@@ -399,9 +399,9 @@ async def test_pods_that_start_at_the_same_time_share_the_question(node: Node) -
 
 async def test_answers_are_not_all_good_for_the_same_time(node: Node) -> None:
     await node.volumes.publish(node.request())
-    for chance, seconds in ((0.0, 300), (1.0, 780)):
+    for chance, seconds in ((0.0, 240), (1.0, 840)):
         node.volumes.access._chance = lambda chance=chance: chance
-        node.now += 781
+        node.now += 841
         await node.volumes.publish(node.request())
         questions = len(node.server.reviews)
         node.now += seconds - 1
@@ -429,7 +429,7 @@ async def test_a_new_pod_is_asked_for_whatever_others_were_answered(node: Node) 
 async def test_a_deleted_object_takes_the_tickets(node: Node) -> None:
     await node.volumes.publish(node.request())
     del node.server.objects["webapp01"]
-    node.now += 780
+    node.now += 840
     with pytest.raises(NotFoundError):
         await node.volumes.publish(node.request())
     assert node.ticket() is None
@@ -442,7 +442,7 @@ async def test_a_changed_object_counts_at_the_next_review(node: Node) -> None:
     assert node.agent is not None
     (record,) = node.agent.leases.all()
     assert record.accounts == ("WebApp01",)
-    node.now += 780
+    node.now += 840
     await node.volumes.publish(node.request())
     (record,) = node.agent.leases.all()
     assert record.accounts == ("WebApp02",)
@@ -457,7 +457,7 @@ async def test_a_changed_object_that_is_refused_costs_a_living_pod_nothing(node:
     assert node.agent is not None
     node.agent.leases.policy.policy = replace(FROM_OBJECTS, accounts=("WebApp01",))
     node.server.objects["webapp01"] = credspec("WebApp02")
-    node.now += 780
+    node.now += 840
     for _ in range(2):
         with pytest.raises(NotPermittedError, match="policy-account"):
             await node.volumes.publish(node.request())
@@ -475,7 +475,7 @@ async def test_an_object_that_became_invalid_changes_nothing_for_pods_that_live(
     await node.volumes.publish(node.request())
     first = node.ticket()
     node.server.objects["webapp01"] = {"x": 1}
-    node.now += 780
+    node.now += 840
     with pytest.raises(InvalidSpecError):
         await node.volumes.publish(node.request())
     assert node.ticket() == first
