@@ -115,7 +115,7 @@ class Policy:
             kind=ticket_policy.LIVES,
             meaning="For how long tickets of a class of services live, by class; `*` is for all "
             "that are not listed.",
-            default="`cifs` and `ldap` 1h, since their sessions may end with the ticket; others 10m",
+            default="`cifs` and `ldap` 1h, since their sessions may end with it; others 10m",
             reloaded=True,
         ),
     ] = field(default_factory=lambda: ticket_policy.DEFAULT_LIVES, hash=False)

@@ -39,7 +39,7 @@ Parts = tuple[str, str, "str | None", "str | None"]
 
 
 def parts_of(text: str, *, is_pattern: bool = False) -> Parts | None:
-    """Return the parts of a service's name, None if it is none.
+    """Return the parts of a service's name, None if a text is no such name.
 
     With `is_pattern`, labels of the host and the port may be ``*``.
     """

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-MOST_BYTES: Final = 1 << 20
+MOST_BYTES: Final = 4 << 20
 """A longer file is not read."""
 
 _VERSION_4: Final = b"\x05\x04"
 _MOST_COMPONENTS: Final = 16
+_MOST_RECORDS: Final = 1024
+_MOST_LISTED: Final = 64
 
 
 class CacheMalformedError(Exception):
@@ -53,6 +55,8 @@ def read_ccache(data: bytes) -> Cache:
     principal = reader.principal()
     records = []
     while reader.at < len(data):
+        if len(records) >= _MOST_RECORDS:
+            raise CacheMalformedError
         begin = reader.at
         client, server = reader.principal(), reader.principal()
         reader.take(2)
@@ -60,7 +64,7 @@ def read_ccache(data: bytes) -> Cache:
         _, _, end, _ = (reader.number(4) for _ in range(4))
         reader.take(1 + 4)
         for _ in range(2):  # addresses, authorization data
-            for _ in range(reader.number(4)):
+            for _ in range(reader.count(_MOST_LISTED)):
                 reader.take(2)
                 reader.counted()
         reader.counted()
@@ -84,14 +88,18 @@ class _Reader:
     def number(self, length: int) -> int:
         return int.from_bytes(self.take(length), "big")
 
+    def count(self, most: int) -> int:
+        found = self.number(4)
+        if found > most:
+            raise CacheMalformedError
+        return found
+
     def counted(self) -> bytes:
         return self.take(self.number(4))
 
     def principal(self) -> str:
         self.take(struct.calcsize(">I"))  # the type of the name
-        components = self.number(4)
-        if components > _MOST_COMPONENTS:
-            raise CacheMalformedError
+        components = self.count(_MOST_COMPONENTS)
         realm = self.counted()
         name = b"/".join(self.counted() for _ in range(components))
         return f"{name.decode('utf-8', 'replace')}@{realm.decode('utf-8', 'replace')}"

@@ -26,7 +26,7 @@ class ServiceName:
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """Return the name that a text is, None if it is none, or one that nobody may ask for."""
+        """Return the name that a text is, None for other texts and for names of the KDC's own."""
         parts = parts_of(text)
         if parts is None:
             return None
@@ -67,7 +67,7 @@ class ServicePattern:
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """Return the pattern that a text is, None if it is none."""
+        """Return the pattern that a text is, None for other texts."""
         parts = parts_of(text, is_pattern=True)
         if parts is None:
             return None

@@ -150,7 +150,7 @@ def test_root_cuts_a_container_off_until_it_ends(host: Any, container: str) -> N
     assert host.shell(f"docker exec {container} ls /run/credspec").stdout.split() == []
     assert lease_of(host)["revoked"]
     assert "revoked" in host.shell("credspec status").stdout
-    # Also after a restart of the agent, and whoever asks for it again.
+    # Also after a restart of the agent, and whichever way it is asked for again.
     host.forget_identities()
     assert lease_of(host)["revoked"]
     asked = host.shell("credspec lease revoke ffffffffffffffffffffffffffffffff")

@@ -54,6 +54,16 @@ def test_another_version_and_one_too_long_are_malformed() -> None:
             read_ccache(data)
 
 
+def test_what_would_take_long_to_read_is_malformed() -> None:
+    empty = services_ccache(CLIENT, [])
+    one = services_ccache(CLIENT, [ticket("cifs/x")])[len(empty) :]
+    assert len(read_ccache(empty + one * 1024).records) == 1024
+    with pytest.raises(CacheMalformedError):
+        read_ccache(empty + one * 1025)
+    with pytest.raises(CacheMalformedError):
+        read_ccache(empty[:4] + b"\0\0\0\1" + b"\0\0\0\x11" + bytes(400))
+
+
 @given(st.data())
 def test_what_a_container_made_of_it_is_read_or_malformed(data: st.DataObject) -> None:
     good = bytearray(services_ccache(CLIENT, [ticket("cifs/x"), ticket("HTTP/y")]))

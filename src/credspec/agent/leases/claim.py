@@ -281,7 +281,7 @@ def cut_off_error(lease_id: str) -> NotPermittedError:
         "lease-revoked",
         "root has cut this container off from its account",
         where=lease_id,
-        remedy="look why; a new container gets tickets again: remove this one and start it anew",
+        remedy="look why that was done; another container in its place gets tickets again",
     )
 
 

@@ -88,7 +88,7 @@ def service_files(
 def held_in_files(
     record: LeaseRecord, wanted: Iterable[ServiceState], files: Mapping[str, bytes], now: datetime
 ) -> dict[tuple[IdentityName, ServiceName], HeldTicket]:
-    """Return the tickets that are in a lease's files; what cannot be read is none.
+    """Return the tickets that are in a lease's files; what cannot be read is left out.
 
     The container may have written them: they are of use only to be left where they are.
     """
