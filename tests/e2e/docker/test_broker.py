@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from support.machine.first_process import AS_FIRST_PROCESS
+
 IMAGE = "kerberos-client"
 SPEC = "credentialspec=file://WebApp01.json"
 LABELS = "--label credspec.dev/tickets=broker --label credspec.dev/services=ldap/*.example.test"
@@ -143,3 +145,11 @@ def test_an_agent_that_nobody_keeps_the_sockets_for(host: Any, container: str) -
     assert "broker-sockets-lost" in (host.lab.directory / "agent.log").read_text()
     assert host.shell(f"docker restart -t 0 {container}").returncode == 0
     assert host.shell(f"docker exec {container} kvno ldap/{host.lab.dc_host}").returncode == 0
+
+
+def test_a_process_of_the_host(host: Any) -> None:
+    services = "--tickets broker --service 'ldap/*.example.test' --spec WebApp01"
+    line = f"kvno ldap/{host.lab.dc_host} && ! kvno cifs/{host.lab.dc_host}"
+    shown = host.shell(f"credspec run {services} -- sh -c '{line}'", under=AS_FIRST_PROCESS)
+    assert shown.returncode == 0, shown.stderr
+    assert "KDC policy rejects request" in shown.stderr

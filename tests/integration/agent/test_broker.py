@@ -18,6 +18,7 @@ from credspec.agent.leases.leases import Leases
 from credspec.agent.leases.record import LeaseRecord
 from credspec.config.policy import Policy
 from credspec.contract.service_names import BROKER
+from credspec.errors import CredspecError, NotPermittedError
 from credspec.kerberos.ccache_reader import read_ccache
 from credspec.kerberos.service_names import ServicePattern
 from credspec.lab.domain import Lab
@@ -251,3 +252,30 @@ async def test_a_released_lease_is_served_no_more(lab: Lab, client: Client) -> N
     shown = await client.run("kvno", f"ldap/{lab.dc_host}")
     assert "Cannot contact any KDC" in shown.stderr
     assert list((client.directory.parent.parent / "decoys").iterdir()) == []
+
+
+async def test_where_nobody_opens_a_port_it_is_refused(bench: Bench) -> None:
+    """The CSI driver's volumes are in pods whose network it does not know."""
+    identities, leases = bench.agent()
+    request = replace(bench.request(1, "one.json"), tickets=BROKER)
+    volume = bench.directory / "volumes" / request.lease_id
+    with pytest.raises(NotPermittedError) as refused:
+        await leases.make(replace(request, runtime_state=str(volume)))
+    assert refused.value.code == "tickets-broker-place"
+    await identities.close()
+
+
+async def test_other_leases_and_sockets_are_not_served(bench: Bench) -> None:
+    identities, leases = bench.agent()
+    await leases.make(bench.request(1, "one.json"))
+    await leases.make(replace(bench.request(2, "one.json"), tickets=BROKER))
+    one, two = sockets(), sockets()
+    wrong = {1: one, 2: [*two[:1], socket.socket()], 3: []}
+    for number, passed in wrong.items():
+        with pytest.raises(CredspecError) as refused:
+            await leases.serve_kdc(f"{number:032x}", passed)
+        assert refused.value.code in {"kdc-sockets-unfit", "lease-not-found"}
+        assert [each.fileno() for each in passed] == [-1] * len(passed)
+    two[1].close()
+    leases.close()
+    await identities.close()

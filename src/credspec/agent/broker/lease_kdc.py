@@ -33,6 +33,8 @@ from credspec.kerberos.kdc_errors import ServiceUnknownError
 from credspec.kerberos.service_credentials import ServiceTicket
 from credspec.kerberos.service_names import ServiceName, ServicePattern
 
+# Of a lease at a time: the calls to a domain are made one after another, for all leases.
+_MOST_ASKING: Final = 2
 # A client waits for ten.
 _KDC_SECONDS: Final = 8.0
 _LEAST_LIFE: Final = timedelta(seconds=1)
@@ -46,6 +48,11 @@ class Tickets(Protocol):
         self, name: IdentityName, holder: str, service: ServiceName, life: timedelta
     ) -> ServiceTicket:
         """Return one with half of its life left at least."""
+
+    def fresh(
+        self, name: IdentityName, service: ServiceName, life: timedelta
+    ) -> ServiceTicket | None:
+        """Return such a one without asking anybody, None if there is none."""
 
     def held(
         self, name: IdentityName, service: ServiceName, life: timedelta
@@ -81,6 +88,7 @@ class LeaseKdc:
         seconds: float = _KDC_SECONDS,
     ) -> None:
         self._seconds = seconds
+        self._asking = asyncio.Semaphore(_MOST_ASKING)
         self._key = key
         self._reader = RequestReader(key)
         self._lease = lease
@@ -158,9 +166,12 @@ class LeaseKdc:
         if timedelta() < left < life:
             # A client refuses what lasts longer than it asked for.
             life = max(timedelta(seconds=int(left.total_seconds())), _LEAST_LIFE)
+        fresh = self._tickets.fresh(identity, name, life)
+        if fresh is not None:
+            return fresh
         failure: CredspecError
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(self._seconds), self._asking:
                 return await self._tickets.get(identity, lease.record.lease_id, name, life)
         except TimeoutError:
             failure = UnreachableError.of(

@@ -42,9 +42,9 @@ class ServiceTickets:
         """
         del holder
         key = (name, service, life)
-        held = self._held.get(key)
-        if held is not None and _is_fit(held, self._now()):
-            return replace(held, service=service)
+        fresh = self.fresh(name, service, life)
+        if fresh is not None:
+            return fresh
         task = self._asking.get(key)
         if task is None:
             task = asyncio.create_task(self._ask(key))
@@ -63,6 +63,15 @@ class ServiceTickets:
             raise failure
         finally:
             del failure
+
+    def fresh(
+        self, name: IdentityName, service: ServiceName, life: timedelta
+    ) -> ServiceTicket | None:
+        """Return what `get` returns without asking anybody, None if a KDC must be asked."""
+        held = self._held.get((name, service, life))
+        if held is None or not _is_fit(held, self._now()):
+            return None
+        return replace(held, service=service)
 
     def held(
         self, name: IdentityName, service: ServiceName, life: timedelta

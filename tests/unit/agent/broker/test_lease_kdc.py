@@ -49,6 +49,9 @@ class Tickets:
     kept: bool = False
     enctype: int = 18
     hang: bool = False
+    waiting: int = 0
+    most_waiting: int = 0
+    fresh_hosts: tuple[str, ...] = ()
     asked: list[tuple[str, timedelta]] = field(default_factory=list)
 
     async def get(
@@ -57,10 +60,21 @@ class Tickets:
         del name, holder
         self.asked.append((f"{service.spn}@{service.realm}", life))
         if self.hang:
-            await asyncio.Event().wait()
+            self.waiting += 1
+            self.most_waiting = max(self.most_waiting, self.waiting)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.waiting -= 1
         if self.error is not None:
             raise self.error
         return self._ticket(service, life)
+
+    def fresh(
+        self, name: IdentityName, service: ServiceName, life: timedelta
+    ) -> ServiceTicket | None:
+        del name
+        return self._ticket(service, life) if service.host in self.fresh_hosts else None
 
     def held(
         self, name: IdentityName, service: ServiceName, life: timedelta
@@ -254,6 +268,17 @@ async def test_an_outage_of_the_domain(bench: Bench, hang: bool) -> None:
     assert await bench.refused(*LDAP) == KdcErrorCode.SERVICE_UNAVAILABLE
     bench.tickets.kept = True
     assert await bench.granted(*LDAP) == LDAP
+
+
+async def test_what_is_held_waits_for_no_domain(bench: Bench) -> None:
+    """However many others of the same container do."""
+    bench.tickets.hang = True
+    bench.tickets.fresh_hosts = ("dc1.example.test",)
+    waiting = [asyncio.create_task(bench.refused("HTTP", f"host{n}")) for n in range(20)]
+    await asyncio.sleep(0)
+    assert await bench.granted(*LDAP) == LDAP
+    assert set(await asyncio.gather(*waiting)) == {KdcErrorCode.SERVICE_UNAVAILABLE}
+    assert bench.tickets.most_waiting == 2
 
 
 async def test_the_life_of_a_ticket(bench: Bench) -> None:
