@@ -35,6 +35,10 @@ class WithoutTgt:
         self._services.end(lease_id)
         self._broker.end(lease_id)
 
+    def clock_changed(self) -> None:
+        """Plan refreshes again after the clock was set; the broker looks at it at each request."""
+        self._services.clock_changed()
+
     def status(self, record: LeaseRecord) -> dict[str, Any]:
         """Return what is shown of a lease beyond its record."""
         if record.tickets == BROKER:
