@@ -53,7 +53,7 @@ def read_ccache(data: bytes) -> Cache:
     reader = _Reader(data, len(_VERSION_4))
     reader.take(reader.number(2))
     principal = reader.principal()
-    records = []
+    records: list[CacheRecord] = []
     while reader.at < len(data):
         if len(records) >= _MOST_RECORDS:
             raise CacheMalformedError
