@@ -143,6 +143,7 @@ async def _open(
             lambda: _Counted(server(), slot, connection), connection
         )
     except BaseException:
+        connection.drop()
         connection.close()
         slot.release()
         raise
