@@ -18,6 +18,7 @@ GROUPS = {
     "lab": ("up", "down", "status", "env", "exec", "samba-tool", "image", "account"),
     "setup": ("agent", "containerd", "docker", "podman"),
     "import": ("credentials-fetcher",),
+    "lease": ("revoke",),
 }
 # These run until they are told to stop, and `host` runs them already: they must say just that.
 SERVICES = {"credspec agent", "credspec docker-gateway", "credspec lab exec -- credspec agent"}
@@ -98,6 +99,8 @@ def test_every_example(stage: Any) -> None:
             expected = shown.returncode == 2 and "another" in shown.stderr
         elif line == "credspec account-provider --check":
             expected = "[account-provider-missing]" in shown.stderr  # the lab has none
+        elif line.startswith("credspec lease revoke "):
+            expected = "[lease-not-found]" in shown.stderr  # no container has this lease
         elif line.startswith(OF_CLUSTER):
             expected = shown.returncode == 4 and "[kubectl-" in shown.stdout
         else:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     epilog=examples(
         "credspec run --spec www.json -- klist",
         "credspec run --spec file://www.json --user nobody -- klist",
-        "credspec run --spec www.json --tickets services --service HTTP/www.contoso.com -- klist",
+        "credspec run --spec www.json --tickets services --service HTTP/web.example.test -- klist",
     ),
     context_settings={
         "help_option_names": ["-h", "--help"],
