@@ -17,7 +17,9 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
-from credspec.kerberos.kdc.request import MAX_BYTES
+from credspec.kerberos.kdc.request import (
+    MAX_BYTES,
+)
 from credspec.rate_limit import Clock, TokenBucket
 from credspec.service.events import Event, emit
 
