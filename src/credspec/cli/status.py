@@ -155,6 +155,9 @@ def _tables(state: dict[str, Any], hindrances: list[str], *, boxes: bool) -> Any
             for service in lease.get("service_tickets", ())
             if service["error"]
         ]
+        if lease.get("kdc_served") is False and not lease.get("revoked"):
+            lost = f"{name}: the agent is not its KDC any more; start the container again"
+            parts.append(Text(lost, style="red"))
         if lease.get("denied"):
             refused = f"{name}: {lease['denied']} requests for services it may not have"
             parts.append(Text(refused, style="red"))

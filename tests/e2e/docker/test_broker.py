@@ -142,6 +142,7 @@ def test_an_agent_that_nobody_keeps_the_sockets_for(host: Any, container: str) -
     """The service manager does: tests/integration/agent/test_booted_systemd.py."""
     host.forget_identities()
     assert not lease_of(host, container)["kdc_served"]
+    assert "the agent is not its KDC any more" in host.shell("credspec status").stdout
     assert "broker-sockets-lost" in (host.lab.directory / "agent.log").read_text()
     assert host.shell(f"docker restart -t 0 {container}").returncode == 0
     assert host.shell(f"docker exec {container} kvno ldap/{host.lab.dc_host}").returncode == 0

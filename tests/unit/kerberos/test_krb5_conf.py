@@ -7,7 +7,38 @@ from pathlib import Path
 import pytest
 
 from credspec.errors import CredspecError
-from credspec.kerberos.krb5_conf import AgentKrb5Conf, DefaultPaths, container_krb5_conf
+from credspec.kerberos.krb5_conf import (
+    AgentKrb5Conf,
+    DefaultPaths,
+    broker_krb5_conf,
+    container_krb5_conf,
+)
+
+BROKER = """\
+[libdefaults]
+ default_realm = EXAMPLE.TEST
+ default_ccache_name = /run/credspec/krb5cc
+ rdns = false
+ udp_preference_limit = 1
+ dns_lookup_kdc = false
+ dns_canonicalize_hostname = false
+
+[realms]
+ EXAMPLE.TEST = {
+  kdc = 127.0.0.1:40123
+  master_kdc = 127.0.0.1:40123
+ }
+ OTHER.TEST = {
+  kdc = 127.0.0.1:40123
+  master_kdc = 127.0.0.1:40123
+ }
+
+[domain_realm]
+ .example.test = EXAMPLE.TEST
+ example.test = EXAMPLE.TEST
+ .other.test = OTHER.TEST
+ other.test = OTHER.TEST
+"""
 
 GOLDEN = """\
 [libdefaults]
@@ -127,3 +158,16 @@ def test_what_is_known_already_is_not_written(tmp_path: Path) -> None:
     assert not path.exists()
     conf.set_kdcs("A.TEST", ["192.0.2.2", "192.0.2.1"])  # the order counts
     assert path.exists()
+
+
+def test_the_broker_is_the_kdc_of_every_realm() -> None:
+    paths = DefaultPaths(ccache="/run/credspec/krb5cc")
+    text = broker_krb5_conf("EXAMPLE.TEST", ["OTHER.TEST", "EXAMPLE.TEST"], 40123, paths=paths)
+    assert text == BROKER
+
+
+def test_before_the_broker_serves_no_kdc_is_named() -> None:
+    text = broker_krb5_conf("EXAMPLE.TEST", [], None, name_fallback=True)
+    assert " kdc = " not in text
+    assert "dns_lookup_kdc = false" in text
+    assert "dns_canonicalize_hostname* = fallback" in text

@@ -124,7 +124,7 @@ class Broker:
     def close(self) -> None:
         """Stop serving; the service manager keeps the sockets for the next run."""
         for served in self._served.values():
-            served.close()
+            served.close(for_good=False)
         self._served.clear()
 
     def status(self, record: LeaseRecord) -> dict[str, Any]:
@@ -148,7 +148,9 @@ class Broker:
         # Over SCM_RIGHTS and the service manager they come in the order in which they were sent.
         tcp, udp = sorted(sockets, key=lambda each: each.type == socket.SOCK_DGRAM)
         try:
-            served = KdcSockets(tcp, udp, kdc.answer, kdc.too_big)
+            served = KdcSockets(
+                *(tcp, udp, kdc.answer, kdc.too_big), is_shared=record.user is not None
+            )
         except UnfitSocketsError:
             raise _unfit("other sockets") from None
         self._stop(record.lease_id)

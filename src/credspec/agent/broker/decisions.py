@@ -13,7 +13,10 @@ from credspec.agent.leases.record import LeaseRecord
 from credspec.agent.leases.service_audit import ServiceAudit, ServiceDecision
 from credspec.agent.report_limit import ReportLimit
 from credspec.errors import CredspecError, NotPermittedError
-from credspec.kerberos.kdc.request import AskedService, RefusedRequestError
+from credspec.kerberos.kdc.refusals import (
+    AskedService,
+    RefusedRequestError,
+)
 from credspec.kerberos.service_credentials import ServiceTicket
 from credspec.rate_limit import Suppressed
 from credspec.service.events import Event, emit

@@ -10,12 +10,16 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
-from credspec.kerberos.kdc.request import MAX_BYTES
+from credspec.kerberos.kdc.request import (
+    MAX_BYTES,
+)
 from credspec.rate_limit import Clock, TokenBucket
 from credspec.service.events import Event, emit
 
@@ -28,6 +32,7 @@ _PAUSE_SECONDS: Final = 0.1
 _LENGTH: Final = struct.Struct(">I")
 _LOOPBACK: Final = "127.0.0.1"
 _DATAGRAM_BYTES: Final = 4096
+_NO_LINGER: Final = struct.pack("ii", 0, 0)
 
 
 class UnfitSocketsError(Exception):
@@ -37,7 +42,9 @@ class UnfitSocketsError(Exception):
 class KdcSockets:
     """Serves requests that come to a pair of sockets.
 
-    `answer` returns the reply to a message, `too_big` that to a datagram. Clock can be replaced.
+    `answer` returns the reply to a message, `too_big` that to a datagram. With `is_shared`, an
+    unprivileged user has the sockets as well, and may let calls on them block: connections are
+    then accepted in a thread. Clock can be replaced.
 
     Raises:
         UnfitSocketsError: see there.
@@ -50,9 +57,12 @@ class KdcSockets:
         answer: Callable[[bytes], Awaitable[bytes]],
         too_big: Callable[[bytes], bytes],
         *,
+        is_shared: bool = False,
         clock: Clock = time.monotonic,
     ) -> None:
         self._tcp, self._udp = tcp, udp
+        self._is_shared = is_shared
+        self._free = threading.Semaphore(_MOST_OPEN)
         try:
             self.port = _checked_port(tcp, udp)
         except OSError:
@@ -72,22 +82,36 @@ class KdcSockets:
 
     def start(self) -> None:
         """Serve from now on, in the running event loop."""
-        self._tcp.setblocking(False)
         self._udp.setblocking(False)
-        self._listen(self._tcp, self._accept)
         self._listen(self._udp, self._receive)
+        if self._is_shared:
+            self._tcp.setblocking(True)
+            loop = asyncio.get_running_loop()
+            accept = partial(self._accept_in_thread, loop)
+            threading.Thread(target=accept, name=f"kdc-{self.port}", daemon=True).start()
+        else:
+            self._tcp.setblocking(False)
+            self._listen(self._tcp, self._accept)
 
-    def close(self) -> None:
-        """Close both sockets, and end what is under way."""
+    def close(self, *, for_good: bool = True) -> None:
+        """Close both sockets, and end what is under way.
+
+        Unless it is `for_good`, the service manager's copies go on listening.
+        """
         if self._is_closed:
             return
         self._is_closed = True
         loop = asyncio.get_running_loop()
         for handle in self._pauses:
             handle.cancel()
-        for each in (self._tcp, self._udp):
-            loop.remove_reader(each.fileno())
-            each.close()
+        loop.remove_reader(self._udp.fileno())
+        self._udp.close()
+        if not self._is_shared:
+            loop.remove_reader(self._tcp.fileno())
+            self._tcp.close()
+        elif for_good:
+            with suppress(OSError):
+                self._tcp.shutdown(socket.SHUT_RDWR)  # it wakes the thread, which closes it
         for task in self._tasks:
             task.cancel()
 
@@ -119,7 +143,39 @@ class KdcSockets:
             self._pause(self._tcp, self._accept, _PAUSE_SECONDS)  # files or memory are short
             return
         self._bucket.take(self._clock())
+        self._begin(connection)
+
+    def _accept_in_thread(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Take connections in, one for each that may be open, until the socket is closed."""
+        with self._tcp:
+            while True:
+                self._free.acquire()
+                try:
+                    connection, _ = self._tcp.accept()
+                except OSError:
+                    self._free.release()
+                    if self._is_closed:
+                        return
+                    time.sleep(_PAUSE_SECONDS)
+                    continue
+                with suppress(RuntimeError):  # the loop has ended, and the process will
+                    loop.call_soon_threadsafe(self._accepted, connection)
+
+    def _accepted(self, connection: socket.socket) -> None:
+        """Serve a connection that the thread accepted, when it is the lease's turn."""
+        if self._is_closed:
+            connection.close()
+            return
+        wait = self._bucket.borrow(self._clock())
+        asyncio.get_running_loop().call_later(wait, self._begin, connection)
+
+    def _begin(self, connection: socket.socket) -> None:
+        if self._is_closed:
+            connection.close()
+            return
         connection.setblocking(False)
+        # Inherited from the listening socket, with it a close would wait.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         task = asyncio.get_running_loop().create_task(self._serve(connection))
         self._tasks.add(task)
         task.add_done_callback(self._served)
@@ -128,7 +184,10 @@ class KdcSockets:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             emit(Event.INTERNAL_ERROR, path="broker", error=type(error).__name__)
-        self._listen(self._tcp, self._accept)
+        if self._is_shared:
+            self._free.release()
+        else:
+            self._listen(self._tcp, self._accept)
 
     async def _serve(self, connection: socket.socket) -> None:
         """Answer one request, and close: clients ask each in a connection of its own."""
@@ -149,12 +208,12 @@ class KdcSockets:
                 self._pause(self._udp, self._receive, wait)
                 return
             try:
-                data, address = self._udp.recvfrom(_DATAGRAM_BYTES)
+                data, address = self._udp.recvfrom(_DATAGRAM_BYTES, socket.MSG_DONTWAIT)
             except OSError:
                 return
             self._bucket.take(self._clock())
             with suppress(OSError):
-                self._udp.sendto(self._too_big(data), address)
+                self._udp.sendto(self._too_big(data), socket.MSG_DONTWAIT, address)
 
 
 async def _received(connection: socket.socket, size: int) -> bytes:

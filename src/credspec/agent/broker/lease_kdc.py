@@ -16,6 +16,10 @@ from credspec.agent.leases.service_audit import ServiceDecision
 from credspec.config.policy import Policy
 from credspec.errors import CredspecError, NotPermittedError, UnreachableError
 from credspec.kerberos.kdc.encryption import EncryptionKey
+from credspec.kerberos.kdc.refusals import (
+    KdcErrorCode,
+    RefusedRequestError,
+)
 from credspec.kerberos.kdc.reply import (
     GivenTicket,
     error_reply,
@@ -23,8 +27,6 @@ from credspec.kerberos.kdc.reply import (
     ticket_reply,
 )
 from credspec.kerberos.kdc.request import (
-    KdcErrorCode,
-    RefusedRequestError,
     RequestReader,
     TgsRequest,
     named_service,

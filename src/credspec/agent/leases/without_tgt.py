@@ -36,7 +36,7 @@ class WithoutTgt:
         self._broker.end(lease_id)
 
     def clock_changed(self) -> None:
-        """Replace what may not be used by the clock as it is now; the broker looks at each call."""
+        """Plan refreshes again after the clock was set; the broker looks at it at each request."""
         self._services.clock_changed()
 
     def status(self, record: LeaseRecord) -> dict[str, Any]:

@@ -34,7 +34,13 @@ from credspec.kerberos.kdc.messages import (
     time_of,
     tlv,
 )
-from credspec.kerberos.kdc.request import AskedService, KdcErrorCode, TgsRequest
+from credspec.kerberos.kdc.refusals import (
+    AskedService,
+    KdcErrorCode,
+)
+from credspec.kerberos.kdc.request import (
+    TgsRequest,
+)
 
 _VERSION: Final = 5
 _TGS_REP_TYPE, _ERROR_TYPE = 13, 30

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import IntEnum
 from typing import Final
 
 from cryptography.hazmat.asn1 import TLV
 
-from credspec.kerberos.kdc.decoy import KRBTGT, Decoy, opened_decoy
+from credspec.kerberos.kdc.decoy import Decoy, opened_decoy
 from credspec.kerberos.kdc.encryption import (
     DecryptionError,
     EncryptionKey,
@@ -37,6 +36,12 @@ from credspec.kerberos.kdc.messages import (
     der,
     text_of,
 )
+from credspec.kerberos.kdc.refusals import (
+    NO_SERVICE,
+    AskedService,
+    KdcErrorCode,
+    RefusedRequestError,
+)
 from credspec.kerberos.kdc.replays import Replays
 from credspec.kerberos.ticket_life import CLOCK_SKEW
 
@@ -52,66 +57,6 @@ _SESSION_KEY_USAGE, _SUBKEY_USAGE = 8, 9
 # Bits of KDCOptions (RFC 4120 5.4.1, RFC 6806, MS-SFU): forwarded, proxy, postdated,
 # cname-in-addl-tkt, enc-tkt-in-skey, renew, validate.
 _REFUSED_OPTIONS: Final = sum(1 << (31 - bit) for bit in (2, 4, 6, 14, 28, 30, 31))
-
-
-class KdcErrorCode(IntEnum):
-    """Errors of a KDC (RFC 4120 7.5.9)."""
-
-    UNKNOWN_SERVICE = 7
-    POLICY = 12
-    BAD_OPTION = 13
-    ETYPE_UNSUPPORTED = 14
-    PADATA_UNSUPPORTED = 16
-    SERVICE_UNAVAILABLE = 29
-    BAD_INTEGRITY = 31
-    TICKET_EXPIRED = 32
-    REPEATED = 34
-    BAD_MATCH = 36
-    CLOCK_SKEW = 37
-    BAD_VERSION = 39
-    MESSAGE_TYPE = 40
-    MODIFIED = 41
-    INAPPROPRIATE_CHECKSUM = 50
-    RESPONSE_TOO_BIG = 52
-    GENERIC = 60
-    FIELD_TOO_LONG = 61
-    WRONG_REALM = 68
-
-
-@dataclass(frozen=True, slots=True)
-class AskedService:
-    """A service as a client named it: the parts of its name, their type, and the realm asked."""
-
-    parts: tuple[str, ...]
-    name_type: int
-    realm: str
-
-    def __str__(self) -> str:
-        return f"{'/'.join(self.parts)}@{self.realm}"
-
-    @property
-    def spn(self) -> str:
-        """The name without its realm."""
-        return "/".join(self.parts)
-
-    @property
-    def is_krbtgt(self) -> bool:
-        """Whether it names a KDC."""
-        return self.parts[0].lower() == KRBTGT
-
-
-NO_SERVICE: Final = AskedService(("krbtgt",), 0, "UNKNOWN")
-"""What an error names that answers something unreadable."""
-
-
-class RefusedRequestError(Exception):
-    """A request is refused: with an error's code, the service if it was read, and why in words."""
-
-    def __init__(self, code: KdcErrorCode, reason: str, service: AskedService = NO_SERVICE) -> None:
-        super().__init__(reason)
-        self.code = code
-        self.reason = reason
-        self.service = service
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import select
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -163,8 +166,10 @@ async def test_datagrams_lead_to_tcp(serve: Serve) -> None:
                 assert await loop.sock_recv(client, 4096) == b"too big " + data
 
 
-async def test_a_closed_one_answers_nobody(serve: Serve) -> None:
-    served = serve()
+@pytest.mark.parametrize("is_shared", [False, True])
+async def test_a_closed_one_answers_nobody(serve: Serve, is_shared: bool) -> None:
+    served = serve(is_shared=is_shared)
+    assert (await ask(served, b"one"))[4:] == b"reply to one"
     served.close()
     served.close()
     with pytest.raises(OSError, match="Connect"):
@@ -194,3 +199,55 @@ async def test_other_sockets_are_refused() -> None:
             KdcSockets(one, two, echo, bytes)
     for each in (tcp, udp, other_tcp, other_udp, unix, unbound, everywhere, connected, rest):
         each.close()
+
+
+async def test_a_user_who_has_the_sockets_as_well_holds_nobody_up(serve: Serve) -> None:
+    """With them blocking, a lingering close, and connections taken away from under the agent."""
+    tcp, udp = pair()
+    theirs = tcp.dup()
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 600))
+    served = KdcSockets(tcp, udp, echo, bytes, is_shared=True)
+    served.start()
+    os.set_blocking(theirs.fileno(), True)
+    os.set_blocking(udp.fileno(), True)
+    other = serve()
+    for _ in range(20):
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(b"\0\0\0\1x")
+        taken = await asyncio.to_thread(select.select, [theirs], [], [], 0)
+        if taken[0]:
+            os.set_blocking(theirs.fileno(), False)
+            with contextlib.suppress(BlockingIOError):
+                theirs.accept()[0].close()
+            os.set_blocking(theirs.fileno(), True)
+        assert (await ask(other, b"one"))[4:] == b"reply to one"
+        async with asyncio.timeout(60):
+            with contextlib.suppress(ConnectionError):
+                await reader.read()
+        writer.close()
+    served.close()
+    theirs.close()
+
+
+async def test_a_shared_one_has_limits_too(serve: Serve) -> None:
+    now = 0.0
+    served = serve(is_shared=True, clock=lambda: now)
+    replies = [asyncio.create_task(ask(served, b"x")) for _ in range(450)]
+    async with asyncio.timeout(60):
+        while sum(reply.done() for reply in replies) < 400:
+            await asyncio.sleep(0.01)
+    now = 10.0
+    found = await asyncio.gather(*replies)
+    assert all(reply[4:] == b"reply to x" for reply in found)
+
+
+async def test_a_kept_one_goes_on_listening(serve: Serve) -> None:
+    """The service manager has a copy of the socket."""
+    tcp, udp = pair()
+    kept = tcp.dup()
+    served = KdcSockets(tcp, udp, echo, bytes, is_shared=True)
+    served.start()
+    served.close(for_good=False)
+    assert kept.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    kept.shutdown(socket.SHUT_RDWR)
+    kept.close()

@@ -29,7 +29,9 @@ from credspec.kerberos.kdc.messages import (
     name_of,
     string,
 )
-from credspec.kerberos.kdc.request import KdcErrorCode
+from credspec.kerberos.kdc.refusals import (
+    KdcErrorCode,
+)
 from credspec.kerberos.kdc_errors import ServiceUnknownError
 from credspec.kerberos.service_credentials import ServiceTicket
 from credspec.kerberos.service_names import ServiceName, ServicePattern

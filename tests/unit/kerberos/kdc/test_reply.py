@@ -21,10 +21,12 @@ from credspec.kerberos.kdc.messages import (
     string,
     text_of,
 )
-from credspec.kerberos.kdc.reply import GivenTicket, error_reply, referral_reply, ticket_reply
-from credspec.kerberos.kdc.request import (
+from credspec.kerberos.kdc.refusals import (
     AskedService,
     KdcErrorCode,
+)
+from credspec.kerberos.kdc.reply import GivenTicket, error_reply, referral_reply, ticket_reply
+from credspec.kerberos.kdc.request import (
     RequestReader,
 )
 from support.domain.decoy_client import NOW, REALM, Client, error_of, parts_of

@@ -15,12 +15,14 @@ from credspec.kerberos.ccache_reader import read_ccache
 from credspec.kerberos.kdc.decoy import decoy_cache, decoy_ticket
 from credspec.kerberos.kdc.encryption import EncryptionKey
 from credspec.kerberos.kdc.messages import AS_REQ, TICKET, TicketData, decode_tagged, der
-from credspec.kerberos.kdc.replays import Replays
-from credspec.kerberos.kdc.request import (
-    MAX_BYTES,
+from credspec.kerberos.kdc.refusals import (
     NO_SERVICE,
     KdcErrorCode,
     RefusedRequestError,
+)
+from credspec.kerberos.kdc.replays import Replays
+from credspec.kerberos.kdc.request import (
+    MAX_BYTES,
     RequestReader,
     TgsRequest,
     named_service,
