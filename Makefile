@@ -1,11 +1,14 @@
 # `make` prints what there is. All works on a fresh Debian 12 or 13, as root; see README.md.
 .DEFAULT_GOAL := help
-PYTHON ?= python3
+# Hundreds of processes of a test run would each compile what they import.
+unexport PYTHONDONTWRITEBYTECODE
+# Debian's own, as in the packages, and twice as fast as one that was compiled without optimisation.
+PYTHON ?= $(or $(wildcard /usr/bin/python3),python3)
 BIN := .venv/bin
 LOGGED := packaging/logged.py build
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: help demo test test-runtimes test-images test-packages test-kubernetes try unit check check-code mutate docs images packages sdist release bench bench-kubernetes bench-report soak install-demo install docs-reference manifests interface lock clean
+.PHONY: help demo test test-runtimes test-images test-packages test-kubernetes try unit check check-code mutate screenshots docs images packages sdist release bench bench-kubernetes bench-report soak install-demo install docs-reference manifests interface lock clean
 
 help: ## this list
 	@echo "Targets, as root on Debian 12 or 13; each installs what it needs (see README.md):"
@@ -39,16 +42,16 @@ test-packages: install ## build, install, upgrade and remove the packages on boo
 test-kubernetes: install ## those in a real cluster, whose programs are built once (a quarter of an hour)
 	@PYTHONPATH=tests $(LOGGED)/kubernetes.log "Building the programs of a cluster, or taking those that are there" \
 	  $(BIN)/python -m support.kubernetes.programs
-	@CREDSPEC_TEST_KUBERNETES=1 $(BIN)/python -m pytest tests/e2e/kubernetes
+	@CREDSPEC_TEST_KUBERNETES=1 $(BIN)/python -m pytest tests/e2e/kubernetes tests/unit/test_chart_objects.py
 
 try: ## demo and test of HEAD on a fresh Debian in a folder (RELEASE=trixie|bookworm RUN="demo test" KEEP=1 ROOT=DIR)
 	@packaging/install-debian-packages try
 	@PYTHONPATH=tests $(PYTHON) tests/fresh_root $(or $(RELEASE),trixie) $(if $(KEEP),--keep-on-failure) \
 	  $(if $(ROOT),--root "$(ROOT)") $(foreach target,$(RUN),--run "make $(target)") $(if $(COMMAND),--run '$(COMMAND)')
 
-# Each test, with a part of the generated input; `make test` has it all.
-unit: .venv/tests.done ## unit tests, without a domain or root
-	@$(PYTEST) --hypothesis-profile=quick tests/unit
+# Each test, with a part of the generated input: less than in `make test`, which has a part of it too.
+unit: .venv/tests.done ## unit tests, without a domain or root (INPUT=all: with all the generated input, minutes)
+	@$(PYTEST) --hypothesis-profile=$(or $(INPUT),quick) tests/unit
 
 check: check-code ## formatter, linter, types, imports, links of the documents
 	@$(MKDOCS) build --strict --quiet
@@ -65,6 +68,9 @@ mutate: .venv/tests.done ## change lines by chance: which do unit tests not noti
 
 # It would print its makers' notice about versions to come.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
+screenshots: install ## the documents' pictures of the status page, of a throwaway domain
+	@CREDSPEC_SCREENSHOTS=$(CURDIR)/docs/pictures $(BIN)/python -m pytest -n 0 -q tests/e2e/monitoring/test_status_page.py
+
 docs: .venv/tests.done ## the documentation site, in build/site
 	@$(MKDOCS) build --strict --quiet
 	@echo "build/site/index.html"
@@ -112,7 +118,7 @@ release: ## everything to publish, from a clean tree whose changelog has the ver
 # Minutes; the whole fleet takes ten more: make bench HOSTS=10000
 BENCH := PYTHONPATH=tests CREDSPEC_BENCH_HOSTS=$(or $(HOSTS),1000) $(CURDIR)/$(BIN)/python
 bench: install ## benchmarks (HOSTS=1000)
-	@for part in run leases gateway grpc_compat fleet packages kubernetes_fleet; do $(BENCH) benchmarks/$$part.py || exit 1; done
+	@for part in run memory leases gateway grpc_compat fleet packages kubernetes_fleet; do $(BENCH) benchmarks/$$part.py || exit 1; done
 
 bench-kubernetes: install ## benchmarks of pods in a real cluster, built as for make test-kubernetes
 	@PYTHONPATH=tests $(LOGGED)/kubernetes.log "Building the programs of a cluster, or taking those that are there" \
@@ -124,7 +130,8 @@ bench-report: install ## benchmarks, written to docs/performance.md (HOSTS=10000
 	@CREDSPEC_BENCH_RESULTS=$(CURDIR)/build/bench.jsonl $(MAKE) --no-print-directory bench HOSTS=$(or $(HOSTS),10000)
 	@$(BIN)/python benchmarks/report.py build/bench.jsonl
 
-soak: install ## containers come and go for an hour (SECONDS=3600)
+soak: install ## containers come and go for an hour (SECONDS=3600), after a million hostile requests
+	@CREDSPEC_MUTATIONS=1000000 $(BIN)/python -m pytest -q -n 0 -k mutated tests/unit/kerberos/kdc/test_request.py
 	@PYTHONPATH=tests $(BIN)/python tests/soak/soak.py --seconds $(or $(SECONDS),3600)
 
 install-demo: ## what the demo needs
@@ -206,13 +213,13 @@ lock: ## write the lock files
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
 	  --custom-compile-command "make lock" requirements/build.in -o requirements/build.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
-	  --custom-compile-command "make lock" --extra host --extra aws --extra azure --extra vault --extra grpc pyproject.toml requirements/dev.in -o requirements/dev.lock
+	  --custom-compile-command "make lock" --extra host --extra aws --extra azure --extra vault --extra grpc --extra kubernetes pyproject.toml requirements/dev.in -o requirements/dev.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
-	  --custom-compile-command "make lock" --extra host --extra aws --extra azure --extra vault --extra grpc \
+	  --custom-compile-command "make lock" --extra host --extra aws --extra azure --extra vault --extra grpc --extra kubernetes \
 	  pyproject.toml -c requirements/host.lock -c requirements/dev.lock -o requirements/extras.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
 	  --custom-compile-command "make lock" --extra host --extra kubernetes \
-	  pyproject.toml -c requirements/host.lock -c requirements/extras.lock -o requirements/kubernetes.lock
+	  pyproject.toml -c requirements/host.lock -c requirements/dev.lock -o requirements/kubernetes.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
 	  --custom-compile-command "make lock" requirements/package.in -c requirements/build.lock -o requirements/package.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \

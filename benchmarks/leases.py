@@ -265,7 +265,7 @@ def at_rest(leases: ManyLeases) -> None:
     """Print what all leases cost while nothing happens."""
     what = f"{len(leases.directories):,} leases, {ACCOUNTS} accounts"
     resident = leases.status("VmRSS") / MIB
-    figure(f"{what}: memory", f"{resident:.0f} MiB", "", "<= 128 MiB", met=resident <= 128)
+    figure(f"{what}: memory", f"{resident:.0f} MiB", "", "<= 90 MiB", met=resident <= 90)
     before = leases.processor_seconds()
     time.sleep(IDLE_SECONDS)
     share = (leases.processor_seconds() - before) / IDLE_SECONDS

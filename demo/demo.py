@@ -136,6 +136,16 @@ def show(demo: Demo) -> None:
     query = "select current_user"
     connection = f"host=db.{lab.dns_domain} user=WebApp01$ dbname=demo gssencmode=require"
     demo.shell(f"{inside} psql '{connection}' -Atc '{query}'", proof="WebApp01$")
+    say("\nThe same without a ticket-granting ticket: the agent is the container's KDC:")
+    labels = "--label credspec.dev/tickets=broker --label credspec.dev/services=postgres/*.{}"
+    inside = f"{RUN} {labels.format(lab.dns_domain)} {dns} {IMAGE}"
+    demo.shell(f"{inside} psql '{connection}' -Atc '{query}'", proof="WebApp01$")
+    refused = f"{inside} sh -c '! kvno cifs/{lab.dc_host} 2>&1'"
+    demo.shell(refused, proof="KDC policy rejects request")
+    say("\nNor does what is in it open anything at the real KDC:")
+    conf = f"[realms]\\n{lab.realm} = {{\\nkdc = {lab.dc_address}\\n}}\\n"
+    real = f'printf "{conf}" > /tmp/k; ! KRB5_CONFIG=/tmp/k kvno postgres/db@{lab.realm} 2>&1'
+    demo.shell(f"{inside} sh -c '{real}'", proof="Decrypt integrity check failed")
     five_replicas(demo)
 
 

@@ -49,7 +49,12 @@ _COMPUTED = frozenset(
         ("kerberos/tickets.py", "_check_clock"),  # the same
         ("spec/validation.py", "_misformed"),  # from its tables of patterns
         ("run/process_lease.py", "in_host_mounts"),  # the shim's
-        ("gateway/create_request.py", "_check_options"),  # the shim's
+        ("gateway/create_request.py", "check_options_given"),  # the shim's
+        ("agent/doors/http/lease_fields.py", "_tickets"),  # the shim's
+        ("cli/run.py", "_kind"),  # the shim's
+        ("spec/rules/tickets.py", "option_problem"),  # the shim's
+        ("run/process_lease.py", "process_lease"),  # the shim's
+        ("kubernetes/csi/agent_leases.py", "_check_kind"),  # the shim's
         ("contract/agent_client.py", "_refusal"),  # the agent's
         ("contract/errors.py", "__init__"),  # the class itself
         ("contract/lease.py", "take"),  # the same error again

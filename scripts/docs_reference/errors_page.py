@@ -24,7 +24,7 @@ _STEPS = (
     (
         "Command line",
         "Arguments of `credspec`, `New-CredentialSpec` and `Get-CredentialSpec`.",
-        r"cli/(?!run)|spec/file_name",
+        r"cli/(?!run)|event_log/|status_page/|spec/file_name",
     ),
     (
         "Configuration",
@@ -119,12 +119,12 @@ _STEPS = (
 )
 # The packages from the lowest layer in pyproject.toml to the highest.
 _FROM_BELOW = (
-    *("errors", "contract/", "rate_limit", "api_client", "service/", "sockets/", "spec/"),
-    *("fetcher_lease_files", "config_table", "directory/", "kerberos/", "providers/"),
+    *("errors", "contract/", "rate_limit", "api_client", "service/", "sockets/", "http/", "spec/"),
+    *("event_log/", "fetcher_lease_files", "config_table", "directory/", "kerberos/", "providers/"),
     *("config/", "session/", "shim/"),
     *("agent/", "agent/doors/credentials_fetcher/", "gateway/", "run/", "account_provider/"),
     "kubernetes/",
-    *("setup/", "doctor/", "lab/", "cli/"),
+    *("setup/", "doctor/", "lab/", "status_page/", "cli/"),
 )
 _EXITS = {
     ExitStatus.OK: "success; `credspec lint` also with warnings",

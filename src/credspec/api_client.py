@@ -28,6 +28,10 @@ class AgentClient:
         """Return what a resource answers; raises as `request`."""
         return self.request("GET", path)
 
+    def get_text(self, path: str) -> str:
+        """Return what a resource answers that is no JSON; raises as `request`."""
+        return self._content("GET", path).decode("utf-8", "replace")
+
     def request(self, method: str, path: str, body: object = None) -> Any:
         """Send a request and return the answer's JSON document, None if it has none.
 
@@ -36,6 +40,10 @@ class AgentClient:
             AgentNotPermittedError: `agent-not-permitted`.
             CredspecError: what the agent answered, with its class, codes and `response_status`.
         """
+        content = self._content(method, path, body)
+        return json.loads(content) if content else None
+
+    def _content(self, method: str, path: str, body: object = None) -> bytes:
         connection = _UnixConnection(self._socket, self._seconds)
         payload = None if body is None else json.dumps(body)
         try:
@@ -60,14 +68,14 @@ class AgentClient:
             ) from None
         finally:
             connection.close()
-        document = json.loads(content) if content else None
         if response.status >= http.client.BAD_REQUEST:
+            document = json.loads(content) if content else None
             failure = CredspecError.from_json(document if isinstance(document, dict) else {})
             after = response.getheader("Retry-After", "")
             failure.retry_after = int(after) if after.isdecimal() else None
             failure.response_status = response.status
             raise failure
-        return document
+        return content
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -56,7 +56,9 @@ def test_each_alert_is_raised_by_its_fault_and_none_without(promtool: str) -> No
         ("credspec_domain_up == 0", "credspec_domain_up == 2"),
         ("[15m]) > 5", "[15m]) > 1"),
         ("hold_seconds > 5", "hold_seconds > 50"),
-        ("== 0\n        for: 5m\n        labels: { severity: critical }", "== 1"),
+        ('up{job="credspec"} == 0', 'up{job="credspec"} == 1'),
+        ("credspec_agent_up == 0", "credspec_agent_up == 2"),
+        ("> 300\n", "> 900\n"),
         ("[30m]) > 3", "[30m]) > 300"),
     ],
 )

@@ -96,6 +96,7 @@ def test_commands_units_pages_completions_and_dashboard_come_along(packages: Pac
         "/usr/share/zsh/vendor-completions/_credspec",
         "/usr/share/fish/vendor_completions.d/credspec.fish",
         "/usr/share/credspec/grafana/credspec.json",
+        "/usr/share/credspec/grafana/credspec-kubernetes.json",
         "/usr/share/credspec/prometheus/credspec.rules.yml",
         "/usr/share/doc/credspec/copyright",
         "/usr/share/man/man1/credspec-setup-docker.1.gz",

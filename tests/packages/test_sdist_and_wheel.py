@@ -20,12 +20,14 @@ SHIPPED = (
     "credspec/py.typed",
     "credspec/share/config.toml",
     "credspec/share/grafana/credspec.json",
+    "credspec/share/grafana/credspec-kubernetes.json",
     "credspec/share/prometheus/credspec.rules.yml",
     "credspec/spec/schema/credential-spec.schema.json",
     "credspec/setup/units/credspec-agent.service",
     "credspec/setup/units/credspec-agent.socket",
     "credspec/setup/units/credspec-docker-gateway.service",
     "credspec/setup/launcher.py",
+    "credspec/status_page/page/script.js",
 )
 Built = dict[str, Path]
 

@@ -123,9 +123,12 @@ def test_a_downgrade_is_refused_by_the_format_that_the_journal_has(tmp_path: Pat
         return subprocess.run(command, check=False, capture_output=True).returncode
 
     assert status("upgrade", "0.2.0", "0.1.0") == 0  # no lease
-    (tmp_path / "1.json").write_text(json.dumps({"format": journal.FORMAT, "lease_id": "1"}))
-    assert status("upgrade", "0.2.0", "0.1.0") == 0
-    (tmp_path / "2.json").write_text(json.dumps({"format": journal.FORMAT + 1, "lease_id": "2"}))
+    for known in (journal.FORMAT, journal.TICKETS_FORMAT):
+        record = {"format": known, "lease_id": str(known)}
+        (tmp_path / f"{known}.json").write_text(json.dumps(record))
+        assert status("upgrade", "0.2.0", "0.1.0") == 0
+    record = {"format": journal.TICKETS_FORMAT + 1, "lease_id": "3"}
+    (tmp_path / "3.json").write_text(json.dumps(record))
     assert status("upgrade", "0.2.0", "0.1.0") == 1
     assert status("upgrade", "0.1.0", "0.2.0") == 0
     assert status("install") == 0

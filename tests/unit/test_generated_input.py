@@ -28,7 +28,7 @@ def note(name):
         file.write(name + "\\n")
 @given(st.integers())
 def test_usual(n): note("usual")
-@settings(max_examples=70)
+@settings(max_examples=400)
 @given(st.integers())
 def test_many(n): note("many")
 @settings(max_examples=5)
@@ -42,7 +42,8 @@ def test_own():
 @pytest.mark.parametrize(
     ("options", "calls"),
     [
-        ([], {"usual": 100, "many": 70, "few": 5, "own": 100}),
+        (["--hypothesis-profile=all"], {"usual": 100, "many": 400, "few": 5, "own": 100}),
+        ([], {"usual": 50, "many": 250, "few": 5, "own": 10}),
         (["--hypothesis-profile=quick"], {"usual": 15, "many": 15, "few": 5, "own": 2}),
     ],
 )

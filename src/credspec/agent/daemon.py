@@ -28,7 +28,7 @@ from credspec.agent.identities.identity import Identity
 from credspec.agent.leases.journal import Journal
 from credspec.agent.leases.leases import Leases
 from credspec.agent.report_limit import ReportLimit
-from credspec.agent.service_sockets import inherited_listener
+from credspec.agent.service_sockets import inherited_listener, stored_sockets
 from credspec.config.host import Config
 from credspec.config.policy import PolicyInForce
 from credspec.directory.libldap import libldap
@@ -155,6 +155,7 @@ async def serve(
         audit=AuditLog(config.audit_log),
         policy=policy,
         providers=providers,
+        stored_sockets=stored_sockets(),
     )
     stop = asyncio.Event()
     reload = ConfigurationReload(
@@ -176,6 +177,7 @@ async def serve(
     def clock_changed(change: ClockChange) -> None:
         emit(Event.CLOCK_CHANGED, seconds=round(change.seconds, 1), slept=round(change.slept, 1))
         identities.clock_changed()
+        leases.clock_changed()
 
     try:
         with _agent_socket(config) as listener:
@@ -203,6 +205,7 @@ async def serve(
                 await stop.wait()
                 notify("STOPPING=1")
     finally:
+        leases.close()
         await identities.close()
     emit(Event.AGENT_STOPPED)
 

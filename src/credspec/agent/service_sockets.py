@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -17,22 +18,42 @@ from typing import Final
 from credspec.errors import CredspecError, UsageError
 from credspec.sockets.peers import peer_of
 
+STORED: Final = "kdc-"
+"""What the names begin with under which the service manager keeps the sockets of leases' KDCs."""
+
 _FIRST_DESCRIPTOR: Final = 3
 _REQUEST_SECONDS: Final = 0.5
 _REQUEST_BYTES: Final = 1 << 20
 _MOST_CALLERS: Final = 512
 
 
+def stored_sockets() -> dict[str, list[socket.socket]]:
+    """Return the sockets of leases' KDCs that the service manager kept over a restart, by lease.
+
+    To be called before `inherited_listener`.
+    """
+    found: dict[str, list[socket.socket]] = {}
+    for descriptor, name in _names(_passed_descriptors()):
+        if name.startswith(STORED):
+            os.set_inheritable(descriptor, False)
+            found.setdefault(name.removeprefix(STORED), []).append(socket.socket(fileno=descriptor))
+    return found
+
+
 def inherited_listener(path: Path) -> socket.socket | None:
     """Return the listening socket that systemd passed to this process, None without one.
 
-    `path` is where the configuration says that the agent listens. The variables that name the
-    socket are removed, so that no child process takes it for its own.
+    `path` is where the configuration says that the agent listens; sockets of leases' KDCs are left.
+    The variables that name the socket are removed, so that no child process takes it for its own.
 
     Raises:
         UsageError: `agent-socket-differs` if systemd's socket is at another path.
     """
-    descriptors = _passed_descriptors()
+    descriptors = [
+        descriptor
+        for descriptor, name in _names(_passed_descriptors())
+        if not name.startswith(STORED)
+    ]
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
         os.environ.pop(name, None)
     found = []
@@ -98,6 +119,12 @@ def _is_incomplete(request: bytes) -> bool:
         if name == b"content-length" and value.strip().isdigit():
             length = int(value)
     return not end or len(body) < length
+
+
+def _names(descriptors: Sequence[int]) -> Iterator[tuple[int, str]]:
+    """Return descriptors with the names that the service manager gave them."""
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":") + [""] * len(descriptors)
+    return zip(descriptors, names, strict=False)
 
 
 def _passed_descriptors() -> range:

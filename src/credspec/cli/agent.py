@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from shutil import which
-from typing import TYPE_CHECKING
 
 import click
 
+from credspec.cli.agent_process import compatible_service, run
 from credspec.cli.help_text import examples
-from credspec.errors import CredspecError, NotPermittedError, UsageError
-
-if TYPE_CHECKING:
-    from credspec.agent.leases.leases import Leases
-    from credspec.config.host import Config
+from credspec.errors import UsageError
 
 _USERS = Path("/run/user")
 _DIRECTORIES = (
@@ -67,49 +60,10 @@ def agent(
 
         config = load_config(config_path)
         if grpc_socket is not None:
-            _compatible_service(grpc_socket, config)
+            compatible_service(grpc_socket, config)
         click.echo("The configuration is valid.")
         return
-    from credspec.agent.service_sockets import refuse_waiting_callers
-    from credspec.service.notification import failure_in_status
-
-    with failure_in_status():
-        try:
-            _run(config_path, grpc_socket)
-        except CredspecError as error:
-            refuse_waiting_callers(error)
-            raise
-    # Threads may still wait for a domain controller; nobody wants what they bring.
-    os._exit(0)
-
-
-def _run(config_path: Path | None, grpc_socket: Path | None) -> None:
-    from credspec.service.process_safety import overwrite_freed_memory
-
-    # This may start the program over, so what takes long to load comes after it.
-    overwrite_freed_memory()
-    from credspec.config.host import load_config
-
-    config = load_config(config_path)
-    from credspec.agent.daemon import prepare_process, serve
-    from credspec.agent.loop_watch import watched_loop
-    from credspec.service.events import Event, emit, set_log_format
-
-    other_doors = [] if grpc_socket is None else [_compatible_service(grpc_socket, config)]
-    try:
-        is_locked = prepare_process(config)
-    except PermissionError as error:
-        raise NotPermittedError.of(
-            "agent-needs-root",
-            error.strerror or "not permitted",
-            where=str(error.filename or config.run_directory),
-            remedy="run the agent as root, or as a service: credspec setup agent",
-        ) from None
-    set_log_format(config.log_format)
-    if not is_locked:
-        emit(Event.PROCESS_NOT_HARDENED, what="memory may be swapped: RLIMIT_MEMLOCK is limited")
-    with asyncio.Runner(loop_factory=watched_loop) as runner:
-        runner.run(serve(config, *other_doors, load=lambda: load_config(config_path)))
+    run(config_path, grpc_socket)
 
 
 def _prepare(config_path: Path | None) -> None:
@@ -136,12 +90,3 @@ def _prepare(config_path: Path | None) -> None:
             path.mkdir()
             path.chmod(mode)
     write_users(users_in_configuration(config_path), Path(target))
-
-
-def _compatible_service(
-    path: Path, config: Config
-) -> Callable[[Leases], AbstractAsyncContextManager[None]]:
-    from credspec.agent.doors.credentials_fetcher import server
-
-    server.check(config)
-    return lambda leases: server.serving(path.absolute(), config, leases)

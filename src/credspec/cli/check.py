@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from credspec.config.host import Config
     from credspec.doctor.step import StepResult
     from credspec.kerberos.krb5_conf import AgentKrb5Conf
+    from credspec.kerberos.service_names import ServiceName
     from credspec.session.host_identity import HostIdentity
     from credspec.session.logon import Logon
 
@@ -47,6 +48,13 @@ _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
     "spec", required=False, type=click.Path(allow_dash=True), shell_complete=complete_spec
 )
 @click.option("--account", multiple=True, help="Check this gMSA without a spec; may be repeated.")
+@click.option(
+    "--service",
+    "services",
+    multiple=True,
+    metavar="SPN",
+    help="Say whose this service is; may be repeated.",
+)
 @click.option("--domain", help="DNS name of the domain, without a spec.  [default: the host's]")
 @click.option("--own-ticket", is_flag=True, help="Log on with your ticket, not as the host.")
 @click.option("--user", metavar="USER@REALM", help="Log on as this user; the password is asked.")
@@ -76,6 +84,7 @@ def check(
     *,
     spec: str | None,
     account: tuple[str, ...],
+    services: tuple[str, ...],
     domain: str | None,
     own_ticket: bool,
     user: str | None,
@@ -120,6 +129,8 @@ def check(
     if source is not None and spec == "-":
         source = cache(source)  # it cannot be read a second time
 
+    names = _services(services)
+
     def examine(show: Callable[[StepResult], None]) -> list[StepResult]:
         with ExitStack() as stack:
             krb5_conf = stack.enter_context(own_krb5_conf())
@@ -131,6 +142,7 @@ def check(
                 spec_source=source,
                 domain=None if domain is None else valid_domain(domain),
                 accounts=tuple(valid_account_name(name) for name in account),
+                services=names,
                 only_directory=directory_only,
                 providers=None if own_ticket or user or keytab else Providers(config.providers),
                 docker_socket=docker_socket,
@@ -171,6 +183,23 @@ def _identity(
     except NoCredentialsError:
         # Neither ticket nor keytab: the step on the host identity says so in its place.
         return MachineKeytab(config.keytab, config.principal)
+
+
+def _services(texts: tuple[str, ...]) -> tuple[ServiceName, ...]:
+    from credspec.kerberos.service_names import ServiceName
+
+    found = []
+    for text in texts:
+        name = ServiceName.parse(text)
+        if name is None:
+            raise UsageError.of(
+                "service-name-invalid",
+                f"{text[:80]!r} is not a service principal name",
+                where="--service",
+                expected="CLASS/HOST[:PORT], such as HTTP/www.contoso.com; never krbtgt",
+            )
+        found.append(name)
+    return tuple(found)
 
 
 def _explain(word: str) -> None:

@@ -22,6 +22,7 @@ _NAMED_FORMS = ("compose", "kubernetes")
     epilog=examples(
         "credspec convert www.json --to kubernetes --role --pod webhook | kubectl apply -f -",
         "credspec convert www.json --to compose --name web --reference file://www.json",
+        "credspec convert www.json --to docker-run --tickets-of HTTP/www.contoso.com",
         "credspec convert www.json --to raw",
         "credspec convert www.json --to oci",
     ),
@@ -34,6 +35,12 @@ _NAMED_FORMS = ("compose", "kubernetes")
 @click.option("--object", "object_", help="The object of a Kubernetes manifest to take.")
 @click.option("--reference", help="Instead of the document itself, e.g. file://www.json.")
 @click.option("--location", help="ARN of the S3 object or SSM parameter with the spec, for ecs.")
+@click.option(
+    "--tickets-of",
+    multiple=True,
+    metavar="SPN",
+    help="Ask for tickets of this service only, not a TGT; may be repeated.",
+)
 @click.option("--role", is_flag=True, help="For kubernetes: add who may use it, a Role.")
 @click.option(
     "--pod",
@@ -56,6 +63,7 @@ def convert(
     service_account: str,
     reference: str | None,
     location: str | None,
+    tickets_of: tuple[str, ...],
     path: Path | None,
 ) -> None:
     """Convert a credential spec to and from the forms that other tools take.
@@ -67,12 +75,17 @@ def convert(
     """
     if (role or pod) and form != "kubernetes":
         raise click.UsageError("--role and --pod are for --to kubernetes")
+    if tickets_of and form not in _REFERRING_FORMS and not pod:
+        forms = ", ".join(_REFERRING_FORMS)
+        raise click.UsageError(f"--tickets-of is for --to {forms}, and kubernetes with --pod")
     from credspec.cli.spec_argument import spec_source
     from credspec.config.host import load_config
     from credspec.spec import conversions
     from credspec.spec.document import CredentialSpec
     from credspec.spec.spec_directory import SpecDirectory
+    from credspec.spec.ticket_labels import ticket_labels, with_labels
 
+    labels = ticket_labels(tickets_of)
     data = spec_source(spec, load_config().spec_directory)()
     is_yaml = spec.lower().endswith((".yaml", ".yml"))
     document = conversions.read_any_form(data, service=service, name=object_, is_yaml=is_yaml)
@@ -94,7 +107,10 @@ def convert(
             "[policy-spec-source]",
             err=True,
         )
-    text = converted.text + _further_objects(used, namespace, service_account, pod, role=role)
+    text = converted.text
+    if form in _REFERRING_FORMS:
+        text = with_labels(text, conversions.Form(form), labels)
+    text += _further_objects(used, namespace, service_account, pod, role=role, labels=labels)
     if path is None:
         click.echo(text, nl=False)
         return
@@ -102,7 +118,13 @@ def convert(
 
 
 def _further_objects(
-    spec: str, namespace: str, service_account: str, pod: str | None, *, role: bool
+    spec: str,
+    namespace: str,
+    service_account: str,
+    pod: str | None,
+    *,
+    role: bool,
+    labels: dict[str, str],
 ) -> str:
     from credspec.kubernetes.objects import examples
     from credspec.spec.kubernetes import object_yaml, valid_object_name
@@ -115,7 +137,9 @@ def _further_objects(
         ]
     if pod:
         objects.append(
-            examples.pod(spec, namespace, service_account, with_webhook=pod == "webhook")
+            examples.pod(
+                spec, namespace, service_account, with_webhook=pod == "webhook", options=labels
+            )
         )
     for name in (namespace, service_account) if objects else ():
         valid_object_name(name)

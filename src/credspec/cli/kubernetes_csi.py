@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from credspec.cli.help_text import examples
+from credspec.cli.listen_address import Address
 from credspec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,6 +54,11 @@ _DIRECTORY = click.Path(file_okay=False, path_type=Path)
     help="Another path of the agent's run directory: by it, the directory is removed when agent "
     "and driver have ended and nothing is in it.  [default: it stays]",
 )
+@click.option(
+    "--metrics-listen",
+    type=Address(),
+    help="Where /metrics of driver and agent is served, without TLS.  [default: nowhere]",
+)
 @click.option("--api-server", help="URL of the API server.  [default: as pods are told]")
 @click.option("--ca-file", type=_FILE, help="Its certificate authority, with --api-server.")
 @click.option("--token-file", type=_FILE, help="The driver's token, with --api-server.")
@@ -63,6 +69,7 @@ def csi_driver(
     kubelet_directory: Path,
     review_seconds: float,
     node_run_directory: Path | None,
+    metrics_listen: tuple[str, int] | None,
     api_server: str | None,
     ca_file: Path | None,
     token_file: Path | None,
@@ -93,6 +100,7 @@ def csi_driver(
         kubelet_directory=kubelet_directory.absolute(),
         review_seconds=review_seconds,
         node_run_directory=node_run_directory,
+        metrics=metrics_listen,
     )
 
     async def run() -> None:

@@ -8,25 +8,9 @@ from pathlib import Path
 import click
 
 from credspec.cli.help_text import examples
+from credspec.cli.listen_address import Address
 
 _PATH = click.Path(dir_okay=False, path_type=Path)
-
-
-class _Address(click.ParamType[tuple[str, int]]):
-    name = "address:port"
-
-    def convert(
-        self,
-        value: str | tuple[str, int],
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> tuple[str, int]:
-        if isinstance(value, tuple):
-            return value
-        host, colon, port = value.rpartition(":")
-        if not colon or not port.isascii() or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004
-            self.fail(f"{value!r} is not ADDRESS:PORT", param, ctx)
-        return host.strip("[]"), int(port)
 
 
 @click.command(
@@ -37,11 +21,11 @@ class _Address(click.ParamType[tuple[str, int]]):
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.option(
-    "--listen", type=_Address(), default=":8443", show_default=True, help="Where reviews are taken."
+    "--listen", type=Address(), default=":8443", show_default=True, help="Where reviews are taken."
 )
 @click.option(
     "--health-listen",
-    type=_Address(),
+    type=Address(),
     default=":8080",
     show_default=True,
     help="Where /healthz, /readyz and /metrics are, without TLS.",

@@ -32,11 +32,14 @@ _COMMANDS: Final = {
         "docker_gateway",
         "Run the Docker gateway, which adds credentialspec= to the Docker API.",
     ),
+    "events": ("credspec.cli.events", "events", "Show the audit log and the agent's events."),
     "import": ("credspec.cli.import_", "import_", "Migrate from credentials-fetcher."),
     "kubernetes": ("credspec.cli.kubernetes", "kubernetes", "Serve Linux pods of Kubernetes."),
     "lab": ("credspec.cli.lab", "lab", "Run a throwaway Active Directory domain."),
+    "lease": ("credspec.cli.lease", "lease", "Cut a container off from its account."),
     "lint": ("credspec.cli.lint", "lint", "Report all problems of credential specs, and fix them."),
     "list": ("credspec.cli.list", "list_specs", "List the specs of the spec directory."),
+    "metrics": ("credspec.cli.metrics", "metrics", "Print the agent's metrics, for Prometheus."),
     "new": ("credspec.cli.new", "new", "Make a credential spec for a gMSA from the directory."),
     "run": ("credspec.cli.run", "run", "Run a program with the tickets of a credential spec."),
     "schema": ("credspec.cli.schema", "schema", "Print the JSON Schema of credential specs."),
@@ -70,6 +73,7 @@ _EXTRAS: Final = {
     "hvac": "vault",
     "grpc": "grpc",
     "google": "grpc",
+    "aiohttp": "kubernetes",
 }
 
 

@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     epilog=examples(
         "credspec run --spec www.json -- klist",
         "credspec run --spec file://www.json --user nobody -- klist",
+        "credspec run --spec www.json --tickets services --service HTTP/www.contoso.com -- klist",
     ),
     context_settings={
         "help_option_names": ["-h", "--help"],
@@ -37,6 +38,20 @@ if TYPE_CHECKING:
 )
 @click.option("--user", metavar="NAME", help="Run the program as this user; needs root.")
 @click.option("--keytab", is_flag=True, help="Add a keytab, to accept logons; see [policy].")
+@click.option(
+    "--tickets",
+    type=click.Choice(["tgt", "services", "broker"]),
+    default="tgt",
+    show_default=True,
+    help="What COMMAND has: a TGT, or tickets of the services only.",
+)
+@click.option(
+    "--service",
+    "services",
+    multiple=True,
+    metavar="SPN",
+    help="With --tickets: a service, such as HTTP/www.contoso.com; may be repeated.",
+)
 @click.option("--mode", default="0600", show_default=True, help="Of the files: 0640 for a group.")
 @click.option(
     "--wait",
@@ -50,6 +65,8 @@ def run(
     spec: str,
     user: str | None,
     keytab: bool,
+    tickets: str,
+    services: tuple[str, ...],
     mode: str,
     wait: float | None,
     command: tuple[str, ...],
@@ -75,6 +92,7 @@ def run(
         whom.gid if whom else os.getegid(),
         _mode(mode),
         keytab=keytab,
+        **_kind(tickets, services, keytab=keytab),
     )
     try:
         status = run_process(config, request, command, whom, wait_seconds=seconds)
@@ -136,6 +154,17 @@ def _mode(text: str) -> int:
             where="--mode",
             expected="an octal mode such as 0640, which the owner can read",
         ) from None
+
+
+def _kind(tickets: str, services: tuple[str, ...], *, keytab: bool) -> dict[str, Any]:
+    from credspec.contract.errors import ShimError
+    from credspec.contract.ticket_options import kind_of_tickets
+
+    try:
+        kind, listed = kind_of_tickets(tickets, ",".join(services), keytab=keytab)
+    except ShimError as error:
+        raise UsageError.of(error.code, error.text, where="--tickets") from None
+    return {"tickets": kind, "services": listed}
 
 
 def _user(name: str) -> ProcessUser:

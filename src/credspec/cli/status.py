@@ -31,14 +31,29 @@ _PIPE_WIDTH: Final = 1000
     default=2.0,
     show_default=True,
     metavar="SECONDS",
-    help="With --watch: how long to wait in between.",
+    help="With --watch and --web: how long to wait in between.",
 )
-def status(output: str, watch: bool, interval: float) -> None:
+@click.option("--web", is_flag=True, help="Serve a page on 127.0.0.1, and print its address.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="With --web: the TCP port.  [default: one that is free]",
+)
+def status(output: str, watch: bool, interval: float, web: bool, port: int) -> None:
     """Show identities and their tickets, the containers that hold leases, and the domains.
 
     A ticket's bar is the part of its lifetime that is left. With --watch and --output json, each
-    time is a line.
+    time is a line. With --web, a browser shows it as it changes, with the last events and the
+    doctor; the address that is printed works once.
     """
+    if web:
+        if watch or output == "json":
+            raise click.UsageError("--web goes with neither --watch nor --output json.")
+        from credspec.cli.status_web import serve
+
+        serve(port, interval)
+        return
     from credspec.api_client import AgentClient
     from credspec.config.host import load_config
 
@@ -133,6 +148,16 @@ def _tables(state: dict[str, Any], hindrances: list[str], *, boxes: bool) -> Any
     ]
     if state["leases"]:
         parts.append(_lease_table(state["leases"], now, boxes=boxes))
+    for lease in state["leases"]:
+        name = lease["container"][:12]
+        parts += [
+            Text(f"{name}: {service['service']}: {service['error']}", style="red")
+            for service in lease.get("service_tickets", ())
+            if service["error"]
+        ]
+        if lease.get("denied"):
+            refused = f"{name}: {lease['denied']} requests for services it may not have"
+            parts.append(Text(refused, style="red"))
     # Errors are long: below the tables they leave the columns their width.
     of_identities = [(f"{i['account']}@{i['domain']}", i) for i in state["identities"]]
     of_domains = [(domain["domain"], domain) for domain in state["domains"]]
@@ -187,7 +212,7 @@ def _lease_table(leases: list[dict[str, Any]], now: datetime, *, boxes: bool) ->
     from credspec.cli.status_table import StatusTable
 
     table = StatusTable(
-        *("Container", "Accounts", "", "Ticket left", "Age"),
+        *("Container", "Accounts", "Tickets", "", "Ticket left", "Age"),
         names=("Container", "Accounts"),
         boxes=boxes,
     )
@@ -195,10 +220,18 @@ def _lease_table(leases: list[dict[str, Any]], now: datetime, *, boxes: bool) ->
         table.add_row(
             lease["container"][:12],
             "\n".join(lease["accounts"]),
+            _kind(lease),
             *_left(lease["ticket_start"], lease["ticket_end"], now),
             _span(lease["created"], now),
         )
     return table
+
+
+def _kind(lease: dict[str, Any]) -> str:
+    """Return which tickets a container has; of an agent before there were kinds, a TGT."""
+    if lease.get("revoked"):
+        return "[red]revoked"
+    return "\n".join((lease.get("tickets", "tgt"), *lease.get("services", ())))
 
 
 def _left(start: str | None, end: str | None, now: datetime) -> tuple[Any, str]:

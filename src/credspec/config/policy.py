@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Annotated, ClassVar, Final
 
+from credspec.config import ticket_policy
+from credspec.config.account_patterns import ACCOUNT_PATTERN, covers, with_domain
 from credspec.config.host_users import USERS
 from credspec.config_table import Key, Table, number, texts
+from credspec.contract.service_names import TICKETS
 from credspec.errors import NotPermittedError, Problem
+from credspec.kerberos.service_names import ServiceName, ServicePattern
 
 KUBERNETES_SOURCE: Final = "kubernetes"
 """Where a spec comes from that the CSI driver read from a cluster's GMSACredentialSpec."""
@@ -23,11 +26,10 @@ GRPC_SOURCE: Final = "grpc"
 """Where a spec comes from that a call of credentials-fetcher's interface brought."""
 
 
-_PATTERN: Final = re.compile(r"[^@/\s]{1,64}(?:@[^@/\s]{1,255})?")
 _MOST_LEASES: Final = 100_000
 
 _PATTERNS: Final = texts(
-    lambda text: text if _PATTERN.fullmatch(text) else None,
+    lambda text: text if ACCOUNT_PATTERN.fullmatch(text) else None,
     "a pattern of ACCOUNT@DOMAIN, such as WebApp*@contoso.com",
 )
 _SOURCES: Final = texts(
@@ -45,7 +47,9 @@ class Policy:
     as well as tickets, to accept logons. `spec_sources` are some of `SPEC_SOURCES`. `uids` are the
     users other than root who may use the agent, and `grpc_uids` those who may call credentials-
     fetcher's interface, with any document that they bring (``[credentials_fetcher] users``).
-    `leases_per_user` is how many leases each of them may have at a time.
+    `leases_per_user` is how many leases each of them may have at a time. `tickets` are the kinds of
+    tickets that containers may hold, `services` what accounts may have tickets of, and
+    `ticket_life` for how long those live.
     """
 
     table: ClassVar = Table("policy", "Who may have which account ([policy](policy.md)).")
@@ -85,6 +89,36 @@ class Policy:
             reloaded=True,
         ),
     ] = ("file",)
+    tickets: Annotated[
+        tuple[str, ...],
+        Key(
+            kind=ticket_policy.MODES,
+            meaning="What containers may hold ([tickets of services](tickets-of-services.md)): "
+            "`tgt` is a ticket-granting ticket, `services` tickets of named services only, "
+            "`broker` a decoy that only the agent understands.",
+            reloaded=True,
+        ),
+    ] = TICKETS
+    services: Annotated[
+        ticket_policy.Services,
+        Key(
+            kind=ticket_policy.SERVICES,
+            meaning="What accounts may have tickets of. An account that a key covers never gets a "
+            "ticket-granting ticket on this host; one that no key covers may have any service's.",
+            default="no account is limited",
+            reloaded=True,
+        ),
+    ] = field(default_factory=lambda: ticket_policy.NO_SERVICES, hash=False)
+    ticket_life: Annotated[
+        ticket_policy.Lives,
+        Key(
+            kind=ticket_policy.LIVES,
+            meaning="For how long tickets of a class of services live, by class; `*` is for all "
+            "that are not listed.",
+            default="`cifs` and `ldap` 1h, since their sessions may end with it; others 10m",
+            reloaded=True,
+        ),
+    ] = field(default_factory=lambda: ticket_policy.DEFAULT_LIVES, hash=False)
     uids: Annotated[
         frozenset[int],
         Key(
@@ -144,8 +178,8 @@ class Policy:
                 expected=" or ".join(self.accounts[:5]) or "no account at all",
                 remedy="add it to accounts under [policy] in the configuration",
             )
-            for name in _with_domain(accounts, domain)
-            if not _covers(self.accounts, name)
+            for name in with_domain(accounts, domain)
+            if not covers(self.accounts, name)
         ]
         if problems:
             raise NotPermittedError(*problems)
@@ -164,11 +198,41 @@ class Policy:
                 expected=" or ".join(self.keytabs[:5]) or "no keytab at all",
                 remedy=f'add "{name}" to keytabs under [policy] in the configuration',
             )
-            for name in _with_domain(accounts, domain)
-            if not _covers(self.keytabs, name)
+            for name in with_domain(accounts, domain)
+            if not covers(self.keytabs, name)
         ]
         if problems:
             raise NotPermittedError(*problems)
+
+    def check_tickets(self, kind: str, accounts: Sequence[str], domain: str) -> None:
+        """Refuse a kind of tickets that containers of these accounts may not hold.
+
+        Raises:
+            NotPermittedError: `policy-tickets`; `policy-tgt`, one problem for each account.
+        """
+        ticket_policy.refuse(
+            ticket_policy.tickets_problems(self.tickets, self.services, kind, accounts, domain)
+        )
+
+    def check_services(
+        self, names: Iterable[ServiceName], accounts: Sequence[str], domain: str
+    ) -> None:
+        """Refuse services that accounts, as in `check_accounts`, may not have tickets of.
+
+        Raises:
+            NotPermittedError: `policy-service`, one problem for each account and service.
+        """
+        ticket_policy.refuse(
+            ticket_policy.services_problems(self.services, names, accounts, domain)
+        )
+
+    def services_of(self, account: str) -> tuple[ServicePattern, ...] | None:
+        """Return what ``NAME@domain`` may have tickets of, None if nothing limits it."""
+        return ticket_policy.services_of(self.services, account)
+
+    def life_of(self, service_class: str) -> timedelta:
+        """Return for how long a ticket of a class of services is to live."""
+        return ticket_policy.life_of(self.ticket_life, service_class)
 
     def allows_user(self, uid: int, own_uid: int) -> bool:
         """Return whether a user may use the agent, which runs as `own_uid`."""
@@ -204,17 +268,6 @@ def _source_name(source: str) -> str:
     if source == KUBERNETES_SOURCE:
         return "GMSACredentialSpec objects of a Kubernetes cluster"
     return f"{source}:// specs"
-
-
-def _with_domain(accounts: Sequence[str], domain: str) -> list[str]:
-    return [name if "@" in name else f"{name}@{domain}" for name in accounts]
-
-
-def _covers(patterns: tuple[str, ...], name: str) -> bool:
-    return any(
-        fnmatchcase(name.lower(), (pattern if "@" in pattern else f"{pattern}@*").lower())
-        for pattern in patterns
-    )
 
 
 def caller_refused(uid: int) -> NotPermittedError:

@@ -13,6 +13,7 @@ from credspec.contract.start_wait import has_just_booted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing itself costs milliseconds
+    from collections.abc import Sequence
     from typing import Any
 
 _AGENT_SECONDS = 60.0  # longer than the agent's own deadline, so that its reason arrives
@@ -30,8 +31,11 @@ def ask_agent(
     body: dict[str, Any] | None,
     *,
     seconds: float | None = None,
+    descriptors: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Ask the agent; HTTP/1.0, so that the end of the connection is the end of the answer.
+
+    `descriptors` are passed along; they stay open here.
 
     Raises:
         NotYetError: no agent is there, it does not answer, or it says when to ask again.
@@ -53,7 +57,7 @@ def ask_agent(
         connection.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, _timeval(seconds))
         connection.connect(agent_socket)
         connection.settimeout(seconds)
-        answer = _exchange(connection, head.encode() + payload)
+        answer = _exchange(connection, head.encode() + payload, descriptors)
     except (BlockingIOError, TimeoutError):
         raise NotYetError(
             "agent-timeout",
@@ -115,9 +119,13 @@ def _timeval(seconds: float) -> bytes:
     return int(seconds).to_bytes(size, sys.byteorder) + (0).to_bytes(size, sys.byteorder)
 
 
-def _exchange(connection: _socket.socket, request: bytes) -> bytes:
+def _exchange(connection: _socket.socket, request: bytes, descriptors: Sequence[int]) -> bytes:
     answer = bytearray()
     try:
+        if descriptors:
+            passed = b"".join(number.to_bytes(4, sys.byteorder) for number in descriptors)
+            rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, passed)]
+            request = request[connection.sendmsg([request], rights) :]
         connection.sendall(request)
     except BrokenPipeError:
         pass  # a refusal may come, and the end with it, before the request was read

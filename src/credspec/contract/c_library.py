@@ -1,4 +1,4 @@
-"""mount(2), umount2(2) and openat2(2), for which Python has no functions."""
+"""mount(2), umount2(2), openat2(2) and setns(2), for which Python has no functions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ctypes
 import os
 import struct
 
+_CLONE_NEWNET = 0x40000000
 _OPENAT2 = 437  # the same on all of Linux's architectures but alpha
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_IN_ROOT = 0x02, 0x10
 
@@ -21,6 +22,11 @@ def mount(source: bytes, target: bytes, kind: bytes, flags: int, options: bytes)
 def unmount(target: bytes, flags: int) -> None:
     """Unmount; raises OSError."""
     _check(_library.umount2(target, flags))
+
+
+def enter_network(namespace: int) -> None:
+    """Move this thread into a network namespace that is open; raises OSError."""
+    _check(_library.setns(namespace, _CLONE_NEWNET))
 
 
 def open_in_root(root: int, path: bytes, flags: int) -> int:

@@ -80,7 +80,9 @@ class Lease:
                 made = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             elif not self._is_directory(made):
                 raise StartAbandonedError(wait.waited)
-            return ask_agent(self.agent_socket, "PUT", f"/v1/leases/{self.lease_id}", body)
+            answer = ask_agent(self.agent_socket, "PUT", f"/v1/leases/{self.lease_id}", body)
+            check_answer(answer, request.tickets)
+            return answer
 
         with EndedBySignals():
             try:
@@ -158,7 +160,23 @@ def lease_request(
         "keytab": request.keytab,
         "name_fallback": name_fallback,
         "replay_cache": request.keytab,
+        **({} if request.tickets == "tgt" else {"tickets": request.tickets}),
+        **({"services": list(request.services)} if request.services else {}),
     }
+
+
+def check_answer(answer: dict[str, Any], tickets: str) -> None:
+    """Refuse the answer of an agent that does not know which tickets were asked for.
+
+    Raises:
+        ShimError: `agent-too-old`.
+    """
+    if tickets != "tgt" and answer.get("tickets") != tickets:
+        raise ShimError(
+            "agent-too-old",
+            f"credspec agent: it does not know tickets={tickets}, and gave a ticket-granting "
+            "ticket, which is wiped again; restart the agent after the upgrade",
+        )
 
 
 def _make_users_directory(leases: str, directory: str, mode: int) -> None:

@@ -15,6 +15,8 @@ RUNTIME = "credspec"
 """The name under which ``credspec setup`` registers the shim with an engine by default."""
 REAL_RUNTIMES = ("runc", "crun")
 """The runtimes that the shim starts, the preferred one first."""
+NEEDS_RUNTIME = "credspec.this-node-needs-credspec-as-its-default-runtime"
+"""A sysctl of Swarm tasks with a spec that the shim takes out; any other runtime refuses it."""
 MOUNT_POINT = "/run/credspec"
 """Where the lease's directory is mounted in the container: the tickets are in it."""
 

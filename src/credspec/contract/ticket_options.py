@@ -1,4 +1,4 @@
-"""The options of a container's tickets: their owner, their mode, a keytab.
+"""The options of a container's tickets: owner, mode, a keytab, which tickets, of which services.
 
 Standard library only: it runs on the path of every container with a spec.
 """
@@ -17,7 +17,9 @@ if TYPE_CHECKING:  # typing itself costs milliseconds
 OWNER = ("credspec.dev/owner", "CREDSPEC_OWNER")
 MODE = ("credspec.dev/mode", "CREDSPEC_MODE")
 KEYTAB = ("credspec.dev/keytab", "CREDSPEC_KEYTAB")
-OPTIONS = (OWNER, MODE, KEYTAB)
+TICKETS = ("credspec.dev/tickets", "CREDSPEC_TICKETS")
+SERVICES = ("credspec.dev/services", "CREDSPEC_SERVICES")
+OPTIONS = (OWNER, MODE, KEYTAB, TICKETS, SERVICES)
 ANNOTATIONS = (ANNOTATION, *(annotation for annotation, _ in OPTIONS))
 """All annotations that mean something here."""
 VARIABLES = (VARIABLE, *(variable for _, variable in OPTIONS))
@@ -35,11 +37,22 @@ def short_name(annotation: str) -> str:
 class TicketRequest:
     """What a container asks for: a spec, and whose the files are to be and of what kind.
 
-    `label` is what SELinux calls the container's mounts, empty without SELinux.
+    `label` is what SELinux calls the container's mounts, empty without SELinux. `tickets` is what
+    is in the files, one of `service_names.TICKETS`, and `services` are the names or patterns of the
+    services that the container needs.
     """
 
     def __init__(
-        self, spec: str, uid: int, gid: int, mode: int, *, keytab: bool, label: str = ""
+        self,
+        spec: str,
+        uid: int,
+        gid: int,
+        mode: int,
+        *,
+        keytab: bool,
+        label: str = "",
+        tickets: str = "tgt",
+        services: tuple[str, ...] = (),
     ) -> None:
         self.spec = spec
         self.uid = uid
@@ -47,6 +60,8 @@ class TicketRequest:
         self.mode = mode
         self.keytab = keytab
         self.label = label
+        self.tickets = tickets
+        self.services = services
 
     @property
     def directory_mode(self) -> int:
@@ -63,23 +78,55 @@ def ticket_request_of(
     this process is in a user namespace that the agent is not in.
 
     Raises:
-        ShimError: `option-invalid`, `container-user-unmapped`, `selinux-label`.
+        ShimError: `option-invalid`, `tickets-options`, `container-user-unmapped`, `selinux-label`.
     """
     uid, gid = _owner(config, options.get(OWNER[0]), is_users=is_users)
     keytab = _flag(options.get(KEYTAB[0]))
     mode = file_mode(options.get(MODE[0]))
-    return TicketRequest(spec, uid, gid, mode, keytab=keytab, label=mount_label(config))
+    tickets, services = kind_of_tickets(
+        options.get(TICKETS[0]), options.get(SERVICES[0]), keytab=keytab
+    )
+    return TicketRequest(
+        *(spec, uid, gid, mode),
+        keytab=keytab,
+        label=mount_label(config),
+        tickets=tickets,
+        services=services,
+    )
+
+
+def kind_of_tickets(
+    tickets: str | None, services: str | None, *, keytab: bool
+) -> tuple[str, tuple[str, ...]]:
+    """Return which tickets two options ask for, and of which services.
+
+    Raises:
+        ShimError: `option-invalid`, `tickets-options`.
+    """
+    if not tickets and not services:
+        return "tgt", ()
+    from credspec.contract import service_names as names
+
+    kind = str(tickets or names.TGT).lower()
+    if kind not in names.TICKETS:
+        raise _not_understood(TICKETS[0], tickets, ", ".join(names.TICKETS))
+    listed = names.listed_services(
+        str(services or ""), SERVICES[0], is_pattern=kind == names.BROKER
+    )
+    names.check_agreement(kind, listed, keytab=keytab)
+    return kind, listed
 
 
 def check_options(options: dict[str, str]) -> None:
     """Refuse options, by annotation, of which a value is not understood.
 
     Raises:
-        ShimError: `option-invalid`.
+        ShimError: `option-invalid`, `tickets-options`.
     """
     _owner({}, options.get(OWNER[0]), is_users=False)
-    _flag(options.get(KEYTAB[0]))
+    keytab = _flag(options.get(KEYTAB[0]))
     file_mode(options.get(MODE[0]))
+    kind_of_tickets(options.get(TICKETS[0]), options.get(SERVICES[0]), keytab=keytab)
 
 
 def _owner(config: dict[str, Any], text: str | None, *, is_users: bool) -> tuple[int, int]:

@@ -26,6 +26,9 @@ Entry = Mapping[str, Sequence[bytes]]
 """Attribute names in lower case, with their raw values; the DN under ``dn``."""
 
 _ADDRESS_SECONDS: Final = 2.0
+# Of a sealed piece that the server may send; libldap takes a buffer of that size for each
+# connection, 16 MiB if nothing is said. Java's clients ask for as much.
+_SASL_BYTES: Final = 65536
 _SCOPES: Final = {False: 0, True: 2}
 
 
@@ -102,7 +105,8 @@ class LdapSession:
 
     def require_sealing(self, strength: int) -> None:
         """Let the logon agree on encryption of at least so many bits, or fail."""
-        self._set(api.OPT_SASL_SECPROPS, c_char_p(f"minssf={strength}".encode()))
+        properties = f"minssf={strength},maxbufsize={_SASL_BYTES}"
+        self._set(api.OPT_SASL_SECPROPS, c_char_p(properties.encode()))
 
     def bind(self, seconds: float) -> None:
         """Log on by GSSAPI with the tickets of this thread's credential cache."""

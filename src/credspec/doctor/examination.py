@@ -19,10 +19,12 @@ from credspec.doctor.host_steps import HOST_STEPS
 from credspec.doctor.logon_steps import IDENTITY_STEP, LOGON_STEPS, PROVIDER_STEP
 from credspec.doctor.network_steps import network_steps
 from credspec.doctor.other_domains import OtherDomain, other_domain_step
+from credspec.doctor.services_step import services_step
 from credspec.doctor.spec_steps import DOMAIN_STEP, SPEC_STEP
 from credspec.doctor.step import State, Step, StepResult
 from credspec.errors import CredspecError, NotPermittedError
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
+from credspec.kerberos.service_names import ServiceName
 from credspec.kerberos.tickets import Ticket
 from credspec.providers.selection import Providers, plugin_source
 from credspec.session.host_identity import HostIdentity
@@ -39,7 +41,7 @@ class Examination:
     Either `spec_source` (a callable that returns the bytes of a spec) or `domain` and `accounts`
     say what to look at. `identity` is what to log on with. `only_directory` leaves out what
     belongs to this host: agent, runtime, gateway. With `providers`, a spec's own host account takes
-    the place of `identity`.
+    the place of `identity`. `services` are those whose owners are looked at.
     """
 
     config: Config
@@ -51,6 +53,7 @@ class Examination:
     only_directory: bool = False
     providers: Providers | None = None
     docker_socket: Path = _DOCKER_SOCKET
+    services: tuple[ServiceName, ...] = ()
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     spec: CredentialSpec | None = None
@@ -105,6 +108,8 @@ class Examination:
             yield from network_steps(self.config.transport)
             yield from LOGON_STEPS
             yield DOMAIN_STEP
+            if self.services:
+                yield services_step(self.services)
             for account in self.accounts:
                 yield from account_steps(account)
             others = self.spec.other_accounts if self.spec is not None else ()

@@ -136,7 +136,10 @@ class Redactor:
         shown: dict[str, Any] = {}
         unknown = 0
         for key, value in table.items():
-            if isinstance(value, dict) and NAME_FORM.fullmatch(key):
+            if isinstance(value, dict) and key in forms:
+                names = {each: self._shown(NAME_FORM, each) for each in value}
+                shown[key] = {names[each]: self._shown(forms[key], value[each]) for each in value}
+            elif isinstance(value, dict) and NAME_FORM.fullmatch(key):
                 shown[key] = self._table(forms, value)
             elif key in forms:
                 shown[key] = self._shown(forms[key], value)

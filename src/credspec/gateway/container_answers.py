@@ -108,6 +108,17 @@ class ContainerAnswers:
         name = quote(image, safe="/:@", errors="surrogateescape")
         return await self._environment_at(f"/images/{name}/json", share)
 
+    async def config(self, config_id: str, share: Share) -> bytearray | None:
+        """Return dockerd's answer about a Swarm config, None if there is no such.
+
+        Raises:
+            Refusal: dockerd cannot be asked, or there is no memory for its answer.
+        """
+        try:
+            return await self._daemon.json(f"/configs/{config_id}", share)
+        except NoMemoryLeftError:
+            raise no_memory() from None
+
     async def _changed(
         self, body: bytearray, target: InspectTarget, peer: Peer, share: Share
     ) -> bytes | None:

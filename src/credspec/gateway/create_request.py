@@ -157,7 +157,7 @@ class CreateBody:
         annotations = _object(config, "Annotations").without_exactly(ANNOTATION)
         annotations = annotations.without_exactly(REQUESTED)
         wanted = self._options(annotations)
-        _check_options(wanted, before)
+        check_options_given(wanted, before)
         # The shim sets these too, but what `docker exec` starts gets its environment from here.
         has_keytab = wanted[KEYTAB[0]].lower() in {"true", "1"}
         tickets = LEASE_ENVIRONMENT | (KEYTAB_ENVIRONMENT if has_keytab else {})
@@ -209,7 +209,12 @@ def _annotated(configs: list[JsonObject], runtime: str) -> SpecReference | None:
     return parse_reference(value) if value else None
 
 
-def _check_options(wanted: dict[str, str], environment: list[str]) -> None:
+def check_options_given(wanted: dict[str, str], environment: list[str]) -> None:
+    """Refuse options of the tickets that are wrong, or that are given as variables.
+
+    Raises:
+        UsageError: `option-invalid`, `docker-variable-option`, `docker-misspelt-name`.
+    """
     try:
         check_options(wanted)
     except ShimError as error:

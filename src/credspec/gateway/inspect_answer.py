@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from credspec.gateway import service_record
 from credspec.gateway.json_object import JsonObject, NotAnObjectError, elements
 from credspec.gateway.requested_settings import (
     listed_annotations,
@@ -20,11 +22,12 @@ from credspec.gateway.settings_json import (
     write_settings,
 )
 
-Kind = Literal["container", "list", "usage"]
+Kind = Literal["container", "list", "usage", "service", "services"]
 
 _TARGET: Final = re.compile(
     r"(?:https?://[^/]*)?(?P<prefix>(?:/v\d{1,3}\.\d{1,3})?)/"
-    r"(?:(?P<list>containers/json)|(?P<usage>system/df)|(?P<container>containers/[^?]+/json))"
+    r"(?:(?P<list>containers/json)|(?P<usage>system/df)|(?P<container>containers/[^?]+/json)"
+    r"|(?P<service>services/[^/?]+)|(?P<services>services))"
     r"(?:\?.*)?"
 )
 _SIGNS: Final = (b"credspec", b"credentialspec")
@@ -32,14 +35,17 @@ _SIGNS: Final = (b"credspec", b"credentialspec")
 
 @dataclass(frozen=True, slots=True)
 class InspectTarget:
-    """A question about containers: `prefix` is the version of the API as it stands in paths."""
+    """A question about containers or services.
+
+    `prefix` is the version of the API as it stands in paths.
+    """
 
     kind: Kind
     prefix: str
 
 
 def parse_inspect_target(method: str, target: str) -> InspectTarget | None:
-    """Return what a request asks about containers; None for any other request."""
+    """Return what a request asks about containers or services; None for any other request."""
     match = _TARGET.fullmatch(target) if method == "GET" else None
     if match is None:
         return None
@@ -47,6 +53,8 @@ def parse_inspect_target(method: str, target: str) -> InspectTarget | None:
         return InspectTarget("list", match["prefix"])
     if match["usage"]:
         return InspectTarget("usage", match["prefix"])
+    if match["service"] or match["services"]:
+        return InspectTarget("service" if match["service"] else "services", match["prefix"])
     return InspectTarget("container", match["prefix"])
 
 
@@ -76,6 +84,10 @@ def as_requested(
     try:
         if kind == "container":
             changed = _container(JsonObject.parse(_text(body)), runtime, image_environment)
+        elif kind == "service":
+            changed = _service(_text(body))
+        elif kind == "services":
+            changed = _changed_elements(_text(body), _service)
         elif kind == "list":
             changed = _list(_text(body))
         else:
@@ -102,11 +114,26 @@ def _container(container: JsonObject, runtime: str, image_environment: list[str]
 
 
 def _list(text: str) -> str | None:
+    return _changed_elements(text, _listed)
+
+
+def _changed_elements(text: str, change: Callable[[str], str | None]) -> str | None:
     items = elements(text)
-    changed = [_listed(item) for item in items]
+    changed = [change(item) or item for item in items]
     if changed == items:
         return None
     return "[" + ",".join(changed) + "]"
+
+
+def _service(text: str) -> str | None:
+    """Return a service as it was asked for, now and before its last update; None if as it is."""
+    service = JsonObject.parse(text)
+    changed = service
+    for key in ("Spec", "PreviousSpec"):
+        spec = service_record.as_requested(service_record.objects(service, key))
+        if spec is not None:
+            changed = changed.with_member(key, str(spec))
+    return None if changed is service else str(changed)
 
 
 def _listed(text: str) -> str:

@@ -30,7 +30,7 @@ from credspec.gateway.inspect_answer import parse_inspect_target
 from credspec.gateway.listening_socket import listening
 from credspec.gateway.option_search import may_hold_spec
 from credspec.gateway.refusal import Refusal, no_memory
-from credspec.gateway.service_request import check_service, is_service_target
+from credspec.gateway.service_request import ServiceBody, ServiceTarget, parse_service_target
 from credspec.gateway.user_threads import UserThreads
 from credspec.service.notification import keep_watchdog_quiet, notify
 from credspec.service.signals import handle_signals
@@ -149,15 +149,15 @@ class DockerGateway:
         if inspect is not None and not head.upgrades and not head.has_body:
             await self._answers.forward(head, inspect, client, peer)
             return
-        is_service = is_service_target(head.method, head.target)
+        service = parse_service_target(head.method, head.target)
         first: list[bytearray] = []
         with self._bodies.share(peer) as share:
-            if create is not None or commit is not None or is_service:
+            if create is not None or commit is not None or service is not None:
                 body = await _read_body(head, client, share)
                 if create is not None:
                     body = await self._create_body(body, create, peer, share)
-                elif is_service:
-                    await self._check_service(body, peer)
+                elif service is not None:
+                    body = await self._service_body(body, service, peer, share)
                 elif commit is not None:
                     body = await self._answers.commit_body(body, commit, peer, share)
                     head = head.with_fields(Content_Type="application/json")
@@ -185,10 +185,26 @@ class DockerGateway:
         # What was read is overwritten there as soon as it is not needed.
         return await self._with_spec(body, target, peer, share)
 
-    async def _check_service(self, body: bytearray, peer: Peer) -> None:
-        if await may_hold_spec(body):
-            _check_size(body)
-            await self._reading.run(peer, lambda: check_service(body))
+    async def _service_body(
+        self, body: bytearray, target: ServiceTarget, peer: Peer, share: Share
+    ) -> bytearray:
+        """Return a service's body as the daemon takes it; without a spec, byte for byte."""
+        if not await may_hold_spec(body):
+            return body
+        _check_size(body)
+        service = await self._reading.run(peer, lambda: ServiceBody.unpack(body))
+        if service is None:
+            return body
+        config = None
+        if service.config is not None:
+            config = await self._answers.config(service.config, share)
+        version = target.version or await self._daemon.version()
+        image = await self._answers.image_environment(service.image, share)
+        return bytearray(
+            await self._reading.run(
+                peer, lambda: service.pack(service.reference(config), version, image)
+            )
+        )
 
     async def _with_spec(
         self, body: bytearray, target: CreateTarget, peer: Peer, share: Share

@@ -20,11 +20,15 @@ def ccache_bytes(principal: str, *credentials: bytes) -> bytes:
     `principal` is the default principal, such as ``WebApp01$@EXAMPLE.TEST``; `credentials` are
     marshalled in the format of version 4, as `krb5.marshal_credentials` returns them.
     """
+    return b"".join([_VERSION_4, _NO_HEADER_FIELDS, principal_bytes(principal), *credentials])
+
+
+def principal_bytes(principal: str) -> bytes:
+    """Return a principal, such as ``HTTP/www.example.test@EXAMPLE.TEST``, as caches hold it."""
     name, _, realm = principal.rpartition("@")
     components = name.split("/")
     packed = [struct.pack(">II", _NT_PRINCIPAL, len(components)), _counted(realm)]
-    packed += [_counted(component) for component in components]
-    return b"".join([_VERSION_4, _NO_HEADER_FIELDS, *packed, *credentials])
+    return b"".join([*packed, *map(_counted, components)])
 
 
 def _counted(text: str) -> bytes:

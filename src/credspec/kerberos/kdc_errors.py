@@ -41,6 +41,10 @@ class PrincipalRefusedError(LogonRefusedError):
     """The domain has no such account, or a disabled one."""
 
 
+class ServiceUnknownError(NotPermittedError):
+    """No account has the name of the service: `kdc-service-unknown`."""
+
+
 class WrongRealmError(NotPermittedError):
     """The account is of another realm."""
 
@@ -118,6 +122,7 @@ _SERVICE_UNKNOWN: Final = Refusal(
     "the domain does not know this service",
     "check the service principal name (setspn -Q), and that the service's host is of this domain "
     "or of a trusted one",
+    ServiceUnknownError,
 )
 _TICKET_TIMES: Final = Refusal(
     "kdc-ticket-times",

@@ -10,10 +10,11 @@ from pathlib import Path
 from credspec.errors import CredspecError
 from credspec.file_replacement import replace_file
 
+_FIND_KDC = "dns_lookup_kdc = true"
 _LIBDEFAULTS = (
     # Names are what the user typed: reverse DNS must not change which service is asked for.
     "rdns = false",
-    "dns_lookup_kdc = true",
+    _FIND_KDC,
     # Tickets with a PAC rarely fit into a datagram.
     "udp_preference_limit = 1",
 )
@@ -60,6 +61,43 @@ def container_krb5_conf(
             lines.append(f"default_rcache_name = file2:{paths.replay_caches}/%{{euid}}.rcache2")
     names = _TYPED_NAME_FIRST if name_fallback else _TYPED_NAME_ONLY
     return _text([*lines, *_LIBDEFAULTS, names], kdcs)
+
+
+def services_krb5_conf(realm: str, *, paths: DefaultPaths | None = None) -> str:
+    """Return the complete krb5.conf for a container that has tickets of services only.
+
+    It names no KDC and lets nobody look for one: there is nothing to ask for without a TGT. Names
+    of hosts are what was typed, since a cache is searched for one name.
+    """
+    return _without_dns(realm, {realm: ()}, _TYPED_NAME_ONLY, paths)
+
+
+def broker_krb5_conf(
+    realm: str,
+    realms: Iterable[str],
+    port: int | None,
+    *,
+    paths: DefaultPaths | None = None,
+    name_fallback: bool = False,
+) -> str:
+    """Return the complete krb5.conf for a container whose KDC is the agent.
+
+    It answers for all `realms` at a port of the container's loopback, None as long as it does not.
+    Nobody looks for another. `realm` and `name_fallback` are as with `container_krb5_conf`.
+    """
+    names = _TYPED_NAME_FIRST if name_fallback else _TYPED_NAME_ONLY
+    kdcs = () if port is None else (f"127.0.0.1:{port}",)
+    return _without_dns(realm, dict.fromkeys(dict.fromkeys((realm, *realms)), kdcs), names, paths)
+
+
+def _without_dns(
+    realm: str, kdcs: Mapping[str, Iterable[str]], names: str, paths: DefaultPaths | None
+) -> str:
+    lines = [f"default_realm = {realm}"]
+    if paths is not None:
+        lines.append(f"default_ccache_name = {paths.ccache}")
+    others = (line for line in _LIBDEFAULTS if line != _FIND_KDC)
+    return _text([*lines, *others, "dns_lookup_kdc = false", names], kdcs)
 
 
 def agent_krb5_conf(realms: Mapping[str, Iterable[str]]) -> str:
@@ -124,4 +162,4 @@ def _text(libdefaults: Iterable[str], realms: Mapping[str, Iterable[str]]) -> st
 
 
 def _bracketed(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
+    return f"[{address}]" if address.count(":") > 1 else address

@@ -19,6 +19,50 @@ class Data(ctypes.Structure):
     _fields_ = (("magic", c_int32), ("length", c_uint32), ("data", c_void_p))
 
 
+class Keyblock(ctypes.Structure):
+    """``krb5_keyblock`` of krb5.h."""
+
+    _fields_ = (
+        ("magic", c_int32),
+        ("enctype", c_int32),
+        ("length", c_uint32),
+        ("contents", c_void_p),
+    )
+
+
+class Credentials(ctypes.Structure):
+    """``krb5_creds`` of krb5.h; times are seconds since 1970, modulo 2**32."""
+
+    _fields_ = (
+        ("magic", c_int32),
+        ("client", c_void_p),
+        ("server", c_void_p),
+        ("key", Keyblock),
+        ("authtime", c_uint32),
+        ("starttime", c_uint32),
+        ("endtime", c_uint32),
+        ("renew_till", c_uint32),
+        ("is_skey", c_uint32),
+        ("flags", c_uint32),
+        ("addresses", c_void_p),
+        ("ticket", Data),
+        ("second_ticket", Data),
+        ("authdata", c_void_p),
+    )
+
+
+class Principal(ctypes.Structure):
+    """``krb5_principal_data`` of krb5.h, as far as it is read here."""
+
+    _fields_ = (("magic", c_int32), ("realm", Data))
+
+
+class TicketHead(ctypes.Structure):
+    """The start of ``krb5_ticket`` of krb5.h: the service that it is for."""
+
+    _fields_ = (("magic", c_int32), ("server", ctypes.POINTER(Principal)))
+
+
 @cache
 def libkrb5() -> ctypes.CDLL:
     """Load what the binding uses as well: caches and keytabs in memory are shared."""
@@ -53,6 +97,16 @@ def libkrb5() -> ctypes.CDLL:
             *(opaque, made, c_int32, c_char_p, c_char_p),
             *(pointer(Data), opaque, pointer(Data)),
         ),
+        "krb5_unmarshal_credentials": (opaque, pointer(Data), pointer(pointer(Credentials))),
+        "krb5_get_credentials": (
+            *(opaque, c_int32, opaque),
+            *(pointer(Credentials), pointer(pointer(Credentials))),
+        ),
+        "krb5_free_creds": (opaque, pointer(Credentials)),
+        "krb5_decode_ticket": (pointer(Data), pointer(pointer(TicketHead))),
+        "krb5_free_ticket": (opaque, pointer(TicketHead)),
+        "krb5_set_principal_realm": (opaque, opaque, c_char_p),
+        "krb5_cc_destroy": (opaque, opaque),
         "krb5_free_data_contents": (opaque, pointer(Data)),
         "krb5_auth_con_free": (opaque, opaque),
     }

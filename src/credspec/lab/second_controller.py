@@ -254,6 +254,8 @@ def _build(second: SecondController, progress: Progress) -> None:
         # The server looks at its addresses only when it starts.
         lab.stop_dc()
     lab.start_dc()
+    # Names that only clients of several controllers ask for, such as the global catalog's.
+    _update_dns(lab)
     _write_files(second, present=True)
     progress(f"Joining {second.host} to the domain")
     _join(second)
@@ -382,7 +384,7 @@ def _forget_catalog(second: SecondController) -> None:
 
 
 def _update_dns(lab: Lab) -> None:
-    """Let the first controller take records of addresses out of DNS that it has no more."""
+    """Let the first controller's records in DNS be those of the addresses that it has now."""
     _run_as_first(lab, "samba_dnsupdate", "--use-samba-tool")
 
 

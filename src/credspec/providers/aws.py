@@ -15,10 +15,11 @@ from credspec.errors import NotPermittedError, UnreachableError
 from credspec.providers.answers import account_from_json, refuse_answer, refuse_input
 from credspec.providers.deadline import Deadline
 from credspec.providers.extras import import_extra
-from credspec.providers.https import HttpsClient, Server, server_url
+from credspec.providers.https import HttpsClient
 from credspec.providers.library_transport import botocore_handler
 from credspec.providers.provider import HostAccount
 from credspec.providers.provider_table import SERVER, TEXTS, ProviderTable, read_table
+from credspec.providers.server_url import Server, server_url
 from credspec.providers.tls import client_context, read_authorities
 
 _REGION: Final = re.compile(r"[a-z]{2,5}(?:-[a-z]{1,12}){1,3}-[0-9]{1,2}")

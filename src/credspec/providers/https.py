@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import http.client
 import io
-import re
 import socket
 import ssl
 from collections.abc import Iterable, Mapping
@@ -21,25 +20,11 @@ from typing import Any, Final, NamedTuple
 from credspec.errors import UnreachableError
 from credspec.providers.answers import MAX_ANSWER_BYTES, refuse_answer
 from credspec.providers.deadline import Deadline
+from credspec.providers.server_url import HTTPS_PORT, Server
 from credspec.providers.tls import tls_error
 
-_LABEL: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
-_HOST: Final = rf"(?=[^/:]{{1,253}}(?:[/:]|\Z)){_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]{{2,45}}\]"
-_URL: Final = re.compile(rf"https://({_HOST})(?::([0-9]{{1,5}}))?(/[A-Za-z0-9._~/-]*)?")
-_HTTPS_PORT: Final = 443
-_MAX_PORT: Final = 65535
 # What concerns a single connection, or is said here.
 _OWN_HEADERS: Final = frozenset({"accept-encoding", "connection", "host", "transfer-encoding"})
-
-
-class Server(NamedTuple):
-    """A server: its name or address, and its port."""
-
-    host: str
-    port: int = _HTTPS_PORT
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class Answer(NamedTuple):
@@ -49,20 +34,6 @@ class Answer(NamedTuple):
     reason: str
     headers: list[tuple[str, str]]
     body: bytes
-
-
-def server_url(text: str) -> tuple[Server, str] | None:
-    """Return the server and the path of a URL of the configuration; None if it is not plain https.
-
-    There is no user, query, fragment, percent-encoding or backslash in it.
-    """
-    match = _URL.fullmatch(text)
-    if match is None:
-        return None
-    port = int(match[2] or _HTTPS_PORT)
-    if not 0 < port <= _MAX_PORT:
-        return None
-    return Server(match[1].strip("[]"), port), match[3] or ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +92,7 @@ class HttpsClient:
 
 
 class _Connection(http.client.HTTPConnection):
-    default_port = _HTTPS_PORT
+    default_port = HTTPS_PORT
 
     def __init__(self, client: HttpsClient) -> None:
         super().__init__(client.server.host, client.server.port)

@@ -20,7 +20,7 @@ from credspec.config_table import (
     wrong_value,
 )
 from credspec.errors import Problem, UsageError
-from credspec.providers.https import server_url
+from credspec.providers.server_url import server_url
 
 SERVER: Final = text_of(server_url, "a URL such as https://vault.contoso.com:8200", form=URL_FORM)
 """A server; read are the server and the path of the URL."""

@@ -17,10 +17,11 @@ from credspec.config_table import PATH, PATH_FORM, Key, NotTakenError, Table, te
 from credspec.errors import NotPermittedError
 from credspec.providers.answers import account_from_json, refuse_answer, refuse_input
 from credspec.providers.deadline import Deadline
-from credspec.providers.https import HttpsClient, Server
+from credspec.providers.https import HttpsClient
 from credspec.providers.private_file import read_private_file
 from credspec.providers.provider import HostAccount
 from credspec.providers.provider_table import SERVER, ProviderTable, read_table
+from credspec.providers.server_url import Server
 from credspec.providers.tls import client_context
 
 # Kubernetes' names: of a namespace RFC 1123's label, of a secret its subdomain.

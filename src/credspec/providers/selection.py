@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib.metadata import entry_points
 from typing import Any, Final, cast
 
 from credspec.errors import (
@@ -382,6 +381,9 @@ def _factory(name: str, settings: Mapping[str, Any]) -> _Factory:
         return cast("_Factory", _loaded(name))
     if "command" in settings:
         return partial(ProgramProvider, name)
+    # Few hosts have one, and it draws in the whole of `email`.
+    from importlib.metadata import entry_points
+
     for entry in entry_points(group=ENTRY_POINTS, name=name):
         return cast("_Factory", entry.load())
     raise UsageError.of(

@@ -13,11 +13,12 @@ from credspec.errors import NotPermittedError, UnreachableError
 from credspec.providers.answers import account_from_json, refuse_answer, refuse_input
 from credspec.providers.deadline import Deadline
 from credspec.providers.extras import import_extra
-from credspec.providers.https import HttpsClient, Server
+from credspec.providers.https import HttpsClient
 from credspec.providers.library_transport import requests_session
 from credspec.providers.private_file import read_private_file
 from credspec.providers.provider import HostAccount
 from credspec.providers.provider_table import SERVER, ProviderTable, read_table
+from credspec.providers.server_url import Server
 from credspec.providers.tls import client_context, read_authorities
 
 if TYPE_CHECKING:

@@ -18,8 +18,10 @@ import click
 from credspec.api_client import AgentClient
 from credspec.config.host import Config
 from credspec.contract.errors import ShimError
-from credspec.contract.lease import Lease, lease_request
+from credspec.contract.kdc_sockets import serve_kdc
+from credspec.contract.lease import Lease, check_answer, lease_request
 from credspec.contract.names import MOUNT_POINT
+from credspec.contract.service_names import BROKER
 from credspec.contract.start_wait import StartWait, has_just_booted
 from credspec.contract.ticket_options import TicketRequest
 from credspec.errors import AgentNotPermittedError, AgentUnreachableError, CredspecError
@@ -90,6 +92,13 @@ def process_lease(
                     return client.request("PUT", f"/v1/leases/{lease.lease_id}", body)
 
             answer = start.run(ask)
+            try:
+                check_answer(answer, request.tickets)
+                if request.tickets == BROKER:
+                    # At a port of its own of the loopback that the program sees.
+                    serve_kdc(lease.lease_id, str(config.agent_socket), None)
+            except ShimError as error:
+                raise CredspecError.of(error.code, error.text) from None
             found = answer["environment"].items()
             yield {n: v.replace(MOUNT_POINT, lease.directory) for n, v in found}, lock
         finally:

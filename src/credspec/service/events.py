@@ -77,6 +77,29 @@ class Event(Enum):
     POLICY_NOT_RELOADED = (151, "error", "The configuration is invalid; the old one stays.")
     CLOCK_CHANGED = (152, "warning", "The clock was set or the host slept; tickets are checked.")
 
+    SERVICE_TICKET_GRANTED = (160, "info", "A container was given a ticket of a service.")
+    SERVICE_TICKET_DENIED = (
+        161,
+        "warning",
+        "A container asked for a service that it may not have; look whether it was taken over.",
+    )
+    SERVICE_TICKET_FAILED = (
+        162,
+        "warning",
+        "A ticket of a service could not be obtained; the former one stays until it ends.",
+    )
+    SERVICE_OF_MACHINE = (
+        163,
+        "warning",
+        "A service belongs to a machine: its ticket opens all services of that machine.",
+    )
+    BROKER_SOCKETS_LOST = (
+        165,
+        "warning",
+        "A container's KDC cannot be served any more; only its next start brings it back.",
+    )
+    LEASE_CUT_OFF = (164, "warning", "Root cut a container off from its account.")
+
     WEBHOOK_READY = (170, "info", "The admission webhook accepts reviews.")
     POD_REFUSED = (171, "info", "The admission webhook refused a pod; the error says why.")
     WEBHOOK_CERTIFICATE = (172, "info", "The admission webhook serves a new certificate.")

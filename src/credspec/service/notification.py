@@ -5,13 +5,27 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from credspec.errors import CredspecError
 
 
-def notify(*lines: str) -> bool:
+def store_descriptors(name: str, descriptors: Sequence[int]) -> bool:
+    """Let the service manager keep descriptors over a restart (FDSTORE=1 of sd_notify(3)).
+
+    They come back under `name`; return whether anybody listens.
+    """
+    return notify("FDSTORE=1", f"FDNAME={name}", "FDPOLL=0", descriptors=descriptors)
+
+
+def forget_descriptors(name: str) -> None:
+    """Let the service manager close what it keeps under a name."""
+    notify("FDSTOREREMOVE=1", f"FDNAME={name}")
+
+
+def notify(*lines: str, descriptors: Sequence[int] = ()) -> bool:
     """Send ``NAME=VALUE`` lines, such as ``READY=1``; return whether anybody listens."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
@@ -20,8 +34,12 @@ def notify(*lines: str) -> bool:
     sender, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with sender, other:
         try:
-            sender.sendto(
-                "\n".join(lines).encode(),
+            sender.sendmsg(
+                ["\n".join(lines).encode()],
+                [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))]
+                if descriptors
+                else [],
+                0,
                 "\0" + address[1:] if address.startswith("@") else address,
             )
         except OSError:

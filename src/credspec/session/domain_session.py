@@ -17,9 +17,12 @@ from credspec.directory.connection import Transport
 from credspec.directory.domain import DomainFacts, read_trusted_domain
 from credspec.directory.domain_names import valid_domain
 from credspec.directory.locator import DomainController, Locator
+from credspec.directory.service_owner import ServiceOwner, find_service_owner
 from credspec.errors import NotFoundError, UnreachableError
 from credspec.kerberos.keytab import account_keytab
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
+from credspec.kerberos.service_credentials import ServiceTicket, get_service_ticket
+from credspec.kerberos.service_names import ServiceName
 from credspec.kerberos.tickets import Ticket
 from credspec.session.account_tickets import AccountTickets
 from credspec.session.domain_connection import DomainConnection
@@ -186,6 +189,27 @@ class DomainSession:
                 keytab=account_keytab(entry, realm, password, version, made=now, salts=salts),
                 keytab_due=now + max(password.unchanged_interval, _SOONEST_KEYTAB),
             )
+
+    def service_ticket(self, tgt: Ticket, service: ServiceName, life: timedelta) -> ServiceTicket:
+        """Return a ticket of a service for the account of a TGT; see `get_service_ticket`.
+
+        Raises:
+            CredspecError: of the class and code of the step that failed.
+        """
+        try:
+            return get_service_ticket(tgt, service, life)
+        except UnreachableError:
+            # The controllers that were located may have moved or gone.
+            self.connection.reconnect()
+        return get_service_ticket(tgt, service, life)
+
+    def service_owner(self, spn: str) -> ServiceOwner | None:
+        """Find the account of this domain that has a service's name; see `find_service_owner`.
+
+        Raises:
+            CredspecError: as `DomainConnection.use`.
+        """
+        return self.connection.use(lambda c, facts: find_service_owner(c, facts, spn))
 
     def forget_logon(self) -> None:
         """Let the next call log on afresh: drop the connection, tickets, and what was given."""

@@ -56,8 +56,12 @@ class DockerSetup(EngineSetup):
         ),
         SetupOption("--runtime-name", str, "Name for dockerd.", "runtime_name", default=RUNTIME),
         SetupOption(
-            "--set-as-default", bool, "Make it the runtime of all containers.", "set_as_default"
+            "--default-runtime",
+            bool,
+            "Make it the runtime of all containers, as Swarm services need it.",
+            "set_as_default",
         ),
+        SetupOption("--set-as-default", bool, "The same as --default-runtime.", "set_as_default"),
         SetupOption(
             "--host-python",
             str,

@@ -18,8 +18,9 @@ from credspec.setup.engine_files import FileChange, read_file, remove_file, writ
 
 _CONTRACT: Final = (
     *("agent_client", "c_json", "c_library", "container_environment", "errors", "host_paths"),
-    *("lease", "lease_paths", "names", "selinux_label", "spelling", "start_wait"),
-    "ticket_options",
+    "kdc_sockets",
+    *("lease", "lease_paths", "names", "selinux_label", "service_names"),
+    *("spelling", "start_wait", "ticket_options"),
 )
 _SHIM: Final = (
     *("carriers", "container_lease", "image_root", "oci_bundle", "podman_image"),

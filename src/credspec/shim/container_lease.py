@@ -68,12 +68,46 @@ def run_with_lease(
     try:
         add_tickets(config, lease.directory, answer["environment"])
         write_config(invocation.bundle, config)
-        status = _run(runtime, arguments)
+        if request.tickets == "broker":
+            status = _run_with_kdc(invocation, runtime, arguments, lease)
+        else:
+            status = _run(runtime, arguments)
     except BaseException:
         lease.give_back()
         raise
     if status != 0 or (invocation.command == "run" and not invocation.is_detached):
         lease.give_back()
+    return status
+
+
+def _run_with_kdc(
+    invocation: Invocation, runtime: str, arguments: Sequence[str], lease: Lease
+) -> int:
+    """Create a container, and have the agent serve as KDC in its network before it starts."""
+    if invocation.command != "create":
+        raise ShimError(
+            "broker-run",
+            "tickets=broker: the agent serves in the container's network, which is not there "
+            "before a `run`; use create and start, as engines do, or tickets=services",
+        )
+    from credspec.contract.kdc_sockets import serve_kdc
+
+    pid_file = invocation.options.get("--pid-file") or invocation.options.get("--pidfile")
+    if not pid_file:
+        pid_file = f"{invocation.bundle}/credspec.pid"
+        at = arguments.index("create") + 1
+        arguments = [*arguments[:at], "--pid-file", pid_file, *arguments[at:]]
+    status = _run(runtime, arguments)
+    if status != 0:
+        return status
+    try:
+        with open(pid_file, "rb") as file:
+            pid = int(file.read())
+        serve_kdc(lease.lease_id, lease.agent_socket, f"/proc/{pid}/ns/net")
+    except BaseException:
+        options = arguments[: arguments.index("create")]
+        _run(runtime, [*options, "delete", "--force", invocation.container])
+        raise
     return status
 
 

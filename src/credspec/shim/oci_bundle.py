@@ -10,7 +10,7 @@ import os
 from credspec.contract import c_json
 from credspec.contract.container_environment import with_lease_variables
 from credspec.contract.errors import ShimError
-from credspec.contract.names import MOUNT_POINT
+from credspec.contract.names import MOUNT_POINT, NEEDS_RUNTIME
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing itself costs milliseconds
@@ -113,8 +113,10 @@ def has_tickets(config: dict[str, Any], leases: str) -> bool:
 def add_tickets(config: dict[str, Any], directory: str, environment: dict[str, str]) -> None:
     """Add the lease's mount and environment to a container's configuration.
 
-    Variables that the image or the user set stay.
+    Variables that the image or the user set stay. What a Swarm task has so that no other runtime
+    starts it goes.
     """
+    ((config.get("linux") or {}).get("sysctl") or {}).pop(NEEDS_RUNTIME, None)
     mounts = config.setdefault("mounts", [])
     mounts[:] = [
         m

@@ -72,6 +72,8 @@ def _with_tickets(
             fallback = root.reads_fallback()
             answer = lease.take(request, container, state, wait, name_fallback=fallback)
             root.offer_krb5_conf()
+        if request.tickets == "broker":
+            _serve_kdc(config, lease)
     except ShimError as error:
         return _refused(config, str(error))
     except Exception as error:  # what a hook says here is not shown
@@ -81,6 +83,25 @@ def _with_tickets(
     # Taken out, so that the shim, if it runs too, leaves the container as it is.
     config["annotations"].pop(ANNOTATION, None)
     return config
+
+
+def _serve_kdc(config: dict[str, Any], lease: Lease) -> None:
+    """Have the agent serve as KDC in the container's network, which Podman has made already."""
+    from credspec.contract.kdc_sockets import serve_kdc
+
+    namespaces = (config.get("linux") or {}).get("namespaces") or []
+    networks = [each.get("path") for each in namespaces if each.get("type") == "network"]
+    try:
+        if networks and not networks[0]:
+            raise ShimError(
+                "kdc-sockets",
+                "tickets=broker: this container's network is not there yet when hooks run; use "
+                "--runtime credspec instead of the hooks",
+            )
+        serve_kdc(lease.lease_id, lease.agent_socket, networks[0] if networks else None)
+    except BaseException:
+        lease.give_back()
+        raise
 
 
 def _refused(config: dict[str, Any], reason: str) -> dict[str, Any]:

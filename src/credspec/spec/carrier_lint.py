@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Any, Final
 
+from credspec.contract.ticket_options import OPTIONS
 from credspec.errors import InvalidSpecError, Problem
 from credspec.spec.file_kind import FileKind
 from credspec.spec.lint import Finding, Severity, lint_bytes, lint_document
@@ -15,6 +17,7 @@ from credspec.spec.rules.carriers import (
     Carrier,
     ComposeService,
 )
+from credspec.spec.rules.tickets import SERVICES_OF_MACHINES, TicketOptions, option_problem
 from credspec.spec.spec_directory import components_of
 from credspec.spec.strict_json import pointer_to
 
@@ -40,6 +43,8 @@ def lint_carrier(document: dict[str, Any], kind: FileKind) -> tuple[Finding, ...
 def _compose(document: dict[str, Any]) -> Iterator[Finding]:
     yield from _reference_findings(document, FileKind.COMPOSE)
     for where, service in _services(document):
+        members = [(service.get(name), f"{where}/{name}") for name in ("annotations", "labels")]
+        yield from _option_findings(members)
         yield from _warnings(COMPOSE_CREDENTIAL_SPEC.check(ComposeService(where, service)))
         options = service.get("security_opt")
         for index, option in enumerate(options if isinstance(options, list) else ()):
@@ -55,8 +60,26 @@ def _compose(document: dict[str, Any]) -> Iterator[Finding]:
                 )
 
 
+def _option_findings(tables: list[tuple[Any, str]]) -> Iterator[Finding]:
+    """Return what is wrong about the options of tickets; the first table that has one counts."""
+    values: dict[str, str] = {}
+    places: dict[str, str] = {}
+    for (table, where), (name, _) in product(tables, OPTIONS):
+        for pointer, value in _assigned(table, where, name):
+            if "$" in value:
+                return  # a variable, whose value only Compose knows
+            values.setdefault(name, value)
+            places.setdefault(name, pointer)
+    options = TicketOptions(values, places)
+    wrong = option_problem(options)
+    if wrong is not None:
+        yield Finding(Severity.ERROR, wrong)
+    yield from _warnings(SERVICES_OF_MACHINES.check(options))
+
+
 def _oci(document: dict[str, Any]) -> Iterator[Finding]:
     yield from _reference_findings(document, FileKind.OCI)
+    yield from _option_findings([(document.get("annotations"), "/annotations")])
     windows = document.get("windows")
     carried = windows.get("credentialSpec") if isinstance(windows, dict) else None
     if isinstance(carried, str):

@@ -60,6 +60,24 @@ def test_an_annotation_of_the_pod_serves_its_containers(host: Any, cri: CriClien
         assert owner == (0, "1000\n")
 
 
+def test_the_agent_is_the_kdc_of_each_container_of_a_pod(host: Any, cri: CriClient) -> None:
+    """They share a network, and have a port each."""
+    patterns = {"credspec.dev/services": "ldap/*.example.test"}
+    broker = SPEC | patterns | {"credspec.dev/tickets": "broker"}
+    allowed, refused = f"kvno ldap/{host.lab.dc_host}", f"kvno cifs/{host.lab.dc_host}"
+    with pod(cri, broker) as made:
+        conf = "export KRB5_CONFIG=/run/credspec/krb5.conf KRB5CCNAME=/run/credspec/krb5cc"
+        containers = [made.start(name, IMAGE, SLEEP) for name in ("one", "two")]
+        ports = set()
+        for container in containers:
+            shown = made.exec(container, "sh", "-c", f"{conf}; {allowed} && ! {refused}")
+            assert shown[0] == 0, shown
+            text = made.exec(container, "cat", "/run/credspec/krb5.conf")[1]
+            ports |= {line for line in text.splitlines() if " kdc = 127.0.0.1:" in line}
+        assert len(ports) == len(containers)
+    nothing_left(host)
+
+
 def test_the_program_itself_has_the_environment(cri: CriClient) -> None:
     line = "klist > /tmp/shown 2>&1; sleep 600"
     with pod(cri, SPEC) as made:
@@ -78,6 +96,22 @@ def test_the_domain_knows_the_container(host: Any, cri: CriClient) -> None:
         container = made.start("one", IMAGE, SLEEP)
         shown = made.exec(container, "sh", "-c", f"{conf}; {hosts}; {who}")
         assert shown == (0, "u:EXAMPLE\\WebApp01$\n")
+
+
+def test_tickets_of_services_and_no_tgt(host: Any, cri: CriClient) -> None:
+    service = f"ldap/{host.lab.dc_host}"
+    wanted = {"credspec.dev/tickets": "services", "credspec.dev/services": service}
+    with pod(cri, SPEC | wanted) as made:
+        container = made.start("one", IMAGE, SLEEP)
+        shown = made.exec(container, *KLIST)[1]
+        assert DEFAULT in shown
+        assert f"{service}@{host.lab.realm}" in shown
+        assert "krbtgt" not in shown
+        cache = "KRB5CCNAME=/run/credspec/krb5cc"
+        assert made.exec(container, "env", cache, "kvno", "-q", service)[0] == 0
+        assert made.exec(container, "env", cache, "kvno", f"cifs/{host.lab.dc_host}")[0] != 0
+        [lease] = host.agent.get("/v1/leases")["leases"]
+        assert (lease["tickets"], lease["services"]) == ("services", [service])
 
 
 def test_an_annotation_of_a_container_is_its_own(host: Any, cri: CriClient) -> None:

@@ -75,12 +75,52 @@ def test_tickets(host: Any, run: Run, options: list[str]) -> None:
     nothing_left(host)
 
 
+def test_tickets_of_services_and_no_tgt(host: Any, run: Run) -> None:
+    service = f"ldap/{host.lab.dc_host}"
+    tickets = ["--annotation=credspec.dev/tickets=services"]
+    listed = f"--annotation=credspec.dev/services={service}"
+    started = ["run", "--rm", "--network=none", SPEC, CONFIRMED, *tickets]
+    shown = run(*started, listed, IMAGE, "sh", "-c", f"klist && kvno -q {service}")
+    assert DEFAULT in shown.stdout, shown.stderr
+    assert f"{service}@{host.lab.realm}" in shown.stdout
+    assert "krbtgt" not in shown.stdout
+    refused = run(*started, listed, IMAGE, "kvno", f"cifs/{host.lab.dc_host}")
+    assert refused.returncode != 0
+    without = run(*started, IMAGE, "true")
+    assert "tickets-options" in without.stderr
+    nothing_left(host)
+
+
 def test_the_domain_knows_the_container(host: Any, run: Run) -> None:
     options = ["--network=host", "--dns", host.lab.dc_address]
     who = ["ldapwhoami", "-Q", "-H", f"ldap://{host.lab.dc_host}"]
     hosts = f"--add-host={host.lab.dc_host}:{host.lab.dc_address}"
     shown = run("run", "--rm", *options[:1], hosts, SPEC, CONFIRMED, IMAGE, *who)
     assert shown.stdout == "u:EXAMPLE\\WebApp01$\n", shown.stderr
+
+
+BROKER = (
+    "--annotation=credspec.dev/tickets=broker",
+    "--annotation=credspec.dev/services=ldap/*.example.test",
+)
+
+
+@pytest.mark.parametrize("network", ["none", "host"])
+def test_the_agent_is_the_kdc(
+    host: Any, run: Run, request: pytest.FixtureRequest, network: str
+) -> None:
+    line = f"kvno ldap/{host.lab.dc_host} && ! kvno cifs/{host.lab.dc_host}"
+    conf = "export KRB5_CONFIG=/run/credspec/krb5.conf"
+    options = (f"--network={network}", SPEC, *BROKER, CONFIRMED)
+    shown = run("run", "--rm", *options, IMAGE, "sh", "-c", f"{conf}; {line}")
+    if network == "none" and request.node.callspec.params["run"] != "runtime":
+        # Podman leaves that network to the runtime, which makes it after the hooks.
+        assert shown.returncode != 0
+        assert "use --runtime credspec" in shown.stderr
+    else:
+        assert shown.returncode == 0, shown.stderr
+        assert "KDC policy rejects request" in shown.stderr
+    nothing_left(host)
 
 
 def test_stop_start_and_remove(host: Any, run: Run) -> None:

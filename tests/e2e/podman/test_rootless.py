@@ -71,6 +71,17 @@ def test_tickets_belong_to_the_mapped_user(
     assert DEFAULT in shown.stdout, shown.stderr
 
 
+def test_the_agent_is_the_kdc(run: Run, users_agent: AgentProcess) -> None:
+    lab = users_agent.lab
+    tickets = ("--annotation=credspec.dev/tickets=broker", "--network=host", SPEC)
+    services = "--annotation=credspec.dev/services=ldap/*.example.test"
+    line = f"kvno ldap/{lab.dc_host} && ! kvno cifs/{lab.dc_host}"
+    options = ("--rm", *tickets, services, "--tmpfs=/run/credspec")
+    shown = run("run", *options, IMAGE, "sh", "-c", line)
+    assert shown.returncode == 0, shown.stderr
+    assert "KDC policy rejects request" in shown.stderr
+
+
 def test_stop_start_and_remove(run: Run, engine: RootlessPodman, users_agent: AgentProcess) -> None:
     started = run("run", "-d", "--name=s1", *OPTIONS, IMAGE, "sleep", "600")
     assert started.returncode == 0, started.stderr

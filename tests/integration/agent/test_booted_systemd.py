@@ -33,6 +33,24 @@ body = {{"spec": "file://one.json", "container": "c1", "runtime_state": "/run/te
 print(client.request("PUT", "/v1/leases/{LEASE}", body)["accounts"])
 """
 
+BROKERED = "0" * 31 + "2"
+SERVE = f"""
+import sys
+from pathlib import Path
+from credspec.api_client import AgentClient
+from credspec.contract.kdc_sockets import serve_kdc
+client = AgentClient(Path("/run/credspec/agent.sock"))
+body = {{"spec": "file://one.json", "container": "b1", "runtime_state": "/run/test/brokered",
+         "uid": 0, "gid": 0, "tickets": "broker", "services": ["ldap/*.example.test"]}}
+client.request("PUT", "/v1/leases/{BROKERED}", body)
+serve_kdc("{BROKERED}", "/run/credspec/agent.sock", f"/proc/{{sys.argv[1]}}/ns/net")
+"""
+RELEASE = f"""
+from pathlib import Path
+from credspec.api_client import AgentClient
+AgentClient(Path("/run/credspec/agent.sock")).request("DELETE", "/v1/leases/{BROKERED}")
+"""
+
 # As docs/runtimes/process.md has it.
 SERVICE = f"""
 [Unit]
@@ -148,6 +166,46 @@ def test_a_lease_on_a_mount_made_later(installed: BootedSystemd) -> None:
     assert listed.startswith("1000 600 ")
     audit = installed.run("cat", "/var/log/credspec/audit.jsonl").stdout
     assert json.loads(audit.splitlines()[-1])["decision"] == "granted"
+
+
+@pytest.fixture
+def brokered(lab: Lab, installed: BootedSystemd) -> Iterator[Callable[[str], str]]:
+    """Runs kvno in a network of its own, whose KDC is the agent; returns what it says."""
+    directory = f"/run/credspec/leases/{BROKERED}"
+    installed.run("mkdir", "-p", directory, "/run/test/brokered")
+    installed.run("mount", "-t", "tmpfs", "lease", directory)
+    installed.run("systemd-run", "--unit=network", "-p", "PrivateNetwork=yes", "sleep", "infinity")
+    pid = installed.show("network.service", "MainPID")
+    done = installed.run(sys.executable, "-c", SERVE, pid)
+    assert done.returncode == 0, done.stderr
+
+    def kvno(copy: str) -> str:
+        installed.run("sh", "-c", f"cat {directory}/krb5cc > {directory}/{copy}")
+        variables = (f"KRB5_CONFIG={directory}/krb5.conf", f"KRB5CCNAME={directory}/{copy}")
+        command = ("nsenter", "-t", pid, "-n", "env", *variables, "kvno", f"ldap/{lab.dc_host}")
+        shown = installed.run(*command)
+        return shown.stdout + shown.stderr
+
+    yield kvno
+    installed.run(sys.executable, "-c", RELEASE)
+    installed.run("umount", directory)
+    installed.run("systemctl", "stop", "network")
+
+
+def test_containers_have_their_kdc_after_each_restart(
+    installed: BootedSystemd, brokered: Callable[[str], str]
+) -> None:
+    """The service manager keeps the sockets, which the agent could not open again."""
+    assert "kvno = " in brokered("one")
+    assert installed.run("systemctl", "restart", AGENT_UNIT).returncode == 0
+    assert "kvno = " in brokered("two")
+    before = installed.kill(AGENT_UNIT, signal.SIGKILL)
+    wait_for(lambda: installed.pid_outside(AGENT_UNIT) not in {0, before})
+    wait_for(lambda: installed.show(AGENT_UNIT, "ActiveState") == "active")
+    assert "kvno = " in brokered("three")
+    assert installed.show(AGENT_UNIT, "NFileDescriptorStore") == "2"
+    installed.run(sys.executable, "-c", RELEASE)
+    wait_for(lambda: installed.show(AGENT_UNIT, "NFileDescriptorStore") == "0")
 
 
 def test_it_is_started_however_often(installed: BootedSystemd) -> None:

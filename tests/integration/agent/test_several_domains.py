@@ -14,9 +14,11 @@ import krb5
 import pytest
 
 from credspec.cli.new import NewSpecRequest, make_credential_spec
+from credspec.contract.kdc_sockets import serve_kdc
 from credspec.directory.connection import Transport
 from credspec.directory.locator import DnsResolver, DomainController, Locator
 from credspec.errors import CredspecError, NotPermittedError, UnreachableError
+from credspec.kerberos.ccache_reader import read_ccache
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
 from credspec.lab.domain import Lab, open_lab
 from credspec.lab.trust import TRUSTED_ACCOUNT, down_trusted, trusted_name
@@ -165,6 +167,70 @@ def test_the_other_domain_accepts_the_containers_ticket(
         )
         name = "WebApp01" if of is lab else TRUSTED_ACCOUNT
         assert shown.stdout == f"u:{of.netbios}\\{name}$\n", shown.stderr
+
+
+@pytest.mark.parametrize("mapped_to", ["other", "own", None])
+def test_a_ticket_of_a_service_of_the_other_domain(
+    agent: AgentProcess, lab: Lab, other: Lab, tmp_path: Path, mapped_to: str | None
+) -> None:
+    """Clients look it up in the realm that they think the host is of: both are in the cache."""
+    service = f"ldap/{other.dc_host}"
+    agent.start()
+    agent.mount(1)
+    agent.put(1, "file://one.json", tickets="services", services=[service])
+    cache = agent.lease_directory(1) / "krb5cc"
+    found = read_ccache(cache.read_bytes())
+    assert {each.server for each in found.records} == {
+        f"{service}@{other.realm}",
+        f"{service}@{lab.realm}",
+    }
+    conf = (agent.lease_directory(1) / "krb5.conf").read_text()
+    if mapped_to is not None:
+        realm = other.realm if mapped_to == "other" else lab.realm
+        conf += f"\n[domain_realm]\n .{other.dns_domain} = {realm}\n"
+    (tmp_path / "client.conf").write_text(conf)
+    shown = subprocess.run(
+        ["ldapwhoami", "-N", "-Q", "-Y", "GSSAPI", "-H", f"ldap://{other.dc_host}"],
+        env=os.environ
+        | {"KRB5CCNAME": f"FILE:{cache}", "KRB5_CONFIG": str(tmp_path / "client.conf")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert shown.stdout == f"u:{lab.netbios}\\WebApp01$\n", shown.stderr
+
+
+@pytest.mark.parametrize("mapped_to", ["other", "own", None])
+def test_the_broker_leads_to_a_service_of_the_other_domain(
+    agent: AgentProcess, lab: Lab, other: Lab, mapped_to: str | None
+) -> None:
+    """Whatever realm a client thinks the host is of: a decoy for the other, then the ticket."""
+    pattern = f"ldap/*.{other.dns_domain}@{other.realm}"
+    agent.start()
+    agent.mount(1)
+    agent.put(1, "file://one.json", tickets="broker", services=[pattern])
+    serve_kdc(f"{1:032x}", str(agent.run_directory / "agent.sock"), None)
+    conf = (agent.lease_directory(1) / "krb5.conf").read_text()
+    assert f" .{other.dns_domain} = {other.realm}\n" in conf
+    if mapped_to != "other":
+        lines = [line for line in conf.splitlines() if f"= {other.realm}" not in line]
+        conf = "\n".join(lines)
+        conf += f"\n.{other.dns_domain} = {lab.realm}\n" if mapped_to == "own" else "\n"
+    path = agent.directory / "client.conf"
+    path.write_text(conf)
+    cache = agent.lease_directory(1) / "krb5cc"
+    shown = subprocess.run(
+        ["ldapwhoami", "-N", "-Q", "-Y", "GSSAPI", "-H", f"ldap://{other.dc_host}"],
+        env=os.environ | {"KRB5CCNAME": f"FILE:{cache}", "KRB5_CONFIG": str(path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert shown.stdout == f"u:{lab.netbios}\\WebApp01$\n", shown.stderr
+    granted = [json.loads(line) for line in agent.audit_log.read_text().splitlines()]
+    [line] = [each for each in granted if each.get("via") == "kdc"]
+    assert (line["decision"], line["realm"]) == ("granted", other.realm)
+    assert line["pattern"] == pattern
 
 
 def test_a_host_without_keytab_reaches_both_with_its_providers_account(

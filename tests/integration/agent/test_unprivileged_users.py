@@ -109,6 +109,25 @@ def test_tickets_in_the_users_own_directory(agent: AgentProcess, ask: Ask) -> No
     assert list(made.iterdir()) == []
 
 
+def test_tickets_of_services_and_their_end(agent: AgentProcess, ask: Ask) -> None:
+    """Only root cuts a container off; its user's own is no exception."""
+    made = make_directory()
+    services = ["postgres/db.example.test"]
+    answer = ask("PUT", tickets="services", services=services)
+    assert (answer["tickets"], answer["services"]) == ("services", services)
+    assert b"krbtgt" not in (made / "krb5cc").read_bytes()
+    assert (made / "krb5cc").stat().st_uid == USER.pw_uid
+    assert ask("POST", path=f"/v1/leases/{LEASE}/revoke") == ["caller-not-permitted"]
+    assert (made / "krb5cc").exists()
+    agent.client.request("POST", f"/v1/leases/{LEASE}/revoke")
+    assert list(made.iterdir()) == []
+    assert ask("PUT") == ["lease-revoked"]
+    assert list(made.iterdir()) == []
+    [seen] = ask("GET", path="/v1/leases")["leases"]
+    assert seen["revoked"]
+    assert ask("DELETE") is None
+
+
 def test_leases_of_others(agent: AgentProcess, ask: Ask) -> None:
     make_directory()
     ask("PUT")

@@ -92,6 +92,21 @@ def test_a_program_has_tickets_and_its_own_exit_status(agent: AgentProcess) -> N
     assert shown.returncode == 7
 
 
+@pytest.mark.parametrize("user", [None, "nobody"])
+def test_a_program_with_tickets_of_services_has_no_tgt(
+    agent: AgentProcess, lab: Lab, user: str | None
+) -> None:
+    services = (f"ldap/{lab.dc_host}", "postgres/db.example.test")
+    options = [*("--spec", "one", "--tickets", "services")]
+    options += [word for service in services for word in ("--service", service)]
+    line = f"klist; kvno -q {services[0]} && kvno cifs/{lab.dc_host} || echo refused"
+    shown = run(agent, *options, "--", "sh", "-c", line, user=user)
+    assert "Default principal: WebApp01$@EXAMPLE.TEST" in shown.stdout, shown.stderr
+    assert all(f"{service}@{lab.realm}" in shown.stdout for service in services)
+    assert "krbtgt" not in shown.stdout
+    assert shown.stdout.endswith("refused\n")
+
+
 def test_variables_are_bare_paths_and_krb5_conf_names_the_cache_too(agent: AgentProcess) -> None:
     line = "echo $KRB5CCNAME $KRB5_CONFIG; env -u KRB5CCNAME klist"
     shown = run(agent, "--spec", "one", "--", "sh", "-c", line)
@@ -242,6 +257,9 @@ def test_a_user_whom_the_policy_does_not_name(agent: AgentProcess) -> None:
         (["--spec", "one", "--mode", "0777", "--", "true"], 2, "option-invalid"),
         (["--spec", "one", "--user", "no-such-user", "--", "true"], 2, "user-unknown"),
         (["--spec", "one"], 2, "Missing argument"),
+        (["--spec", "one", "--tickets", "services", "--", "true"], 2, "tickets-options"),
+        (["--spec", "one", "--service", "HTTP/a", "--", "true"], 2, "tickets-options"),
+        (["--spec", "one", "--tickets", "broker", "--", "true"], 5, "tickets-broker-unavailable"),
     ],
 )
 def test_mistakes(agent: AgentProcess, arguments: list[str], status: int, text: str) -> None:

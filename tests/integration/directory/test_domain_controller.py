@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import uuid
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -67,6 +68,25 @@ def test_facts_agree_with_samba(lab: Lab, facts: DomainFacts) -> None:
     assert f"objectSid: {facts.sid}\n" in dumped
     assert f"objectGUID: {facts.guid}\n" in dumped
     assert str(uuid.UUID(facts.guid)) == facts.guid
+
+
+def test_a_sealed_answer_of_any_length_needs_no_buffer_of_that_length(
+    host_identity: MachineKeytab, controller: DomainController, facts: DomainFacts
+) -> None:
+    """Unless it is said otherwise, the libraries take 16 MiB for each connection."""
+    del host_identity
+
+    def data_kib() -> int:
+        lines = Path("/proc/self/status").read_text("ascii").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmData:"))
+
+    before = data_kib()
+    connection = Connection.open(controller)
+    base = f"CN=Aggregate,CN=Schema,CN=Configuration,{facts.naming_context}"
+    [entry] = connection.search(base, "(objectClass=*)", ["attributeTypes"], subtree=False)
+    assert sum(len(value) for value in entry["attributetypes"]) > 2 * 65536
+    assert data_kib() - before < 8 * 1024
+    connection.close()
 
 
 def test_ldaps_with_channel_binding_reads_the_password(

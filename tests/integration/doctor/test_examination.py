@@ -19,6 +19,7 @@ from credspec.doctor.examination import Examination
 from credspec.doctor.step import State, StepResult
 from credspec.errors import ExitStatus
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
+from credspec.kerberos.service_names import ServiceName
 from credspec.kerberos.tickets import ticket_from_password
 from credspec.lab.domain import Lab, run_tool
 from credspec.lab.namespaces import Plan, command_in
@@ -145,6 +146,26 @@ def test_all_is_well(examine: Examine, facts: DomainFacts) -> None:
     assert "can be forwarded" in found["delegation WebApp01"].text
     assert "HTTP/web.example.test" in found["spn WebApp01"].text
     assert "kvno 2 in keytab and directory" in found["host-key-version"].text
+
+
+def test_whose_services_are(examine: Examine, lab: Lab) -> None:
+    """By their own names, by an alias of HOST, and by nobody's."""
+    names = {
+        "HTTP/web.example.test": ("WebApp01$", None),
+        "postgres/db.example.test": ("DBHOST$", "service-of-machine"),
+        f"ldap/{lab.dc_host}": ("DC1$", "service-of-controller"),
+        f"cifs/{lab.dc_host}": ("DC1$", "service-of-controller"),
+        f"HTTP/{lab.dc_host}": ("DC1$", "service-of-controller"),
+        "HTTP/nowhere.example.test": ("nobody", "service-without-owner"),
+        "postgres/nowhere.example.test": ("nobody", "service-without-owner"),
+    }
+    services = tuple(name for name in map(ServiceName.parse, names) if name is not None)
+    found = examine(services=services)["services"]
+    assert found.state is State.WARNING
+    assert found.text == ", ".join(f"{name}: {owner}" for name, (owner, _) in names.items())
+    assert [problem.code for problem in found.problems] == [
+        code for _, code in names.values() if code is not None
+    ]
 
 
 def test_a_host_alone_is_examined_too(examine: Examine) -> None:

@@ -122,6 +122,27 @@ def test_a_pod_is_the_gmsa_through_every_kill_and_restart(node: Node) -> None:
     assert [line["decision"] for line in decisions] == ["granted", "released"]
 
 
+def test_a_pod_with_tickets_of_services_has_no_tgt(node: Node) -> None:
+    driver = node.start()
+    service = "postgres/db.example.test"
+    attributes: dict[str, str | None] = {"tickets": "services", "services": service}
+    request = publish_request(driver.pods, attributes, group="2000")
+    driver.publish(request)
+    shown = node.in_the_pod("klist")
+    assert "WebApp01$@EXAMPLE.TEST" in shown
+    assert f"{service}@EXAMPLE.TEST" in shown
+    assert "krbtgt" not in shown
+    # The driver remembers it, and so does the agent.
+    driver.stop(signal.SIGKILL)
+    driver.start()
+    node.agent.end(signal.SIGKILL)
+    node.agent.start()
+    driver.publish(request)
+    assert b"krbtgt" not in (node.target / "krb5cc").read_bytes()
+    [lease] = node.agent.client.get("/v1/leases")["leases"]
+    assert (lease["tickets"], lease["services"]) == ("services", [service])
+
+
 def test_who_may_not_use_the_object_is_refused_with_the_reason(node: Node) -> None:
     node.server.bound.clear()
     driver = node.start()

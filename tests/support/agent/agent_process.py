@@ -176,7 +176,7 @@ class AgentProcess:
         directory.rmdir()
         self.state(number).rmdir()
 
-    def put(self, number: int, spec: str = "file://one.json") -> Any:
+    def put(self, number: int, spec: str = "file://one.json", **more: Any) -> Any:
         body = {
             "spec": spec,
             "container": f"container{number}",
@@ -184,7 +184,7 @@ class AgentProcess:
             "uid": 1000,
             "gid": 1000,
         }
-        return self.client.request("PUT", f"/v1/leases/{number:032x}", body)
+        return self.client.request("PUT", f"/v1/leases/{number:032x}", body | more)
 
     def delete(self, number: int) -> None:
         self.client.request("DELETE", f"/v1/leases/{number:032x}")

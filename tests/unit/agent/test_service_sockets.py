@@ -33,6 +33,17 @@ except CredspecError as error:
     print(error.code)
 print([name for name in os.environ if name.startswith("LISTEN_")])
 """
+# With a second one, that the service manager kept under a name.
+KEPT = """
+import socket
+kept = socket.socket()
+kept.bind(("127.0.0.1", 0))
+os.dup2(kept.fileno(), 4)
+os.environ |= {"LISTEN_FDS": "2", "LISTEN_FDNAMES": "credspec-agent.socket:kdc-0123"}
+from credspec.agent.service_sockets import stored_sockets
+found = stored_sockets()
+print({name: [s.getsockname() == kept.getsockname() for s in each] for name, each in found.items()})
+"""
 REFUSE = """
 from credspec.agent.service_sockets import refuse_waiting_callers
 from credspec.errors import UsageError
@@ -65,6 +76,12 @@ def activated(
 def test_it_is_taken_and_not_handed_on(listener: socket.socket) -> None:
     shown = activated(listener, INHERIT)
     assert shown.stdout == f"{listener.getsockname()} False\n[]\n", shown.stderr
+
+
+def test_what_was_kept_for_leases_is_left_to_them(listener: socket.socket) -> None:
+    shown = activated(listener, KEPT + INHERIT)
+    lines = shown.stdout.splitlines()
+    assert lines == ["{'0123': [True]}", f"{listener.getsockname()} False", "[]"], shown.stderr
 
 
 def test_one_at_another_path_is_refused(listener: socket.socket) -> None:

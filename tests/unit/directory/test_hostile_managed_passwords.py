@@ -1,6 +1,6 @@
-"""A million blobs as a hostile or broken controller could send them, made from valid ones.
+"""Blobs as a hostile or broken controller could send them, made from valid ones.
 
-Chance is seeded: a blob that fails is found again.
+A million of them with ``make unit INPUT=all``. Chance is seeded: a blob that fails is found again.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def outcome(blob: bytes) -> str:
     return "read"
 
 
-def test_a_million_blobs() -> None:
+def test_blobs_with_faults() -> None:
     outcomes = Counter(map(outcome, hostile_blobs(random.Random(20261123), BLOBS)))
     assert outcomes.total() == BLOBS
     # Some faults change only the password's bytes; both ways must have been walked often.

@@ -226,6 +226,19 @@ def test_the_command(tmp_path: Path) -> None:
     assert support_bundle.params
 
 
+def test_tables_of_the_policy_are_shown_by_their_names() -> None:
+    policy = {
+        "tickets": ["services"],
+        "services": {"WebApp01@a.test": ["HTTP/*.a.test", "MSSQLSvc/sql.a.test:1433"]},
+        "ticket_life": {"cifs": "1h", "*": "10m"},
+    }
+    redactor = Redactor()
+    assert redactor.configuration({"policy": policy}) == {"policy": policy}
+    assert redactor.text("HTTP/*.a.test") == "HTTP/*.a.test"
+    secret = {"services": {"x y": ["p4ss word"]}}
+    assert "p4ss" not in json.dumps(Redactor().configuration({"policy": secret}))
+
+
 def test_what_is_shown_of_the_configuration_is_what_it_declares() -> None:
     """A key that is free text is shown in its form, unless its declaration calls it secret."""
     shown = _shown_forms()

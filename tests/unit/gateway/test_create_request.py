@@ -25,7 +25,10 @@ from support.specs.spellings import spellings
 OPTION = "credentialspec=file://www.json"
 OLD, NEW = (1, 42), (1, 43)
 CONFIRMED = {"SecurityOpt": None, "Runtime": "credspec", "Tmpfs": {"/run/credspec": ""}}
-NO_OPTIONS = ["CREDSPEC_OWNER=", "CREDSPEC_MODE=", "CREDSPEC_KEYTAB="]
+NO_OPTIONS = [
+    *("CREDSPEC_OWNER=", "CREDSPEC_MODE=", "CREDSPEC_KEYTAB="),
+    *("CREDSPEC_TICKETS=", "CREDSPEC_SERVICES="),
+]
 TICKETS = [f"{name}={value}" for name, value in LEASE_ENVIRONMENT.items()]
 
 json_values = st.recursive(
@@ -109,11 +112,13 @@ def test_labels_become_options() -> None:
     }
     assert "KRB5_KTNAME=/run/credspec/krb5.keytab" in document["Env"]
     document = rewritten(request(OPTION) | {"Labels": LABELS, "Env": ["CREDSPEC_MODE=0440"]}, OLD)
-    assert document["Env"][-4:] == [
+    assert document["Env"][-6:] == [
         "CREDSPEC=file://www.json",
         "CREDSPEC_OWNER=1000:1000",
         "CREDSPEC_MODE=0440",
         "CREDSPEC_KEYTAB=true",
+        "CREDSPEC_TICKETS=",
+        "CREDSPEC_SERVICES=",
     ]
     assert document["Env"].count("CREDSPEC_MODE=0440") == 1
     # Images set variables, too: what confirms each of them for the shim is a tmpfs.
@@ -123,6 +128,30 @@ def test_labels_become_options() -> None:
         "/run/credspec/mode=0440": "",
         "/run/credspec/keytab=true": "",
     }
+
+
+def test_tickets_of_services_by_labels() -> None:
+    labels = {
+        "credspec.dev/tickets": "services",
+        "credspec.dev/services": "HTTP/www.a.test,MSSQLSvc/sql.a.test:1433",
+    }
+    document = rewritten(request(OPTION) | {"Labels": labels}, NEW)
+    assert document["HostConfig"]["Annotations"].items() >= labels.items()
+    document = rewritten(request(OPTION) | {"Labels": labels}, OLD)
+    assert document["Env"][-1] == f"CREDSPEC_SERVICES={labels['credspec.dev/services']}"
+    assert document["HostConfig"]["Tmpfs"] == {
+        "/run/credspec": "",
+        "/run/credspec/tickets=services": "",
+        f"/run/credspec/services={labels['credspec.dev/services']}": "",
+    }
+    for wrong, code in (
+        ({"credspec.dev/tickets": "services"}, "tickets-options"),
+        (labels | {"credspec.dev/keytab": "true"}, "tickets-options"),
+        (labels | {"credspec.dev/services": "krbtgt/A.TEST"}, "option-invalid"),
+    ):
+        for version in (OLD, NEW):
+            with pytest.raises(UsageError, match=code):
+                rewritten(request(OPTION) | {"Labels": wrong}, version)
 
 
 @pytest.mark.parametrize("version", [OLD, NEW])

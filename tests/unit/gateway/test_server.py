@@ -162,7 +162,7 @@ async def test_the_daemon_is_asked_for_its_version_if_the_client_names_none(tmp_
         (create(b'{"HostConfig":{"SecurityOpt":["credentialspec=rubbish"]}}'), b"400"),
         (
             create(
-                b'{"TaskTemplate":{"ContainerSpec":{"Privileges":{"CredentialSpec":{"File":"x"}}}}}',
+                b'{"TaskTemplate":{"ContainerSpec":{"Privileges":{"CredentialSpec":{"Registry":"x"}}}}}',
                 target=b"/v1.41/services/create",
             ),
             b"400",

@@ -18,12 +18,13 @@ from credspec.errors import CredspecError
 from credspec.providers.aws import AwsProvider
 from credspec.providers.azure_key_vault import AzureKeyVaultProvider
 from credspec.providers.deadline import Deadline
-from credspec.providers.https import Answer, HttpsClient, Server, server_url
+from credspec.providers.https import Answer, HttpsClient
 from credspec.providers.kubernetes import KubernetesProvider
 from credspec.providers.library_transport import requests_session
 from credspec.providers.local_files import FileProvider, KeytabProvider, SystemdCredentialProvider
 from credspec.providers.provider import HostAccount
 from credspec.providers.rancher import RancherProvider
+from credspec.providers.server_url import Server, server_url
 from credspec.providers.tls import client_context
 from credspec.providers.vault import VaultProvider
 from support.servers.simulated_services import OBJECT, Certificates, aws_environment, settings_of

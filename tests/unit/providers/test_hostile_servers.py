@@ -21,9 +21,10 @@ import pytest
 
 from credspec.errors import CredspecError, NotPermittedError, UnreachableError
 from credspec.providers.deadline import Deadline
-from credspec.providers.https import HttpsClient, Server
+from credspec.providers.https import HttpsClient
 from credspec.providers.provider import HostAccount, PluginSource
 from credspec.providers.selection import Providers
+from credspec.providers.server_url import Server
 from credspec.providers.settings import ProviderSettings
 from credspec.providers.tls import client_context
 from credspec.spec.host_account_plugins import CREDSPEC_PLUGIN_GUID

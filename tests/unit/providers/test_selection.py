@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from credspec.errors import CredspecError
-from credspec.providers import selection
 from credspec.providers.provider import HostAccount, LostSource, PluginSource
 from credspec.providers.selection import Providers
 from credspec.providers.settings import ProviderSettings, provider_settings
@@ -109,7 +108,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Scripted]]:
         assert group == "credspec.providers"
         return [EntryPoint()] if name == "corp" else []
 
-    monkeypatch.setattr(selection, "entry_points", found)
+    monkeypatch.setattr("importlib.metadata.entry_points", found)
     before = Scripted.answer
     yield Scripted
     Scripted.answer = before

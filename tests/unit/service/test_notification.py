@@ -11,8 +11,10 @@ import pytest
 from credspec.errors import CredspecError, Problem
 from credspec.service.notification import (
     failure_in_status,
+    forget_descriptors,
     keep_watchdog_quiet,
     notify,
+    store_descriptors,
     watchdog_seconds,
 )
 
@@ -34,6 +36,18 @@ def manager(
 def test_what_is_said_arrives(manager: socket.socket) -> None:
     assert notify("READY=1", "STATUS=well")
     assert manager.recv(100) == b"READY=1\nSTATUS=well"
+
+
+def test_descriptors_are_kept_under_a_name(manager: socket.socket) -> None:
+    with socket.socket() as kept:
+        kept.bind(("127.0.0.1", 0))
+        assert store_descriptors("kdc-1", [kept.fileno()])
+        text, [descriptor], _, _ = socket.recv_fds(manager, 100, 2)
+        assert text == b"FDSTORE=1\nFDNAME=kdc-1\nFDPOLL=0"
+        with socket.socket(fileno=descriptor) as same:
+            assert same.getsockname() == kept.getsockname()
+    forget_descriptors("kdc-1")
+    assert manager.recv(100) == b"FDSTOREREMOVE=1\nFDNAME=kdc-1"
 
 
 def test_the_status_says_in_one_line_why_it_failed(manager: socket.socket) -> None:

@@ -315,6 +315,9 @@ def test_options(carrier: str) -> None:
     assert requested(optioned(carrier, owner="1000")).gid == 6
     assert requested(optioned(carrier, mode="444")).directory_mode == 0o755
     assert not requested(optioned(carrier, keytab="false")).keytab
+    assert (plain.tickets, plain.services) == ("tgt", ())
+    named = requested(optioned(carrier, tickets="services", services="HTTP/a,MSSQLSvc/b:1433"))
+    assert (named.tickets, named.services) == ("services", ("HTTP/a", "MSSQLSvc/b:1433"))
     empty = requested(optioned(carrier, owner="", mode="", keytab=""))
     assert (empty.uid, empty.gid, empty.mode, empty.keytab) == (5, 6, 0o600, False)
 
@@ -325,6 +328,8 @@ def test_options(carrier: str) -> None:
         *(("owner", value) for value in ("app", "1:2:3", "-1", "1:", ":1", "\u0661", "4294967295")),
         *(("mode", value) for value in ("rw", "0755", "0040", "4600", "60", "00600", "0o600")),
         *(("keytab", value) for value in ("yes", "\x1b[31m", "x" * 2**20)),
+        *(("tickets", value) for value in ("all", "\x1b[31m", "x" * 2**20)),
+        *(("services", value) for value in ("HTTP", "krbtgt/A", "\x1b[31m/a", "HTTP/a," * 2**18)),
     ],
 )
 @pytest.mark.parametrize("carrier", ["annotation", "tmpfs"])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from credspec.contract.errors import ShimError
-from credspec.contract.names import MOUNT_POINT
+from credspec.contract.names import MOUNT_POINT, NEEDS_RUNTIME
 from credspec.shim.oci_bundle import (
     add_tickets,
     forbid_checkpoints,
@@ -192,3 +192,11 @@ def test_what_makes_a_checkpoint_fail_is_within_the_tickets_mount() -> None:
     assert forbidding["destination"].startswith(f"{tickets['destination']}/.")
     assert forbidding["type"] == "ramfs"
     assert {"ro", "mode=0000"} <= set(forbidding["options"])
+
+
+def test_what_keeps_other_runtimes_from_a_swarm_task_goes() -> None:
+    config = {"linux": {"sysctl": {NEEDS_RUNTIME: "1", "net.ipv4.ip_forward": "1"}}}
+    add_tickets(config, "/l/x", ENVIRONMENT)
+    assert config["linux"]["sysctl"] == {"net.ipv4.ip_forward": "1"}
+    for without in ({}, {"linux": None}, {"linux": {"sysctl": None}}):
+        add_tickets(without, "/l/x", ENVIRONMENT)

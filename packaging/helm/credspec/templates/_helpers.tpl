@@ -48,7 +48,7 @@ has(c.securityContext) && has(c.securityContext.windowsOptions) &&
 - name: asks-for-a-credential-spec
   expression: >-
     (has(object.metadata.annotations) && object.metadata.annotations.exists(k, k.startsWith('credspec.dev/') &&
-    !(k in ['credspec.dev/spec', 'credspec.dev/owner', 'credspec.dev/mode', 'credspec.dev/keytab']))) ||
+    !(k in ['credspec.dev/spec', 'credspec.dev/owner', 'credspec.dev/mode', 'credspec.dev/keytab', 'credspec.dev/tickets', 'credspec.dev/services']))) ||
     (has(object.spec.securityContext) && has(object.spec.securityContext.windowsOptions) &&
     (has(object.spec.securityContext.windowsOptions.gmsaCredentialSpecName) ||
     has(object.spec.securityContext.windowsOptions.gmsaCredentialSpec))) ||

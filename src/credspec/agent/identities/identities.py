@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from credspec.agent.identities.acquisition import Acquirer
@@ -16,7 +16,10 @@ from credspec.agent.identities.open_domain import DomainStatus, OpenDomain
 from credspec.agent.identities.refresh_schedule import Spread
 from credspec.agent.identities.table import IdentityTable
 from credspec.directory.domain import DomainFacts
+from credspec.directory.service_owner import ServiceOwner
 from credspec.errors import ClockRefusalError, CredspecError, Problem
+from credspec.kerberos.service_credentials import ServiceTicket
+from credspec.kerberos.service_names import ServiceName
 from credspec.providers.provider import HostSource
 from credspec.service.events import Event, emit
 from credspec.session.domain_session import DomainSession
@@ -187,6 +190,33 @@ class Identities:
         identity = self._table.held.get(name)
         if identity is not None:
             await self._acquirer.acquire_again(self._domains.get(name.session), identity)
+
+    async def service_ticket(
+        self, name: IdentityName, service: ServiceName, life: timedelta
+    ) -> ServiceTicket:
+        """Return a new ticket of a service for an identity, by its TGT, which stays here.
+
+        Raises:
+            CredspecError: as `hold`, and as `DomainSession.service_ticket`.
+        """
+        identity = await self._acquired(name, keytab=False)
+        if not identity.holders:
+            # The lease that asked has ended meanwhile.
+            self._domains.in_a_while(self._drop_unheld, identity)
+        tgt = identity.ticket
+        if tgt is None:
+            raise ValueError("an identity that is held has a ticket")
+        domain = self._domains.get(name.session)
+        return await domain.run(lambda: domain.session.service_ticket(tgt, service, life))
+
+    async def service_owner(self, name: IdentityName, spn: str) -> ServiceOwner | None:
+        """Return whose a service's name is in an identity's domain.
+
+        Raises:
+            CredspecError: as `DomainSession.service_owner`.
+        """
+        domain = self._domains.get(name.session)
+        return await domain.run(lambda: domain.session.service_owner(spn))
 
     async def forget_logons(self, concerned: Callable[[HostSource | None], bool]) -> None:
         """Let sessions log on afresh whose host account, or what gives it, is another now.

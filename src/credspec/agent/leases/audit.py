@@ -50,6 +50,7 @@ class LeaseAudit:
             domain=record.domain,
             accounts=list(record.accounts),
             **({"keytab": True} if record.keytab else {}),
+            **_kind(record),
             **({} if source is None else {"host_account": str(source)}),
         )
 
@@ -89,6 +90,7 @@ class LeaseAudit:
                 domain=former.domain,
                 accounts=list(former.accounts),
                 **({"keytab": True} if former.keytab else {}),
+                **_kind(former),
                 **({} if source is None else {"host_account": str(source)}),
             )
 
@@ -148,6 +150,27 @@ class LeaseAudit:
         for record in records:
             await self.released(record, NOBODY)
 
+    async def cut_off(self, record: LeaseRecord, caller: Caller) -> None:
+        """Write that root took a lease's tickets away."""
+        emit(
+            Event.LEASE_CUT_OFF,
+            lease=record.lease_id,
+            container=record.container,
+            uid=caller.uid,
+            pid=caller.pid,
+        )
+        with contextlib.suppress(CredspecError):
+            await self._log.record(
+                Event.LEASE_CUT_OFF,
+                caller,
+                decision="revoked",
+                lease=record.lease_id,
+                container=record.container,
+                domain=record.domain,
+                accounts=list(record.accounts),
+                errors=["lease-revoked"],
+            )
+
     async def revoked(self, record: LeaseRecord, error: CredspecError) -> None:
         """Write that a lease has ended since it is not allowed any more."""
         emit(
@@ -195,6 +218,12 @@ def _replacement(record: LeaseRecord, source: HostSource) -> dict[str, Any]:
         "accounts": list(record.accounts),
         "host_account": str(source),
     }
+
+
+def _kind(record: LeaseRecord) -> dict[str, Any]:
+    if record.has_tgt:
+        return {}
+    return {"tickets": record.tickets, "services": list(record.services)}
 
 
 def _shown(spec: RequestedSpec) -> str:

@@ -24,6 +24,7 @@ from credspec.agent.leases.record import LeaseRecord
 from credspec.agent.leases.request import LeaseRequest, MalformedReference
 from credspec.agent.leases.table import LeaseTable
 from credspec.config.policy import PolicyInForce
+from credspec.contract.service_names import BROKER
 from credspec.directory.account_identity import valid_account_name
 from credspec.directory.domain import DomainFacts, check_netbios_name, differences
 from credspec.errors import (
@@ -137,6 +138,14 @@ class Claims:
             TooManyRequestsError: `leases-too-many`.
             CredspecError: of the step that failed.
         """
+        if request.tickets == BROKER and not self._homes.of(request).has_network:
+            raise NotPermittedError.of(
+                "tickets-broker-place",
+                "nobody opens a port in the network of what uses this directory",
+                where="tickets",
+                expected="tickets=broker with containers of an engine, or with credspec run",
+                remedy="use tickets=services, with the services that are needed",
+            )
         spec = await self._spec(request)
         accounts = accounts_of(spec)
         scopes = scopes_in(accounts)
@@ -168,6 +177,8 @@ class Claims:
             created_monotonic=self._monotonic(),
             host_source=None if source is None else source.to_record(),
             spec_source=request.spec_source,
+            tickets=request.tickets,
+            services=request.services,
         )
         # Under the names that the domains have, whatever the spec calls them.
         check_lease(self._policy.policy, record)
@@ -229,6 +240,7 @@ class Claims:
         """Ask before anything is asked of a domain, with the names that the spec has."""
         policy = self._policy.policy
         policy.check_accounts(accounts, spec.domain)
+        policy.check_tickets(request.tickets, accounts, spec.domain)
         if request.keytab:
             policy.check_keytabs(accounts, spec.domain)
 
@@ -261,6 +273,16 @@ class Claims:
 def not_yours(lease_id: str) -> NotPermittedError:
     """Return the refusal of a lease to a user who does not have it."""
     return NotPermittedError.of("lease-not-yours", "another user has this lease", where=lease_id)
+
+
+def cut_off_error(lease_id: str) -> NotPermittedError:
+    """Return the refusal of tickets to a container that root cut off."""
+    return NotPermittedError.of(
+        "lease-revoked",
+        "root has cut this container off from its account",
+        where=lease_id,
+        remedy="look why that was done; another container in its place gets tickets again",
+    )
 
 
 def _check_same_domain(spec: CredentialSpec, facts: DomainFacts) -> None:

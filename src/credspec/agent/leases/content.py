@@ -71,7 +71,7 @@ def file_names(record: LeaseRecord) -> set[str]:
     names = {"krb5cc", "krb5.conf"} | ({"krb5.keytab"} if record.keytab else set())
     identities = identity_names(record, None)
     if len(identities) > 1:
-        names |= {_cache_name(record, name) for name in identities}
+        names |= {cache_name(record, name) for name in identities}
     return names
 
 
@@ -98,11 +98,11 @@ def files_of(
             kdcs.setdefault(name.domain.upper(), identity.kdc_addresses)
         if identity.ticket is None or not (now is None or identity.is_fit(now)):
             continue
-        files[_cache_name(record, name)] = identity.ticket.ccache
+        files[cache_name(record, name)] = identity.ticket.ccache
         if name.domain == own and name.account == record.default_account.lower():
             files["krb5cc"] = identity.ticket.ccache
     if len(kdcs) == len({identity.name.domain for identity in held}):
-        paths = None if directory is None else _default_paths(record, directory)
+        paths = None if directory is None else default_paths(record, directory)
         text = container_krb5_conf(
             own.upper(), kdcs, paths=paths, name_fallback=record.name_fallback
         )
@@ -114,7 +114,8 @@ def files_of(
     return {name: content for name, content in files.items() if name in wanted}
 
 
-def _default_paths(record: LeaseRecord, directory: str) -> DefaultPaths:
+def default_paths(record: LeaseRecord, directory: str) -> DefaultPaths:
+    """Return where a lease's programs find its files in `directory`."""
     has_replay_caches = record.keytab and record.replay_cache
     return DefaultPaths(
         ccache=f"{directory}/krb5cc",
@@ -123,6 +124,7 @@ def _default_paths(record: LeaseRecord, directory: str) -> DefaultPaths:
     )
 
 
-def _cache_name(record: LeaseRecord, name: IdentityName) -> str:
+def cache_name(record: LeaseRecord, name: IdentityName) -> str:
+    """Return the name of the file that has the tickets of one of several identities."""
     of_other = "" if name.domain == record.domain.lower() else f"@{name.domain}"
     return f"krb5cc_{name.account}{of_other}"

@@ -16,6 +16,7 @@ from credspec.agent.leases.files import LeaseFiles
 from credspec.agent.leases.journal import Journal
 from credspec.agent.leases.record import LeaseRecord
 from credspec.agent.leases.table import LeaseTable
+from credspec.agent.leases.without_tgt import WithoutTgt
 from credspec.errors import ClockRefusalError, CredspecError, joined
 from credspec.kerberos.ticket_life import state_of
 
@@ -29,8 +30,11 @@ class Delivery:
         table: LeaseTable,
         journal: Journal,
         files: LeaseFiles,
+        *,
+        services: WithoutTgt,
         now: Callable[[], datetime],
     ) -> None:
+        self._services = services
         self._identities = identities
         self._table = table
         self._journal = journal
@@ -74,8 +78,11 @@ class Delivery:
 
         Raises:
             NotPermittedError: `ticket-unfit`.
-            CredspecError: as `Home.write`, `LeaseFiles.run` and `Journal.write`.
+            CredspecError: as `Home.write`, `LeaseFiles.run` and `Journal.write`; of a lease with
+                tickets of services as `WithoutTgt.give`.
         """
+        if not record.has_tgt:
+            return await self._services.give(record)
         held = [i for i in map(self._identities.get, self._table.names(record)) if i is not None]
         now = self._now()
         home = self._files.homes.of(record)
@@ -96,6 +103,7 @@ class Delivery:
             home,
             partial(home.write, files, uid=record.uid, gid=record.gid, mode=record.mode),
         )
+        self._services.end(record.lease_id)
         if is_current():
             self._journal.write(given)
             self._table.records[record.lease_id] = given

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Final
 
+from credspec.agent.audit import Caller
 from credspec.agent.identities.identities import Identities
 from credspec.agent.leases.audit import LeaseAudit
 from credspec.agent.leases.files import LeaseFiles
@@ -13,6 +15,7 @@ from credspec.agent.leases.policy_check import refusal, source_refusal
 from credspec.agent.leases.record import LeaseRecord
 from credspec.agent.leases.retries import LeaseRetries
 from credspec.agent.leases.table import LeaseTable
+from credspec.agent.leases.without_tgt import WithoutTgt
 from credspec.config.policy import PolicyInForce
 from credspec.errors import CredspecError
 from credspec.providers.kept_secrets import KeptSecret
@@ -35,6 +38,7 @@ class LeaseEnds:
         files: LeaseFiles,
         *,
         retries: LeaseRetries,
+        services: WithoutTgt,
         audit: LeaseAudit,
         policy: PolicyInForce,
         providers: Providers,
@@ -45,6 +49,7 @@ class LeaseEnds:
         self._journal = journal
         self._files = files
         self._retries = retries
+        self._services = services
         self._audit = audit
         self._policy = policy
         self._providers = providers
@@ -57,6 +62,7 @@ class LeaseEnds:
         """
         wiped: asyncio.Future[None] | None = None
         self._retries.end(lease_id)
+        self._services.end(lease_id)
         record = self._table.records.pop(lease_id, None)
         if record is not None:
             wiped = self._files.wipe(record)
@@ -80,8 +86,35 @@ class LeaseEnds:
         self.drop(record.lease_id)
         await self._audit.revoked(record, error)
 
+    async def cut_off(self, record: LeaseRecord, caller: Caller) -> asyncio.Future[None] | None:
+        """Take a lease's tickets away for as long as its container lives, as root says.
+
+        A user's files are wiped later, the future says when.
+
+        Raises:
+            CredspecError: `journal-unwritable`: it is cut off until the agent is started again.
+        """
+        lease_id = record.lease_id
+        self._retries.end(lease_id)
+        self._services.end(lease_id)
+        kept = replace(record, ready=False, revoked=True, ticket_start=None, ticket_end=None)
+        self._table.records[lease_id] = kept
+        try:
+            self._journal.write(kept)
+        finally:
+            wiped = self._files.wipe(record)
+            for name in self._table.names(record):
+                self._identities.release(name, lease_id)
+            await self._audit.cut_off(kept, caller)
+        return wiped
+
     def refused(self, record: LeaseRecord) -> CredspecError | None:
-        """Return why policy or providers do not allow a lease any more, None if they do."""
+        """Return why policy or providers do not allow a lease any more, None if they do.
+
+        One that root cut off has nothing to lose, and stays known until its container ends.
+        """
+        if record.revoked:
+            return None
         return self.refused_with(record, self._table.sources.get(record.lease_id))
 
     def refused_with(self, record: LeaseRecord, source: HostSource | None) -> CredspecError | None:

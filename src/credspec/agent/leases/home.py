@@ -67,6 +67,10 @@ class Home(Protocol):
     def inside(self) -> str | None:
         """The directory as the lease's programs see it; None if that is not known."""
 
+    @property
+    def has_network(self) -> bool:
+        """Whether who made the lease can open sockets in the network of its programs."""
+
     def checked_state(self, uid: int, gid: int) -> str:
         """Return the runtime's state as it is kept, if all of it is the user's to name.
 

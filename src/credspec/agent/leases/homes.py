@@ -35,6 +35,8 @@ class _DirectoryHome:
     def takes(place: str | None) -> bool:
         return place is None
 
+    has_network: bool = True
+
     @property
     def inside(self) -> str | None:
         return MOUNT_POINT
@@ -96,6 +98,8 @@ class VolumeHome(HostHome):
     has the driver unmount the volume: so the agent needs no sight of the kubelet's directories,
     where the secrets of all pods are.
     """
+
+    has_network: bool = False
 
     @classmethod
     def of(cls, record: HomeRecord, roots: LeaseRoots) -> Self | None:
@@ -187,6 +191,8 @@ class TreeHome(_DirectoryHome):
     It is alive as long as the directory is there; what its programs see of it is not known. Who
     owns the files is in the agent's configuration.
     """
+
+    has_network: bool = False
 
     @staticmethod
     def takes(place: str | None) -> bool:

@@ -9,7 +9,7 @@ from credspec.agent.audit import Caller
 from credspec.agent.completion import completed
 from credspec.agent.identities.identities import Identities
 from credspec.agent.leases.audit import LeaseAudit
-from credspec.agent.leases.claim import Claims
+from credspec.agent.leases.claim import Claims, cut_off_error
 from credspec.agent.leases.delivery import Delivery
 from credspec.agent.leases.policy_check import check_lease
 from credspec.agent.leases.record import LeaseRecord, valid_id
@@ -55,6 +55,8 @@ class HostAccountChange:
         """
         async with self._locks.hold(valid_id(lease_id)):
             before = self._table.get(lease_id)
+            if before.revoked:
+                raise cut_off_error(lease_id)
             check_lease(self._policy.policy, before)
             former = self._table.sources.get(lease_id)
             source = self._claims.given(account, before.domain, lease_id)

@@ -26,6 +26,9 @@ MAX_RECORD_BYTES: Final = 32 * 1024
 FORMAT: Final = 1
 """The version of the records; a record of another one is not read, and its lease ends."""
 
+TICKETS_FORMAT: Final = 2
+"""That of leases without a TGT or cut off, to which readers of `FORMAT` would give a TGT."""
+
 # Of runs of an agent before `replace_file` had a name of its own for what is unfinished.
 _OLD_LEFTOVER: Final = ".new"
 _OPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -44,7 +47,7 @@ class Journal:
             CredspecError: `journal-unwritable`, `journal-record-too-long`.
         """
         path = self._path(record.lease_id)
-        data = json.dumps({"format": FORMAT, **record.to_json()}).encode()
+        data = json.dumps({"format": _format_of(record), **record.to_json()}).encode()
         if len(data) > MAX_RECORD_BYTES:
             raise CredspecError.of(
                 "journal-record-too-long",
@@ -102,6 +105,10 @@ class Journal:
         return self._directory / f"{lease_id}.json"
 
 
+def _format_of(record: LeaseRecord) -> int:
+    return FORMAT if record.has_tgt and not record.revoked else TICKETS_FORMAT
+
+
 def _read(path: Path) -> bytes:
     fd = os.open(path, _OPEN)
     try:
@@ -115,6 +122,9 @@ def _read(path: Path) -> bytes:
 
 def _record(lease_id: str, data: bytes) -> LeaseRecord:
     raw: dict[str, Any] = json.loads(data)
-    if raw.pop("format", FORMAT) != FORMAT:  # of versions that had no number, it is the same
+    if raw.pop("format", FORMAT) not in {
+        FORMAT,
+        TICKETS_FORMAT,
+    }:  # of versions that had no number, it is the same
         raise ValueError("of another version")
     return record_from_json(lease_id, raw)

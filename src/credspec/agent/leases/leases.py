@@ -9,19 +9,27 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
+import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Final
 
 from credspec.agent.audit import NOBODY, AuditLog, AuditUnwritableError, Caller
 from credspec.agent.blocking_calls import BlockingCalls
+from credspec.agent.broker.broker import Broker
+from credspec.agent.broker.decisions import Decisions
+from credspec.agent.broker.decoy_keys import DecoyKeys
 from credspec.agent.completion import completed
 from credspec.agent.identities.identities import Identities
 from credspec.agent.identities.identity import Identity
+from credspec.agent.identities.refresh_schedule import Spread
+from credspec.agent.identities.service_tickets import ServiceTickets
 from credspec.agent.leases.audit import LeaseAudit
 from credspec.agent.leases.background import BackgroundTasks
-from credspec.agent.leases.claim import Claim, Claims, not_yours
+from credspec.agent.leases.claim import Claim, Claims, cut_off_error, not_yours
 from credspec.agent.leases.delivery import Delivery
 from credspec.agent.leases.ending import LeaseEnds
 from credspec.agent.leases.files import FILES_SECONDS, LeaseFiles
@@ -35,8 +43,12 @@ from credspec.agent.leases.renewal import Renewal
 from credspec.agent.leases.replacement import LeaseReplacement
 from credspec.agent.leases.request import LeaseRequest
 from credspec.agent.leases.retries import LeaseRetries
+from credspec.agent.leases.service_audit import ServiceAudit
+from credspec.agent.leases.service_caches import ServiceCaches
+from credspec.agent.leases.service_owners import ServiceOwners
 from credspec.agent.leases.sweep import Sweep
 from credspec.agent.leases.table import LeaseTable
+from credspec.agent.leases.without_tgt import WithoutTgt
 from credspec.agent.report_limit import LimitedEvents
 from credspec.config.policy import Policy, PolicyInForce
 from credspec.errors import CredspecError
@@ -45,6 +57,8 @@ from credspec.providers.selection import Providers
 from credspec.service.events import Event, emit
 from credspec.service.keyed_lock import KeyedLock
 from credspec.spec.spec_directory import SpecDirectory
+
+_spread: Final = random.SystemRandom().uniform
 
 
 class Leases:
@@ -65,6 +79,8 @@ class Leases:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        spread: Spread = _spread,
+        stored_sockets: dict[str, list[socket.socket]] | None = None,
     ) -> None:
         self.policy = policy if isinstance(policy, PolicyInForce) else PolicyInForce(policy)
         self.granted = 0
@@ -94,11 +110,36 @@ class Leases:
             now=now,
             monotonic=monotonic,
         )
-        self._delivery = Delivery(identities, self._table, journal, files, now)
+        self.service_audit = ServiceAudit(audit)
+        tickets = ServiceTickets(identities, now=now)
+        caches = ServiceCaches(
+            *(tickets, self._table, journal, files),
+            audit=self.service_audit,
+            policy=self.policy,
+            revoke_if_refused=self._has_been_revoked,
+            owners=ServiceOwners(identities),
+            background=self._background,
+            now=now,
+            sleep=sleep,
+            spread=spread,
+        )
+        self._broker = Broker(
+            *(identities, tickets, self._table, journal, files),
+            keys=DecoyKeys(leases_directory.with_name("decoys")),
+            decisions=Decisions(self.service_audit, self._background),
+            policy=self.policy,
+            stored={} if stored_sockets is None else stored_sockets,
+            now=now,
+        )
+        self._services = WithoutTgt(caches, self._broker)
+        self._delivery = Delivery(
+            *(identities, self._table, journal, files), services=self._services, now=now
+        )
         self._retries = LeaseRetries(self._try_again, sleep=sleep)
         self._ends = LeaseEnds(
             *(identities, self._table, journal, files),
             retries=self._retries,
+            services=self._services,
             audit=self._audit,
             policy=self.policy,
             providers=providers,
@@ -116,6 +157,7 @@ class Leases:
             *(identities, self._table, journal, files),
             liveness=liveness,
             ends=self._ends,
+            services=self._services,
             audit=self._audit,
             background=self._background,
         )
@@ -176,6 +218,8 @@ class Leases:
             async with self._claims.turn(request), self._locks.hold(request.lease_id):
                 request = await self._claims.of_caller(request)
                 former = self._table.records.get(request.lease_id)
+                if former is not None and former.revoked:
+                    raise cut_off_error(request.lease_id)
                 try:
                     claim = await self._claims.examine(request)
                     if former is None:
@@ -205,6 +249,9 @@ class Leases:
         given = await self._replacement.make(request, claim)
         self._report_granted(given)
         return given
+
+    async def _has_been_revoked(self, record: LeaseRecord) -> bool:
+        return await self._ends.revoke_if_refused(record)
 
     async def _revoke_if_refused(self, lease_id: str) -> None:
         """End a lease that keeps what it has, if that is not allowed any more."""
@@ -270,6 +317,54 @@ class Leases:
             if wiped is not None:
                 await asyncio.wait([wiped], timeout=FILES_SECONDS)
 
+    async def revoke(self, lease_id: str, caller: Caller = NOBODY) -> LeaseRecord:
+        """Cut a container off from its accounts: its tickets are wiped, and it gets no others.
+
+        It stays so until the container ends, also across restarts of the agent.
+
+        Raises:
+            UsageError: `lease-id-invalid`.
+            NotFoundError: `lease-not-found`.
+            CredspecError: `journal-unwritable`: it is cut off until the agent is started again.
+        """
+        async with self._locks.hold(valid_id(lease_id)):
+            record = self._table.get(lease_id)
+            if not record.revoked:
+                wiped = await completed(self._ends.cut_off(record, caller))
+                if wiped is not None:
+                    await asyncio.wait([wiped], timeout=FILES_SECONDS)
+            return self._table.get(lease_id)
+
+    async def serve_kdc(
+        self, lease_id: str, sockets: list[socket.socket], caller: Caller = NOBODY
+    ) -> LeaseRecord:
+        """Serve a lease in mode broker at sockets of its container, see `Broker.serve`.
+
+        Raises:
+            UsageError: `lease-id-invalid`, `kdc-sockets-unfit`.
+            NotFoundError: `lease-not-found`.
+            NotPermittedError: `lease-not-yours`.
+            CredspecError: as `Broker.serve`.
+        """
+        try:
+            async with self._locks.hold(valid_id(lease_id)):
+                record = self._table.get(lease_id)
+                if caller.uid not in {NOBODY.uid, 0, os.geteuid(), record.user}:
+                    raise not_yours(lease_id)
+                return await self._broker.serve(lease_id, sockets)
+        except BaseException:
+            for each in sockets:
+                each.close()
+            raise
+
+    def close(self) -> None:
+        """Serve no more; containers keep what they have."""
+        self._broker.close()
+
+    def status(self, record: LeaseRecord) -> dict[str, Any]:
+        """Return what is shown of a lease beyond its record."""
+        return self._services.status(record)
+
     async def replace_host_account(
         self, lease_id: str, account: HostAccount, caller: Caller = NOBODY
     ) -> LeaseRecord:
@@ -287,6 +382,10 @@ class Leases:
         """Acquire the identities of some leases now, each once; return what failed."""
         return await self._renewal.refresh(lease_ids)
 
+    def clock_changed(self) -> None:
+        """Look at the tickets of services again after the clock was set or the host slept."""
+        self._services.clock_changed()
+
     async def enforce_policy(self) -> int:
         """End every lease that policy or providers no longer allow; return how many."""
         return await self._ends.enforce_policy()
@@ -294,6 +393,7 @@ class Leases:
     async def adopt(self) -> None:
         """Take over the leases of an earlier run, see `Recovery.adopt`."""
         await self._recovery.adopt()
+        self._broker.adopted()
 
     async def sweep(self) -> int:
         """Release the leases whose containers are gone; return how many."""

@@ -15,11 +15,11 @@ def check_lease(policy: Policy, record: LeaseRecord) -> None:
     """Refuse a lease that the policy does not allow, or does not allow any more.
 
     Looked at are its user, where its spec came from, its accounts under the names that their
-    domains have, and its keytabs. Nobody is asked.
+    domains have, its keytabs, and which tickets of which services it has. Nobody is asked.
 
     Raises:
-        NotPermittedError: `policy-user`, `policy-spec-source`, `policy-account`, `policy-keytab`;
-            every problem there is.
+        NotPermittedError: `policy-user`, `policy-spec-source`, `policy-account`, `policy-keytab`,
+            `policy-tickets`, `policy-tgt`, `policy-service`; every problem there is.
     """
     checks: list[Callable[[], None]] = []
     is_grpc = record.spec_source == GRPC_SOURCE
@@ -28,6 +28,9 @@ def check_lease(policy: Policy, record: LeaseRecord) -> None:
     if not is_grpc:
         checks.append(lambda: policy.check_spec_source(record.spec_source))
     checks.append(lambda: policy.check_accounts(record.accounts, record.domain))
+    checks.append(lambda: policy.check_tickets(record.tickets, record.accounts, record.domain))
+    if names := record.service_names:
+        checks.append(lambda: policy.check_services(names, record.accounts, record.domain))
     if record.keytab:
         checks.append(lambda: policy.check_keytabs(record.accounts, record.domain))
     problems: list[Problem] = []

@@ -10,9 +10,11 @@ from typing import Any, Final
 
 from credspec.agent.leases.homes import is_place
 from credspec.config.policy import GRPC_SOURCE, SPEC_SOURCES
+from credspec.contract.service_names import TGT, TICKETS, parts_of
 from credspec.directory.account_identity import valid_account_name
 from credspec.directory.domain_names import valid_domain
 from credspec.errors import UsageError
+from credspec.kerberos.service_names import ServiceName
 from credspec.providers.provider import is_source_record
 
 LEASE_ID: Final = re.compile(r"[0-9a-f]{32}")
@@ -23,7 +25,7 @@ _TEXTS: Final = ("container", "runtime_state", "domain", "default_account")
 # What lies outside is no time of a ticket, and arithmetic with it would overflow.
 _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
-_FLAGS: Final = ("ready", "keytab", "name_fallback", "replay_cache")
+_FLAGS: Final = ("ready", "keytab", "name_fallback", "replay_cache", "revoked")
 _TIMES: Final = ("created", "ticket_start", "ticket_end", "keytab_due")
 
 
@@ -45,6 +47,9 @@ class LeaseRecord:
     lease that has its files in a tree of others. `spec_source` tells where its spec came from:
     ``file``, ``raw``, or ``grpc`` for a call that brought it. `created_monotonic` is when it was
     made by the clock that is never set (CLOCK_MONOTONIC), in seconds, None if that is unknown.
+    `tickets` is what its files hold, one of `service_names.TICKETS`, and `services` are the names
+    or patterns of what it asked for; `revoked` says that root cut it off, until its container ends.
+    `kdc_port` is the port of its container's loopback at which the agent is its KDC.
     """
 
     lease_id: str
@@ -69,12 +74,27 @@ class LeaseRecord:
     place: str | None = None
     spec_source: str = "file"
     created_monotonic: float | None = None
+    tickets: str = TGT
+    services: tuple[str, ...] = ()
+    revoked: bool = False
+    kdc_port: int | None = None
+
+    @property
+    def has_tgt(self) -> bool:
+        """Whether its files hold a ticket-granting ticket."""
+        return self.tickets == TGT
+
+    @property
+    def service_names(self) -> tuple[ServiceName, ...]:
+        """The services that it asked for by their full names; patterns are left out."""
+        return tuple(name for name in map(ServiceName.parse, self.services) if name is not None)
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON values."""
         # Not asdict, which copies every value deeply.
         values: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
         values["accounts"] = list(self.accounts)
+        values["services"] = list(self.services)
         for name in _TIMES:
             values[name] = None if values[name] is None else values[name].isoformat()
         return values
@@ -111,6 +131,7 @@ def record_from_json(lease_id: str, raw: dict[str, Any]) -> LeaseRecord:
         if raw.get(name) is not None or name == "created":
             raw[name] = datetime.fromisoformat(raw[name]).astimezone(UTC)
     raw["accounts"] = tuple(raw["accounts"])
+    raw["services"] = tuple(raw.get("services") or ())
     if raw.get("place") is not None:
         raw.setdefault("spec_source", GRPC_SOURCE)  # of a version that did not say
     record = LeaseRecord(**raw)
@@ -126,6 +147,9 @@ def record_from_json(lease_id: str, raw: dict[str, Any]) -> LeaseRecord:
         and record.spec_source in {*SPEC_SOURCES, GRPC_SOURCE}
         and _is_moment(record.created_monotonic)
         and is_source_record(record.host_source)
+        and record.tickets in TICKETS
+        and (record.kdc_port is None or _is_number(record.kdc_port))
+        and all(_is_service(service) for service in record.services)
         and (start is None or end is None or start <= end)
         and all(_EARLIEST < getattr(record, name) < _LATEST for name in _given_times(record))
     )
@@ -141,6 +165,10 @@ def record_from_json(lease_id: str, raw: dict[str, Any]) -> LeaseRecord:
 
 def _given_times(record: LeaseRecord) -> list[str]:
     return [name for name in _TIMES if getattr(record, name) is not None]
+
+
+def _is_service(service: object) -> bool:
+    return isinstance(service, str) and parts_of(service, is_pattern=True) is not None
 
 
 def _is_number(value: object) -> bool:

@@ -18,6 +18,7 @@ from credspec.agent.leases.journal import Journal
 from credspec.agent.leases.liveness import Liveness
 from credspec.agent.leases.record import LeaseRecord
 from credspec.agent.leases.table import LeaseTable
+from credspec.agent.leases.without_tgt import WithoutTgt
 from credspec.errors import CredspecError
 from credspec.providers.provider import source_of_record
 from credspec.service.events import Event, emit
@@ -39,6 +40,7 @@ class Recovery:
         *,
         liveness: Liveness,
         ends: LeaseEnds,
+        services: WithoutTgt,
         audit: LeaseAudit,
         background: BackgroundTasks,
     ) -> None:
@@ -48,6 +50,7 @@ class Recovery:
         self._files = files
         self._liveness = liveness
         self._ends = ends
+        self._services = services
         self._audit = audit
         self._background = background
 
@@ -123,6 +126,8 @@ class Recovery:
         Raises:
             CredspecError: it must end.
         """
+        if record.revoked:
+            return  # it holds nothing, and is remembered so that it gets nothing
         if not record.ready or record.ticket_start is None or record.ticket_end is None:
             raise _container_gone(record)
         for name in self._table.names(record):
@@ -134,6 +139,8 @@ class Recovery:
                 tickets_in_place=in_place,
                 keytab_due=record.keytab_due or (record.created if record.keytab else None),
             )
+        if not record.has_tgt:
+            self._services.adopt(record, in_place=in_place)
 
     async def _with_files_in_place(self, records: Iterable[LeaseRecord]) -> set[str]:
         """Return which leases have all their files; of those that cannot be looked at, it is taken.

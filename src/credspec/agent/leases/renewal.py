@@ -16,6 +16,7 @@ from credspec.agent.leases.record import LeaseRecord
 from credspec.agent.leases.retries import LeaseRetries
 from credspec.agent.leases.table import LeaseTable
 from credspec.agent.report_limit import LimitedEvents
+from credspec.contract.service_names import SERVICES
 from credspec.errors import CredspecError, internal_error
 from credspec.service.events import Event, emit
 
@@ -64,6 +65,8 @@ class Renewal:
                 continue
             if await self._ends.revoke_if_refused(record):
                 pass
+            elif record.tickets == SERVICES:
+                pass  # it has tickets of services, which are replaced in their own time
             elif record.user is None:
                 await self._renew_one(record)
             else:

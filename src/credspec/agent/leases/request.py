@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from credspec.agent.audit import NOBODY, Caller
 from credspec.config.policy import GRPC_SOURCE
+from credspec.contract.service_names import TGT
 from credspec.errors import InvalidSpecError, Problem
 from credspec.providers.provider import HostAccount
 from credspec.spec.document import CredentialSpec
@@ -61,6 +62,8 @@ class LeaseRequest:
     keytab: bool = False
     name_fallback: bool = False
     replay_cache: bool = False
+    tickets: str = TGT
+    services: tuple[str, ...] = ()
     place: str | None = None
     caller: Caller = NOBODY
     host_account: HostAccount | None = field(default=None, repr=False)

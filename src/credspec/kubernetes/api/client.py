@@ -10,12 +10,11 @@ import json
 import random
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, NamedTuple
-
-import aiohttp
+from typing import Any, Final
 
 from credspec import __version__
 from credspec.errors import CredspecError, NotFoundError, UnreachableError
+from credspec.http.client import HttpAnswer, HttpClient, TooLongError
 from credspec.kubernetes.api.server import ApiServer
 from credspec.printable import printable
 
@@ -45,11 +44,6 @@ class ApiRefusedError(CredspecError):
 
 class ApiConflictError(ApiRefusedError):
     """The object exists already, or is another one than was read: somebody changed it meanwhile."""
-
-
-class _Answer(NamedTuple):
-    status: int
-    body: bytes
 
 
 class _NoAnswerYetError(Exception):
@@ -84,10 +78,11 @@ class ApiClient:
         self._seconds = seconds
         self._attempt_seconds = min(_LONGEST_ATTEMPT, seconds / 2)
         self._attempts = attempts
-        self._connections = connections
+        self._http = HttpClient(
+            server.url, server.tls_context, connections=connections, kept=connections
+        )
         self._sleep = sleep
         self._chance = chance
-        self._session: aiohttp.ClientSession | None = None
         self.questions = 0
         """How many requests were sent, repeated ones included."""
 
@@ -132,9 +127,7 @@ class ApiClient:
 
     async def close(self) -> None:
         """Close the connections."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        self._http.close()
 
     async def _ask(self, method: str, path: str, body: object, content_type: str = _JSON) -> bytes:
         content = None if body is None else json.dumps(body).encode()
@@ -167,7 +160,7 @@ class ApiClient:
 
     async def _answer(
         self, method: str, path: str, body: bytes | None, content_type: str
-    ) -> _Answer:
+    ) -> HttpAnswer:
         pause = _FIRST_PAUSE
         for left in reversed(range(self._attempts)):
             try:
@@ -182,7 +175,7 @@ class ApiClient:
 
     async def _attempt(
         self, method: str, path: str, body: bytes | None, content_type: str
-    ) -> _Answer:
+    ) -> HttpAnswer:
         self.questions += 1
         headers = {
             "Accept": _JSON,
@@ -193,37 +186,25 @@ class ApiClient:
             "User-Agent": f"credspec/{__version__}",
         }
         try:
-            async with self._connected().request(
-                method, self._server.url + path, data=body, headers=headers, allow_redirects=False
-            ) as response:
-                content = await _limited(response)
-        except (aiohttp.ClientSSLError, ssl.SSLError) as error:
-            # The authority may have been replaced: its file is read again then.
-            await self.close()
+            async with asyncio.timeout(self._attempt_seconds):
+                answer = await self._http.request(
+                    method, path, headers=headers, body=body, most_bytes=MAX_ANSWER_BYTES
+                )
+        except TooLongError:
+            raise _bad_answer(path, f"more than {MAX_ANSWER_BYTES} bytes") from None
+        except ssl.SSLError as error:
+            # The authority may have been replaced: other connections are to see that as well.
+            self._http.close()
             raise _NoAnswerYetError(f"TLS: {_reason(error)}") from None
         except TimeoutError:
             raise _NoAnswerYetError(f"no answer within {self._attempt_seconds:g} s") from None
-        except (aiohttp.ClientError, OSError) as error:
+        except OSError as error:
             raise _NoAnswerYetError(_reason(error)) from None
-        if content is None:
-            raise _bad_answer(path, f"more than {MAX_ANSWER_BYTES} bytes")
-        if response.status in _NOT_NOW:
-            after = response.headers.get("Retry-After", "")
+        if answer.status in _NOT_NOW:
+            after = answer.headers.get("retry-after", "")
             seconds = float(after) if after.isdecimal() and len(after) < _MOST_DIGITS else None
-            raise _NoAnswerYetError(f"{response.status}: {_message(content)}", seconds)
-        return _Answer(response.status, content)
-
-    def _connected(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    ssl=self._server.tls_context(), limit=self._connections, force_close=False
-                ),
-                timeout=aiohttp.ClientTimeout(total=self._attempt_seconds),
-                auto_decompress=False,
-                cookie_jar=aiohttp.DummyCookieJar(),
-            )
-        return self._session
+            raise _NoAnswerYetError(f"{answer.status}: {_message(answer.body)}", seconds)
+        return answer
 
     def _unreachable(self, found: str) -> UnreachableError:
         return UnreachableError.of(
@@ -232,16 +213,6 @@ class ApiClient:
             where=self._server.url,
             remedy="see whether the API server runs, and whether this node reaches it",
         )
-
-
-async def _limited(response: aiohttp.ClientResponse) -> bytes | None:
-    """Return the body, None if it is longer than one may be."""
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > MAX_ANSWER_BYTES:
-            return None
-    return bytes(body)
 
 
 def _message(body: bytes) -> str:
@@ -254,12 +225,11 @@ def _message(body: bytes) -> str:
     return printable(text[:_SHOWN]) if isinstance(text, str) and text else "no reason given"
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: OSError) -> str:
     """Return what failed, without the address that is said anyway."""
-    cause = getattr(error, "os_error", None) or error
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return cause.verify_message
-    return getattr(cause, "strerror", None) or type(cause).__name__
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    return error.strerror or type(error).__name__
 
 
 def _object_in(content: bytes, path: str) -> dict[str, Any]:

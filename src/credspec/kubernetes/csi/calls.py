@@ -14,7 +14,7 @@ from credspec import __version__
 from credspec.errors import CredspecError, internal_error
 from credspec.kubernetes.csi import csi_pb2 as csi
 from credspec.kubernetes.csi import registration_pb2 as registration
-from credspec.kubernetes.csi.call_status import status_of
+from credspec.kubernetes.csi.call_status import status_name, status_of
 from credspec.kubernetes.csi.volume_request import valid_target, valid_volume_id, volume_request
 from credspec.kubernetes.csi.volumes import Volumes
 from credspec.kubernetes.objects.names import DRIVER
@@ -30,10 +30,16 @@ _MOUNT_GROUP: Final = csi.NodeServiceCapability.RPC.VOLUME_MOUNT_GROUP
 
 
 class NodeCalls:
-    """What the kubelet asks of the driver of this node; `pods` is its directory of all pods."""
+    """What the kubelet asks of the driver of this node; `pods` is its directory of all pods.
 
-    def __init__(self, volumes: Volumes, pods: Path, node: str) -> None:
+    `count` is called with the name of each call of the Node service and its gRPC status.
+    """
+
+    def __init__(
+        self, volumes: Volumes, pods: Path, node: str, count: Callable[[str, str], None]
+    ) -> None:
         self._volumes = volumes
+        self._count = count
         self._pods = pods
         self._node = node
 
@@ -97,6 +103,7 @@ class NodeCalls:
                     "NodeGetCapabilities": (csi.NodeGetCapabilitiesRequest, self.capabilities),
                     "NodeGetInfo": (csi.NodeGetInfoRequest, self.info),
                 },
+                self._count,
             ),
         ]
 
@@ -143,7 +150,9 @@ class RegistrationCalls:
 
 
 def _service(
-    name: str, methods: dict[str, tuple[type[Any], Callable[[Any], Awaitable[Any]]]]
+    name: str,
+    methods: dict[str, tuple[type[Any], Callable[[Any], Awaitable[Any]]]],
+    count: Callable[[str, str], None] = lambda *_: None,
 ) -> grpc.GenericRpcHandler:
     import grpc
 
@@ -151,7 +160,7 @@ def _service(
         name,
         {
             method: grpc.unary_unary_rpc_method_handler(
-                _answering(method, call),
+                _answering(method, call, count),
                 request_deserializer=kind.FromString,
                 response_serializer=lambda answer: answer.SerializeToString(),
             )
@@ -161,18 +170,22 @@ def _service(
 
 
 def _answering(
-    method: str, call: Callable[[Any], Awaitable[Any]]
+    method: str, call: Callable[[Any], Awaitable[Any]], count: Callable[[str, str], None]
 ) -> Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]:
     """Return a call that answers errors as CSI has them. No request is logged: it has tokens."""
 
     async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
-            return await call(request)
+            answered = await call(request)
         except CredspecError as error:
             failure = error
         except Exception as error:  # noqa: BLE001 - only its kind: its text may hold anything
             emit(Event.INTERNAL_ERROR, path=method, error=type(error).__name__)
             failure = internal_error(error, method)
+        else:
+            count(method, "OK")
+            return answered
+        count(method, status_name(failure))
         emit(Event.VOLUME_FAILED, method=method, error=str(failure))
         await context.abort(*status_of(failure))
         raise AssertionError("abort raises")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -15,6 +16,7 @@ from credspec.kubernetes.objects.credential_spec import missing_object, read_obj
 from credspec.kubernetes.objects.names import RESOURCE_PATH
 
 _MOST_KEPT: Final = 4096
+_Key = tuple[str, str, str]
 
 
 def boot_seconds() -> float:
@@ -25,10 +27,12 @@ def boot_seconds() -> float:
 class Answer(NamedTuple):
     """What the API server said: the spec, or why there is none to be had.
 
-    `asked` is when it was asked, in seconds of CLOCK_BOOTTIME.
+    `asked` is when it was asked, in seconds of CLOCK_BOOTTIME; `chance`, from 0 to 1, says how long
+    this one is good for, so that what was asked together is not asked together again.
     """
 
     asked: float
+    chance: float = 0.0
     document: str = ""
     refusal: NotPermittedError | NotFoundError | None = None
 
@@ -37,13 +41,22 @@ class ObjectAccess:
     """Asks the API server, on the node, whatever admitted the pod.
 
     The last answer for a service account and an object is kept, so that pods of one deployment on
-    one node need not all ask about the same. `boottime` is CLOCK_BOOTTIME, in seconds.
+    one node need not all ask about the same, and those that ask at the same time share a question.
+    `boottime` is CLOCK_BOOTTIME, in seconds.
     """
 
-    def __init__(self, api: ApiClient, *, boottime: Callable[[], float] = boot_seconds) -> None:
+    def __init__(
+        self,
+        api: ApiClient,
+        *,
+        boottime: Callable[[], float] = boot_seconds,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
         self._api = api
         self._boottime = boottime
-        self._last: dict[tuple[str, str, str], Answer] = {}
+        self._chance = chance
+        self._last: dict[_Key, Answer] = {}
+        self._asking: dict[_Key, asyncio.Task[Answer]] = {}
 
     def last(self, pod: Pod, spec_name: str) -> Answer | None:
         """Return the last answer for the pod's service account, None without one."""
@@ -59,11 +72,21 @@ class ObjectAccess:
             InvalidSpecError: the object holds no spec that can be used.
             CredspecError: as `ApiClient.get` and `review_use`.
         """
+        key = (pod.namespace, pod.service_account, spec_name)
+        task = self._asking.get(key)
+        if task is None:
+            task = asyncio.create_task(self._ask(pod, spec_name))
+            self._asking[key] = task
+            task.add_done_callback(lambda _: self._asking.pop(key, None))
+        # The caller that began it may be cancelled; the others wait on.
+        return await asyncio.shield(task)
+
+    async def _ask(self, pod: Pod, spec_name: str) -> Answer:
         asked = self._boottime()  # what changes from now on may not be in the answer
         try:
-            answer = Answer(asked, document=await self._document(pod, spec_name))
+            answer = Answer(asked, self._chance(), await self._document(pod, spec_name))
         except (NotPermittedError, NotFoundError) as error:
-            answer = Answer(asked, refusal=error.detached())
+            answer = Answer(asked, self._chance(), refusal=error.detached())
         if len(self._last) >= _MOST_KEPT:
             self._last.clear()
         self._last[pod.namespace, pod.service_account, spec_name] = answer

@@ -16,6 +16,7 @@ from credspec.kubernetes.api.client import ApiClient
 from credspec.kubernetes.api.server import ApiServer
 from credspec.kubernetes.csi.agent_leases import AgentLeases
 from credspec.kubernetes.csi.calls import NodeCalls, RegistrationCalls
+from credspec.kubernetes.csi.metrics import NodeMetrics, serving_metrics
 from credspec.kubernetes.csi.object_access import ObjectAccess
 from credspec.kubernetes.csi.run_directory import remove_if_empty, remove_when_unused
 from credspec.kubernetes.csi.volume_mounts import VolumeMounts
@@ -43,7 +44,8 @@ class DriverSettings:
     `node` is the name of this node, `kubelet_directory` the kubelet's --root-dir, which must be at
     the same path for the driver. `review_seconds` is how long the API server's answer about a pod
     that lives is good. `node_run_directory` is another path of the agent's run directory, by which
-    it is removed at the end if nothing is in it, None to leave it.
+    it is removed at the end if nothing is in it, None to leave it. `metrics`
+    is where ``/metrics`` is served, None for nowhere.
     """
 
     node: str
@@ -51,6 +53,7 @@ class DriverSettings:
     kubelet_directory: Path = KUBELET_DIRECTORY
     review_seconds: float = REVIEW_SECONDS
     node_run_directory: Path | None = None
+    metrics: tuple[str, int] | None = None
 
     @property
     def pods(self) -> Path:
@@ -73,7 +76,7 @@ async def serve(config: Config, settings: DriverSettings, stop: asyncio.Event) -
 
     Raises:
         UsageError: `csi-running` if another driver answers on the socket.
-        CredspecError: `csi-socket`, `csi-record`, `kubernetes-ca-file`.
+        CredspecError: `csi-socket`, `csi-record`, `kubernetes-ca-file`, `csi-metrics-address`.
     """
     settings.api.tls_context()
     records = VolumeRecords(config.run_directory / "csi")
@@ -86,9 +89,16 @@ async def serve(config: Config, settings: DriverSettings, stop: asyncio.Event) -
         records,
         review_seconds=settings.review_seconds,
     )
-    node = NodeCalls(volumes, settings.pods, settings.node)
+    metrics = NodeMetrics(config.agent_socket, records, lambda: api.questions)
+    node = NodeCalls(volumes, settings.pods, settings.node, metrics.answered)
+    scraped = (
+        contextlib.nullcontext()
+        if settings.metrics is None
+        else serving_metrics(metrics, settings.metrics)
+    )
     try:
         async with (
+            scraped,
             _serving(settings.socket, node.handlers()),
             # Last: the kubelet calls as soon as it knows of the driver.
             _serving(settings.registration_socket, RegistrationCalls(settings.socket).handlers()),

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Final
 
 from credspec.contract.errors import ShimError
 from credspec.contract.selinux_label import mount_label
-from credspec.contract.ticket_options import file_mode
+from credspec.contract.ticket_options import file_mode, kind_of_tickets
 from credspec.errors import UsageError
 from credspec.kubernetes.objects.names import (
     KEYTAB_ATTRIBUTE,
     MODE_ATTRIBUTE,
+    SERVICES_ATTRIBUTE,
     SPEC_ATTRIBUTE,
+    TICKETS_ATTRIBUTE,
     UID_ATTRIBUTE,
     is_spec_name,
 )
@@ -32,7 +34,10 @@ if TYPE_CHECKING:
 KUBELETS: Final = "csi.storage.k8s.io/"
 """How the kubelet's own keys in a volume's context begin."""
 
-ATTRIBUTES: Final = (SPEC_ATTRIBUTE, UID_ATTRIBUTE, MODE_ATTRIBUTE, KEYTAB_ATTRIBUTE)
+ATTRIBUTES: Final = (
+    *(SPEC_ATTRIBUTE, UID_ATTRIBUTE, MODE_ATTRIBUTE, KEYTAB_ATTRIBUTE),
+    *(TICKETS_ATTRIBUTE, SERVICES_ATTRIBUTE),
+)
 """The attributes of a volume that mean something here."""
 
 _MOST_VOLUME_ID: Final = 1024
@@ -64,6 +69,7 @@ class FileOptions:
     """Whose the files are, on the host: `uid`, `gid`, and `mode`; with `keytab` one is there.
 
     `label` is that of SELinux, empty without. `is_read_only` is whether the pod only reads.
+    `tickets` is what the files hold, `services` the list of services as the pod has it.
     """
 
     uid: int
@@ -72,6 +78,8 @@ class FileOptions:
     keytab: bool = False
     label: str = ""
     is_read_only: bool = False
+    tickets: str = "tgt"
+    services: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,6 +225,11 @@ def _options(own: Mapping[str, str], request: wire.NodePublishVolumeRequest) -> 
     keytab = own.get(KEYTAB_ATTRIBUTE, "false")
     if keytab not in {"true", "false"}:
         raise _invalid(KEYTAB_ATTRIBUTE, keytab, "true or false")
+    services = own.get(SERVICES_ATTRIBUTE, "")
+    try:
+        tickets, _ = kind_of_tickets(own.get(TICKETS_ATTRIBUTE), services, keytab=keytab == "true")
+    except ShimError as error:
+        raise _invalid(TICKETS_ATTRIBUTE, own.get(TICKETS_ATTRIBUTE, ""), error.text) from None
     return FileOptions(
         uid=uid,
         gid=gid,
@@ -224,6 +237,8 @@ def _options(own: Mapping[str, str], request: wire.NodePublishVolumeRequest) -> 
         keytab=keytab == "true",
         label=_label(mount.mount_flags),
         is_read_only=request.readonly,
+        tickets=tickets,
+        services=services,
     )
 
 

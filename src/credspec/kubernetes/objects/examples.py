@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from credspec.contract.lease_environment import LEASE_ENVIRONMENT
 from credspec.contract.names import MOUNT_POINT
+from credspec.contract.ticket_options import short_name
 from credspec.kubernetes.objects.names import (
     ANNOTATION,
     DRIVER,
@@ -54,9 +56,18 @@ def role_binding(spec: str, namespace: str, service_account: str) -> dict[str, A
 
 
 def pod(
-    spec: str, namespace: str, service_account: str, *, with_webhook: bool = True
+    spec: str,
+    namespace: str,
+    service_account: str,
+    *,
+    with_webhook: bool = True,
+    options: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Return a pod that uses an object: by its annotation, or by a volume without the webhook."""
+    """Return a pod that uses an object: by its annotation, or by a volume without the webhook.
+
+    `options` are those of its tickets, as annotations.
+    """
+    options = options or {}
     metadata: dict[str, Any] = {"name": spec, "namespace": namespace}
     # What the profile `restricted` of the Pod Security Standards wants.
     container: dict[str, Any] = {
@@ -79,14 +90,16 @@ def pod(
         "containers": [container],
     }
     if with_webhook:
-        metadata["annotations"] = {ANNOTATION: spec}
+        metadata["annotations"] = {ANNOTATION: spec, **options}
     else:
         name = volume_name(spec)
         container["env"] = [
             {"name": variable, "value": value} for variable, value in LEASE_ENVIRONMENT.items()
         ]
         container["volumeMounts"] = [{"name": name, "mountPath": MOUNT_POINT}]
+        # Attributes are called as the annotations are, without the domain.
         attributes = {SPEC_ATTRIBUTE: spec}
+        attributes |= {short_name(name): value for name, value in options.items()}
         content["volumes"] = [
             {"name": name, "csi": {"driver": DRIVER, "volumeAttributes": attributes}}
         ]

@@ -30,6 +30,9 @@ UID_ATTRIBUTE: Final = "uid"
 MODE_ATTRIBUTE: Final = "mode"
 KEYTAB_ATTRIBUTE: Final = "keytab"
 """The attributes that say whose the files are, who may read them, and whether a keytab is there."""
+TICKETS_ATTRIBUTE: Final = "tickets"
+SERVICES_ATTRIBUTE: Final = "services"
+"""The attributes that say which tickets are in the files, and of which services."""
 
 _MAX_LABEL: Final = 63
 _PREFIX: Final = "credspec-"

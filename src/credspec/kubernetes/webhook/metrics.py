@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator
+from itertools import accumulate
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from credspec.metrics_text import Metric, Sample, gauge, metrics_text
 
 _BUCKETS: Final = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 
@@ -13,35 +17,54 @@ class WebhookMetrics:
     """Counters of one webhook."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        self._reviews = Counter(
-            "credspec_webhook_reviews",
-            "Reviews answered, by what they were for and the code of the refusal.",
-            ["endpoint", "code"],
-            registry=self._registry,
-        )
-        self._seconds = Histogram(
-            "credspec_webhook_review_seconds",
-            "How long a review took.",
-            ["endpoint"],
-            buckets=_BUCKETS,
-            registry=self._registry,
-        )
-        self._certificate_end = Gauge(
-            "credspec_webhook_certificate_end_seconds",
-            "When the certificate that is served expires, in seconds since 1970.",
-            registry=self._registry,
-        )
+        self._reviews: Counter[tuple[str, str]] = Counter()
+        self._seconds: dict[str, float] = {}
+        self._buckets: dict[str, list[int]] = {}
+        self._certificate_end = 0.0
 
     def answered(self, endpoint: str, code: str, seconds: float) -> None:
         """Count a review; `code` is that of the error, empty if it was allowed."""
-        self._reviews.labels(endpoint, code).inc()
-        self._seconds.labels(endpoint).observe(seconds)
+        self._reviews[endpoint, code] += 1
+        self._seconds[endpoint] = self._seconds.get(endpoint, 0.0) + seconds
+        buckets = self._buckets.setdefault(endpoint, [0] * (len(_BUCKETS) + 1))
+        buckets[bisect_left(_BUCKETS, seconds)] += 1
 
     def serves_until(self, moment: float) -> None:
         """Note when the certificate expires, in seconds since 1970."""
-        self._certificate_end.set(moment)
+        self._certificate_end = moment
 
     def text(self) -> bytes:
         """Return all in Prometheus' text format."""
-        return generate_latest(self._registry)
+        return metrics_text(
+            (
+                Metric(
+                    "credspec_webhook_reviews_total",
+                    "counter",
+                    "Reviews answered, by what they were for and the code of the refusal.",
+                    [
+                        Sample(count, {"endpoint": endpoint, "code": code})
+                        for (endpoint, code), count in self._reviews.items()
+                    ],
+                ),
+                Metric(
+                    "credspec_webhook_review_seconds",
+                    "histogram",
+                    "How long a review took.",
+                    self._histogram(),
+                ),
+                gauge(
+                    "credspec_webhook_certificate_end_seconds",
+                    "When the certificate that is served expires, in seconds since 1970.",
+                    self._certificate_end,
+                ),
+            )
+        )
+
+    def _histogram(self) -> Iterator[Sample]:
+        for endpoint, buckets in self._buckets.items():
+            named = {"endpoint": endpoint}
+            bounds = [*map(repr, _BUCKETS), "+Inf"]
+            for bound, count in zip(bounds, accumulate(buckets), strict=True):
+                yield Sample(count, {**named, "le": bound}, "_bucket")
+            yield Sample(sum(buckets), named, "_count")
+            yield Sample(self._seconds[endpoint], named, "_sum")

@@ -6,8 +6,14 @@ from typing import Any, Final, NamedTuple
 
 from credspec.contract.errors import ShimError
 from credspec.contract.lease_environment import KEYTAB_ENVIRONMENT, LEASE_ENVIRONMENT
-from credspec.contract.ticket_options import KEYTAB, MODE, OWNER, check_options
-from credspec.kubernetes.objects.names import KEYTAB_ATTRIBUTE, MODE_ATTRIBUTE, UID_ATTRIBUTE
+from credspec.contract.ticket_options import KEYTAB, MODE, OWNER, SERVICES, TICKETS, check_options
+from credspec.kubernetes.objects.names import (
+    KEYTAB_ATTRIBUTE,
+    MODE_ATTRIBUTE,
+    SERVICES_ATTRIBUTE,
+    TICKETS_ATTRIBUTE,
+    UID_ATTRIBUTE,
+)
 from credspec.kubernetes.webhook.pod import table_in, text_in
 from credspec.kubernetes.webhook.refusals import PodInvalidError
 
@@ -36,7 +42,7 @@ def ticket_options(pod: dict[str, Any]) -> TicketOptions:
     annotations = table_in(table_in(pod, "metadata"), "annotations")
     given = {
         name: text
-        for name in (OWNER[0], MODE[0], KEYTAB[0])
+        for name, _ in (OWNER, MODE, KEYTAB, TICKETS, SERVICES)
         if (text := text_in(annotations, name))
     }
     try:
@@ -54,6 +60,8 @@ def ticket_options(pod: dict[str, Any]) -> TicketOptions:
         UID_ATTRIBUTE: uid,
         MODE_ATTRIBUTE: given.get(MODE[0], ""),
         KEYTAB_ATTRIBUTE: "true" if keytab else "",
+        TICKETS_ATTRIBUTE: given.get(TICKETS[0], "").lower(),
+        SERVICES_ATTRIBUTE: given.get(SERVICES[0], ""),
     }
     return TicketOptions(
         {name: value for name, value in attributes.items() if value},

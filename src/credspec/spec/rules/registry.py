@@ -11,6 +11,7 @@ from credspec.spec.rules.keys import KEYS
 from credspec.spec.rules.names import NAMES, OBJECT
 from credspec.spec.rules.plugins import PLUGIN
 from credspec.spec.rules.rule import Rule
+from credspec.spec.rules.tickets import SERVICES_OF_MACHINES
 
 OF_SPECS: Final = (KEYS, NAMES, DOMAIN_FIELDS, DEFAULT_ACCOUNT, ENTRIES, TWINS, PLUGIN)
 """The rules about a credential spec."""
@@ -26,6 +27,7 @@ _ALL: Final[tuple[Rule[Any], ...]] = (
     *(rule for each in (*OF_SPECS, *OF_OBJECTS) for rule in each.rules),
     COMPOSE_CREDENTIAL_SPEC,
     NO_SPEC,
+    SERVICES_OF_MACHINES,
 )
 RULES: Final = {rule.code: rule for rule in _ALL}
 """Every rule by its stable code."""

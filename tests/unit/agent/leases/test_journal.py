@@ -6,10 +6,11 @@ import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from credspec.agent.leases.journal import FORMAT, MAX_RECORD_BYTES, Journal
+from credspec.agent.leases.journal import FORMAT, MAX_RECORD_BYTES, TICKETS_FORMAT, Journal
 from credspec.agent.leases.record import LeaseRecord
 from credspec.errors import CredspecError
 from support.machine.open_files import opened_below
@@ -53,9 +54,57 @@ def test_a_record_says_its_format_and_one_of_another_is_not_read(tmp_path: Path)
     Journal(tmp_path).write(RECORD)
     values = json.loads(path.read_text())
     assert values["format"] == FORMAT == 1
-    for other in (0, 2, "1", None):
+    for other in (0, TICKETS_FORMAT + 1, "1", None):
         path.write_text(json.dumps(values | {"format": other}))
         assert list(Journal(tmp_path).records()) == [RECORD.lease_id]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"tickets": "services", "services": ("HTTP/www.a.test", "MSSQLSvc/sql:1433")},
+        {"tickets": "broker", "services": ("HTTP/*.a.test",)},
+        {"revoked": True},
+    ],
+)
+def test_a_lease_that_must_get_no_tgt_is_not_read_by_older_agents(
+    tmp_path: Path, more: dict[str, Any]
+) -> None:
+    """They ignore what they do not know, and would write a TGT."""
+    record = replace(RECORD, **more)
+    Journal(tmp_path).write(record)
+    assert list(Journal(tmp_path).records()) == [record]
+    values = json.loads((tmp_path / f"{RECORD.lease_id}.json").read_text())
+    assert values["format"] == TICKETS_FORMAT == 2
+
+
+def test_a_record_of_an_older_agent_is_of_a_lease_with_a_tgt(tmp_path: Path) -> None:
+    values = RECORD.to_json()
+    for name in ("tickets", "services", "revoked"):
+        del values[name]
+    (tmp_path / f"{RECORD.lease_id}.json").write_text(json.dumps({"format": FORMAT} | values))
+    [found] = Journal(tmp_path).records()
+    assert isinstance(found, LeaseRecord)
+    assert (found.has_tgt, found.services, found.revoked) == (True, (), False)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"tickets": "all"},
+        {"tickets": None},
+        {"services": ["krbtgt/A.TEST"]},
+        {"services": [1]},
+        {"services": "HTTP/a"},
+        {"revoked": 1},
+    ],
+)
+def test_a_record_with_tickets_that_do_not_exist_is_unreadable(
+    tmp_path: Path, more: dict[str, Any]
+) -> None:
+    path = tmp_path / f"{RECORD.lease_id}.json"
+    path.write_text(json.dumps({"format": FORMAT} | RECORD.to_json() | more))
+    assert list(Journal(tmp_path).records()) == [RECORD.lease_id]
 
 
 def test_fields_of_other_versions_of_the_same_format_are_ignored(tmp_path: Path) -> None:

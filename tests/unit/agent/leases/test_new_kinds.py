@@ -39,6 +39,8 @@ class VolumeHome(TreeHome):
         path = Path((record.place or "").removeprefix(cls._PREFIX))
         return cls(record, SharedDirectory(path, path.parent, os.geteuid()))
 
+    has_network = False
+
     @property
     def inside(self) -> str | None:
         return "/var/run/secrets/credspec"
@@ -62,6 +64,8 @@ class FilelessHome:
     @classmethod
     def of(cls, record: HomeRecord, roots: LeaseRoots) -> Self | None:
         return cls(record)
+
+    has_network = False
 
     @property
     def inside(self) -> str | None:

@@ -149,7 +149,7 @@ async def test_what_the_policy_allows_no_more_is_revoked(directory: Path) -> Non
         lambda path: path.write_bytes(b"\xff\x00"),
         lambda path: path.write_text("[]"),
         lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | {"place": "/a/b"})),
-        lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2})),
+        lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 3})),
         lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | {"uid": "0"})),
     ],
 )

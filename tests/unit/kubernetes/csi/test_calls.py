@@ -34,6 +34,7 @@ class ScriptedVolumes:
     def __init__(self) -> None:
         self.failure: BaseException | None = None
         self.calls: list[tuple[str, Any]] = []
+        self.counted: list[tuple[str, str]] = []
 
     async def publish(self, request: object) -> None:
         self.calls.append(("publish", request))
@@ -48,7 +49,8 @@ class ScriptedVolumes:
 
 @asynccontextmanager
 async def called(directory: Path, volumes: ScriptedVolumes) -> AsyncIterator[Path]:
-    node = NodeCalls(volumes, directory / "pods", "node1")  # type: ignore[arg-type]
+    count = volumes.counted.append
+    node = NodeCalls(volumes, directory / "pods", "node1", lambda *each: count(each))  # type: ignore[arg-type]
     path = directory / "plugins" / "csi.sock"
     async with _serving(path, node.handlers()):
         yield path

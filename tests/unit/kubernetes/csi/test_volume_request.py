@@ -52,6 +52,11 @@ def test_a_volume() -> None:
         ({"mode": "440"}, "7", FileOptions(uid=0, gid=7, mode=0o440)),
         ({"keytab": "true"}, "", FileOptions(uid=0, gid=0, mode=0o600, keytab=True)),
         ({"keytab": "false"}, "", FileOptions(uid=0, gid=0, mode=0o600)),
+        (
+            {"tickets": "services", "services": "HTTP/a, HTTP/b"},
+            "",
+            FileOptions(uid=0, gid=0, mode=0o600, tickets="services", services="HTTP/a, HTTP/b"),
+        ),
     ],
 )
 def test_whose_the_files_are(
@@ -85,6 +90,14 @@ def test_whose_the_files_are(
         ({"mode": "0o600"}, "csi-attribute-invalid"),
         ({"mode": "0060"}, "csi-attribute-invalid"),
         ({"keytab": "yes"}, "csi-attribute-invalid"),
+        ({"tickets": "all"}, "csi-attribute-invalid"),
+        ({"tickets": "services"}, "csi-attribute-invalid"),
+        ({"services": "HTTP/a"}, "csi-attribute-invalid"),
+        ({"tickets": "services", "services": "krbtgt/A"}, "csi-attribute-invalid"),
+        (
+            {"tickets": "services", "services": "HTTP/a", "keytab": "true"},
+            "csi-attribute-invalid",
+        ),
         ({f"{KUBELETS}ephemeral": "false"}, "csi-pod-info"),
         ({f"{KUBELETS}ephemeral": None}, "csi-pod-info"),
         ({f"{KUBELETS}pod.uid": None}, "csi-pod-info"),

@@ -69,7 +69,7 @@ class Node:
         records.open()
         self.api = ApiClient(self.server.server, seconds=60)
         return Volumes(
-            ObjectAccess(self.api, boottime=lambda: self.now),
+            ObjectAccess(self.api, boottime=lambda: self.now, chance=lambda: 0.5),
             AgentLeases(self.directory / "agent.sock", wait_seconds=0.5),
             VolumeMounts(self.directory, self.directory / "agent.sock"),
             records,
@@ -329,7 +329,7 @@ async def test_a_revoked_use_takes_the_tickets_at_the_next_review(node: Node) ->
     node.server.bound.clear()
     await node.volumes.publish(node.request())
     assert node.ticket(), "not asked yet"
-    node.now += 720
+    node.now += 840
     with pytest.raises(NotPermittedError, match="csi-use-not-permitted"):
         await node.volumes.publish(node.request())
     assert node.ticket() is None
@@ -366,7 +366,7 @@ async def test_pods_of_one_service_account_share_the_reviews_of_a_node(node: Nod
             await node.volumes.publish(request)
     assert len(node.server.reviews) == 6 + 2
     node.server.bound.remove(("shop", "web", "webapp01"))
-    node.now += 720
+    node.now += 840
     for request in requests[:5]:
         with pytest.raises(NotPermittedError):
             await node.volumes.publish(request)
@@ -377,6 +377,39 @@ async def test_pods_of_one_service_account_share_the_reviews_of_a_node(node: Nod
     for request in requests:
         await node.volumes.unpublish(request.volume_id, request.target)
     assert node.leases() == []
+
+
+async def test_pods_that_start_at_the_same_time_share_the_question(node: Node) -> None:
+    requests = []
+    for number in range(5):
+        target = target_in(node.pods, volume=f"v{number}")
+        target.parent.mkdir(exist_ok=True)
+        requests.append(node.request(volume_id=f"csi-{number}", target=str(target)))
+    given_up, *others = [asyncio.create_task(node.volumes.publish(each)) for each in requests]
+    while node.server.asked == []:
+        await asyncio.sleep(0)
+    given_up.cancel()  # the one that asked
+    await asyncio.gather(*others)
+    assert len(node.server.asked) == 2, "one review, one object"
+    assert [(each.target / "krb5cc").exists() for each in requests] == [False, *[True] * 4]
+    for request in requests:
+        await node.volumes.unpublish(request.volume_id, request.target)
+    assert node.is_clean
+
+
+async def test_answers_are_not_all_good_for_the_same_time(node: Node) -> None:
+    await node.volumes.publish(node.request())
+    for chance, seconds in ((0.0, 240), (1.0, 840)):
+        node.volumes.access._chance = lambda chance=chance: chance
+        node.now += 841
+        await node.volumes.publish(node.request())
+        questions = len(node.server.reviews)
+        node.now += seconds - 1
+        await node.volumes.publish(node.request())
+        assert len(node.server.reviews) == questions
+        node.now += 2
+        await node.volumes.publish(node.request())
+        assert len(node.server.reviews) == questions + 1
 
 
 async def test_a_new_pod_is_asked_for_whatever_others_were_answered(node: Node) -> None:
@@ -396,7 +429,7 @@ async def test_a_new_pod_is_asked_for_whatever_others_were_answered(node: Node) 
 async def test_a_deleted_object_takes_the_tickets(node: Node) -> None:
     await node.volumes.publish(node.request())
     del node.server.objects["webapp01"]
-    node.now += 720
+    node.now += 840
     with pytest.raises(NotFoundError):
         await node.volumes.publish(node.request())
     assert node.ticket() is None
@@ -409,7 +442,7 @@ async def test_a_changed_object_counts_at_the_next_review(node: Node) -> None:
     assert node.agent is not None
     (record,) = node.agent.leases.all()
     assert record.accounts == ("WebApp01",)
-    node.now += 720
+    node.now += 840
     await node.volumes.publish(node.request())
     (record,) = node.agent.leases.all()
     assert record.accounts == ("WebApp02",)
@@ -424,7 +457,7 @@ async def test_a_changed_object_that_is_refused_costs_a_living_pod_nothing(node:
     assert node.agent is not None
     node.agent.leases.policy.policy = replace(FROM_OBJECTS, accounts=("WebApp01",))
     node.server.objects["webapp01"] = credspec("WebApp02")
-    node.now += 720
+    node.now += 840
     for _ in range(2):
         with pytest.raises(NotPermittedError, match="policy-account"):
             await node.volumes.publish(node.request())
@@ -442,7 +475,7 @@ async def test_an_object_that_became_invalid_changes_nothing_for_pods_that_live(
     await node.volumes.publish(node.request())
     first = node.ticket()
     node.server.objects["webapp01"] = {"x": 1}
-    node.now += 720
+    node.now += 840
     with pytest.raises(InvalidSpecError):
         await node.volumes.publish(node.request())
     assert node.ticket() == first

@@ -263,6 +263,11 @@ def test_ten_thousand_containers() -> None:
         ({"owner": "1000:2000", "mode": "0640"}, {"uid": "1000", "mode": "0640"}, 2000),
         ({"keytab": "True"}, {"keytab": "true"}, 65532),
         ({"keytab": "false", "owner": ""}, {}, 65532),
+        (
+            {"tickets": "Services", "services": "HTTP/a,HTTP/b"},
+            {"tickets": "services", "services": "HTTP/a,HTTP/b"},
+            65532,
+        ),
     ],
 )
 def test_options_become_attributes(
@@ -280,7 +285,7 @@ def test_options_become_attributes(
     assert not patch_of_pod(once).operations
 
 
-@pytest.mark.parametrize("option", ["owner", "mode", "keytab"])
+@pytest.mark.parametrize("option", ["owner", "mode", "keytab", "tickets", "services"])
 def test_an_option_that_is_not_understood_is_refused(option: str) -> None:
     pod = pod_with()
     pod["metadata"]["annotations"][f"credspec.dev/{option}"] = "-1"

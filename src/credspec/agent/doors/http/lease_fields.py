@@ -10,6 +10,14 @@ from typing import Any, Final
 from credspec.agent.audit import Caller
 from credspec.agent.leases.request import LeaseRequest, MalformedReference, requested_spec
 from credspec.config.policy import KUBERNETES_SOURCE
+from credspec.contract.errors import ShimError
+from credspec.contract.service_names import (
+    BROKER,
+    TGT,
+    TICKETS,
+    check_agreement,
+    listed_services,
+)
 from credspec.errors import NotPermittedError, UsageError
 from credspec.spec.encoding import MAX_SPEC_BYTES
 from credspec.spec.reference import SpecReference
@@ -68,7 +76,8 @@ def lease_request(lease_id: str, body: object, caller: Caller) -> LeaseRequest:
     """Return what a body asks for.
 
     Raises:
-        UsageError: `request-wrong-type`, `request-wrong-value`, `request-too-long`.
+        UsageError: `request-wrong-type`, `request-wrong-value`, `request-too-long`,
+            `tickets-options`.
         NotPermittedError: `spec-source-not-permitted`.
     """
     if not isinstance(body, dict):
@@ -81,6 +90,7 @@ def lease_request(lease_id: str, body: object, caller: Caller) -> LeaseRequest:
             where="/mode",
             expected="permission bits of a file that its owner can read and no user execute",
         )
+    tickets, services = _tickets(body)
     return LeaseRequest(
         lease_id=lease_id,
         caller=caller,
@@ -94,7 +104,28 @@ def lease_request(lease_id: str, body: object, caller: Caller) -> LeaseRequest:
         keytab=_flag(body, "keytab"),
         name_fallback=_flag(body, "name_fallback"),
         replay_cache=_flag(body, "replay_cache"),
+        tickets=tickets,
+        services=services,
     )
+
+
+def _tickets(body: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+    kind, listed = body.get("tickets", TGT), body.get("services", [])
+    if kind not in TICKETS:
+        raise UsageError.of(
+            "request-wrong-value", _shown(kind), where="/tickets", expected=" or ".join(TICKETS)
+        )
+    if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+        raise _wrong_type("services", listed, "a list of names of services")
+    try:
+        services = listed_services(",".join(listed), "/services", is_pattern=kind == BROKER)
+    except ShimError as error:
+        raise UsageError.of("request-wrong-value", error.text) from None
+    try:
+        check_agreement(kind, services, keytab=_flag(body, "keytab"))
+    except ShimError as error:
+        raise UsageError.of("tickets-options", error.text) from None
+    return kind, services
 
 
 def _outside_texts(body: bytes) -> int:

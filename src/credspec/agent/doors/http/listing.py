@@ -12,14 +12,14 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any, Final
 
-from aiohttp import web
-
 from credspec.agent.doors.http.metrics import Snapshot, metrics_text
 from credspec.agent.identities.identities import Identities
 from credspec.agent.identities.identity import Identity
 from credspec.agent.identities.open_domain import DomainStatus
 from credspec.agent.leases.leases import Leases
+from credspec.agent.leases.record import LeaseRecord
 from credspec.errors import NotFoundError
+from credspec.http.messages import JSON, Request, Response
 from credspec.rate_limit import Clock
 
 _AT_A_TIME: Final = 50
@@ -45,7 +45,7 @@ class Listing:
     def leases(self, user: int | None) -> Iterator[dict[str, Any]]:
         """Return the leases, oldest first."""
         records = self._leases.all()
-        return (record.to_json() for record in records if user is None or record.user == user)
+        return (self._shown(r) for r in records if user is None or r.user == user)
 
     def lease(self, lease_id: str, user: int | None) -> dict[str, Any]:
         """Return one lease.
@@ -57,7 +57,10 @@ class Listing:
         record = self._leases.get(lease_id)
         if user is not None and record.user != user:
             raise NotFoundError.of("lease-not-found", "there is no such lease", where=lease_id)
-        return record.to_json()
+        return self._shown(record)
+
+    def _shown(self, record: LeaseRecord) -> dict[str, Any]:
+        return record.to_json() | self._leases.status(record)
 
     def identities(self, user: int | None) -> Iterator[dict[str, Any]]:
         """Return the identities held, in the order of their names."""
@@ -111,28 +114,26 @@ class Listing:
 
 
 async def send_list(
-    request: web.Request, name: str, items: Iterable[dict[str, Any]], **more: object
-) -> web.StreamResponse:
+    request: Request, name: str, items: Iterable[dict[str, Any]], **more: object
+) -> Response:
     """Send ``{..., name: [...]}`` piece by piece; a client that does not read is cut off."""
-    answer = web.StreamResponse(headers={"Content-Type": "application/json; charset=utf-8"})
+    exchange = request.exchange
     head = json.dumps({**more, name: []}).removesuffix("]}")
     try:
         async with asyncio.timeout(_SEND_SECONDS):
-            await answer.prepare(request)
+            await exchange.begin(200, {"Content-Type": JSON})
             piece, separator = [head], ""
             for number, item in enumerate(items, 1):
                 piece += [separator, json.dumps(item)]
                 separator = ", "
                 if number % _AT_A_TIME == 0:
-                    await answer.write("".join(piece).encode())
+                    await exchange.write("".join(piece).encode())
                     piece.clear()
                     await asyncio.sleep(0)
-            await answer.write("".join([*piece, "]}"]).encode())
-            await answer.write_eof()
+            await exchange.write("".join([*piece, "]}"]).encode())
     except TimeoutError:
-        if request.transport is not None:
-            request.transport.abort()
-    return answer
+        exchange.abort()
+    return Response(is_sent=True)
 
 
 def _identity_json(

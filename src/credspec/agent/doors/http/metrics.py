@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
-
 from credspec.agent import loop_watch
 from credspec.agent.identities.identities import Identities
 from credspec.agent.identities.open_domain import DomainStatus
 from credspec.agent.leases.leases import Leases
+from credspec.metrics_text import Metric, Sample, counter, gauge
+from credspec.metrics_text import metrics_text as text_of
+
+_RESULTS = ("granted", "denied", "failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,8 @@ class Snapshot:
     failures: int
     granted: int
     denied: int
+    service_tickets: tuple[tuple[str, int], ...]
+    services_denied: tuple[tuple[str, int], ...]
     identities: tuple[_Times, ...]
     domains: tuple[DomainStatus, ...]
     longest_hold: tuple[float, float] | None
@@ -53,6 +55,14 @@ class Snapshot:
             failures=identities.failures,
             granted=leases.granted,
             denied=leases.denied,
+            service_tickets=tuple(
+                (result, leases.service_audit.counts[result]) for result in _RESULTS
+            ),
+            services_denied=tuple(
+                (lease_id, count)
+                for lease_id, count in leases.service_audit.denied_by_lease.items()
+                if own is None or lease_id in own
+            ),
             identities=tuple(
                 _Times(
                     identity.name.account,
@@ -75,76 +85,81 @@ class Snapshot:
 
 def metrics_text(snapshot: Snapshot) -> bytes:
     """Return the metrics in Prometheus' text format."""
-    registry = CollectorRegistry()
-    registry.register(_Collector(snapshot))
-    return generate_latest(registry)
+    return text_of(_metrics(snapshot))
 
 
-class _Collector(Collector):
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
+def _metrics(now: Snapshot) -> Iterator[Metric]:
+    yield gauge("credspec_leases", "Leases held.", now.leases)
+    yield gauge("credspec_identities", "Identities held.", len(now.identities))
+    for name, text, count in (
+        ("acquisitions", "Password reads that led to a ticket.", now.acquisitions),
+        ("acquisition_failures", "Acquisitions that failed.", now.failures),
+        ("leases_granted", "Leases made.", now.granted),
+        ("leases_denied", "Leases refused.", now.denied),
+    ):
+        yield counter(f"credspec_{name}", text, count)
+    yield Metric(
+        "credspec_service_tickets_total",
+        "counter",
+        "Decisions about tickets of services.",
+        [Sample(count, {"result": result}) for result, count in now.service_tickets],
+    )
+    yield Metric(
+        "credspec_services_denied_total",
+        "counter",
+        "Requests of a lease for services that it may not have.",
+        [Sample(count, {"lease": lease}) for lease, count in now.services_denied],
+    )
+    moments: tuple[tuple[str, str, Callable[[_Times], datetime | None]], ...] = (
+        ("ticket_start", "When the ticket starts", lambda i: i.start),
+        ("ticket_end", "When the ticket ends", lambda i: i.end),
+        ("password_due", "When the password is to be read again", lambda i: i.password_due),
+        ("refresh", "When the identity is acquired again", lambda i: i.refresh_at),
+    )
+    for name, text, of in moments:
+        yield Metric(
+            f"credspec_{name}_seconds",
+            "gauge",
+            f"{text}, in seconds since 1970.",
+            [
+                Sample(moment.timestamp(), {"account": each.account, "domain": each.domain})
+                for each in now.identities
+                if (moment := of(each)) is not None
+            ],
+        )
+    yield from _domains(now)
+    if now.longest_hold is not None:
+        wall, processor = now.longest_hold
+        yield gauge(
+            "credspec_event_loop_longest_hold_seconds",
+            "The longest time in which no request was answered, since the start.",
+            wall,
+        )
+        yield gauge(
+            "credspec_event_loop_longest_processor_seconds",
+            "The most processor time that one turn of the event loop took, since the start.",
+            processor,
+        )
 
-    def collect(self) -> Iterator[Metric]:
-        now = self._snapshot
-        yield GaugeMetricFamily("credspec_leases", "Leases held.", now.leases)
-        yield GaugeMetricFamily("credspec_identities", "Identities held.", len(now.identities))
-        for name, text, count in (
-            ("acquisitions", "Password reads that led to a ticket.", now.acquisitions),
-            ("acquisition_failures", "Acquisitions that failed.", now.failures),
-            ("leases_granted", "Leases made.", now.granted),
-            ("leases_denied", "Leases refused.", now.denied),
-        ):
-            yield CounterMetricFamily(f"credspec_{name}", text, count)
-        yield self._moments("credspec_ticket_start", "When the ticket starts", lambda i: i.start)
-        yield self._moments("credspec_ticket_end", "When the ticket ends", lambda i: i.end)
-        yield self._moments(
-            "credspec_password_due",
-            "When the password is to be read again",
-            lambda i: i.password_due,
-        )
-        yield self._moments(
-            "credspec_refresh", "When the identity is acquired again", lambda i: i.refresh_at
-        )
-        yield from self._domains()
-        if now.longest_hold is not None:
-            wall, processor = now.longest_hold
-            yield GaugeMetricFamily(
-                "credspec_event_loop_longest_hold_seconds",
-                "The longest time in which no request was answered, since the start.",
-                wall,
-            )
-            yield GaugeMetricFamily(
-                "credspec_event_loop_longest_processor_seconds",
-                "The most processor time that one turn of the event loop took, since the start.",
-                processor,
-            )
 
-    def _moments(self, name: str, text: str, of: Callable[[_Times], datetime | None]) -> Metric:
-        family = GaugeMetricFamily(
-            f"{name}_seconds", f"{text}, in seconds since 1970.", labels=["account", "domain"]
-        )
-        for identity in self._snapshot.identities:
-            moment = of(identity)
-            if moment is not None:
-                family.add_metric([identity.account, identity.domain], moment.timestamp())
-        return family
-
-    def _domains(self) -> Iterator[Metric]:
-        up = GaugeMetricFamily(
-            "credspec_domain_up", "Whether the domain answered last time.", labels=["domain"]
-        )
-        latency = GaugeMetricFamily(
-            "credspec_domain_latency_seconds",
-            "How long the last read of a password took.",
-            labels=["domain", "controller"],
-        )
-        for status in self._snapshot.domains:
-            domain = _label(status.domain, status.source)
-            up.add_metric([domain], 0 if status.outage_since else 1)
-            if status.latency is not None:
-                latency.add_metric([domain, status.controller or ""], status.latency)
-        yield up
-        yield latency
+def _domains(now: Snapshot) -> Iterator[Metric]:
+    named = [(_label(status.domain, status.source), status) for status in now.domains]
+    yield Metric(
+        "credspec_domain_up",
+        "gauge",
+        "Whether the domain answered last time.",
+        [Sample(not status.outage_since, {"domain": domain}) for domain, status in named],
+    )
+    yield Metric(
+        "credspec_domain_latency_seconds",
+        "gauge",
+        "How long the last read of a password took.",
+        [
+            Sample(status.latency, {"domain": domain, "controller": status.controller or ""})
+            for domain, status in named
+            if status.latency is not None
+        ],
+    )
 
 
 def _label(domain: str, source: str) -> str:

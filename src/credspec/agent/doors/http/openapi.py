@@ -18,10 +18,24 @@ from credspec.agent.doors.http.lease_fields import (
 )
 from credspec.agent.leases.record import LEASE_ID
 from credspec.config.policy import GRPC_SOURCE, KUBERNETES_SOURCE, SPEC_SOURCES
+from credspec.contract.service_names import MOST_CHARACTERS, MOST_SERVICES, TGT, TICKETS
 
 _TIME: Final = {"type": "string", "format": "date-time"}
 _TIME_OR_NULL: Final = {"type": ["string", "null"], "format": "date-time"}
 _TEXT_OR_NULL: Final = {"type": ["string", "null"]}
+_TICKETS: Final = {
+    "type": "string",
+    "enum": [*TICKETS],
+    "description": "what the files hold: a ticket-granting ticket, tickets of the services only, "
+    "or a decoy that only the agent understands",
+}
+_SERVICES: Final = {
+    "type": "array",
+    "items": {"type": "string", "maxLength": MOST_CHARACTERS},
+    "maxItems": MOST_SERVICES,
+    "description": "the services that the container needs, CLASS/HOST[:PORT][@REALM]; patterns "
+    "with tickets=broker only",
+}
 _HOST_ID: Final = {"type": "integer", "minimum": 0, "maximum": MAX_ID}
 _PATH: Final = {"type": "string", "pattern": ABSOLUTE_PATH, "maxLength": MAX_PATH_BYTES}
 _MODE: Final = {
@@ -92,6 +106,8 @@ _SCHEMAS: Final[dict[str, Any]] = {
                 "default": False,
                 "description": "whether the directory has one for replay caches, rcache",
             },
+            "tickets": _TICKETS | {"default": TGT},
+            "services": _SERVICES,
         },
     ),
     "Lease": _object(
@@ -114,6 +130,13 @@ _SCHEMAS: Final[dict[str, Any]] = {
         name_fallback={"type": "boolean"},
         replay_cache={"type": "boolean"},
         place=_TEXT_OR_NULL,
+        tickets=_TICKETS,
+        services=_SERVICES,
+        revoked={"type": "boolean", "description": "whether root cut the container off"},
+        kdc_port={
+            "type": ["integer", "null"],
+            "description": "the port of its container's loopback at which the agent is its KDC",
+        },
         spec_source={"type": "string", "enum": [*SPEC_SOURCES, GRPC_SOURCE]},
         created_monotonic={
             "type": ["number", "null"],
@@ -231,6 +254,30 @@ def openapi_document() -> dict[str, Any]:
                     "releaseLease",
                     "Release a lease and wipe its tickets",
                     {"204": {"description": "there is no such lease any more"}},
+                ),
+            },
+            "/v1/leases/{id}/kdc": {
+                "parameters": [_ID],
+                "post": _operation(
+                    "serveKdc",
+                    "Serve a lease with tickets=broker at a TCP and a UDP socket of its container, "
+                    "which come along by SCM_RIGHTS",
+                    {
+                        "200": _answer(
+                            "the port",
+                            _object(lease_id={"type": "string"}, port={"type": "integer"}),
+                        )
+                    },
+                    *(404, 500, 503),
+                ),
+            },
+            "/v1/leases/{id}/revoke": {
+                "parameters": [_ID],
+                "post": _operation(
+                    "revokeLease",
+                    "Cut a container off from its accounts until it ends; for root only",
+                    {"200": _answer("the lease, without tickets", _ref("Lease"))},
+                    *(404, 500),
                 ),
             },
             "/v1/lease-directories/{id}": {

@@ -1,25 +1,24 @@
 """The API on its socket: who may connect, and what a connection may cost.
 
 Connections are accepted by `credspec.sockets.admission`; those who may not use the agent are
-answered and closed before a byte of theirs is read. aiohttp serves the others, with a few seconds
-for each head.
+answered and closed before a byte of theirs is read. The others have a few seconds for each head.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from aiohttp import web
-
+from credspec.agent.doors.http.api import Api
+from credspec.agent.doors.http.passed_sockets import PassingSocket
 from credspec.config.policy import PolicyInForce, caller_refused
 from credspec.errors import CredspecError, TooManyRequestsError
+from credspec.http.connection import ConnectionTimes, HttpConnection
 from credspec.service.events import Event, emit
 from credspec.sockets.admission import (
     Admission,
@@ -40,40 +39,36 @@ _SERVED_OF_A_USER: Final = 32
 _HEAD_SECONDS: Final = 5.0
 _UNREAD_BODY_SECONDS: Final = 2.0
 _SHUTDOWN_SECONDS: Final = 2.0
-_MAX_LINE_BYTES: Final = 4096
-_MAX_FIELD_BYTES: Final = 4096
-_MAX_FIELDS: Final = 64
+_ANSWER_SECONDS: Final = 30.0
+_MAX_HEAD_BYTES: Final = 16 * 1024
 _REASONS: Final = {403: "Forbidden", 429: "Too Many Requests", 503: "Service Unavailable"}
 
 
 @asynccontextmanager
 async def serving_http(
-    api: web.Application, listener: socket.socket, policy: PolicyInForce
+    api: Api, listener: socket.socket, policy: PolicyInForce
 ) -> AsyncIterator[None]:
     """Serve the API on a listening socket while the block runs."""
-    runner = web.AppRunner(
-        api,
-        access_log=None,
-        handle_signals=False,
-        shutdown_timeout=_SHUTDOWN_SECONDS,
-        # Also how long the first head of a connection may take.
-        keepalive_timeout=_HEAD_SECONDS,
-        lingering_time=_UNREAD_BODY_SECONDS,
-        max_line_size=_MAX_LINE_BYTES,
-        max_field_size=_MAX_FIELD_BYTES,
-        max_headers=_MAX_FIELDS,
-        auto_decompress=False,
-        logger=_silent_logger(),
+    serving: dict[asyncio.Task[None], HttpConnection | None] = {}
+    times = ConnectionTimes(
+        head=_HEAD_SECONDS,
+        unread_body=_UNREAD_BODY_SECONDS,
+        answer=_ANSWER_SECONDS,
+        head_bytes=_MAX_HEAD_BYTES,
     )
-    await runner.setup()
-    server = runner.server
-    assert server is not None  # noqa: S101 - set up, it has one
-    opening: set[asyncio.Task[None]] = set()
+
+    async def serve(connection: PassingSocket, slot: Slot) -> None:
+        reader, writer = await _opened(connection, slot)
+        http = HttpConnection(reader, writer, api.answer, api.refuse, times)
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - it runs as one
+        serving[task] = http
+        await http.serve()
 
     def connected(connection: socket.socket, slot: Slot) -> None:
-        task = asyncio.get_running_loop().create_task(_open(server, connection, slot))
-        opening.add(task)
-        task.add_done_callback(opening.discard)
+        task = asyncio.get_running_loop().create_task(serve(PassingSocket(connection), slot))
+        serving[task] = None
+        task.add_done_callback(serving.pop)
 
     limit = affordable_connections(MAX_CONNECTIONS)
     admission = Admission(
@@ -88,10 +83,13 @@ async def serving_http(
         yield
     finally:
         accepting.close()
-        for task in opening:
+        answering = [task for task, http in serving.items() if http and not http.is_idle]
+        if answering:
+            await asyncio.wait(answering, timeout=_SHUTDOWN_SECONDS)
+        left = list(serving)
+        for task in left:
             task.cancel()
-        await asyncio.gather(*opening, return_exceptions=True)
-        await runner.cleanup()
+        await asyncio.gather(*left, return_exceptions=True)
 
 
 def report_admission(report: AdmissionReport) -> None:
@@ -133,25 +131,34 @@ def refusal_response(peer: Peer, refusal: Refusal) -> bytes:
     return head.encode() + content
 
 
-async def _open(
-    server: Callable[[], asyncio.Protocol], connection: socket.socket, slot: Slot
-) -> None:
+async def _opened(
+    connection: PassingSocket, slot: Slot
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(loop=loop)
+    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
     try:
-        await asyncio.get_running_loop().connect_accepted_socket(
-            lambda: _Counted(server(), slot), connection
+        transport, _ = await loop.connect_accepted_socket(
+            lambda: _Counted(protocol, slot, connection), connection
         )
     except BaseException:
+        connection.drop()
         connection.close()
         slot.release()
         raise
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
 class _Counted(asyncio.Protocol):
-    """Hands everything on to a protocol, and gives the slot back when the connection is lost."""
+    """Hands everything on to a protocol, and gives the slot back when the connection is lost.
 
-    def __init__(self, inner: asyncio.Protocol, slot: Slot) -> None:
+    What was passed with the connection and not taken is closed then.
+    """
+
+    def __init__(self, inner: asyncio.Protocol, slot: Slot, connection: PassingSocket) -> None:
         self._inner = inner
         self._slot = slot
+        self._connection = connection
         # Called for each piece of data.
         self.data_received = inner.data_received  # type: ignore[method-assign]
 
@@ -160,22 +167,16 @@ class _Counted(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._slot.release()
+        self._connection.drop()
         self._inner.connection_lost(exc)
 
-    def eof_received(self) -> bool | None:
-        return self._inner.eof_received()
+    def eof_received(self) -> bool:
+        self._inner.eof_received()
+        # Who has gone is not kept a slot for, however long the answer takes.
+        return False
 
     def pause_writing(self) -> None:
         self._inner.pause_writing()
 
     def resume_writing(self) -> None:
         self._inner.resume_writing()
-
-
-def _silent_logger() -> logging.Logger:
-    """Return a logger for aiohttp: it would log a traceback for each malformed request."""
-    logger = logging.getLogger("credspec.agent.http")
-    logger.addHandler(logging.NullHandler())
-    logger.propagate = False
-    logger.setLevel(logging.CRITICAL)
-    return logger

@@ -81,6 +81,7 @@ TRANSIENT_FAULTS = {
     "calls-waiting",
     "clock-missing",
     "container-gone",
+    "decoy-key-unwritable",
     "domain-facts-missing",
     "gss-cache",
     "host-account-provider",

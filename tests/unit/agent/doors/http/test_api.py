@@ -9,16 +9,19 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from aiohttp import ClientSession, UnixConnector, web
+from aiohttp import ClientSession, UnixConnector
 
 from credspec.agent.audit import AuditLog
 from credspec.agent.doors.http.api import make_api
+from credspec.agent.doors.http.server import serving_http
 from credspec.agent.identities.identities import Identities
 from credspec.agent.identities.identity import Identity
 from credspec.agent.leases.journal import Journal
 from credspec.agent.leases.leases import Leases
+from credspec.config.policy import PolicyInForce
 from credspec.errors import CredspecError, InvalidSpecError, NotPermittedError, UnreachableError
 from credspec.session.domain_session import DomainSession
+from credspec.sockets.listener import listen
 
 LEASE = "0" * 32
 BODY = {"spec": "file://x.json", "container": "c", "runtime_state": "/s", "uid": 0, "gid": 0}
@@ -46,13 +49,13 @@ async def client(tmp_path: Path) -> AsyncIterator[ClientSession]:
         identities,
         reload_failure=lambda: failure.read_text() if failure.exists() else None,
     )
-    runner = web.AppRunner(api)
-    await runner.setup()
-    path = str(tmp_path / "s")
-    await web.UnixSite(runner, path).start()
-    async with ClientSession(connector=UnixConnector(path), base_url="http://agent") as session:
-        yield session
-    await runner.cleanup()
+    path = tmp_path / "s"
+    with listen(path, others=False) as listener:
+        async with (
+            serving_http(api, listener, PolicyInForce()),
+            ClientSession(connector=UnixConnector(str(path)), base_url="http://agent") as session,
+        ):
+            yield session
     await identities.close()
 
 

@@ -1,0 +1,281 @@
+"""The broker with the real domain: programs of MIT Kerberos ask it as they ask any KDC."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from credspec.agent.leases.leases import Leases
+from credspec.agent.leases.record import LeaseRecord
+from credspec.config.policy import Policy
+from credspec.contract.service_names import BROKER
+from credspec.errors import CredspecError, NotPermittedError
+from credspec.kerberos.ccache_reader import read_ccache
+from credspec.kerberos.service_names import ServicePattern
+from credspec.lab.domain import Lab
+from support.agent.real_leases import Bench
+from support.agent.real_leases import bench as bench  # noqa: PLC0414 - a fixture
+
+LDAP = "ldap/*.example.test"
+
+
+def sockets() -> list[socket.socket]:
+    """Return what the shim passes on."""
+    tcp, udp = socket.socket(), socket.socket(type=socket.SOCK_DGRAM)
+    tcp.bind(("127.0.0.1", 0))
+    udp.bind(tcp.getsockname())
+    tcp.listen(128)
+    return [tcp, udp]
+
+
+class Client:
+    """A lease in mode broker, and programs that use it."""
+
+    def __init__(
+        self, bench: Bench, leases: Leases, record: LeaseRecord, kept: list[socket.socket]
+    ) -> None:
+        self.kept = kept
+        self.leases, self.record = leases, record
+        self.directory = bench.directory / "leases" / record.lease_id
+        self.audit = bench.directory / "audit.jsonl"
+        self.environment = {
+            **os.environ,
+            "KRB5CCNAME": str(self.directory / "krb5cc"),
+            "KRB5_CONFIG": str(self.directory / "krb5.conf"),
+            "LC_ALL": "C",
+        }
+        self.first = (self.directory / "krb5cc").read_bytes()
+
+    async def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return await asyncio.to_thread(
+            subprocess.run,
+            command,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def lines(self, decision: str) -> list[dict[str, Any]]:
+        """Return the lines of the audit log about services."""
+        lines = [json.loads(line) for line in self.audit.read_text().splitlines()]
+        return [line for line in lines if "service" in line and line["decision"] == decision]
+
+
+@pytest.fixture
+async def client(lab: Lab, bench: Bench) -> AsyncIterator[Client]:
+    identities, leases = bench.agent()
+    request = replace(bench.request(1, "one.json"), tickets=BROKER, services=(LDAP,), uid=0, gid=0)
+    record = await leases.make(request)
+    opened = sockets()
+    kept = [each.dup() for each in opened]
+    record = await leases.serve_kdc(record.lease_id, opened)
+    yield Client(bench, leases, record, kept)
+    leases.close()
+    for each in kept:
+        each.close()
+    await identities.close()
+
+
+async def test_a_ticket_of_a_service_that_is_allowed(lab: Lab, client: Client) -> None:
+    shown = await client.run("kvno", f"ldap/{lab.dc_host}")
+    assert shown.returncode == 0, shown.stderr
+    [line] = client.lines("granted")
+    assert line["service"] == f"ldap/{lab.dc_host}"
+    assert line["via"] == "kdc"
+    assert line["pattern"] == LDAP
+    assert line["accounts"] == ["webapp01@example.test"]
+
+
+async def test_another_service_is_refused(lab: Lab, client: Client) -> None:
+    shown = await client.run("kvno", f"cifs/{lab.dc_host}")
+    assert shown.returncode == 1
+    assert "KDC policy rejects request" in shown.stderr
+    assert client.lines("denied")[0]["service"] == f"cifs/{lab.dc_host}"
+
+
+async def test_what_is_in_the_files(lab: Lab, client: Client) -> None:
+    """The one ticket is a decoy, which the real KDC cannot decrypt."""
+    cache = read_ccache((client.directory / "krb5cc").read_bytes())
+    assert [each.server for each in cache.records] == [f"krbtgt/{lab.realm}@{lab.realm}"]
+    client.environment["KRB5_CONFIG"] = str(lab.krb5_conf)
+    shown = await client.run("kvno", f"ldap/{lab.dc_host}")
+    assert "Decrypt integrity check failed" in shown.stderr
+
+
+async def test_a_second_request_is_counted_and_has_no_line(
+    lab: Lab, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines of equal decisions are joined for a minute; the numbers are there at once."""
+    monkeypatch.setattr("credspec.agent.broker.decisions._SECONDS", 20.0)
+    for _ in range(3):
+        shown = await client.run("kvno", "-c", fresh(client), f"ldap/{lab.dc_host}")
+        assert shown.returncode == 0, shown.stderr
+        await client.run("kvno", f"cifs/{lab.dc_host}")
+    assert len(client.lines("granted")) == len(client.lines("denied")) == 1
+    assert client.leases.service_audit.counts["granted"] == 3
+    # MIT asks twice where it is refused.
+    assert client.leases.status(client.record)["denied"] >= 3
+    async with asyncio.timeout(60):
+        while len(client.lines("granted")) < 2:
+            await asyncio.sleep(0.05)
+    assert client.lines("granted")[1]["count"] == 2
+
+
+def fresh(client: Client) -> str:
+    """Return a copy of the cache without what was granted before."""
+    path = client.directory / f"copy-{len(list(client.directory.iterdir()))}"
+    path.write_bytes(client.first)
+    return str(path)
+
+
+async def test_two_hundred_contexts_of_twenty_containers_at_once(lab: Lab, bench: Bench) -> None:
+    identities, leases = bench.agent()
+    lines = []
+    for number in range(1, 21):
+        request = replace(bench.request(number, "one.json"), tickets=BROKER, uid=0, gid=0)
+        record = await leases.make(request)
+        await leases.serve_kdc(record.lease_id, sockets())
+        home = bench.directory / "leases" / record.lease_id
+        lines.append(
+            f"for i in 0 1 2 3 4 5 6 7 8 9; do cp {home}/krb5cc {home}/cc$i; done; "
+            f"for i in 0 1 2 3 4 5 6 7 8 9; do KRB5_CONFIG={home}/krb5.conf "
+            f"KRB5CCNAME={home}/cc$i kvno ldap/{lab.dc_host} & done"
+        )
+    shown = await asyncio.to_thread(
+        subprocess.run, ["sh", "-c", "; ".join([*lines, "wait"])],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert shown.stderr == ""
+    assert len(shown.stdout.splitlines()) == 200
+    # All have the one ticket that the domain was asked for.
+    assert len({each["end"] for each in audited(bench, "granted")}) == 1
+    leases.close()
+    await identities.close()
+
+
+def audited(bench: Bench, decision: str) -> list[dict[str, Any]]:
+    lines = (bench.directory / "audit.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    return [line for line in found if "service" in line and line["decision"] == decision]
+
+
+async def test_a_domain_that_does_not_answer(lab: Lab, client: Client) -> None:
+    """What is held is served until it ends; the rest is answered, too."""
+    assert (await client.run("kvno", f"ldap/{lab.dc_host}")).returncode == 0
+    lab.pause_dc()
+    try:
+        held = await client.run("kvno", "-c", fresh(client), f"ldap/{lab.dc_host}")
+        assert held.returncode == 0, held.stderr
+        other = await client.run("kvno", "ldap/other.example.test")
+        assert "A service is not available" in other.stderr
+    finally:
+        lab.resume_dc()
+    assert client.lines("failed")[0]["errors"] == ["kdc-unreachable"]
+
+
+async def test_what_cannot_be_audited_is_not_given(lab: Lab, client: Client) -> None:
+    client.audit.rename(client.audit.with_suffix(".old"))
+    client.audit.mkdir()
+    shown = await client.run("kvno", f"ldap/{lab.dc_host}")
+    assert "KDC policy rejects request" in shown.stderr
+    client.audit.rmdir()
+    assert (await client.run("kvno", f"ldap/{lab.dc_host}")).returncode == 0
+
+
+async def test_the_policy_of_the_host_counts_at_the_next_request(lab: Lab, client: Client) -> None:
+    assert (await client.run("kvno", f"ldap/{lab.dc_host}")).returncode == 0
+    pattern = ServicePattern.parse("ldap/other.example.test")
+    assert pattern is not None
+    client.leases.policy.replace(Policy(services={"webapp01": (pattern,)}))
+    shown = await client.run("kvno", "-c", fresh(client), f"ldap/{lab.dc_host}")
+    assert "KDC policy rejects request" in shown.stderr
+
+
+async def test_a_service_that_the_domain_does_not_know(client: Client) -> None:
+    shown = await client.run("kvno", "ldap/nowhere.example.test")
+    assert "not found in Kerberos database" in shown.stderr
+
+
+async def test_lives_of_tickets_are_those_of_the_policy(lab: Lab, client: Client) -> None:
+    life = timedelta(minutes=3)
+    client.leases.policy.replace(Policy(ticket_life={"ldap": life}))
+    before = datetime.now(UTC)
+    assert (await client.run("kvno", f"ldap/{lab.dc_host}")).returncode == 0
+    found = read_ccache((client.directory / "krb5cc").read_bytes()).records
+    [end] = [each.end for each in found if each.server.startswith("ldap/")]
+    assert before < end <= datetime.now(UTC) + life
+
+
+async def test_the_next_agent_serves_at_the_sockets_that_were_kept(
+    lab: Lab, bench: Bench, client: Client
+) -> None:
+    """Programs hold decoys in memory: the key is the same, and no file changes."""
+    kept = client.kept
+    client.leases.close()
+    files = {path.name: path.read_bytes() for path in client.directory.iterdir()}
+    identities, leases = bench.agent(stored_sockets={client.record.lease_id: kept})
+    await leases.adopt()
+    assert files == {path.name: path.read_bytes() for path in client.directory.iterdir()}
+    shown = await client.run("kvno", f"ldap/{lab.dc_host}")
+    assert shown.returncode == 0, shown.stderr
+    assert leases.status(leases.get(client.record.lease_id))["kdc_served"]
+    leases.close()
+    await identities.close()
+
+
+async def test_sockets_of_leases_that_are_gone_are_closed(bench: Bench) -> None:
+    kept = sockets()
+    identities, leases = bench.agent(stored_sockets={"0" * 32: kept})
+    await leases.adopt()
+    assert [each.fileno() for each in kept] == [-1, -1]
+    await identities.close()
+
+
+async def test_a_released_lease_is_served_no_more(lab: Lab, client: Client) -> None:
+    for each in client.kept:
+        each.close()
+    copy = client.directory.parent.parent
+    for name in ("krb5cc", "krb5.conf"):
+        (copy / name).write_bytes((client.directory / name).read_bytes())
+    client.environment |= {"KRB5CCNAME": f"{copy}/krb5cc", "KRB5_CONFIG": f"{copy}/krb5.conf"}
+    await client.leases.release(client.record.lease_id)
+    shown = await client.run("kvno", f"ldap/{lab.dc_host}")
+    assert "Cannot contact any KDC" in shown.stderr
+    assert list((client.directory.parent.parent / "decoys").iterdir()) == []
+
+
+async def test_where_nobody_opens_a_port_it_is_refused(bench: Bench) -> None:
+    """The CSI driver's volumes are in pods whose network it does not know."""
+    identities, leases = bench.agent()
+    request = replace(bench.request(1, "one.json"), tickets=BROKER)
+    volume = bench.directory / "volumes" / request.lease_id
+    with pytest.raises(NotPermittedError) as refused:
+        await leases.make(replace(request, runtime_state=str(volume)))
+    assert refused.value.code == "tickets-broker-place"
+    await identities.close()
+
+
+async def test_other_leases_and_sockets_are_not_served(bench: Bench) -> None:
+    identities, leases = bench.agent()
+    await leases.make(bench.request(1, "one.json"))
+    await leases.make(replace(bench.request(2, "one.json"), tickets=BROKER))
+    one, two = sockets(), sockets()
+    wrong = {1: one, 2: [*two[:1], socket.socket()], 3: []}
+    for number, passed in wrong.items():
+        with pytest.raises(CredspecError) as refused:
+            await leases.serve_kdc(f"{number:032x}", passed)
+        assert refused.value.code in {"kdc-sockets-unfit", "lease-not-found"}
+        assert [each.fileno() for each in passed] == [-1] * len(passed)
+    two[1].close()
+    leases.close()
+    await identities.close()

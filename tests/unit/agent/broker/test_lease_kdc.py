@@ -1,0 +1,332 @@
+"""What one lease's KDC answers, with tickets of services that are made up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from credspec.agent.audit import AuditLog
+from credspec.agent.broker.decisions import Decisions
+from credspec.agent.broker.lease_kdc import Lease, LeaseKdc
+from credspec.agent.identities.identity import IdentityName
+from credspec.agent.leases.background import BackgroundTasks
+from credspec.agent.leases.record import LeaseRecord
+from credspec.agent.leases.service_audit import ServiceAudit
+from credspec.config.policy import Policy
+from credspec.errors import CredspecError, NotPermittedError, UnreachableError
+from credspec.kerberos.kdc.encryption import EncryptionKey
+from credspec.kerberos.kdc.messages import (
+    TICKET,
+    EncryptedData,
+    TicketData,
+    encode_tagged,
+    name_of,
+    string,
+)
+from credspec.kerberos.kdc.request import KdcErrorCode
+from credspec.kerberos.kdc_errors import ServiceUnknownError
+from credspec.kerberos.service_credentials import ServiceTicket
+from credspec.kerberos.service_names import ServiceName, ServicePattern
+from support.domain.decoy_client import NOW, REALM, Client, error_of, parts_of
+
+KEY = EncryptionKey(18, bytes(range(32)))
+LDAP = ("ldap", "dc1.example.test")
+OTHER = "OTHER.TEST"
+
+
+@dataclass
+class Tickets:
+    """Gives tickets of realm `realm`, or fails."""
+
+    realm: str = REALM
+    error: CredspecError | None = None
+    kept: bool = False
+    enctype: int = 18
+    hang: bool = False
+    waiting: int = 0
+    most_waiting: int = 0
+    fresh_hosts: tuple[str, ...] = ()
+    asked: list[tuple[str, timedelta]] = field(default_factory=list)
+
+    async def get(
+        self, name: IdentityName, holder: str, service: ServiceName, life: timedelta
+    ) -> ServiceTicket:
+        del name, holder
+        self.asked.append((f"{service.spn}@{service.realm}", life))
+        if self.hang:
+            self.waiting += 1
+            self.most_waiting = max(self.most_waiting, self.waiting)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.waiting -= 1
+        if self.error is not None:
+            raise self.error
+        return self._ticket(service, life)
+
+    def fresh(
+        self, name: IdentityName, service: ServiceName, life: timedelta
+    ) -> ServiceTicket | None:
+        del name
+        return self._ticket(service, life) if service.host in self.fresh_hosts else None
+
+    def held(
+        self, name: IdentityName, service: ServiceName, life: timedelta
+    ) -> ServiceTicket | None:
+        del name
+        return self._ticket(service, life) if self.kept else None
+
+    def _ticket(self, service: ServiceName, life: timedelta) -> ServiceTicket:
+        data = TicketData(
+            tkt_vno=5,
+            realm=string(self.realm),
+            sname=name_of(1, service.spn.split("/")),
+            enc_part=EncryptedData(etype=18, kvno=1, cipher=bytes(100)),
+        )
+        return ServiceTicket(
+            service=service,
+            client=f"WebApp01$@{REALM}",
+            realm=self.realm,
+            authenticated=NOW,
+            start=NOW,
+            end=NOW + life,
+            flags=0,
+            enctype=self.enctype,
+            key=bytes(32),
+            ticket=encode_tagged(TICKET, data),
+        )
+
+
+class Bench:
+    """A lease's KDC, and what it wrote."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.record = LeaseRecord(
+            lease_id="0" * 32,
+            container="c1",
+            runtime_state="/run/c1",
+            uid=0,
+            gid=0,
+            domain="example.test",
+            default_account="WebApp01",
+            accounts=("WebApp01",),
+            created=NOW,
+            tickets="broker",
+        )
+        self.tickets = Tickets()
+        self.policy = Policy()
+        self.realms = frozenset({REALM})
+        self.has_ended = False
+        self.audit = ServiceAudit(AuditLog(path))
+        decisions = Decisions(self.audit, BackgroundTasks())
+        self.kdc = LeaseKdc(
+            *(KEY, self.lease, self.tickets, decisions),
+            policy=lambda: self.policy,
+            now=lambda: NOW,
+            seconds=0.1,
+        )
+        self.client = Client.make(KEY)
+
+    def lease(self) -> Lease | None:
+        if self.has_ended:
+            return None
+        return Lease(self.record, (IdentityName("webapp01", "example.test"),), self.realms)
+
+    def asking(self, *services: str) -> None:
+        self.record = replace(self.record, services=services)
+
+    def allowing(self, *patterns: str) -> None:
+        found = tuple(p for p in map(ServicePattern.parse, patterns) if p is not None)
+        assert len(found) == len(patterns)
+        self.policy = Policy(services={"webapp01@*": found})
+
+    async def granted(self, *parts: str) -> tuple[str, ...]:
+        """Return the name in the reply to a request."""
+        _, part = self.client.reply(await self.kdc.answer(self.client.request(*parts)))
+        return parts_of(part.sname)
+
+    async def refused(self, *parts: str) -> int:
+        return error_of(await self.kdc.answer(self.client.request(*parts)))
+
+    def lines(self) -> list[dict[str, Any]]:
+        text = self.path.read_text() if self.path.exists() else ""
+        return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path / "audit.jsonl")
+
+
+async def test_without_limits_every_service_is_granted(bench: Bench) -> None:
+    assert await bench.granted(*LDAP) == LDAP
+    [line] = bench.lines()
+    assert line["decision"] == "granted"
+    assert line["event"] == "service-ticket-granted"
+    assert (line["service"], line["realm"], line["via"]) == ("/".join(LDAP), REALM, "kdc")
+    assert "pattern" not in line
+
+
+@pytest.mark.parametrize(
+    ("asked", "allowed", "is_granted"),
+    [
+        (("ldap/*.example.test",), None, True),
+        (("LDAP/DC1.example.test",), None, True),
+        (("cifs/*.example.test",), None, False),
+        ((), ("ldap/dc1.example.test",), True),
+        ((), ("ldap/dc2.example.test",), False),
+        (("ldap/*.example.test",), ("cifs/*.example.test",), False),
+        (("ldap/*.example.test",), ("ldap/dc1.example.test@EXAMPLE.TEST",), True),
+        (("ldap/dc1.example.test:389",), None, False),
+        (("ldap/dc1.example.test@OTHER.TEST",), None, False),
+    ],
+)
+async def test_both_the_lease_and_the_policy_must_cover_it(
+    bench: Bench, asked: tuple[str, ...], allowed: tuple[str, ...] | None, is_granted: bool
+) -> None:
+    bench.asking(*asked)
+    if allowed is not None:
+        bench.allowing(*allowed)
+    if is_granted:
+        assert await bench.granted(*LDAP) == LDAP
+    else:
+        assert await bench.refused(*LDAP) == KdcErrorCode.POLICY
+        assert bench.lines()[0]["errors"] == ["broker-service"]
+        assert bench.audit.denied_by_lease[bench.record.lease_id] == 1
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ("krbtgt", REALM),
+        ("krbtgt", OTHER),
+        ("KRBTGT", "A", "B"),
+        ("krbtgt",),
+        ("kadmin", "changepw"),
+        ("WebApp01$",),
+        ("ldap", "dc1.example.test", "example.test"),
+        ("ldap", "dc1 example"),
+    ],
+)
+async def test_what_is_no_plain_service_is_refused(bench: Bench, parts: tuple[str, ...]) -> None:
+    assert await bench.refused(*parts) == KdcErrorCode.POLICY
+    assert bench.tickets.asked == []
+    assert bench.lines()[0]["decision"] == "denied"
+
+
+async def test_a_service_of_another_realm(bench: Bench) -> None:
+    """First a decoy for that realm, then the ticket, with a line."""
+    bench.realms |= {OTHER}
+    bench.asking(f"HTTP/*.other.test@{OTHER}")
+    bench.tickets.realm = OTHER
+    assert await bench.granted("HTTP", "x.other.test") == ("krbtgt", OTHER)
+    assert bench.tickets.asked[-1][0] == "HTTP/x.other.test@None"
+    assert bench.lines() == []
+    assert await bench.granted("krbtgt", OTHER) == ("krbtgt", OTHER)
+    bench.client.realm = bench.client.target = OTHER
+    assert await bench.granted("HTTP", "x.other.test") == ("HTTP", "x.other.test")
+    assert bench.tickets.asked[-1][0] == f"HTTP/x.other.test@{OTHER}"
+    [line] = bench.lines()
+    assert line["realm"] == OTHER
+
+
+async def test_a_realm_that_no_pattern_names(bench: Bench) -> None:
+    bench.tickets.realm = OTHER
+    assert await bench.refused("HTTP", "x.other.test") == KdcErrorCode.POLICY
+    bench.realms |= {OTHER}
+    bench.asking("HTTP/*.other.test@THIRD.TEST")
+    assert await bench.refused("HTTP", "x.other.test") == KdcErrorCode.POLICY
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ServiceUnknownError.of("kdc-service-unknown", "no"), KdcErrorCode.UNKNOWN_SERVICE),
+        (UnreachableError.of("kdc-unreachable", "no"), KdcErrorCode.SERVICE_UNAVAILABLE),
+        (NotPermittedError.of("kdc-policy", "no"), KdcErrorCode.POLICY),
+        (CredspecError.of("kerberos", "no"), KdcErrorCode.GENERIC),
+    ],
+)
+async def test_errors_of_the_domain(bench: Bench, error: CredspecError, code: KdcErrorCode) -> None:
+    bench.tickets.error = error
+    assert await bench.refused(*LDAP) == code
+    assert bench.lines()[0]["decision"] == "failed"
+
+
+@pytest.mark.parametrize("hang", [False, True])
+async def test_an_outage_of_the_domain(bench: Bench, hang: bool) -> None:
+    """What is held is given; without it, there is an answer all the same."""
+    bench.tickets.hang = hang
+    bench.tickets.error = UnreachableError.of("kdc-unreachable", "no")
+    assert await bench.refused(*LDAP) == KdcErrorCode.SERVICE_UNAVAILABLE
+    bench.tickets.kept = True
+    assert await bench.granted(*LDAP) == LDAP
+
+
+async def test_what_is_held_waits_for_no_domain(bench: Bench) -> None:
+    """However many others of the same container do."""
+    bench.tickets.hang = True
+    bench.tickets.fresh_hosts = ("dc1.example.test",)
+    waiting = [asyncio.create_task(bench.refused("HTTP", f"host{n}")) for n in range(20)]
+    await asyncio.sleep(0)
+    assert await bench.granted(*LDAP) == LDAP
+    assert set(await asyncio.gather(*waiting)) == {KdcErrorCode.SERVICE_UNAVAILABLE}
+    assert bench.tickets.most_waiting == 2
+
+
+async def test_the_life_of_a_ticket(bench: Bench) -> None:
+    await bench.granted(*LDAP)
+    await bench.granted("HTTP", "x")
+    bench.client.till = NOW + timedelta(seconds=90)
+    await bench.granted("HTTP", "y")
+    # Without an end, as some clients ask.
+    bench.client.till = datetime(1970, 1, 1, tzinfo=NOW.tzinfo)
+    await bench.granted("HTTP", "z")
+    lives = [life.total_seconds() for _, life in bench.tickets.asked]
+    assert lives == [3600, 600, 90, 600]
+
+
+async def test_a_session_key_that_the_client_does_not_know(bench: Bench) -> None:
+    bench.tickets.enctype = 23
+    assert await bench.refused(*LDAP) == KdcErrorCode.ETYPE_UNSUPPORTED
+
+
+async def test_a_lease_that_has_ended(bench: Bench) -> None:
+    bench.has_ended = True
+    assert await bench.refused(*LDAP) == KdcErrorCode.POLICY
+    assert error_of(await bench.kdc.answer(b"")) == KdcErrorCode.GENERIC
+
+
+async def test_what_cannot_be_written_down_is_not_given(bench: Bench) -> None:
+    bench.path.mkdir()
+    assert await bench.refused(*LDAP) == KdcErrorCode.POLICY
+
+
+async def test_refused_requests_are_written_down_once(bench: Bench) -> None:
+    stranger = Client.make(EncryptionKey.random())
+    for _ in range(5):
+        reply = await bench.kdc.answer(stranger.request(*LDAP))
+        assert error_of(reply) == KdcErrorCode.BAD_INTEGRITY
+    [line] = bench.lines()
+    assert (line["errors"], line["accounts"]) == (["broker-request"], [])
+    assert bench.audit.counts["denied"] == 5
+
+
+async def test_names_that_a_container_invents_do_not_fill_the_log(bench: Bench) -> None:
+    bench.asking("ldap/dc1.example.test")
+    for number in range(250):
+        await bench.refused("HTTP", f"host{number}.example.test")
+    assert len(bench.lines()) == 201
+    assert bench.audit.counts["denied"] == 250
+
+
+def test_a_datagram_names_the_service(bench: Bench) -> None:
+    assert error_of(bench.kdc.too_big(bench.client.request(*LDAP))) == 52
+    assert error_of(bench.kdc.too_big(b"anything")) == 52
