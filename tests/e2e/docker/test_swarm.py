@@ -21,7 +21,8 @@ pytestmark = pytest.mark.timeout(900)  # two engines, and rolling updates that t
 
 IMAGE = "kerberos-client"
 FIRST, SECOND = "WebApp01$@EXAMPLE.TEST", "WebApp02$@EXAMPLE.TEST"
-OPTIONS = ("--detach", "--no-resolve-image", "--name=web")
+OPTIONS = ("--detach", "--no-resolve-image", "--name=web", "--stop-grace-period=1s")
+OPTIONS += ("--update-monitor=1s",)
 SLEEP = (IMAGE, "sleep", "100000")
 ONCE = ("--restart-condition=none",)
 
@@ -148,6 +149,7 @@ def test_a_stack(service: Swarm, tmp_path: Path) -> None:
     file.write_text(
         "version: '3.8'\n"
         f"services:\n  one: &one\n    image: {IMAGE}\n    command: sleep 100000\n"
+        "    stop_grace_period: 1s\n"
         "    credential_spec: {file: one.json}\n"
         "  two:\n    <<: *one\n    credential_spec: {config: www}\n"
         f"configs:\n  www: {{file: {service.manager.specs / 'two.json'}}}\n"

@@ -35,6 +35,7 @@ TOGETHER = {
 LONGEST = (
     "tests/integration/agent/test_controller_failure.py",
     "tests/integration/agent/test_crash_points.py",
+    "tests/e2e/docker/test_swarm.py",
     "tests/integration/agent/test_booted_systemd.py",
     "tests/integration/agent/test_unit_sandbox.py",
     "tests/integration/cli/test_setup.py",
