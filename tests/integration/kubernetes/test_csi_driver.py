@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,10 +43,10 @@ class Node:
         self.driver: DriverProcess | None = None
         self.options: tuple[str, ...] = ()
 
-    def start(self) -> DriverProcess:
+    def start(self, *options: str) -> DriverProcess:
         self.agent.start()
         self.driver = DriverProcess(
-            self.kubelet, self.server.server, self.agent.config, options=self.options
+            self.kubelet, self.server.server, self.agent.config, options=options or self.options
         )
         self.target = target_in(self.driver.pods)
         self.target.parent.mkdir(parents=True)
@@ -179,3 +181,29 @@ def test_agent_and_driver_that_end_together_leave_nothing_on_the_node(node: Node
     driver.publish(publish_request(driver.pods))
     assert node.agent.lease_containers() == ["shop/web-0"]
     driver.unpublish(VOLUME, node.target)
+
+
+def test_one_page_has_the_metrics_of_driver_and_agent(node: Node) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+
+    def numbers() -> list[str]:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=60) as answer:
+            return answer.read().decode().splitlines()
+
+    driver = node.start(f"--metrics-listen={address}")
+    driver.publish(publish_request(driver.pods))
+    found = numbers()
+    for line in (
+        "credspec_csi_agent_up 1.0",
+        'credspec_csi_volumes{pod_namespace="shop"} 1.0',
+        'credspec_csi_calls_total{call="NodePublishVolume",status="OK"} 1.0',
+        "credspec_csi_questions_total 2.0",
+        "credspec_leases 1.0",
+    ):
+        assert line in found
+    assert any(line.startswith('credspec_domain_up{domain="example.test"}') for line in found)
+    node.agent.end(signal.SIGKILL)
+    found = numbers()
+    assert "credspec_csi_agent_up 0.0" in found
+    assert "credspec_leases 1.0" not in found
