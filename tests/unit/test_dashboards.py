@@ -46,6 +46,8 @@ def agents() -> bytes:
         granted=4,
         denied=5,
         identities=(identity,),
+        service_tickets=(("granted", 2), ("denied", 1), ("failed", 0)),
+        services_denied=(("lease1", 1),),
         domains=(domain,),
         longest_hold=(0.1, 0.1),
     )

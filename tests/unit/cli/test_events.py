@@ -17,11 +17,13 @@ from hypothesis import strategies as st
 
 from credspec.cli.events import Since, events
 
-NOW = datetime.now(UTC)
+
+def ago(minutes: int) -> datetime:
+    return datetime.now(UTC) - timedelta(minutes=minutes)
 
 
 def audited(minutes: int, **fields: object) -> str:
-    moment = (NOW - timedelta(minutes=minutes)).isoformat(timespec="milliseconds")
+    moment = ago(minutes).isoformat(timespec="milliseconds")
     entry = {"time": moment, "event": "lease-granted", "event_id": 120, "uid": 0, "pid": 1}
     return json.dumps({**entry, **fields}) + "\n"
 
@@ -33,7 +35,7 @@ def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     grant = {"lease": "ab" * 16, "container": "c1\x1b[2J", "domain": "d.test", "accounts": ["Web"]}
     lines = [audited(3000, container="old"), audited(9, **grant), "no entry\n"]
     (tmp_path / "audit.jsonl").write_text("".join(lines))
-    moment = f"{NOW - timedelta(minutes=3):%Y-%m-%dT%H:%M:%S.%fZ}"
+    moment = f"{ago(3):%Y-%m-%dT%H:%M:%S.%fZ}"
     (tmp_path / "agent.log").write_text(
         "Traceback of another program\n"
         f"timestamp='{moment}' level='warning' event='refresh-failed' event_id=8 "

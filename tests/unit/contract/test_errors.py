@@ -10,7 +10,7 @@ from credspec.contract.agent_client import _refusal
 from credspec.contract.errors import NotYetError, ShimError, StartAbandonedError
 from credspec.contract.ticket_options import MODE, check_options
 from credspec.errors import CredspecError, Problem
-from credspec.gateway.create_request import _check_options
+from credspec.gateway.create_request import check_options_given
 from credspec.run.process_lease import in_host_mounts
 
 CODES = st.from_regex(r"[a-z0-9]+(-[a-z0-9]+){0,3}", fullmatch=True)
@@ -60,5 +60,5 @@ def test_an_option_is_refused_by_the_gateway_with_the_shims_code() -> None:
     with pytest.raises(ShimError) as of_shim:
         check_options(wanted)
     with pytest.raises(CredspecError) as of_gateway:
-        _check_options(wanted, [])
+        check_options_given(wanted, [])
     assert of_gateway.value.code == of_shim.value.code == "option-invalid"
