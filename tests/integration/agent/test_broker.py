@@ -254,6 +254,18 @@ async def test_a_released_lease_is_served_no_more(lab: Lab, client: Client) -> N
     assert list((client.directory.parent.parent / "decoys").iterdir()) == []
 
 
+async def test_a_decoy_that_was_removed_comes_with_the_next_refresh(
+    lab: Lab, client: Client
+) -> None:
+    assert (await client.run("kvno", f"ldap/{lab.dc_host}")).returncode == 0
+    kept = (client.directory / "krb5cc").read_bytes()
+    assert await client.leases.refresh([client.record.lease_id]) == []
+    assert (client.directory / "krb5cc").read_bytes() == kept
+    assert (await client.run("kdestroy")).returncode == 0
+    assert await client.leases.refresh([client.record.lease_id]) == []
+    assert (await client.run("kvno", f"ldap/{lab.dc_host}")).returncode == 0
+
+
 async def test_where_nobody_opens_a_port_it_is_refused(bench: Bench) -> None:
     """The CSI driver's volumes are in pods whose network it does not know."""
     identities, leases = bench.agent()
