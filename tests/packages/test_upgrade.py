@@ -98,7 +98,7 @@ def test_a_downgrade_keeps_leases_or_is_refused(
     assert lease_count(host) == 2
 
     host.install(built(release, version=NEXT_VERSION).packages["credspec"])
-    change = 'sed -i \'s/^{"format": 1,/{"format": 2,/\' /run/credspec/journal/*.json'
+    change = 'sed -i \'s/^{"format": [12],/{"format": 3,/\' /run/credspec/journal/*.json'
     host.run("sh", "-ec", change)
     refused = host.install(packages["credspec"], options=("--allow-downgrades",), status=100)
     assert "cannot read" in refused.stderr + refused.stdout

@@ -189,6 +189,7 @@ def brokered(lab: Lab, installed: BootedSystemd) -> Iterator[Callable[[str], str
     yield kvno
     installed.run(sys.executable, "-c", RELEASE)
     installed.run("umount", directory)
+    installed.run("rmdir", directory)
     installed.run("systemctl", "stop", "network")
 
 
