@@ -235,7 +235,7 @@ def broker(lab: Lab, leases: Path, agent_socket: Path) -> None:
         body = {"spec": "file://w.json", "container": "bench", "runtime_state": "/"}
         more = {"uid": 0, "gid": 0, "tickets": tickets}
         agent.request("PUT", f"/v1/leases/{lease_id}", body | more)
-    serve_kdc(f"{1:032x}", str(agent_socket), f"/run/netns/{lab.network.namespace}")
+    serve_kdc(f"{1:032x}", str(agent_socket), None)
     services = [f"ldap/{lab.dc_host}", *others]
     program = [sys.executable, str(BENCHMARKS / "broker.py"), *map(str, directories), *services]
     subprocess.run(lab.exec_argv(program), check=True)
