@@ -151,6 +151,7 @@ def test_an_agent_that_nobody_keeps_the_sockets_for(host: Any, container: str) -
 def test_a_process_of_the_host(host: Any) -> None:
     services = "--tickets broker --service 'ldap/*.example.test' --spec WebApp01"
     line = f"kvno ldap/{host.lab.dc_host} && ! kvno cifs/{host.lab.dc_host}"
-    shown = host.shell(f"credspec run {services} -- sh -c '{line}'", under=AS_FIRST_PROCESS)
+    run = "env -u KRB5_CONFIG credspec run"  # one that is set already stays
+    shown = host.shell(f"{run} {services} -- sh -c '{line}'", under=AS_FIRST_PROCESS)
     assert shown.returncode == 0, shown.stderr
     assert "KDC policy rejects request" in shown.stderr

@@ -98,19 +98,6 @@ def test_the_lease_ends_with_the_container(
     assert (users_agent.lease_containers(), engine.host.leases()) == ([], [])
 
 
-@pytest.mark.parametrize("network", ["none", "host"])
-def test_the_agent_is_the_kdc(
-    engine: RootlessDocker, users_agent: AgentProcess, network: str
-) -> None:
-    lab = users_agent.lab
-    services = "--tmpfs=/run/credspec/services=ldap/*.example.test"
-    options = [f"--network={network}", *CARRIER, "--tmpfs=/run/credspec/tickets=broker", services]
-    line = f"kvno ldap/{lab.dc_host} && ! kvno cifs/{lab.dc_host}"
-    shown = engine.docker("run", "--rm", *options, IMAGE, "sh", "-c", line)
-    assert shown.returncode == 0, shown.stderr
-    assert "KDC policy rejects request" in shown.stderr
-
-
 def test_a_refusal_is_shown_with_its_reason(engine: RootlessDocker) -> None:
     wanted = [o.replace("one.json", "nothing.json") for o in CARRIER]
     shown = engine.docker("run", "--rm", "--network=none", *wanted, IMAGE, "klist")
