@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from credspec.directory.service_owner import ServiceOwner, find_service_owner
 from credspec.doctor.step import Finding, Step
@@ -12,6 +12,13 @@ from credspec.kerberos.service_names import ServiceName
 
 if TYPE_CHECKING:
     from credspec.doctor.examination import Examination
+
+
+SUITABLE: Final = (
+    "tickets=services suits programs that use MIT Kerberos or Heimdal, Java and Go need "
+    "tickets=broker, which suits all"
+)
+"""Which kind of tickets suits which clients; see docs/tickets-of-services.md."""
 
 
 def services_step(services: Iterable[ServiceName]) -> Step:
@@ -35,7 +42,7 @@ def _look_at(services: tuple[ServiceName, ...]) -> Callable[[Examination], Findi
             shown.append(f"{service}: {owner.account if owner else 'nobody'}")
             warning = service_problem(service, owner, facts.dns_name)
             warnings += [warning] if warning else []
-        return Finding(", ".join(shown), tuple(warnings))
+        return Finding(f"{', '.join(shown)}; {SUITABLE}", tuple(warnings))
 
     return look
 

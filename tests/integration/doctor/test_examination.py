@@ -16,6 +16,7 @@ from credspec.config.host import Config, load_config
 from credspec.directory.connection import Transport
 from credspec.directory.domain import DomainFacts
 from credspec.doctor.examination import Examination
+from credspec.doctor.services_step import SUITABLE
 from credspec.doctor.step import State, StepResult
 from credspec.errors import ExitStatus
 from credspec.kerberos.krb5_conf import AgentKrb5Conf
@@ -162,7 +163,8 @@ def test_whose_services_are(examine: Examine, lab: Lab) -> None:
     services = tuple(name for name in map(ServiceName.parse, names) if name is not None)
     found = examine(services=services)["services"]
     assert found.state is State.WARNING
-    assert found.text == ", ".join(f"{name}: {owner}" for name, (owner, _) in names.items())
+    owners = ", ".join(f"{name}: {owner}" for name, (owner, _) in names.items())
+    assert found.text == f"{owners}; {SUITABLE}"
     assert [problem.code for problem in found.problems] == [
         code for _, code in names.values() if code is not None
     ]
