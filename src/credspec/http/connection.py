@@ -1,8 +1,9 @@
 """HTTP/1.1 on one connection: h11 knows the protocol, asyncio's streams have the socket.
 
-A head must come within some seconds, and so must the next one. A body is read when a handler asks
-for it. What is left of one is read and thrown away for a moment: the client would not see the
-answer if the connection were closed with data that nobody has read.
+A head must come within some seconds, and so must the next one. A body has a Content-Length (RFC
+9110 8.6), and is read when a handler asks for it. What is left of one is read and thrown away for a
+moment: the client would not see the answer if the connection were closed with data that nobody has
+read.
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ class HttpConnection:
             with suppress(ConnectionError, TimeoutError, h11.ProtocolError):
                 while await self._one():
                     self._http.start_next_cycle()
+                    # Others have their turn before a request that is here already.
+                    await asyncio.sleep(0)
         finally:
             self._writer.close()
 
@@ -77,11 +80,12 @@ class HttpConnection:
             async with asyncio.timeout(self._times.head):
                 event = await self._next(self._times.head_bytes)
         except h11.RemoteProtocolError:
-            await self._send(self._refuse(HttpError(400)))
-            await self._throw_away()
-            return False
+            return await self._turn_away(HttpError(400))
         if not isinstance(event, h11.Request):
             return False
+        if any(name == b"transfer-encoding" for name, _ in event.headers):
+            # Pieces of a byte each would hold the event loop, and two lengths smuggle requests.
+            return await self._turn_away(HttpError(411))
         self.is_idle = False
         response = await self._answer(self._request(event))
         is_read = self._is_read()
@@ -93,6 +97,12 @@ class HttpConnection:
         if not is_read:
             await self._throw_away()
         return is_read and not response.is_last and self._http.our_state is h11.DONE
+
+    async def _turn_away(self, error: HttpError) -> bool:
+        """Refuse what is no request, as the last answer of this connection."""
+        await self._send(self._refuse(error))
+        await self._throw_away()
+        return False
 
     def _request(self, event: h11.Request) -> Request:
         self._is_head = event.method == b"HEAD"

@@ -259,7 +259,6 @@ def test_a_user_whom_the_policy_does_not_name(agent: AgentProcess) -> None:
         (["--spec", "one"], 2, "Missing argument"),
         (["--spec", "one", "--tickets", "services", "--", "true"], 2, "tickets-options"),
         (["--spec", "one", "--service", "HTTP/a", "--", "true"], 2, "tickets-options"),
-        (["--spec", "one", "--tickets", "broker", "--", "true"], 5, "tickets-broker-unavailable"),
     ],
 )
 def test_mistakes(agent: AgentProcess, arguments: list[str], status: int, text: str) -> None:

@@ -81,12 +81,26 @@ async def test_requests_one_after_the_other_and_ahead_of_their_answers(tmp_path:
             path,
             b"PUT /echo/1 HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
             b"GET /unread HTTP/1.1\r\nHost: x\r\n\r\n"
-            b"PUT /echo/%2e%2F HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" + LAST + b"\r\n2\r\nab",
-            b"\r\n0\r\n\r\n",
+            b"PUT /echo/%2e%2F HTTP/1.1\r\nContent-Length: 2\r\n" + LAST + b"\r\na",
+            b"b",
         )
     assert found.count(b"HTTP/1.1 ") == 3
     assert b"\r\n\r\n1 3HTTP/1.1 204 No Content\r\n" in found
     assert found.endswith(b"\r\n\r\n./ 2")
+
+
+async def test_a_body_in_pieces_is_refused_with_its_head(tmp_path: Path) -> None:
+    """Whatever else the head says: no piece is looked at."""
+    pieces = b"1\r\nx\r\n" * 10_000
+    async with served(tmp_path / "s") as path:
+        for fields in (
+            b"Transfer-Encoding: chunked",
+            b"transfer-encoding: chunked\r\nContent-Length: 3",
+        ):
+            head = b"PUT /echo/1 HTTP/1.1\r\nHost: x\r\n" + fields + b"\r\n\r\n"
+            found = await say(path, head, pieces)
+            assert found.startswith(b"HTTP/1.1 411 Length Required\r\n")
+            assert found.count(b"HTTP/1.1 ") == 1
 
 
 async def test_methods_and_paths(tmp_path: Path) -> None:
