@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pwd
 import re
 import shutil
@@ -95,7 +94,6 @@ def installed(
 ) -> BootedSystemd:
     """The service with this domain's configuration, and a watchdog that does not wait a minute."""
     specs = tmp_path_factory.mktemp("specs")
-    os.environ["KRB5_CONFIG"] = str(lab.krb5_conf)
     make_credential_spec(NewSpecRequest(account_name="WebApp01", path=str(specs / "one.json")))
     # /tmp is the service's own: what it shall see is copied to where it can.
     text = (specs / "one.json").read_text()
