@@ -265,7 +265,7 @@ def _given(ticket: ServiceTicket) -> GivenTicket:
 
 
 def _code_of(error: CredspecError) -> KdcErrorCode:
-    """Return what a client is told when no ticket can be had."""
+    """Return the error for a client when no ticket can be had."""
     if isinstance(error, ServiceUnknownError):
         return KdcErrorCode.UNKNOWN_SERVICE
     if isinstance(error, UnreachableError):
