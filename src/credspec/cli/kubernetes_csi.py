@@ -59,7 +59,7 @@ _DIRECTORY = click.Path(file_okay=False, path_type=Path)
     type=Address(),
     help="Where /metrics of driver and agent is served, without TLS.  [default: nowhere]",
 )
-@click.option("--api-server", help="URL of the API server.  [default: as pods are told]")
+@click.option("--api-server", help="URL of the API server.  [default: as in every pod]")
 @click.option("--ca-file", type=_FILE, help="Its certificate authority, with --api-server.")
 @click.option("--token-file", type=_FILE, help="The driver's token, with --api-server.")
 def csi_driver(

@@ -46,7 +46,7 @@ _PATH = click.Path(dir_okay=False, path_type=Path)
     "--configuration",
     default="credspec-webhook",
     show_default=True,
-    help="The webhook configurations that are told the authority, without --certificate.",
+    help="The webhook configurations that get the authority, without --certificate.",
 )
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text")
 def webhook(

@@ -65,7 +65,7 @@ def new_decoy(account: str, principal: str, now: datetime) -> Decoy:
 
 def decoy_ticket(decoy: Decoy, lease_key: EncryptionKey, target: str) -> bytes:
     """Return a decoy as a ticket in DER, for ``krbtgt/TARGET`` of the client's realm."""
-    told = {
+    content = {
         "account": decoy.account,
         "client": decoy.client,
         "realm": decoy.client_realm,
@@ -75,7 +75,7 @@ def decoy_ticket(decoy: Decoy, lease_key: EncryptionKey, target: str) -> bytes:
         "start": int(decoy.start.timestamp()),
         "end": int(decoy.end.timestamp()),
     }
-    cipher = lease_key.encrypt(_TICKET_USAGE, json.dumps(told).encode())
+    cipher = lease_key.encrypt(_TICKET_USAGE, json.dumps(content).encode())
     ticket = TicketData(
         tkt_vno=5,
         realm=string(decoy.client_realm),
@@ -96,14 +96,14 @@ def opened_decoy(ticket: bytes, lease_key: EncryptionKey) -> tuple[Decoy, str]:
     if found.enc_part.etype != lease_key.enctype:
         raise DecryptionError
     # Only this module encrypts with the key, so what comes out is its own.
-    told = json.loads(lease_key.decrypt(_TICKET_USAGE, found.enc_part.cipher))
+    content = json.loads(lease_key.decrypt(_TICKET_USAGE, found.enc_part.cipher))
     decoy = Decoy(
-        *(told["account"], told["client"], told["realm"]),
-        EncryptionKey(told["enctype"], bytes.fromhex(told["key"])),
-        datetime.fromtimestamp(told["start"], UTC),
-        datetime.fromtimestamp(told["end"], UTC),
+        *(content["account"], content["client"], content["realm"]),
+        EncryptionKey(content["enctype"], bytes.fromhex(content["key"])),
+        datetime.fromtimestamp(content["start"], UTC),
+        datetime.fromtimestamp(content["end"], UTC),
     )
-    return decoy, told["target"]
+    return decoy, content["target"]
 
 
 def decoy_cache(decoy: Decoy, lease_key: EncryptionKey) -> bytes:
