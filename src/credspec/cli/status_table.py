@@ -34,7 +34,7 @@ class StatusTable:
 
     def _table(self) -> Table:
         columns = (
-            Column(header, overflow="fold", no_wrap=header in self._names)
+            Column(header, overflow="fold", no_wrap=header in self._names, min_width=len(header))
             for header in self._headers
         )
         table = Table(*columns)
