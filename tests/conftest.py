@@ -11,7 +11,7 @@ import random
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from credspec.lab.domain import Lab, all_labs
 from credspec.lab.namespaces import bind
 from support.machine.machine_state import changed, propagation
 from support.machine.mount_namespaces import own_mount_namespace, own_runtime_directories
-from support.suite import generated_input, parallel, requirements
+from support.suite import command_output, generated_input, parallel, requirements
 
 # A shell that starts this in the background has it ignore Ctrl-C, and so all that it starts; what
 # tests start must have each signal's default.
@@ -55,6 +55,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     parallel.longest_first(items)
     generated_input.limit_examples(items)
     requirements.mark(items)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    call: pytest.CallInfo[None],
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    command_output.add_command_output(report, call.excinfo and call.excinfo.value)
+    return report
 
 
 @pytest.hookimpl(trylast=True)

@@ -1,9 +1,9 @@
 """Accepts connections of a listening socket in the event loop, by the rules of an `Admission`.
 
-Few are accepted at a time, so that a flood of them does not keep the loop from other work. The
-kernel is asked who connected (SO_PEERCRED of unix(7); the address for TCP) before a byte is read.
-Who may not connect is answered and closed at once. Where descriptors or memory are short, accepting
-pauses and goes on.
+Few are accepted at a time, and for a bounded time of the processor, so that a flood of them does
+not keep the loop from other work on a slow host either. The kernel is asked who connected
+(SO_PEERCRED of unix(7); the address for TCP) before a byte is read. Who may not connect is answered
+and closed at once. Where descriptors or memory are short, accepting pauses and goes on.
 
     listener = ConnectionListener(
         sock, connected, Admission(ConnectionLimits(total=limit), may_connect), report=report
@@ -32,6 +32,7 @@ from credspec.sockets.peers import Peer, peer_of
 # In one turn of the event loop: those that are refused cost little, and must not fill the queue.
 _ADMITTED_AT_A_TIME: Final = 8
 _ACCEPTS_AT_A_TIME: Final = 128
+_PROCESSOR_SECONDS_AT_A_TIME: Final = 0.02
 _PAUSE_SECONDS: Final = 0.1
 # The connection is at fault, not this process: accept(2).
 _CONNECTION_LOST: Final = frozenset(
@@ -75,6 +76,7 @@ class ConnectionListener:
         report: Callable[[AdmissionReport], None],
         answer: Answer = no_answer,
         clock: Clock = time.monotonic,
+        processor_clock: Clock = time.thread_time,
     ) -> None:
         listener.setblocking(False)
         self._listener = listener
@@ -82,6 +84,7 @@ class ConnectionListener:
         self._admission = admission
         self._answer = answer
         self._report = report
+        self._processor_clock = processor_clock
         self._throttle: Throttle[_Reported] = Throttle(clock=clock)
         self._waiting: dict[socket.socket, tuple[Slot, asyncio.TimerHandle]] = {}
         self._served: Counter[int | str] = Counter()
@@ -116,8 +119,9 @@ class ConnectionListener:
 
     def _accept_some(self) -> None:
         admitted = 0
-        for _ in range(_ACCEPTS_AT_A_TIME):
-            if admitted == _ADMITTED_AT_A_TIME:
+        end = self._processor_clock() + _PROCESSOR_SECONDS_AT_A_TIME
+        for number in range(_ACCEPTS_AT_A_TIME):
+            if admitted == _ADMITTED_AT_A_TIME or (number and self._processor_clock() >= end):
                 return
             try:
                 connection, _ = self._listener.accept()

@@ -9,7 +9,8 @@ import os
 import resource
 import select
 import socket
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,13 @@ class Clock:
 class Served:
     """A listener in a directory of the test's, with what it handed over and reported."""
 
-    def __init__(self, path: Path, admission: Admission, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        admission: Admission,
+        clock: Clock | None = None,
+        processor_clock: Callable[[], float] | None = None,
+    ) -> None:
         self.path = str(path / "s")
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.bind(self.path)
@@ -48,6 +55,7 @@ class Served:
             report=self.reports.append,
             answer=lambda peer, refusal: f"{peer.uid} {refusal.value}".encode(),
             clock=clock or Clock(),
+            processor_clock=processor_clock or Clock(),
         )
 
     def connect(self) -> socket.socket:
@@ -123,6 +131,34 @@ async def test_many_that_are_refused_are_dealt_with_in_one_turn(tmp_path: Path) 
     for client in clients:
         client.close()
     served.close()
+
+
+@given(cost=st.floats(0.0, 0.1))
+def test_a_turn_is_bounded_by_what_it_takes_of_a_slow_processor(cost: float) -> None:
+    async def flood(path: Path) -> tuple[float, list[bool]]:
+        readings: list[float] = []
+
+        def processor_clock() -> float:
+            readings.append(len(readings) * cost)
+            return readings[-1]
+
+        refuse_all = Admission(LIMITS, lambda _: False)
+        served = Served(path, refuse_all, processor_clock=processor_clock)
+        clients = [served.connect() for _ in range(40)]
+        served.listener._accept_some()
+        turn = readings[-1]
+        for _ in clients:
+            served.listener._accept_some()
+        answered = [bool(select.select([client], [], [], 0)[0]) for client in clients]
+        for client in clients:
+            client.close()
+        served.close()
+        return turn, answered
+
+    with tempfile.TemporaryDirectory() as directory:
+        turn, answered = asyncio.run(flood(Path(directory)))
+    assert turn <= 0.02 + cost + 1e-9
+    assert all(answered)
 
 
 async def test_what_waits_for_its_turn_is_handed_over_later(tmp_path: Path) -> None:
