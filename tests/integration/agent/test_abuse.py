@@ -33,7 +33,9 @@ SECONDS = seconds_of(0.5)
 # docs/reliability.md: what one user can have written, at once and for long.
 LOG_BYTES_A_CHANGE = 1024
 LOG_BYTES_A_MINUTE = 256 * 1024
-MOST_HOLD_SECONDS = 0.1
+# A turn of the loop takes some 20 ms at most. A virtual machine's host may take the processor away
+# for a period of 100 ms and another, which counts as if the thread had used it.
+MOST_HOLD_SECONDS = 0.3
 
 
 @pytest.fixture
