@@ -44,14 +44,8 @@ class LeaseAudit:
             Event.LEASE_GRANTED,
             request.caller,
             decision="granted",
-            lease=record.lease_id,
-            container=record.container,
             spec=_shown(request.spec),
-            domain=record.domain,
-            accounts=list(record.accounts),
-            **({"keytab": True} if record.keytab else {}),
-            **_kind(record),
-            **({} if source is None else {"host_account": str(source)}),
+            **_granted(record, source),
         )
 
     async def replaced(
@@ -85,13 +79,7 @@ class LeaseAudit:
                 Event.LEASE_GRANTED,
                 caller,
                 decision="granted",
-                lease=former.lease_id,
-                container=former.container,
-                domain=former.domain,
-                accounts=list(former.accounts),
-                **({"keytab": True} if former.keytab else {}),
-                **_kind(former),
-                **({} if source is None else {"host_account": str(source)}),
+                **_granted(former, source),
             )
 
     async def granted_again(self, record: LeaseRecord, caller: Caller, source: HostSource) -> None:
@@ -164,10 +152,7 @@ class LeaseAudit:
                 Event.LEASE_CUT_OFF,
                 caller,
                 decision="revoked",
-                lease=record.lease_id,
-                container=record.container,
-                domain=record.domain,
-                accounts=list(record.accounts),
+                **_identity(record),
                 errors=["lease-revoked"],
             )
 
@@ -184,10 +169,7 @@ class LeaseAudit:
                 Event.LEASE_REVOKED,
                 NOBODY,
                 decision="revoked",
-                lease=record.lease_id,
-                container=record.container,
-                domain=record.domain,
-                accounts=list(record.accounts),
+                **_identity(record),
                 errors=[problem.code for problem in error.problems],
             )
 
@@ -210,20 +192,28 @@ class LeaseAudit:
         )
 
 
-def _replacement(record: LeaseRecord, source: HostSource) -> dict[str, Any]:
+def _identity(record: LeaseRecord) -> dict[str, Any]:
     return {
         "lease": record.lease_id,
         "container": record.container,
         "domain": record.domain,
         "accounts": list(record.accounts),
-        "host_account": str(source),
     }
 
 
-def _kind(record: LeaseRecord) -> dict[str, Any]:
-    if record.has_tgt:
-        return {}
-    return {"tickets": record.tickets, "services": list(record.services)}
+def _replacement(record: LeaseRecord, source: HostSource) -> dict[str, Any]:
+    return {**_identity(record), "host_account": str(source)}
+
+
+def _granted(record: LeaseRecord, source: HostSource | None) -> dict[str, Any]:
+    entry = _identity(record)
+    if record.keytab:
+        entry["keytab"] = True
+    if not record.has_tgt:
+        entry.update(tickets=record.tickets, services=list(record.services))
+    if source is not None:
+        entry["host_account"] = str(source)
+    return entry
 
 
 def _shown(spec: RequestedSpec) -> str:

@@ -1,8 +1,7 @@
 """All leases of this host: made, released, given another account to log on with.
 
-A request goes from here to `claim` (whatever may refuse it), to `delivery` (its tickets), and into
-the audit log; what goes on while a lease lasts is in `renewal`, `sweep` and, after a restart, in
-`recovery`.
+A request goes from here to `making`; what goes on while a lease lasts is in `renewal`, `sweep` and,
+after a restart, in `recovery`; how it ends is in `ending`.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from credspec.agent.audit import NOBODY, AuditLog, AuditUnwritableError, Caller
+from credspec.agent.audit import NOBODY, AuditLog, Caller
 from credspec.agent.blocking_calls import BlockingCalls
 from credspec.agent.broker.broker import Broker
 from credspec.agent.broker.decisions import Decisions
@@ -29,7 +28,7 @@ from credspec.agent.identities.refresh_schedule import Spread
 from credspec.agent.identities.service_tickets import ServiceTickets
 from credspec.agent.leases.audit import LeaseAudit
 from credspec.agent.leases.background import BackgroundTasks
-from credspec.agent.leases.claim import Claim, Claims, cut_off_error, not_yours
+from credspec.agent.leases.claim import Claims, not_yours
 from credspec.agent.leases.delivery import Delivery
 from credspec.agent.leases.ending import LeaseEnds
 from credspec.agent.leases.files import FILES_SECONDS, LeaseFiles
@@ -37,6 +36,7 @@ from credspec.agent.leases.homes import Homes
 from credspec.agent.leases.host_account_change import HostAccountChange
 from credspec.agent.leases.journal import Journal
 from credspec.agent.leases.liveness import Liveness
+from credspec.agent.leases.making import LeaseMaking
 from credspec.agent.leases.record import LeaseRecord, valid_id
 from credspec.agent.leases.recovery import Recovery
 from credspec.agent.leases.renewal import Renewal
@@ -83,8 +83,6 @@ class Leases:
         stored_sockets: dict[str, list[socket.socket]] | None = None,
     ) -> None:
         self.policy = policy if isinstance(policy, PolicyInForce) else PolicyInForce(policy)
-        self.granted = 0
-        self.denied = 0
         self._identities = identities
         self._journal = journal
         self._table = LeaseTable()
@@ -168,6 +166,13 @@ class Leases:
             retries=self._retries,
             background=self._background,
         )
+        self._making = LeaseMaking(
+            *(self._claims, self._table, journal, self._delivery, self._replacement),
+            ends=self._ends,
+            audit=self._audit,
+            background=self._background,
+            locks=self._locks,
+        )
         self._account_change = HostAccountChange(
             *(identities, self._table, self._claims, self._delivery),
             audit=self._audit,
@@ -179,6 +184,16 @@ class Leases:
     def count(self) -> int:
         """How many leases there are."""
         return len(self._table.records)
+
+    @property
+    def granted(self) -> int:
+        """How many leases were granted since the agent started."""
+        return self._making.granted
+
+    @property
+    def denied(self) -> int:
+        """How many requests were denied since the agent started."""
+        return self._making.denied
 
     def all(self) -> list[LeaseRecord]:
         """Return all leases, oldest first."""
@@ -202,101 +217,8 @@ class Leases:
         return self._homes.is_mounted(valid_id(lease_id))
 
     async def make(self, request: LeaseRequest) -> LeaseRecord:
-        """Make a lease: all accounts of the spec have their tickets in place, or all is as it was.
-
-        A second request for the same id replaces the first; if it is refused, the lease stays as
-        it is, unless the policy forbids that by now. The answer is in the audit log before it is
-        given.
-
-        Raises:
-            InvalidSpecError: the spec cannot be read or used.
-            NotPermittedError: the policy, the directory or the KDC refuses.
-            CredspecError: of the step that failed.
-        """
-        valid_id(request.lease_id)
-        try:
-            async with self._claims.turn(request), self._locks.hold(request.lease_id):
-                request = await self._claims.of_caller(request)
-                former = self._table.records.get(request.lease_id)
-                if former is not None and former.revoked:
-                    raise cut_off_error(request.lease_id)
-                try:
-                    claim = await self._claims.examine(request)
-                    if former is None:
-                        return await self._grant(request, claim)
-                    return await self._replace(former, request, claim)
-                except CredspecError:
-                    await self._revoke_if_refused(request.lease_id)
-                    raise
-                finally:
-                    self._table.drop_unused_secrets(request.lease_id)
-        except CredspecError as error:
-            self.denied += 1
-            if not isinstance(error, AuditUnwritableError):
-                await self._audit.denied(request, error)
-            raise
-
-    async def _replace(
-        self, former: LeaseRecord, request: LeaseRequest, claim: Claim
-    ) -> LeaseRecord:
-        """Give a lease another content; one whose files are elsewhere by now is made again."""
-        record = claim.record
-        if _home_of(record) != _home_of(former):
-            secret = None if claim.source is None else claim.source.secret
-            self._ends.drop(former.lease_id, but=secret)
-            await completed(self._audit.released(former, request.caller))
-            return await self._grant(request, claim)
-        given = await self._replacement.make(request, claim)
-        self._report_granted(given)
-        return given
-
-    async def _has_been_revoked(self, record: LeaseRecord) -> bool:
-        return await self._ends.revoke_if_refused(record)
-
-    async def _revoke_if_refused(self, lease_id: str) -> None:
-        """End a lease that keeps what it has, if that is not allowed any more."""
-        record = self._table.records.get(lease_id)
-        if record is not None:
-            await self._ends.revoke_if_refused(record)
-
-    async def _grant(self, request: LeaseRequest, claim: Claim) -> LeaseRecord:
-        """Give a lease its tickets, or leave nothing of it; the journal has it first."""
-        record = claim.record
-        self._journal.write(record)
-        self._table.sources[record.lease_id] = claim.source
-        self._table.records[record.lease_id] = record
-        is_written = False
-        try:
-            await self._delivery.hold(record)
-            # The configuration may have been reloaded while the domain was asked.
-            refused = self._ends.refused(record)
-            if refused is not None:
-                raise refused
-            record = await self._delivery.give(record, whole=True)
-            is_written = True  # or will be, even if the caller goes meanwhile
-            await completed(self._audit.granted(record, request, claim.source))
-        except BaseException as error:
-            self._ends.drop(record.lease_id)
-            if is_written:
-                end = self._audit.released(record, request.caller)
-                # If the disk does not answer, the line is on its way; its end follows it there.
-                if isinstance(error, CredspecError):
-                    self._background.start(end)
-                else:
-                    await completed(end)
-            raise
-        self._report_granted(record)
-        return record
-
-    def _report_granted(self, record: LeaseRecord) -> None:
-        self.granted += 1
-        emit(
-            Event.LEASE_GRANTED,
-            lease=record.lease_id,
-            container=record.container,
-            domain=record.domain,
-            accounts=list(record.accounts),
-        )
+        """Make a lease, or replace that of the same id, see `LeaseMaking.make`."""
+        return await self._making.make(request)
 
     async def release(self, lease_id: str, caller: Caller = NOBODY) -> None:
         """Release a lease and wipe its tickets; one that does not exist is fine.
@@ -375,6 +297,9 @@ class Leases:
         """Give an identity's new ticket to all its leases, see `Renewal.renew`."""
         await self._renewal.renew(identity)
 
+    async def _has_been_revoked(self, record: LeaseRecord) -> bool:
+        return await self._ends.revoke_if_refused(record)
+
     async def _try_again(self, lease_id: str) -> bool:
         return await self._renewal.try_again(lease_id)
 
@@ -398,7 +323,3 @@ class Leases:
     async def sweep(self) -> int:
         """Release the leases whose containers are gone; return how many."""
         return await self._sweep.run()
-
-
-def _home_of(record: LeaseRecord) -> tuple[int | None, str | None, str]:
-    return record.user, record.place, record.runtime_state
