@@ -130,6 +130,8 @@ def _configure(lab: Lab, smb_conf: str) -> None:
     lab.smb_conf.write_text(smb_conf, "utf-8")
     # The server does not look again while it runs.
     lab.stop_dc()
+    # It would look for minutes for a domain where a former one of its name was.
+    (lab.directory / "dc" / "gencache.tdb").unlink(missing_ok=True)
     lab.start_dc()
 
 

@@ -26,7 +26,8 @@ CREDSPEC = Path(sys.executable).with_name("credspec")
 FREE = ipaddress.IPv4Network("192.0.2.0/30")
 
 
-_OTHERS = re.compile(r"cs[0-9a-f]{10}|credspec-.+")
+# Of other labs, and of the pods, engines and containers of tests beside this one.
+_OTHERS = re.compile(r"cs[0-9a-f]{10}|credspec-.+|cni-.+|cni0|veth.+|br-.+|docker.+|swarm.+")
 
 
 def surroundings(lab: Lab) -> dict[str, object]:

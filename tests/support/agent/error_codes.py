@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,15 +15,16 @@ from credspec.errors import CredspecError
 SOURCE = Path(credspec.__file__).parent
 
 
-def raised(*rooms: str) -> set[tuple[type[CredspecError], str]]:
+@functools.cache
+def raised(*packages: str) -> set[tuple[type[CredspecError], str]]:
     """Class and code of every ``SomeError.of("code", ...)`` and ``SomeError(Problem(...))``.
 
     The class is the nearest one of `credspec.errors`.
 
-    `rooms` are folders or modules below the package; all of it without any. A code that is chosen
-    by an expression counts with every constant of it.
+    `packages` are folders or modules below ours; all of it without any. A code that is chosen by an
+    expression counts with every constant of it.
     """
-    paths = [path for room in rooms or ("",) for path in _modules(SOURCE / room)]
+    paths = [path for each in packages or ("",) for path in _modules(SOURCE / each)]
     return {found for path in paths for found in _raised_in(path)}
 
 
