@@ -113,12 +113,16 @@ class Decisions:
         )
 
         async def write(each: ServiceDecision) -> None:
-            await self._audit.denied(each, error)
+            await self._audit.refused(each, error)
 
-        await self._once("denied", decision, write, refused.reason)
+        await self._once("refused", decision, write, refused.reason)
+
+    def took(self, source: str, seconds: float) -> None:
+        """Count for how long a client waited for what was granted, see `ServiceAudit`."""
+        self._audit.seconds.observe(source, seconds)
 
     def denials(self, lease_id: str) -> int:
-        """Return how many requests of a lease were denied."""
+        """Return how many requests of a lease were for services that it may not have."""
         return self._audit.denied_by_lease[lease_id]
 
     async def _once(
