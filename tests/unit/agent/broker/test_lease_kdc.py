@@ -347,6 +347,27 @@ async def test_refused_requests_are_written_down_once(bench: Bench) -> None:
     assert bench.audit.denied_by_lease == {}
 
 
+async def test_equal_decisions_at_once_have_one_line(bench: Bench) -> None:
+    """None is given before the line is there."""
+    bench.tickets.fresh_hosts = ("dc1.example.test",)
+    requests = [bench.client.request(*LDAP) for _ in range(20)]
+    replies = await asyncio.gather(*map(bench.kdc.answer, requests))
+    assert {parts_of(bench.client.reply(each)[1].sname) for each in replies[-1:]} == {LDAP}
+    assert len(bench.lines()) == 1
+    assert bench.audit.counts == {"granted": 20}
+
+
+async def test_equal_decisions_at_once_that_cannot_be_written(bench: Bench) -> None:
+    bench.tickets.fresh_hosts = ("dc1.example.test",)
+    bench.path.mkdir()
+    requests = [bench.client.request(*LDAP) for _ in range(5)]
+    replies = await asyncio.gather(*map(bench.kdc.answer, requests))
+    assert {error_of(each) for each in replies} == {KdcErrorCode.POLICY}
+    assert bench.audit.counts == {}
+    bench.path.rmdir()
+    assert await bench.granted(*LDAP) == LDAP
+
+
 async def test_names_that_a_container_invents_do_not_fill_the_log(bench: Bench) -> None:
     bench.asking("ldap/dc1.example.test")
     for number in range(250):
