@@ -118,7 +118,7 @@ release: ## everything to publish, from a clean tree whose changelog has the ver
 # Minutes; the whole fleet takes ten more: make bench HOSTS=10000
 BENCH := PYTHONPATH=tests CREDSPEC_BENCH_HOSTS=$(or $(HOSTS),1000) $(CURDIR)/$(BIN)/python
 bench: install ## benchmarks (HOSTS=1000)
-	@for part in run memory leases gateway grpc_compat fleet packages kubernetes_fleet; do $(BENCH) benchmarks/$$part.py || exit 1; done
+	@for part in run broker memory leases gateway grpc_compat fleet packages kubernetes_fleet; do $(BENCH) benchmarks/$$part.py || exit 1; done
 
 bench-kubernetes: install ## benchmarks of pods in a real cluster, built as for make test-kubernetes
 	@PYTHONPATH=tests $(LOGGED)/kubernetes.log "Building the programs of a cluster, or taking those that are there" \

@@ -42,6 +42,8 @@ BOUNDS = {
     "search, the lease) shares these processors with the domain controller.",
     "docker run, shim": "Python's start, at `create` and at `delete` of containers with a spec; a "
     "shell's and two small programs' otherwise.",
+    "docker run, broker": "Sockets are opened in the container's network and passed to the agent, "
+    "which writes the `krb5.conf` a second time.",
     "gateway": "Both ends and the gateway share these processors.",
     "credspec": "Of `lint`, a quarter is the import of the schema's validator, and as much the "
     "interpreter's own start.",

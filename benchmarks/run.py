@@ -17,8 +17,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from credspec.api_client import AgentClient
-from credspec.config.host import load_config
-from credspec.contract.kdc_sockets import serve_kdc
+from credspec.config.host import Config, load_config
 from credspec.lab import provisioning
 from credspec.lab.client_image import write_client_image
 from credspec.lab.docker_engine import DockerEngine
@@ -81,8 +80,8 @@ def commands() -> None:
         row(name, sample_of, bare, f"<= {most} x" if most else "", met=met)
 
 
-def with_docker(lab: Lab, engine: DockerEngine, stack: ExitStack) -> None:
-    """Measure the warm lease, the runtime shim and the gateway."""
+def start_host(lab: Lab, engine: DockerEngine, stack: ExitStack) -> Config:
+    """Start dockerd, the agent and the gateway, with an image and two specs; return the paths."""
     config = load_config(lab.config_path)
     os.environ["DOCKER_CONFIG"] = engine.environment["DOCKER_CONFIG"]
     DockerSetup(
@@ -110,12 +109,16 @@ def with_docker(lab: Lab, engine: DockerEngine, stack: ExitStack) -> None:
     for account, name in (("WebApp01", "w"), ("WebApp02", "other")):
         made = lab.exec_argv([credspec, "new", account, "--path", str(lab.specs_directory / name)])
         subprocess.run(made, check=True, capture_output=True)
+    return config
+
+
+def with_docker(lab: Lab, engine: DockerEngine, stack: ExitStack) -> None:
+    """Measure the warm lease, the runtime shim and the gateway."""
+    config = start_host(lab, engine, stack)
     warm_lease(lab, config.leases_directory, AgentClient(config.agent_socket))
-    broker(lab, config.leases_directory, config.agent_socket)
     run = ["run", "--rm", "--network=none"]
     confirmed = ["--tmpfs", "/run/credspec"]
     carrier = ["-e", "CREDSPEC=file://w.json", *confirmed]
-    tickets = ["--tmpfs", "/run/credspec/tickets=broker"]
     # An identity that is held, as under a service with several replicas.
     engine.docker("run", "-d", *carrier, IMAGE, "sleep", "600")
     found = interleaved(
@@ -123,7 +126,6 @@ def with_docker(lab: Lab, engine: DockerEngine, stack: ExitStack) -> None:
             "plain runc": lambda: engine.docker(*run, "--runtime", "runc", IMAGE, "id"),
             "without": lambda: engine.docker(*run, IMAGE, "id"),
             "with": lambda: engine.docker(*run, *carrier, IMAGE, "id"),
-            "broker": lambda: engine.docker(*run, *carrier, *tickets, IMAGE, "id"),
         },
         RUNS,
     )
@@ -133,9 +135,6 @@ def with_docker(lab: Lab, engine: DockerEngine, stack: ExitStack) -> None:
         more = found[name].median - plain.median
         target = f"{more:+.0f} ms, <= +{most} ms"
         row(f"docker run, shim, {name} a spec", found[name], plain, target, met=more <= most)
-    more = found["broker"].median - found["with"].median
-    target = f"{more:+.0f} ms, <= +10 ms"
-    row("docker run, shim, broker", found["broker"], found["with"], target, met=more <= 10)
     hung_controller(
         lab,
         AgentClient(config.agent_socket),
@@ -219,30 +218,6 @@ def warm_lease(lab: Lab, leases: Path, agent: AgentClient) -> None:
     against = found["one write and one round trip"]
     met = lease.median <= 3 * against.median
     row("lease of an identity held", lease, against, "<= 3 x", met=met)
-
-
-def broker(lab: Lab, leases: Path, agent_socket: Path) -> None:
-    """Measure tickets of services that the agent gives as a KDC, against those of the domain's."""
-    agent, directories = AgentClient(agent_socket), []
-    others = [f"HTTP/bench{number}.{lab.dns_domain}" for number in range(20)]
-    for service in others:
-        lab.samba_tool("spn", "add", service, "DBHOST$")
-    for number, tickets in enumerate(("tgt", "broker")):
-        lease_id = f"{number:032x}"
-        directories.append(leases / lease_id)
-        directories[-1].mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "bench", str(directories[-1])], check=True)
-        body = {"spec": "file://w.json", "container": "bench", "runtime_state": "/"}
-        more = {"uid": 0, "gid": 0, "tickets": tickets}
-        agent.request("PUT", f"/v1/leases/{lease_id}", body | more)
-    serve_kdc(f"{1:032x}", str(agent_socket), None)
-    services = [f"ldap/{lab.dc_host}", *others]
-    program = [sys.executable, str(BENCHMARKS / "broker.py"), *map(str, directories), *services]
-    subprocess.run(lab.exec_argv(program), check=True)
-    for directory in directories:
-        agent.request("DELETE", f"/v1/leases/{directory.name}")
-        subprocess.run(["umount", str(directory)], check=True)
-        directory.rmdir()
 
 
 if __name__ == "__main__":

@@ -60,6 +60,8 @@ def test_each_alert_is_raised_by_its_fault_and_none_without(promtool: str) -> No
         ("credspec_agent_up == 0", "credspec_agent_up == 2"),
         ("> 300\n", "> 900\n"),
         ("[30m]) > 3", "[30m]) > 300"),
+        ("[15m]) > 0", "[15m]) > 2"),
+        ('{result="denied"}', '{result!="granted"}'),
     ],
 )
 def test_the_cases_notice_another_threshold(

@@ -19,6 +19,7 @@ from credspec.kubernetes.csi.metrics import NodeMetrics
 from credspec.kubernetes.csi.volume_records import VolumeRecord, VolumeRecords
 from credspec.kubernetes.csi.volume_request import FileOptions, Pod
 from credspec.kubernetes.webhook.metrics import WebhookMetrics
+from credspec.metrics_text import Histogram
 
 ROOT = Path(__file__).parents[2]
 GRAFANA = sorted((ROOT / "packaging/grafana").glob("*.json"))
@@ -39,6 +40,8 @@ def agents() -> bytes:
         outage_since=None,
         last_error=None,
     )
+    seconds = Histogram("source", (0.01, 1.0))
+    seconds.observe("domain", 0.1)
     snapshot = Snapshot(
         leases=1,
         acquisitions=2,
@@ -46,7 +49,8 @@ def agents() -> bytes:
         granted=4,
         denied=5,
         identities=(identity,),
-        service_tickets=(("granted", 2), ("denied", 1), ("failed", 0)),
+        service_tickets=(("granted", 2), ("denied", 1), ("refused", 3), ("failed", 0)),
+        service_ticket_seconds=tuple(seconds.samples()),
         services_denied=(("lease1", 1),),
         domains=(domain,),
         longest_hold=(0.1, 0.1),

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from credspec.metrics_text import Metric, Sample, counter, gauge, metrics_text
+from credspec.metrics_text import Histogram, Metric, Sample, counter, gauge, metrics_text
 
 
 def read(content: bytes) -> dict[str, list[tuple[str, dict[str, str], float]]]:
@@ -27,6 +27,22 @@ def test_the_text() -> None:
         'c{controller="a\\"b\\\\c\\nd",domain="contoso.com"} 1.0\n'
     )
     assert metrics_text([]) == b""
+
+
+def test_a_histogram() -> None:
+    """Buckets have their bound, and all that is below it."""
+    histogram = Histogram("source", (0.01, 0.1))
+    for seconds in (0.005, 0.01, 0.05, 3.0):
+        histogram.observe("domain", seconds)
+    text = metrics_text([Metric("s", "histogram", "Seconds.", histogram.samples())])
+    named = {"source": "domain"}
+    assert read(text)["s"] == [
+        ("s_bucket", {**named, "le": "0.01"}, 2.0),
+        ("s_bucket", {**named, "le": "0.1"}, 3.0),
+        ("s_bucket", {**named, "le": "+Inf"}, 4.0),
+        ("s_count", named, 4.0),
+        ("s_sum", named, 3.065),
+    ]
 
 
 @given(

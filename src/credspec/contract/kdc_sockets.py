@@ -7,6 +7,7 @@ serves there is reached from there only. Standard library only.
 from __future__ import annotations
 
 import _socket
+import _thread
 import errno
 import os
 
@@ -48,19 +49,38 @@ def serve_kdc(lease_id: str, agent_socket: str, namespace: str | None) -> None:
 def _opened(namespace: str | None) -> tuple[_socket.socket, _socket.socket]:
     if namespace is None or os.path.samefile(namespace, _OWN):
         return _pair()
-    own = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+    wanted = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        wanted = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            c_library.enter_network(wanted)
-            try:
-                return _pair()
-            finally:
-                c_library.enter_network(own)
-        finally:
-            os.close(wanted)
+        return _in_thread(wanted)
     finally:
-        os.close(own)
+        os.close(wanted)
+
+
+def _in_thread(namespace: int) -> tuple[_socket.socket, _socket.socket]:
+    """Open the pair in a thread that enters the network and ends there.
+
+    There may be no way back: with rootless engines the own network belongs to a user namespace in
+    which this process has no rights.
+    """
+    found: list[tuple[_socket.socket, _socket.socket] | OSError] = []
+    lock = _thread.allocate_lock()
+    lock.acquire()
+
+    def enter() -> None:
+        try:
+            c_library.enter_network(namespace)
+            found.append(_pair())
+        except OSError as error:
+            found.append(error)
+        finally:
+            lock.release()
+
+    _thread.start_new_thread(enter, ())
+    lock.acquire()
+    [pair] = found
+    if isinstance(pair, OSError):
+        raise pair
+    return pair
 
 
 def _pair() -> tuple[_socket.socket, _socket.socket]:

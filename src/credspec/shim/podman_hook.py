@@ -2,12 +2,14 @@
 
 ``precreate`` reads a container's proposed ``config.json``, takes the lease, and prints the
 configuration with tickets. ``poststop`` reads the container's state and gives the lease back.
+``createRuntime`` runs where ``precreate`` asks for it.
 Standard library only: it runs in the start of every container with a spec.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 
@@ -41,6 +43,8 @@ def main(*, run_directory: str = "/run/credspec", wait_seconds: float = 0.0) -> 
     document = c_json.loads_strictly(sys.stdin.buffer.read())
     if stage == "poststop":
         _release_lease(document, run_directory)
+    elif stage == "createRuntime":
+        _serve_kdc_at(document, run_directory)
     else:
         json.dump(_with_tickets(document, run_directory, wait_seconds), sys.stdout)
 
@@ -86,22 +90,33 @@ def _with_tickets(
 
 
 def _serve_kdc(config: dict[str, Any], lease: Lease) -> None:
-    """Have the agent serve as KDC in the container's network, which Podman has made already."""
+    """Have the agent serve as KDC in the container's network, now or once that is there."""
     from credspec.contract.kdc_sockets import serve_kdc
 
     namespaces = (config.get("linux") or {}).get("namespaces") or []
     networks = [each.get("path") for each in namespaces if each.get("type") == "network"]
+    if networks and not networks[0]:
+        # Without a network of Podman's, the runtime makes an empty one, and then runs this.
+        hook = {"path": os.path.abspath(sys.argv[0]), "args": [sys.argv[0], "createRuntime"]}
+        config.setdefault("hooks", {}).setdefault("createRuntime", []).append(hook)
+        return
     try:
-        if networks and not networks[0]:
-            raise ShimError(
-                "kdc-sockets",
-                "tickets=broker: this container's network is not there yet when hooks run; use "
-                "--runtime credspec instead of the hooks",
-            )
         serve_kdc(lease.lease_id, lease.agent_socket, networks[0] if networks else None)
     except BaseException:
         lease.give_back()
         raise
+
+
+def _serve_kdc_at(state: dict[str, Any], run_directory: str) -> None:
+    """Have the agent serve as KDC in the network of a container that the runtime has made."""
+    from credspec.contract.kdc_sockets import serve_kdc
+
+    lease = Lease(_lease_id(str(state.get("id"))), f"{run_directory}/agent.sock", run_directory)
+    try:
+        serve_kdc(lease.lease_id, lease.agent_socket, f"/proc/{int(state['pid'])}/ns/net")
+    except ShimError as error:
+        lease.give_back()
+        sys.exit(f"credspec: {error}")
 
 
 def _refused(config: dict[str, Any], reason: str) -> dict[str, Any]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.machine.first_process import AS_FIRST_PROCESS
 
+FLOOD = Path(__file__).parents[2] / "support/engines/kdc_flood.py"
 IMAGE = "kerberos-client"
 SPEC = "credentialspec=file://WebApp01.json"
 LABELS = "--label credspec.dev/tickets=broker --label credspec.dev/services=ldap/*.example.test"
@@ -136,6 +140,60 @@ def test_denied_requests_are_seen(host: Any, container: str) -> None:
     assert f"service='cifs/{host.lab.dc_host}@{host.lab.realm}'" in log
     metrics = host.shell(f"curl -s --unix-socket {host.config.agent_socket} http://agent/metrics")
     assert 'credspec_service_tickets_total{result="denied"}' in metrics.stdout
+
+
+def flooded(host: Any, name: str) -> tuple[int, ...]:
+    """Return datagrams, connections, and answers of both, as the flooding container counts them."""
+    lines = host.shell(f"docker logs {name}").stdout.splitlines()
+    # Two processes print; each counts its own.
+    return tuple(map(max, zip(*(map(int, line.split()) for line in lines), strict=True)))
+
+
+def test_a_flood_of_one_container_harms_no_other(
+    host: Any, container: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ten thousand requests a second and more, by UDP and TCP, each container in its network."""
+    mounts = f"-v /usr:/usr:ro -v {FLOOD}:/flood.py:ro"
+    log = host.lab.directory / "agent.log"
+    lines = len(log.read_text().splitlines())
+    refused = tickets(host)["refused"]
+    started = time.monotonic()
+    run = f"{RUNTIMES['runc']} -d --name b2 {mounts} {IMAGE} python3 -S /flood.py"
+    assert host.shell(run).returncode == 0
+    while len(host.shell("docker logs b2").stdout.splitlines()) < 6:
+        time.sleep(0.2)
+    line = f"cat /tmp/decoy > $KRB5CCNAME; kvno ldap/{host.lab.dc_host}"
+    kvno = f"docker exec {container} sh -c '{line}'"
+    copy = f"docker exec {container} sh -c 'cat $KRB5CCNAME > /tmp/decoy'"
+    assert host.shell(copy).returncode == 0
+    for _ in range(20):
+        shown = host.shell(kvno)
+        assert shown.returncode == 0, shown.stderr
+        assert len(host.agent.get("/v1/leases")["leases"]) == 2
+    datagrams, connections, *answers = flooded(host, "b2")
+    seconds = time.monotonic() - started
+    lease = lease_of(host, "b2")["lease_id"]
+    assert host.shell("docker kill b2").returncode == 0
+    answered = tickets(host)["refused"] - refused
+    with capsys.disabled():
+        rate = (datagrams + connections) / seconds
+        shown_rate = f"\n{rate:.0f} requests a second, of which {answered / seconds:.0f} read "
+        print(shown_rate, end="")  # noqa: T201 - it is to be seen
+    # What it is allowed, 400 at once and 100 a second, and no more; the rest waited or was lost.
+    assert 0 < answered + answers[0] <= 400 + 100 * (time.monotonic() - started)
+    assert datagrams + connections > 10 * (answered + answers[0])
+    written = [each for each in decisions(host, "denied") if each["lease"] == lease]
+    assert 1 <= len(written) <= 3 + 3 * seconds / 60
+    assert len(log.read_text().splitlines()) - lines < 50
+
+
+def tickets(host: Any) -> dict[str, int]:
+    """Return how many decisions there were, by their results."""
+    ask = f"curl -s --unix-socket {host.config.agent_socket} http://agent/metrics"
+    found = re.findall(
+        r'credspec_service_tickets_total{result="(\w+)"} (\d+)', host.shell(ask).stdout
+    )
+    return {result: int(count) for result, count in found}
 
 
 def test_an_agent_that_nobody_keeps_the_sockets_for(host: Any, container: str) -> None:

@@ -71,9 +71,10 @@ def test_tickets_belong_to_the_mapped_user(
     assert DEFAULT in shown.stdout, shown.stderr
 
 
-def test_the_agent_is_the_kdc(run: Run, users_agent: AgentProcess) -> None:
+@pytest.mark.parametrize("network", ["none", "host"])
+def test_the_agent_is_the_kdc(run: Run, users_agent: AgentProcess, network: str) -> None:
     lab = users_agent.lab
-    tickets = ("--annotation=credspec.dev/tickets=broker", "--network=host", SPEC)
+    tickets = ("--annotation=credspec.dev/tickets=broker", f"--network={network}", SPEC)
     services = "--annotation=credspec.dev/services=ldap/*.example.test"
     line = f"kvno ldap/{lab.dc_host} && ! kvno cifs/{lab.dc_host}"
     options = ("--rm", *tickets, services, "--tmpfs=/run/credspec")

@@ -26,6 +26,7 @@ from support.machine.booted_systemd import BootedSystemd
 
 TOOLS = Path(__file__).parents[2] / "support/machine"
 PROBE = TOOLS / "sandbox_probe.py"
+KEPT = TOOLS / "kept_socket.py"
 DROP_IN = """
 [Service]
 Type=exec
@@ -34,8 +35,8 @@ WatchdogSec=0
 ExecStartPre=
 ExecStart=
 ExecStart={python} -S {probe} '{wanted}'
-StandardOutput=file:/run/test/{name}.txt
-StandardError=file:/run/test/{name}.txt
+StandardOutput=append:/run/test/{name}.txt
+StandardError=append:/run/test/{name}.txt
 # The checkout may be below a directory that the unit hides.
 BindReadOnlyPaths={probe}
 """
@@ -245,6 +246,22 @@ def test_code_in_the_agent(host: System) -> None:
     }
     found = without_datagrams(probe(host, AGENT_UNIT, wanted))
     assert found == [], "\n".join(found)
+
+
+def test_sockets_outlive_a_stop_of_the_agent(host: System) -> None:
+    """With systemd 254 and later; until then they are kept over a restart only."""
+    run = host.booted.run
+    agent_units(host)
+    text = DROP_IN.format(python=host.python, probe=KEPT, wanted="", name="kept")
+    write_unit(host, f"{AGENT_UNIT}.d/kept.conf", text.replace("Type=exec", "Type=notify"))
+    assert run("systemctl", "daemon-reload").returncode == 0
+    for action in ("start", "restart", "stop", "start", "stop"):
+        assert run("systemctl", action, AGENT_UNIT).returncode == 0
+    first, restarted, again = map(str.split, run("cat", "/run/test/kept.txt").stdout.splitlines())
+    assert first[0] == "made"
+    assert restarted == ["kept", first[1]]
+    assert (again == restarted) == (host.version() >= 254)
+    run("rm", "-r", f"/etc/systemd/system/{AGENT_UNIT}.d/kept.conf")
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,6 +72,30 @@ def test_they_are_open_there_and_not_here(agent, container: int) -> None:
     assert subprocess.run(inside, check=False).returncode == 0
     with socket.socket() as here:
         assert here.connect_ex((host, port)) != 0
+
+
+# As with rootless engines: this network is owned by nobody whom the user namespace has rights over.
+IN_A_USER_NAMESPACE = """
+import subprocess, sys
+from credspec.contract.kdc_sockets import serve_kdc
+line = "ip link set lo up; echo; exec sleep 600"
+there = subprocess.Popen(["unshare", "--net", "sh", "-c", line], stdout=subprocess.PIPE)
+there.stdout.readline()
+try:
+    serve_kdc(sys.argv[1], sys.argv[2], f"/proc/{there.pid}/ns/net")
+finally:
+    there.kill()
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="user namespaces may be forbidden to others")
+def test_from_a_network_to_which_there_is_no_way_back(agent) -> None:
+    path, taken, _ = agent
+    program = [sys.executable, "-c", IN_A_USER_NAMESPACE, LEASE, path]
+    shown = subprocess.run(["unshare", "--user", "--map-root-user", *program], check=False)
+    assert shown.returncode == 0
+    tcp, udp = taken
+    assert tcp.getsockname() == udp.getsockname()
 
 
 def test_in_the_own_network(agent) -> None:

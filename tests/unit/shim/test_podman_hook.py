@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from credspec.shim import podman_hook
-from support.agent.simulated_agent import SimulatedAgent
+from support.agent.simulated_agent import GRANTED, SimulatedAgent
 from support.engines.podman_storage import CONTAINER, write_storage
 
 SOURCE = str(Path(__file__).parents[3] / "src")
@@ -95,6 +95,39 @@ def test_a_lease_from_its_grant_to_the_containers_end(tmp_path: Path) -> None:
         assert not lease.exists()
         assert agent.asked[0][:2] == ("PUT", f"/v1/leases/{lease.name}")
         assert agent.asked[-1][:2] == ("DELETE", f"/v1/leases/{lease.name}")
+    finally:
+        agent.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts a tmpfs")
+def test_a_network_that_the_runtime_will_make(tmp_path: Path) -> None:
+    """The KDC's sockets are opened by a hook that runs once it is there."""
+    (tmp_path / "leases").mkdir()
+    other = {"path": "/other"}
+    config = write_storage(tmp_path / "storage", {})
+    config |= {
+        "annotations": {"credspec.dev/spec": "file://a.json", "credspec.dev/tickets": "broker"},
+        "hooks": {"createRuntime": [other]},
+        "linux": {"namespaces": [{"type": "mount"}, {"type": "network"}]},
+        "mounts": [
+            {"source": f"{USERDATA}/.containerenv", "destination": "/run/.containerenv"},
+            {"type": "tmpfs", "destination": "/run/credspec"},
+        ],
+    }
+    granted = GRANTED.replace(b"}}", b'}, "tickets": "broker"}')
+    agent = SimulatedAgent(tmp_path / "agent.sock", granted)
+    try:
+        made = json.loads(hook("precreate", config, tmp_path).stdout)
+        added = {"path": "/hook", "args": ["/hook", "createRuntime"]}
+        assert made["hooks"]["createRuntime"] == [other, added]
+        (lease,) = (tmp_path / "leases").iterdir()
+        state = {"id": CONTAINER, "pid": os.getpid()}
+        assert hook("createRuntime", state, tmp_path).returncode == 0
+        assert agent.asked[-1] == ("POST", f"/v1/leases/{lease.name}/kdc", None)
+        failed = hook("createRuntime", state | {"pid": 2**22 + 1}, tmp_path)
+        assert failed.returncode == 1
+        assert "[kdc-sockets]" in failed.stderr
+        assert not lease.exists()
     finally:
         agent.close()
 

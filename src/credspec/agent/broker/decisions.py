@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from credspec.agent.leases.background import BackgroundTasks
@@ -35,6 +35,8 @@ class _Joined:
     write: Callable[[ServiceDecision], Any]
     decision: ServiceDecision
     count: int = 0
+    is_written: bool = False
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Decisions:
@@ -113,12 +115,16 @@ class Decisions:
         )
 
         async def write(each: ServiceDecision) -> None:
-            await self._audit.denied(each, error)
+            await self._audit.refused(each, error)
 
-        await self._once("denied", decision, write, refused.reason)
+        await self._once("refused", decision, write, refused.reason)
+
+    def took(self, source: str, seconds: float) -> None:
+        """Count for how long a client waited for what was granted, see `ServiceAudit`."""
+        self._audit.seconds.observe(source, seconds)
 
     def denials(self, lease_id: str) -> int:
-        """Return how many requests of a lease were denied."""
+        """Return how many requests of a lease were for services that it may not have."""
         return self._audit.denied_by_lease[lease_id]
 
     async def _once(
@@ -128,7 +134,10 @@ class Decisions:
         write: Callable[[ServiceDecision], Any],
         reason: str = "",
     ) -> None:
-        """Write a decision if none like it was written in this minute, else count it."""
+        """Write a decision if none like it was written in this minute, else count it.
+
+        Equal ones that come while the first is written wait for it.
+        """
         lease = decision.record.lease_id
         key = (lease, word + reason, decision.account, decision.requested.lower())
         known = self._joined.get(key)
@@ -136,22 +145,34 @@ class Decisions:
             key = (lease, word + reason, "", "")
             known = self._joined.get(key)
         if known is not None:
+            await known.settled.wait()
+            if not known.is_written:
+                await self._once(word, decision, write, reason)
+                return
             known.count += 1
             self._audit.count(word, decision)
             return
-        await write(decision)
-        self._joined[key] = _Joined(write, decision)
+        joined = self._joined[key] = _Joined(write, decision)
         self._lines[lease] += 1
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_SECONDS, self.flush)
+        try:
+            await write(decision)
+            joined.is_written = True
+        finally:
+            if not joined.is_written:
+                self._joined.pop(key, None)
+                self._lines[lease] -= 1
+            joined.settled.set()
 
     def flush(self) -> None:
         """Write the counts of equal decisions, and begin another minute."""
         self._timer = None
-        joined, self._joined = self._joined, {}
-        self._lines.clear()
+        joined = self._joined
+        self._joined = {key: each for key, each in joined.items() if not each.is_written}
+        self._lines = Counter(key[0] for key in self._joined)
         for each in joined.values():
-            if each.count:
+            if each.is_written and each.count:
                 self._background.start(_counted(each))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -34,6 +35,7 @@ from credspec.kerberos.kdc.request import (
 from credspec.kerberos.kdc_errors import ServiceUnknownError
 from credspec.kerberos.service_credentials import ServiceTicket
 from credspec.kerberos.service_names import ServiceName, ServicePattern
+from credspec.rate_limit import Clock
 
 # Of a lease at a time: the calls to a domain are made one after another, for all leases.
 _MOST_ASKING: Final = 2
@@ -87,6 +89,7 @@ class LeaseKdc:
         *,
         policy: Callable[[], Policy],
         now: Callable[[], datetime],
+        clock: Clock = time.monotonic,
         seconds: float = _KDC_SECONDS,
     ) -> None:
         self._seconds = seconds
@@ -98,6 +101,7 @@ class LeaseKdc:
         self._decisions = decisions
         self._policy = policy
         self._now = now
+        self._clock = clock
 
     async def answer(self, data: bytes) -> bytes:
         """Return the reply to a message; there is always one."""
@@ -130,6 +134,7 @@ class LeaseKdc:
             _Denied: the policy, or the lease itself, does not allow it.
             CredspecError: no ticket can be had, or the audit log cannot be written.
         """
+        started = self._clock()
         asked = request.service
         own = request.decoy.client_realm
         if asked.is_krbtgt:
@@ -145,7 +150,7 @@ class LeaseKdc:
             _check(_of_any_realm(patterns), name, own)
         decision = self._decision(lease, request)
         try:
-            ticket = await self._ticket(lease, request, name)
+            ticket, source = await self._ticket(lease, request, name)
         except CredspecError as error:
             await self._decisions.failed(decision, error)
             raise
@@ -157,10 +162,17 @@ class LeaseKdc:
             return error_reply(KdcErrorCode.ETYPE_UNSUPPORTED, asked, self._now())
         pattern = next((each for each in covering if each is not None), None)
         await self._decisions.granted(replace(decision, pattern=pattern), ticket)
-        return ticket_reply(request, _given(ticket))
+        reply = ticket_reply(request, _given(ticket))
+        self._decisions.took(source, self._clock() - started)
+        return reply
 
-    async def _ticket(self, lease: Lease, request: TgsRequest, name: ServiceName) -> ServiceTicket:
-        """Return a ticket that ends when the client and the policy want it to, or earlier."""
+    async def _ticket(
+        self, lease: Lease, request: TgsRequest, name: ServiceName
+    ) -> tuple[ServiceTicket, str]:
+        """Return a ticket that ends when the client and the policy want it to, or earlier.
+
+        With it comes its source, as of `ServiceAudit`.
+        """
         identity = _identity(lease, request)
         life = self._policy().life_of(name.service_class)
         now = self._now()
@@ -170,11 +182,12 @@ class LeaseKdc:
             life = max(timedelta(seconds=int(left.total_seconds())), _LEAST_LIFE)
         fresh = self._tickets.fresh(identity, name, life)
         if fresh is not None:
-            return fresh
+            return fresh, "memory"
         failure: CredspecError
         try:
             async with asyncio.timeout(self._seconds), self._asking:
-                return await self._tickets.get(identity, lease.record.lease_id, name, life)
+                holder = lease.record.lease_id
+                return await self._tickets.get(identity, holder, name, life), "domain"
         except TimeoutError:
             failure = UnreachableError.of(
                 "kdc-unreachable",
@@ -186,7 +199,7 @@ class LeaseKdc:
         held = self._tickets.held(identity, name, life)
         if held is None:
             raise failure
-        return held
+        return held, "domain"
 
     def _referral(self, lease: Lease, request: TgsRequest) -> bytes:
         """Answer a request for the TGT of another realm with a decoy for it."""

@@ -257,5 +257,6 @@ def _content(name: str, directory_fd: int) -> bytes | None:
         # A hard link may lead to a file that its user could not read.
         if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
             return None
-        content = file.read(_MOST_FILE_BYTES + 1)
+        # A buffer for the most would be filled by the allocator, on the event loop.
+        content = file.read(min(status.st_size, _MOST_FILE_BYTES) + 1)
     return content if len(content) <= _MOST_FILE_BYTES else None

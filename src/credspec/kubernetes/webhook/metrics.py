@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
-from itertools import accumulate
 from typing import Final
 
-from credspec.metrics_text import Metric, Sample, gauge, metrics_text
+from credspec.metrics_text import Histogram, Metric, Sample, gauge, metrics_text
 
 _BUCKETS: Final = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 
@@ -18,16 +15,13 @@ class WebhookMetrics:
 
     def __init__(self) -> None:
         self._reviews: Counter[tuple[str, str]] = Counter()
-        self._seconds: dict[str, float] = {}
-        self._buckets: dict[str, list[int]] = {}
+        self._seconds = Histogram("endpoint", _BUCKETS)
         self._certificate_end = 0.0
 
     def answered(self, endpoint: str, code: str, seconds: float) -> None:
         """Count a review; `code` is that of the error, empty if it was allowed."""
         self._reviews[endpoint, code] += 1
-        self._seconds[endpoint] = self._seconds.get(endpoint, 0.0) + seconds
-        buckets = self._buckets.setdefault(endpoint, [0] * (len(_BUCKETS) + 1))
-        buckets[bisect_left(_BUCKETS, seconds)] += 1
+        self._seconds.observe(endpoint, seconds)
 
     def serves_until(self, moment: float) -> None:
         """Note when the certificate expires, in seconds since 1970."""
@@ -50,7 +44,7 @@ class WebhookMetrics:
                     "credspec_webhook_review_seconds",
                     "histogram",
                     "How long a review took.",
-                    self._histogram(),
+                    self._seconds.samples(),
                 ),
                 gauge(
                     "credspec_webhook_certificate_end_seconds",
@@ -59,12 +53,3 @@ class WebhookMetrics:
                 ),
             )
         )
-
-    def _histogram(self) -> Iterator[Sample]:
-        for endpoint, buckets in self._buckets.items():
-            named = {"endpoint": endpoint}
-            bounds = [*map(repr, _BUCKETS), "+Inf"]
-            for bound, count in zip(bounds, accumulate(buckets), strict=True):
-                yield Sample(count, {**named, "le": bound}, "_bucket")
-            yield Sample(sum(buckets), named, "_count")
-            yield Sample(self._seconds[endpoint], named, "_sum")

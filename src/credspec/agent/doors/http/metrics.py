@@ -13,7 +13,7 @@ from credspec.agent.leases.leases import Leases
 from credspec.metrics_text import Metric, Sample, counter, gauge
 from credspec.metrics_text import metrics_text as text_of
 
-_RESULTS = ("granted", "denied", "failed")
+_RESULTS = ("granted", "denied", "refused", "failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,7 @@ class Snapshot:
     denied: int
     service_tickets: tuple[tuple[str, int], ...]
     services_denied: tuple[tuple[str, int], ...]
+    service_ticket_seconds: tuple[Sample, ...]
     identities: tuple[_Times, ...]
     domains: tuple[DomainStatus, ...]
     longest_hold: tuple[float, float] | None
@@ -63,6 +64,7 @@ class Snapshot:
                 for lease_id, count in leases.service_audit.denied_by_lease.items()
                 if own is None or lease_id in own
             ),
+            service_ticket_seconds=tuple(leases.service_audit.seconds.samples()),
             identities=tuple(
                 _Times(
                     identity.name.account,
@@ -109,6 +111,12 @@ def _metrics(now: Snapshot) -> Iterator[Metric]:
         "counter",
         "Requests of a lease for services that it may not have.",
         [Sample(count, {"lease": lease}) for lease, count in now.services_denied],
+    )
+    yield Metric(
+        "credspec_service_ticket_seconds",
+        "histogram",
+        "For how long containers with a broker waited for a ticket, by where it came from.",
+        now.service_ticket_seconds,
     )
     moments: tuple[tuple[str, str, Callable[[_Times], datetime | None]], ...] = (
         ("ticket_start", "When the ticket starts", lambda i: i.start),
