@@ -23,7 +23,6 @@ from typing import Any
 
 from credspec.lab import provisioning
 from credspec.lab.client_image import write_client_image
-from credspec.lab.domain import Lab
 from credspec.lab.namespaces import bind
 from measure import Sample, figure, interleaved, row
 from support.kubernetes.chart import NAMESPACE, Chart
@@ -73,7 +72,7 @@ class Pods:
 
 
 @contextmanager
-def installed() -> Iterator[tuple[Lab, Chart, Namespace]]:
+def installed() -> Iterator[tuple[Chart, Namespace]]:
     """A domain, a cluster in its network, and the chart in it."""
     own_mount_namespace()
     own_runtime_directories()
@@ -93,7 +92,7 @@ def installed() -> Iterator[tuple[Lab, Chart, Namespace]]:
             shop = Namespace(lab, cluster)
             for number in (1, 2, 3):
                 shop.allow(f"WebApp0{number}")
-            yield lab, chart, shop
+            yield chart, shop
         finally:
             cluster.down()
     finally:
@@ -160,7 +159,7 @@ def memory(chart: Chart) -> None:
     )
 
 
-def webhook(lab: Lab, chart: Chart) -> None:
+def webhook(chart: Chart) -> None:
     """Measure a replica of the webhook, asked as the API server asks it."""
     cluster = chart.cluster
     name = chart.webhooks()[0]
@@ -174,7 +173,7 @@ def webhook(lab: Lab, chart: Chart) -> None:
     address = f"{status['podIP']}:8443"
     command = [sys.executable, str(Path(__file__).with_name("webhook_load.py")), address]
     command += [f"credspec-webhook.{NAMESPACE}.svc", str(authorities), str(pod_file)]
-    with subprocess.Popen(lab.exec_argv(command), stdout=subprocess.PIPE, text=True) as load:
+    with subprocess.Popen(cluster.in_network(command), stdout=subprocess.PIPE, text=True) as load:
         if load.stdout is None or load.stdout.readline() != "load\n":
             sys.exit("the webhook's load did not begin")
         before = processor_seconds(pid)
@@ -210,9 +209,9 @@ def main() -> None:
     """Measure all of it."""
     if missing():
         sys.exit(f"not built: {', '.join(missing())}; make test-kubernetes builds them")
-    with installed() as (lab, chart, shop):
+    with installed() as (chart, shop):
         memory(chart)
-        webhook(lab, chart)
+        webhook(chart)
         pods_become_ready(chart, shop)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -160,10 +161,12 @@ def monitored(page: Page, chart: Chart) -> None:
     chart.wait_ready()
     assert len(chart.cluster.get("podmonitors", "-n", NAMESPACE)["items"]) == 2
     address = chart.cluster.get("pod", chart.node_pod(), "-n", NAMESPACE)["status"]["podIP"]
+    ask = chart.cluster.in_network(["curl", "-sS", f"http://{address}:9477/metrics"])
     chart.cluster.wait(
         "the node's metrics",
         lambda: (
-            "credspec_csi_agent_up 1.0" in page.run(f"curl -sS http://{address}:9477/metrics || :")
+            "credspec_csi_agent_up 1.0"
+            in subprocess.run(ask, capture_output=True, text=True, check=False).stdout
         ),
     )
 
