@@ -14,6 +14,9 @@ from credspec.lab.domain import Lab
 from support.kubernetes.chart import Chart
 from support.kubernetes.cluster import Cluster
 from support.kubernetes.namespace import Namespace
+from support.kubernetes.programs import OF_A_CLUSTER, missing
+
+BUILD = "PYTHONPATH=tests python -m support.kubernetes.programs builds them"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -29,6 +32,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def cluster(lab: Lab, client_image: bytes) -> Iterator[Cluster]:
+    assert not missing(*OF_A_CLUSTER), f"not built: {', '.join(missing())}; {BUILD}"
     found = Cluster(lab, client_image)
     try:
         found.up()

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from support.kubernetes.chart import CHART, NAMESPACE, Chart
+from support.kubernetes.manifests import definition_of_any_contents
 from support.kubernetes.namespace import Namespace, asking
 from support.servers.certificate_authority import Authority, make_authority
 
@@ -23,34 +24,15 @@ SERVICE = f"credspec-webhook.{NAMESPACE}.svc"
 KINDS = ("mutatingwebhookconfiguration", "validatingwebhookconfiguration")
 
 
-def definition(plural: str, kind: str) -> dict[str, object]:
-    """Return a definition of cert-manager's, which takes any contents."""
-    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    version = {
-        "name": "v1",
-        "served": True,
-        "storage": True,
-        "schema": {"openAPIV3Schema": schema},
-    }
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{plural}.cert-manager.io"},
-        "spec": {
-            "group": "cert-manager.io",
-            "scope": "Namespaced",
-            "names": {"plural": plural, "singular": kind.lower(), "kind": kind},
-            "versions": [version],
-        },
-    }
-
-
 @pytest.fixture(scope="module")
 def with_certificate(
     chart: Chart, shop: Namespace, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Chart]:
     """The chart with the value, and the certificate of a first authority."""
-    definitions = [definition("certificates", "Certificate"), definition("issuers", "Issuer")]
+    definitions = [
+        definition_of_any_contents("cert-manager.io", *names)
+        for names in (("certificates", "Certificate"), ("issuers", "Issuer"))
+    ]
     chart.cluster.apply(*definitions)
     names = [f"crd/{each}.cert-manager.io" for each in ("certificates", "issuers")]
     chart.cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)

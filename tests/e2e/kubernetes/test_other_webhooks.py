@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from credspec.lab.domain import Lab
 from support.kubernetes.chart import Chart
 from support.kubernetes.namespace import Namespace, asking, container, pod, windows_options
 from support.servers.certificate_authority import Authority, make_authority
@@ -28,9 +27,7 @@ TESTS = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def inlining(
-    lab: Lab, shop: Namespace, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Authority]:
+def inlining(shop: Namespace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
     """The other webhook, as a program beside the API server."""
     directory = tmp_path_factory.mktemp("inlining")
     authority = make_authority(directory / "ca")
@@ -46,7 +43,7 @@ def inlining(
     files = [str(certificate), str(key), str(directory / "specs.json")]
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(
-            lab.exec_argv([*program, *files]), cwd=TESTS, stdout=log, stderr=log
+            shop.cluster.in_network([*program, *files]), cwd=TESTS, stdout=log, stderr=log
         )
     try:
         yield authority

@@ -152,6 +152,21 @@ def test_a_job_ends_with_its_identity(shop: Namespace) -> None:
     assert WEBAPP01 in shop.cluster.kubectl("logs", "job/night", "-n", shop.name)
 
 
+def test_with_the_value_for_selinux_a_pod_with_a_level_starts_on_a_kernel_without_it(
+    shop: Namespace, chart: Chart
+) -> None:
+    """Without SELinux the kubelet gives the driver no option; only the value's effect is seen."""
+    chart.upgrade(driver__seLinuxMount="true")
+    try:
+        assert shop.cluster.get("csidriver", "credspec.dev")["spec"]["seLinuxMount"] is True
+        shop.cluster.apply(
+            with_volume("web", securityContext={"seLinuxOptions": {"level": "s0:c1,c2"}})
+        )
+        shop.wait_for_tickets("web")
+    finally:
+        chart.upgrade()
+
+
 def deployment(shop: Namespace, spec: str, replicas: int, version: str) -> dict[str, object]:
     annotations = {"credspec.dev/gmsa": spec, "example.com/version": version}
     labels = {"app": "web"}

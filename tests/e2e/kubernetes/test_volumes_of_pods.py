@@ -1,7 +1,4 @@
-"""Pods of a real cluster with inline volumes, through the driver's process and the agent's.
-
-Left out where the cluster's programs are not built (`python -m support.kubernetes.programs`).
-"""
+"""Pods of a real cluster with inline volumes, through the driver's process and the agent's."""
 
 from __future__ import annotations
 
@@ -20,12 +17,8 @@ from support.agent.agent_process import AgentProcess
 from support.kubernetes.cluster import IMAGE, Cluster
 from support.kubernetes.driver_process import DriverProcess
 from support.kubernetes.manifests import custom_resource, driver_objects, pod, right_to_use
-from support.kubernetes.programs import missing
 
-pytestmark = [
-    pytest.mark.skipif(bool(missing()), reason="the programs of a cluster are not built"),
-    pytest.mark.timeout(1200),
-]
+pytestmark = pytest.mark.timeout(1200)
 
 SPEC = "webapp01"
 DEFAULT = "Default principal: WebApp01$@EXAMPLE.TEST"

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from credspec.lab.domain import Lab
 from support.kubernetes.chart import NAMESPACE, Chart
 from support.kubernetes.namespace import Namespace, container, pod, windows_options
 
@@ -186,7 +185,7 @@ def certificates(chart: Chart, replica: str) -> int:
 
 
 def test_each_replica_has_a_certificate_of_the_authority(
-    lab: Lab, shop: Namespace, chart: Chart, tmp_path: Path
+    shop: Namespace, chart: Chart, tmp_path: Path
 ) -> None:
     """By OpenSSL, which is stricter than the API server."""
     query = "-o=jsonpath={.webhooks[0].clientConfig.caBundle}"
@@ -201,7 +200,7 @@ def test_each_replica_has_a_certificate_of_the_authority(
         address = shop.cluster.get("pod", replica, "-n", NAMESPACE)["status"]["podIP"]
         command = ["openssl", "s_client", "-connect", f"{address}:8443", *options]
         found = subprocess.run(
-            lab.exec_argv([*command, "-CAfile", str(authorities), "-servername", name]),
+            shop.cluster.in_network([*command, "-CAfile", str(authorities), "-servername", name]),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from credspec.lab.domain import Lab
 from support.agent.agent_process import AgentProcess
 from support.kubernetes.chart import NAMESPACE, Chart
 from support.kubernetes.cluster import IMAGE
+from support.kubernetes.manifests import definition_of_any_contents
 from support.kubernetes.namespace import DEFAULT
 from support.kubernetes.page import Page
 
@@ -29,6 +31,7 @@ WEBHOOK = "docs/runtimes/kubernetes.md"
 VOLUMES = "docs/runtimes/kubernetes-csi.md"
 RUNTIME = "docs/runtimes/containerd.md"
 WEBAPP01 = DEFAULT.format(account="WebApp01")
+MONITORS = definition_of_any_contents("monitoring.coreos.com", "podmonitors", "PodMonitor")
 
 
 @pytest.fixture
@@ -46,6 +49,8 @@ def clear(chart: Chart) -> None:
     chart.helm("uninstall", "credspec", "--namespace", NAMESPACE, "--wait", "--ignore-not-found")
     kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=110s")
     kubectl("delete", "gmsacredentialspecs", "--all", "--ignore-not-found")
+    # Only now, as helm could not remove objects that nobody knows.
+    chart.cluster.delete(MONITORS)
 
 
 def installed(page: Page, chart: Chart) -> None:
@@ -143,7 +148,27 @@ def test_the_page_of_the_webhook(lab: Lab, bare: Chart, tmp_path: Path) -> None:
     finally:
         page.run("kubectl delete -f policy.yaml")
     page.type("kubectl patch secret credspec-webhook")
+    monitored(page, bare)
     assert all(each.startswith("kubectl create secret generic ad-reader") for each in page.left())
+
+
+def monitored(page: Page, chart: Chart) -> None:
+    """Switch the metrics on as the page says, with a PodMonitor that no operator looks at."""
+    chart.cluster.apply(MONITORS)
+    name = f"crd/{MONITORS['metadata']['name']}"
+    chart.cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", name)
+    page.type("helm upgrade credspec packaging/helm/credspec")
+    chart.wait_ready()
+    assert len(chart.cluster.get("podmonitors", "-n", NAMESPACE)["items"]) == 2
+    address = chart.cluster.get("pod", chart.node_pod(), "-n", NAMESPACE)["status"]["podIP"]
+    ask = chart.cluster.in_network(["curl", "-sS", f"http://{address}:9477/metrics"])
+    chart.cluster.wait(
+        "the node's metrics",
+        lambda: (
+            "credspec_csi_agent_up 1.0"
+            in subprocess.run(ask, capture_output=True, text=True, check=False).stdout
+        ),
+    )
 
 
 def forbidden(chart: Chart, *pods: dict[str, object]) -> None:

@@ -157,6 +157,19 @@ def test_who_may_not_use_the_object_is_refused_with_the_reason(node: Node) -> No
     assert node.agent.lease_containers() == []
 
 
+def test_the_kubelets_selinux_context_is_taken_where_the_kernel_has_none(node: Node) -> None:
+    """What a kernel with SELinux does with it is not tested; anything else is refused there too."""
+    driver = node.start()
+    label = "system_u:object_r:container_file_t:s0:c1,c2"
+    driver.publish(publish_request(driver.pods, group="2000", flags=(f'context="{label}"',)))
+    assert "WebApp01$@EXAMPLE.TEST" in node.in_the_pod("klist")
+    driver.unpublish(VOLUME, node.target)
+    with pytest.raises(grpc.RpcError) as caught:
+        driver.publish(publish_request(driver.pods, flags=("suid",)))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined]
+    assert node.mounts() == []
+
+
 def test_agent_and_driver_that_end_together_leave_nothing_on_the_node(node: Node) -> None:
     node.options = ("--node-run-directory", str(node.agent.run_directory))
     driver = node.start()

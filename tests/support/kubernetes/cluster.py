@@ -252,9 +252,15 @@ class Cluster:
                 options.append("--use-service-account-credentials=true")
             self._run(name, [str(path_of(name)), *options])
 
+    def in_network(self, command: list[str]) -> list[str]:
+        """Return the command that runs a program where pods and webhooks can be reached.
+
+        Outside, their addresses are anybody's: a machine's gateway may answer for them.
+        """
+        return ["nsenter", f"--net=/run/netns/{self._lab.network.namespace}", *command]
+
     def _run(self, name: str, command: list[str]) -> None:
-        namespace = ["nsenter", f"--net=/run/netns/{self._lab.network.namespace}"]
-        self.programs.run(name, [*namespace, *command])
+        self.programs.run(name, self.in_network(command))
 
     def kubectl_result(
         self, *arguments: str, data: str | None = None, seconds: float = 120

@@ -61,6 +61,28 @@ def custom_resource() -> dict[str, Any]:
     }
 
 
+def definition_of_any_contents(group: str, plural: str, kind: str) -> dict[str, Any]:
+    """Return a definition in the place of another project's, which takes any contents."""
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {
+        "name": "v1",
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": schema},
+    }
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{group}"},
+        "spec": {
+            "group": group,
+            "scope": "Namespaced",
+            "names": {"plural": plural, "singular": kind.lower(), "kind": kind},
+            "versions": [version],
+        },
+    }
+
+
 def driver_objects(namespace: str = "credspec") -> list[dict[str, Any]]:
     """Return what the driver needs, as docs/runtimes/kubernetes-csi.md has it."""
     rules = [

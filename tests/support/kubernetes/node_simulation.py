@@ -45,7 +45,7 @@ CONTROLLERS = 2
 
 _OBJECT = gmsa("webapp01")
 _CONTENT = json.dumps(_OBJECT).encode()
-_BEFORE = 1.25 * REVIEW_SECONDS
+_BEFORE = 1.6 * REVIEW_SECONDS
 
 
 @dataclass

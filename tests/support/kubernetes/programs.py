@@ -84,6 +84,9 @@ PROGRAMS = {
     "helm": Program("helm", "helm.sh/helm/v3/cmd/helm", "helm.sh/helm/v3"),
 }
 
+OF_A_CLUSTER = tuple(name for name, each in PROGRAMS.items() if each.folder == "programs")
+"""What a cluster of one node needs; containerd is the machine's own there."""
+
 
 def path_of(name: str) -> Path:
     """Return where a program is, or will be."""

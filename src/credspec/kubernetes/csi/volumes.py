@@ -29,11 +29,11 @@ from credspec.service.events import Event, emit
 from credspec.service.keyed_lock import KeyedLock
 
 REVIEW_SECONDS: Final = 600.0
-"""How old the API server's answer about a pod that lives may become, 40 per cent more at most."""
+"""How old the API server's answer about a pod that lives may become, 60 per cent more at most."""
 
-# Wide, from 60 per cent less: a cluster that started at once asks for all again between these two,
+# Wide, from 70 per cent less: a cluster that started at once asks for all again between these two,
 # which is a peak of their mean over their difference, and sharper in step with the kubelets' calls.
-_LIVES: Final = (0.4, 1.4)
+_LIVES: Final = (0.3, 1.6)
 _REFUSED: Final = 0.25
 
 

@@ -23,7 +23,7 @@ def test_simulated_nodes_ask_twice_for_each_new_pod_and_seldom_for_those_that_li
     # A moment may be the last one of the time.
     assert NODES * PODS - 5 <= restarts <= NODES * PODS
     # Living pods share a review and a read of each account.
-    reviews = NODES * ACCOUNTS * SECONDS / 240 * 2
+    reviews = NODES * ACCOUNTS * SECONDS / 180 * 2
     assert 2 * restarts <= asked(found.api) <= 2 * restarts + reviews
     assert asked(found.webhook) == 2 * restarts
     minutes = SECONDS / 60
@@ -39,7 +39,7 @@ def test_nodes_that_started_at_once_do_not_ask_again_at_once() -> None:
     found = simulate(nodes, PODS, ACCOUNTS, SECONDS, is_restarted=False, at_once=True)
     assert asked(found.leases) == nodes * PODS
     assert asked(found.api, 0, 15) == asked(found.api, 0, 60)
-    # After 240 seconds at the soonest, and then at about the same rate all the time.
-    assert asked(found.api, 60, 240) == 0
-    later = parts(found.api, 240, 312)
+    # After 180 seconds at the soonest, and then at about the same rate all the time.
+    assert asked(found.api, 60, 180) == 0
+    later = parts(found.api, 180, 324)
     assert max(later) <= 1.5 * sum(later) / len(later)

@@ -399,9 +399,9 @@ async def test_pods_that_start_at_the_same_time_share_the_question(node: Node) -
 
 async def test_answers_are_not_all_good_for_the_same_time(node: Node) -> None:
     await node.volumes.publish(node.request())
-    for chance, seconds in ((0.0, 240), (1.0, 840)):
+    for chance, seconds in ((0.0, 180), (1.0, 960)):
         node.volumes.access._chance = lambda chance=chance: chance
-        node.now += 841
+        node.now += 961
         await node.volumes.publish(node.request())
         questions = len(node.server.reviews)
         node.now += seconds - 1
