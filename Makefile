@@ -140,7 +140,7 @@ install-demo: ## what the demo needs
 
 install: ## what the tests need
 	@packaging/install-debian-packages test
-	@$(MAKE) --no-print-directory .venv/tests.done .venv/applications/.done
+	@$(MAKE) --no-print-directory .venv/tests.done .venv/applications/.done .venv/clients/.done
 
 # The package and what a host needs of it. Native parts are compiled once; pip keeps what it built.
 .venv/.done: requirements/host.lock requirements/build.lock pyproject.toml
@@ -187,6 +187,22 @@ MSSQL_JDBC_SHA256 := 2d137aa308c78932878952fe3624ea090ecfe644414b8b23e71a305f425
 	@cd .venv/applications/dotnetcore2/bin && chmod +x dotnet && cd shared/Microsoft.NETCore.App/* && \
 	  mcs -nologo -nostdlib -noconfig -nowarn:1701,1702 -out:$(CURDIR)/.venv/applications/dotnet/whoami.dll \
 	  $(DOTNET_REFERENCES:%=-r:%.dll) -r:$(CURDIR)/.venv/applications/dotnet/System.Data.SqlClient.dll $(CURDIR)/$(DOTNET)/Whoami.cs
+	@touch $@
+
+# Clients of engines that no package of Debian has. nerdctl needs Go 1.24; without it, its tests say so.
+CLIENTS := tests/support/engines/clients
+TESTCONTAINERS := org.testcontainers testcontainers 2.0.5
+.venv/clients/.done: $(wildcard $(CLIENTS)/* $(CLIENTS)/*/*) | .venv/.done
+	@rm -rf .venv/clients && mkdir -p .venv/clients/java
+	@if go version | grep -qE 'go1\.(2[4-9]|[3-9][0-9])'; then cd $(CLIENTS) && $(CURDIR)/packaging/logged.py \
+	  $(CURDIR)/build/clients.log "Building nerdctl and a client of Docker's API (1 to 3 minutes)" env CGO_ENABLED=0 \
+	  GOTOOLCHAIN=local GOFLAGS="-mod=readonly -trimpath -buildvcs=false" go build -ldflags "-s -w" \
+	  -o $(CURDIR)/.venv/clients/ github.com/containerd/nerdctl/v2/cmd/nerdctl ./nomad_request; \
+	  else echo "nerdctl is not built: it needs Go 1.24"; fi
+	@$(LOGGED)/clients.log "Downloading Testcontainers for Java" java -Divy.default.ivy.user.dir=$(CURDIR)/build/ivy \
+	  -jar /usr/share/java/ivy.jar -dependency $(TESTCONTAINERS) -confs default -types jar \
+	  -retrieve ".venv/clients/java/[artifact]-[revision].[ext]"
+	@cd .venv/clients/java && sha256sum --check --quiet --strict $(CURDIR)/$(CLIENTS)/java/jars.sha256
 	@touch $@
 
 docs-reference: .venv/tests.done ## write the generated pages of docs/

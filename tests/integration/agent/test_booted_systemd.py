@@ -7,6 +7,7 @@ import pwd
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -79,6 +80,15 @@ DynamicUser=yes
 User=credspec-app
 ExecStart=sleep 3600
 """
+
+# /dev is shared with this machine: no messages of its kernel, and no /dev/log.
+JOURNAL = {
+    "/run/systemd/journald.conf.d/test.conf": "[Journal]\nStorage=volatile\nReadKMsg=no\nAudit=\n",
+    "/etc/systemd/system/systemd-journald.service": (
+        "[Unit]\nDefaultDependencies=no\n"
+        "[Service]\nType=notify\nExecStart=/lib/systemd/systemd-journald\n"
+    ),
+}
 
 
 @pytest.fixture(scope="module")
@@ -385,6 +395,37 @@ def test_a_reload_revokes_what_is_allowed_no_longer(installed: BootedSystemd) ->
     assert installed.show(AGENT_UNIT, "ActiveState") == "active"
     assert installed.run("umount", directory).returncode == 0
     assert installed.run("rmdir", directory).returncode == 0
+
+
+def events(booted: BootedSystemd, *options: str) -> tuple[str, ...]:
+    command = ("env", "CREDSPEC_CONFIG=/run/test/config.toml", CREDSPEC, "events")
+    return (*command, "--output", "json", *options)
+
+
+def test_events_come_from_the_journal(installed: BootedSystemd) -> None:
+    """A real journald, which a host has from its start and these machines have not."""
+    for path, content in JOURNAL.items():
+        assert installed.run("mkdir", "-p", str(Path(path).parent)).returncode == 0
+        assert installed.run("tee", path, given=content).returncode == 0
+    assert installed.run("systemctl", "start", "systemd-journald").returncode == 0
+    assert installed.run("systemctl", "restart", AGENT_UNIT).returncode == 0
+    following = subprocess.Popen(
+        installed.command(*events(installed, "--follow")), stdout=subprocess.PIPE, text=True
+    )
+    with following:
+        assert following.stdout is not None
+        assert any('"agent-ready"' in line for line in following.stdout)
+        refused = PUT.replace("one.json", "missing.json").replace('"c1"', '"refused"')
+        assert installed.run(sys.executable, "-c", refused.replace(LEASE, "f" * 32)).returncode == 1
+        line = next(line for line in following.stdout if '"lease-denied"' in line)
+        following.kill()
+    # Who asked is in the audit log, the whole text in the journal; it is one entry.
+    entry = json.loads(line)
+    assert entry["uid"] == 0
+    assert entry["errors"][0] in entry["error"]
+    shown = installed.run(*events(installed, "--lease", "refused", "--since", "1h"))
+    assert shown.stderr == ""
+    assert entry in [json.loads(each) for each in shown.stdout.splitlines()]
 
 
 def test_a_service_with_the_identity(installed: BootedSystemd) -> None:
