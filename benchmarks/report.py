@@ -42,6 +42,10 @@ BOUNDS = {
     "search, the lease) shares these processors with the domain controller.",
     "docker run, shim": "Python's start, at `create` and at `delete` of containers with a spec; a "
     "shell's and two small programs' otherwise.",
+    "admission by the webhook": "Two reviews, each with two requests to the API server, which "
+    "shares these processors; not profiled any further.",
+    "pod to Ready, the first": "Logging on, the password and its ticket from a controller on these "
+    "processors; two pods are few, and it is not profiled.",
     "gateway": "Both ends and the gateway share these processors.",
     "credspec": "Of `lint`, a quarter is the import of the schema's validator, and as much the "
     "interpreter's own start.",
