@@ -44,6 +44,10 @@ BOUNDS = {
     "shell's and two small programs' otherwise.",
     "docker run, broker": "Sockets are opened in the container's network and passed to the agent, "
     "which writes the `krb5.conf` a second time.",
+    "admission by the webhook": "Two reviews, each with two requests to the API server, which "
+    "shares these processors; not profiled any further.",
+    "pod to Ready, the first": "Logging on, the password and its ticket from a controller on these "
+    "processors; two pods are few, and it is not profiled.",
     "gateway": "Both ends and the gateway share these processors.",
     "credspec": "Of `lint`, a quarter is the import of the schema's validator, and as much the "
     "interpreter's own start.",
