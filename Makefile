@@ -202,7 +202,7 @@ TESTCONTAINERS := org.testcontainers testcontainers 2.0.5
 	@$(LOGGED)/clients.log "Downloading Testcontainers for Java" java -Divy.default.ivy.user.dir=$(CURDIR)/build/ivy \
 	  -jar /usr/share/java/ivy.jar -dependency $(TESTCONTAINERS) -confs default -types jar \
 	  -retrieve ".venv/clients/java/[artifact]-[revision].[ext]"
-	@cd .venv/clients/java && sha256sum --check --quiet --strict $(CURDIR)/$(CLIENTS)/java/jars.sha256
+	@cd .venv/clients/java && sha256sum --check --quiet --strict $(CURDIR)/$(CLIENTS)/java.sha256
 	@touch $@
 
 docs-reference: .venv/tests.done ## write the generated pages of docs/

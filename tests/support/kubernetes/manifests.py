@@ -37,33 +37,23 @@ def custom_resource() -> dict[str, Any]:
         "singular": "gmsacredentialspec",
         "listKind": "GMSACredentialSpecList",
     }
-    version = {
-        "name": "v1",
-        "served": True,
-        "storage": True,
-        "schema": {"openAPIV3Schema": schema},
+    definition = _definition("windows.k8s.io", "Cluster", names, schema)
+    definition["metadata"]["annotations"] = {
+        "api-approved.kubernetes.io": "https://github.com/kubernetes/enhancements/pull/1"
     }
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {
-            "name": "gmsacredentialspecs.windows.k8s.io",
-            "annotations": {
-                "api-approved.kubernetes.io": "https://github.com/kubernetes/enhancements/pull/1"
-            },
-        },
-        "spec": {
-            "group": "windows.k8s.io",
-            "scope": "Cluster",
-            "names": names,
-            "versions": [version],
-        },
-    }
+    return definition
 
 
 def definition_of_any_contents(group: str, plural: str, kind: str) -> dict[str, Any]:
     """Return a definition in the place of another project's, which takes any contents."""
+    names = {"plural": plural, "singular": kind.lower(), "kind": kind}
     schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    return _definition(group, "Namespaced", names, schema)
+
+
+def _definition(
+    group: str, scope: str, names: dict[str, str], schema: dict[str, Any]
+) -> dict[str, Any]:
     version = {
         "name": "v1",
         "served": True,
@@ -73,13 +63,8 @@ def definition_of_any_contents(group: str, plural: str, kind: str) -> dict[str, 
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{plural}.{group}"},
-        "spec": {
-            "group": group,
-            "scope": "Namespaced",
-            "names": {"plural": plural, "singular": kind.lower(), "kind": kind},
-            "versions": [version],
-        },
+        "metadata": {"name": f"{names['plural']}.{group}"},
+        "spec": {"group": group, "scope": scope, "names": names, "versions": [version]},
     }
 
 
