@@ -81,6 +81,8 @@ class LabNetwork:
         Raises:
             CredspecError: `lab-network`.
         """
+        # Of a former network of that name, which lasts for as long as anything holds its namespace.
+        self.disconnect(other)
         ip(
             *("-n", self.namespace, "link", "add", other.host_interface, "type", "veth"),
             *("peer", "name", self.host_interface, "netns", other.namespace),

@@ -82,6 +82,7 @@ def up_trusted(
         progress(f"Making the trust between {lab.realm} and {other.realm}")
         _make_trust(lab, other, progress)
     except BaseException:
+        lab.network.disconnect(other.network)
         other.down()
         _set_realm(lab, other, known=False)
         _configure(lab, configured)
@@ -97,6 +98,7 @@ def down_trusted(lab: Lab, other: Lab) -> None:
     """
     with _tool_of_trusts(lab, other) as trust, contextlib.suppress(CredspecError):
         trust("delete", "--delete-location=local")
+    lab.network.disconnect(other.network)
     other.down()
     _set_realm(lab, other, known=False)
     _configure(lab, "\n".join(_without_forwarder(lab.smb_conf.read_text("utf-8"))) + "\n")
