@@ -83,18 +83,19 @@ def test_tickets_belong_to_the_mapped_user(engine: RootlessDocker, user: str, ow
     assert DEFAULT in shown.stdout, shown.stderr
 
 
-@pytest.mark.parametrize("network", ["none", "host"])
-def test_the_agent_is_the_kdc(
-    engine: RootlessDocker, users_agent: AgentProcess, network: str
-) -> None:
-    """There is no way back into the network that the shim comes from: it is not the user's."""
+def test_the_agent_is_the_kdc(engine: RootlessDocker, users_agent: AgentProcess) -> None:
+    """There is no way back into the network that the shim comes from: it is not the user's.
+
+    For that reason this dockerd itself has no network "host" at two of three of its starts; Podman
+    is tested with it.
+    """
     dc = users_agent.lab.dc_host
     labels = (
         "--label=credspec.dev/tickets=broker",
         "--label=credspec.dev/services=ldap/*.example.test",
     )
     line = f"kvno ldap/{dc} && ! kvno cifs/{dc}"
-    options = ("--rm", f"--network={network}", OPTION, *labels)
+    options = ("--rm", "--network=none", OPTION, *labels)
     shown = engine.docker("run", *options, IMAGE, "sh", "-c", line, gateway=True)
     assert shown.returncode == 0, shown.stderr
     assert "KDC policy rejects request" in shown.stderr

@@ -276,13 +276,15 @@ async def test_a_flood_of_connections_leaves_room_for_others_simulated(
         else:
             held.append(connection)
         await asyncio.sleep(0)
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(60):
+        answers = [await loop.sock_recv(connection, 4096) for connection in held[-3:]]
+    assert all(answer.startswith(b"HTTP/1.1 429 ") for answer in answers)
     root = Peer(uid=os.geteuid(), pid=1)
     monkeypatch.setattr("credspec.sockets.connection_listener.peer_of", lambda _: root)
     monkeypatch.setattr(api_module, "peer_of", lambda _: root)
     async with asyncio.timeout(60):
         assert (await users_server.ask("GET", "/healthz"))[0] == 200
-    answers = [connection.recv(4096) for connection in held[-3:]]
-    assert all(answer.startswith(b"HTTP/1.1 429 ") for answer in answers)
     for connection in held:
         connection.close()
 
