@@ -26,6 +26,8 @@ from support.agent.real_leases import Bench
 from support.agent.real_leases import bench as bench  # noqa: PLC0414 - a fixture
 
 LDAP = "ldap/*.example.test"
+ABROAD = "HTTP/*.other.test@OTHER.TEST"
+FAKETIME = f"/usr/lib/{os.uname().machine}-linux-gnu/faketime/libfaketime.so.1"
 
 
 def sockets() -> list[socket.socket]:
@@ -71,10 +73,31 @@ class Client:
         return [line for line in lines if "service" in line and line["decision"] == decision]
 
 
+class HostClock:
+    """The clock of the agent and of the programs, so much ahead of the domain's."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta()
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"LD_PRELOAD": FAKETIME, "FAKETIME": f"{self.ahead.total_seconds():+.0f}s"}
+
+
 @pytest.fixture
-async def client(lab: Lab, bench: Bench) -> AsyncIterator[Client]:
-    identities, leases = bench.agent()
-    request = replace(bench.request(1, "one.json"), tickets=BROKER, services=(LDAP,), uid=0, gid=0)
+def clock() -> HostClock:
+    return HostClock()
+
+
+@pytest.fixture
+async def client(lab: Lab, bench: Bench, clock: HostClock) -> AsyncIterator[Client]:
+    identities, leases = bench.agent(now=clock.now)
+    request = replace(
+        bench.request(1, "one.json"), tickets=BROKER, services=(LDAP, ABROAD), uid=0, gid=0
+    )
     record = await leases.make(request)
     opened = sockets()
     kept = [each.dup() for each in opened]
@@ -129,6 +152,31 @@ async def test_a_second_request_is_counted_and_has_no_line(
         while len(client.lines("granted")) < 2:
             await asyncio.sleep(0.05)
     assert client.lines("granted")[1]["count"] == 2
+
+
+@pytest.mark.parametrize("minutes", [1, 6, 29])
+async def test_what_is_held_is_good_for_programs_however_old_it_is(
+    lab: Lab, client: Client, clock: HostClock, minutes: int
+) -> None:
+    """Clients refuse an answer that starts more than five minutes from their time."""
+    assert (await client.run("kvno", f"ldap/{lab.dc_host}")).returncode == 0
+    clock.ahead = timedelta(minutes=minutes)
+    client.environment |= clock.environment
+    shown = await client.run("kvno", "-c", fresh(client), f"ldap/{lab.dc_host}")
+    assert shown.returncode == 0, shown.stderr
+    # Both are the one that was held: a domain whose clock differs so much gives none.
+    assert client.leases.service_audit.counts == {"granted": 2}
+
+
+@pytest.mark.parametrize("minutes", [0, 6, 60 * 24 * 200])
+async def test_a_lease_of_any_age_leads_to_another_realm(
+    client: Client, clock: HostClock, minutes: int
+) -> None:
+    clock.ahead = timedelta(minutes=minutes)
+    client.environment |= clock.environment
+    await asyncio.sleep(1.1)  # the decoy's start has whole seconds
+    shown = await client.run("kvno", "krbtgt/OTHER.TEST")
+    assert shown.returncode == 0, shown.stderr
 
 
 def fresh(client: Client) -> str:

@@ -162,7 +162,7 @@ class LeaseKdc:
             return error_reply(KdcErrorCode.ETYPE_UNSUPPORTED, asked, self._now())
         pattern = next((each for each in covering if each is not None), None)
         await self._decisions.granted(replace(decision, pattern=pattern), ticket)
-        reply = ticket_reply(request, _given(ticket))
+        reply = ticket_reply(request, _given(ticket), self._now())
         self._decisions.took(source, self._clock() - started)
         return reply
 
@@ -212,7 +212,7 @@ class LeaseKdc:
     def _referred(self, lease: Lease, request: TgsRequest, realm: str) -> bytes:
         if realm.upper() not in lease.realms:
             raise _Denied(f"a service of realm {realm}, which no pattern names")
-        return referral_reply(request, self._key, realm.upper())
+        return referral_reply(request, self._key, realm.upper(), self._now())
 
     def _limits(self, lease: Lease, request: TgsRequest) -> tuple[_Patterns, _Patterns]:
         """Return what the lease asked for and what the policy allows, None for no limit."""

@@ -65,7 +65,7 @@ class GivenTicket:
     end: datetime
 
 
-def ticket_reply(request: TgsRequest, given: GivenTicket) -> bytes:
+def ticket_reply(request: TgsRequest, given: GivenTicket, now: datetime) -> bytes:
     """Return the TGS-REP with a real ticket, for the name that was asked for.
 
     The ticket has that name, too: clients compare both, and another's may differ in case. It is not
@@ -76,10 +76,12 @@ def ticket_reply(request: TgsRequest, given: GivenTicket) -> bytes:
     if tuple(map(text_of, data.sname.name_string)) != asked.parts:
         data.sname = name_of(data.sname.name_type, asked.parts)
         given = replace(given, ticket=encode_tagged(TICKET, data))
-    return _reply(request, given, asked)
+    return _reply(request, given, asked, now)
 
 
-def referral_reply(request: TgsRequest, lease_key: EncryptionKey, realm: str) -> bytes:
+def referral_reply(
+    request: TgsRequest, lease_key: EncryptionKey, realm: str, now: datetime
+) -> bytes:
     """Return the TGS-REP that leads to another realm, with a decoy for it."""
     decoy = request.decoy.with_key(EncryptionKey.random())
     given = GivenTicket(
@@ -93,7 +95,7 @@ def referral_reply(request: TgsRequest, lease_key: EncryptionKey, realm: str) ->
         end=decoy.end,
     )
     name = AskedService((KRBTGT, realm), NT_SRV_INST, decoy.client_realm)
-    return _reply(request, given, name)
+    return _reply(request, given, name, now)
 
 
 def error_reply(code: KdcErrorCode, service: AskedService, now: datetime) -> bytes:
@@ -110,7 +112,7 @@ def error_reply(code: KdcErrorCode, service: AskedService, now: datetime) -> byt
     return encode_tagged(KRB_ERROR, error)
 
 
-def _reply(request: TgsRequest, given: GivenTicket, name: AskedService) -> bytes:
+def _reply(request: TgsRequest, given: GivenTicket, name: AskedService, now: datetime) -> bytes:
     decoy = request.decoy
     part = EncKdcRepPart(
         key=EncryptionKeyData(keytype=given.enctype, keyvalue=given.key),
@@ -119,7 +121,8 @@ def _reply(request: TgsRequest, given: GivenTicket, name: AskedService) -> bytes
         key_expiration=None,
         flags=flags_of(given.flags),
         authtime=time_of(given.authenticated),
-        starttime=time_of(given.start),
+        # Clients take it for the KDC's clock, and a ticket that is held is older than their skew.
+        starttime=time_of(max(given.start, now)),
         endtime=time_of(given.end),
         renew_till=None,
         srealm=string(given.realm),

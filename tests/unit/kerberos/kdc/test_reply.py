@@ -29,6 +29,7 @@ from credspec.kerberos.kdc.reply import GivenTicket, error_reply, referral_reply
 from credspec.kerberos.kdc.request import (
     RequestReader,
 )
+from credspec.kerberos.ticket_life import CLOCK_SKEW
 from support.domain.decoy_client import NOW, REALM, Client, error_of, parts_of
 
 KEY = EncryptionKey(18, bytes(range(32)))
@@ -57,7 +58,7 @@ def real_ticket(*parts: str) -> GivenTicket:
 def test_a_ticket() -> None:
     client, given_ticket = Client.make(KEY, name_type=0), real_ticket(*LDAP)
     request = RequestReader(KEY).read(client.request(*LDAP), NOW)
-    reply, part = client.reply(ticket_reply(request, given_ticket))
+    reply, part = client.reply(ticket_reply(request, given_ticket, NOW))
     assert parts_of(reply.cname) == ("WebApp01$",)
     assert text_of(reply.crealm) == REALM
     assert der(TICKET, reply.ticket.data) == given_ticket.ticket
@@ -73,7 +74,7 @@ def test_a_ticket() -> None:
 def test_a_ticket_has_the_name_that_was_asked_for() -> None:
     client = Client.make(KEY, subkey=EncryptionKey.random())
     request = RequestReader(KEY).read(client.request(*LDAP), NOW)
-    reply, part = client.reply(ticket_reply(request, real_ticket("LDAP", "DC1.example.test")))
+    reply, part = client.reply(ticket_reply(request, real_ticket("LDAP", "DC1.example.test"), NOW))
     ticket = decode_tagged(TicketData, TICKET, der(TICKET, reply.ticket.data))
     assert parts_of(ticket.sname) == parts_of(part.sname) == LDAP
     assert ticket.enc_part.kvno == 3
@@ -83,7 +84,7 @@ def test_a_referral_leads_to_another_realm() -> None:
     client = Client.make(KEY)
     reader = RequestReader(KEY)
     request = reader.read(client.request("krbtgt", "OTHER.TEST"), NOW)
-    reply, part = client.reply(referral_reply(request, KEY, "OTHER.TEST"))
+    reply, part = client.reply(referral_reply(request, KEY, "OTHER.TEST", NOW))
     assert parts_of(part.sname) == ("krbtgt", "OTHER.TEST")
     assert text_of(part.srealm) == REALM
     client.ticket = der(TICKET, reply.ticket.data)
@@ -92,6 +93,24 @@ def test_a_referral_leads_to_another_realm() -> None:
     client.decoy = request.decoy.with_key(key)
     client.realm = "OTHER.TEST"
     assert reader.read(client.request("HTTP", "x.other.test"), NOW).service.realm == "OTHER.TEST"
+
+
+@given(st.integers(min_value=-300, max_value=30_000_000), st.booleans())
+def test_a_reply_starts_when_it_is_given(age: int, is_referral: bool) -> None:
+    """However old what it brings is: MIT Kerberos, Heimdal and Java compare it with their clock."""
+    now = NOW + timedelta(seconds=age)
+    client = Client.make(KEY, now=now, till=now + timedelta(days=1))
+    request = RequestReader(KEY).read(client.request(*LDAP), now)
+    if is_referral:
+        answer = referral_reply(request, KEY, "OTHER.TEST", now)
+    else:
+        answer = ticket_reply(request, real_ticket(*LDAP), now)
+    _, part = client.reply(answer)
+    assert part.starttime is not None
+    starts = part.starttime.as_datetime()
+    assert timedelta() <= starts - now <= CLOCK_SKEW
+    # A ticket of a domain whose clock is ahead starts no earlier for being passed on.
+    assert is_referral or starts >= NOW
 
 
 @given(
