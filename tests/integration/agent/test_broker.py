@@ -314,28 +314,6 @@ async def test_a_decoy_that_was_removed_comes_with_the_next_refresh(
     assert (await client.run("kvno", f"ldap/{lab.dc_host}")).returncode == 0
 
 
-async def test_a_cache_that_clients_have_filled_begins_again(
-    lab: Lab, client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They add each ticket that they get, and remove none that has ended."""
-    path = client.directory / "krb5cc"
-    client.leases.policy.replace(Policy(ticket_life={"ldap": timedelta(seconds=1)}))
-    for _ in range(3):
-        assert (await client.run("kvno", f"ldap/{lab.dc_host}")).returncode == 0
-        await asyncio.sleep(2.1)
-    assert len(read_ccache(path.read_bytes()).records) == 4
-    monkeypatch.setattr("credspec.agent.broker.broker._MOST_BYTES", path.stat().st_size)
-    assert await client.leases.refresh([client.record.lease_id]) == []
-    assert len(read_ccache(path.read_bytes()).records) == 4
-    monkeypatch.setattr("credspec.agent.broker.broker._MOST_BYTES", path.stat().st_size - 1)
-    assert await client.leases.refresh([client.record.lease_id]) == []
-    assert len(read_ccache(path.read_bytes()).records) == 1
-    assert (await client.run("kvno", f"ldap/{lab.dc_host}")).returncode == 0
-    # Programs that hold the decoy of their start go on as well.
-    shown = await client.run("kvno", "-c", fresh(client), f"ldap/{lab.dc_host}")
-    assert shown.returncode == 0, shown.stderr
-
-
 async def test_where_nobody_opens_a_port_it_is_refused(bench: Bench) -> None:
     """The CSI driver's volumes are in pods whose network it does not know."""
     identities, leases = bench.agent()

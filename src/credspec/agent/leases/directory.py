@@ -119,16 +119,11 @@ class LeaseDirectory:
                     with suppress(OSError):
                         os.unlink(name, dir_fd=directory_fd)
 
-    def names(self, most_bytes: int | None = None) -> set[str]:
-        """Return the names of the regular files in it, of a size at most; empty if it is gone."""
+    def names(self) -> set[str]:
+        """Return the names of the regular files in it; empty if it is gone."""
         try:
             with self._opened() as directory_fd, os.scandir(directory_fd) as entries:
-                found = [entry for entry in entries if entry.is_file(follow_symlinks=False)]
-                return {
-                    entry.name
-                    for entry in found
-                    if most_bytes is None or entry.stat(follow_symlinks=False).st_size <= most_bytes
-                }
+                return {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
         except (CredspecError, OSError):
             return set()
 

@@ -101,8 +101,8 @@ class Home(Protocol):
             CredspecError: one cannot be removed.
         """
 
-    def holds(self, names: AbstractSet[str], *, most_bytes: int | None = None) -> bool:
-        """Return whether all files of these names are there, each of so many bytes at most."""
+    def holds(self, names: AbstractSet[str]) -> bool:
+        """Return whether all files of these names are there."""
 
     def remove_leftovers(self) -> None:
         """Remove what an earlier run had begun to write."""

@@ -54,8 +54,8 @@ class _DirectoryHome:
     def remove(self, names: AbstractSet[str]) -> None:
         self.directory.remove(names)
 
-    def holds(self, names: AbstractSet[str], *, most_bytes: int | None = None) -> bool:
-        return names <= self.directory.names(most_bytes)
+    def holds(self, names: AbstractSet[str]) -> bool:
+        return names <= self.directory.names()
 
     def remove_leftovers(self) -> None:
         self.directory.remove_leftovers()

@@ -84,7 +84,7 @@ class FilelessHome:
         for name in names:
             self.tickets.get(self._place, {}).pop(name, None)
 
-    def holds(self, names: AbstractSet[str], *, most_bytes: int | None = None) -> bool:
+    def holds(self, names: AbstractSet[str]) -> bool:
         return names <= self.tickets.get(self._place, {}).keys()
 
     def remove_leftovers(self) -> None:
