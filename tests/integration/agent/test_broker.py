@@ -302,13 +302,20 @@ async def test_a_released_lease_is_served_no_more(lab: Lab, client: Client) -> N
     assert list((client.directory.parent.parent / "decoys").iterdir()) == []
 
 
-async def test_a_decoy_that_was_removed_comes_with_the_next_refresh(
+async def test_a_refresh_gives_a_new_decoy_and_leaves_none_worthless(
     lab: Lab, client: Client
 ) -> None:
+    """Programs add what they were given to the file, which must not grow for months."""
     assert (await client.run("kvno", f"ldap/{lab.dc_host}")).returncode == 0
-    kept = (client.directory / "krb5cc").read_bytes()
     assert await client.leases.refresh([client.record.lease_id]) == []
-    assert (client.directory / "krb5cc").read_bytes() == kept
+    cache = (client.directory / "krb5cc").read_bytes()
+    assert [each.server for each in read_ccache(cache).records] == [
+        f"krbtgt/{lab.realm}@{lab.realm}"
+    ]
+    assert cache != client.first
+    shown = await client.run("kvno", "-c", fresh(client), f"ldap/{lab.dc_host}")
+    assert shown.returncode == 0, shown.stderr
+    # A container may have removed its file.
     assert (await client.run("kdestroy")).returncode == 0
     assert await client.leases.refresh([client.record.lease_id]) == []
     assert (await client.run("kvno", f"ldap/{lab.dc_host}")).returncode == 0

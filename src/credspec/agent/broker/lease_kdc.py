@@ -162,7 +162,10 @@ class LeaseKdc:
             return error_reply(KdcErrorCode.ETYPE_UNSUPPORTED, asked, self._now())
         pattern = next((each for each in covering if each is not None), None)
         await self._decisions.granted(replace(decision, pattern=pattern), ticket)
-        reply = ticket_reply(request, _given(ticket), self._now())
+        now = self._now()
+        # Clients refuse what ends later than they asked for, if by the seconds that it took.
+        end = min(ticket.end, request.till) if request.till > now else ticket.end
+        reply = ticket_reply(request, _given(ticket, end), now)
         self._decisions.took(source, self._clock() - started)
         return reply
 
@@ -177,9 +180,8 @@ class LeaseKdc:
         life = self._policy().life_of(name.service_class)
         now = self._now()
         left = request.till - now
-        if timedelta() < left < life:
-            # A client refuses what lasts longer than it asked for.
-            life = max(timedelta(seconds=int(left.total_seconds())), _LEAST_LIFE)
+        if left > timedelta():
+            life = _ending_in(left, life)
         fresh = self._tickets.fresh(identity, name, life)
         if fresh is not None:
             return fresh, "memory"
@@ -264,7 +266,17 @@ def _identity(lease: Lease, request: TgsRequest) -> IdentityName:
     raise _Denied("the container has this account no more")
 
 
-def _given(ticket: ServiceTicket) -> GivenTicket:
+def _ending_in(left: timedelta, life: timedelta) -> timedelta:
+    """Return a life, or what is left after halving it again and again until it ends in time.
+
+    A ticket is held for each life of a service: a container must not choose how many these are.
+    """
+    while life > left and life > _LEAST_LIFE:
+        life = timedelta(seconds=life // timedelta(seconds=2))
+    return max(life, _LEAST_LIFE)
+
+
+def _given(ticket: ServiceTicket, end: datetime) -> GivenTicket:
     return GivenTicket(
         ticket=ticket.ticket,
         enctype=ticket.enctype,
@@ -273,7 +285,7 @@ def _given(ticket: ServiceTicket) -> GivenTicket:
         flags=ticket.flags,
         authenticated=ticket.authenticated,
         start=ticket.start,
-        end=ticket.end,
+        end=end,
     )
 
 
