@@ -223,6 +223,23 @@ async def test_a_refresh_gives_a_new_decoy_and_leaves_none_worthless(
     assert (await client.run("kvno", f"ldap/{lab.dc_host}")).returncode == 0
 
 
+async def test_each_account_of_a_spec_has_its_own_tickets(lab: Lab, bench: Bench) -> None:
+    identities, leases = bench.agent()
+    request = replace(bench.request(1, "three.json"), tickets=BROKER, uid=0, gid=0)
+    record = await leases.make(request)
+    made = await leases.serve_kdc(record.lease_id, sockets())
+    client = Client(bench, leases, made, [])
+    for name in ("WebApp01", "WebApp02", "WebApp03"):
+        client.environment["KRB5CCNAME"] = f"{client.directory}/krb5cc_{name.lower()}"
+        line = ("ldapwhoami", "-N", "-Q", "-Y", "GSSAPI", "-H", f"ldap://{lab.dc_host}")
+        shown = await client.run(*line)
+        assert shown.stdout == f"u:{lab.netbios}\\{name}$\n", shown.stderr
+    accounts = [line["accounts"] for line in client.lines("granted")]
+    assert accounts == [[f"webapp0{number}@example.test"] for number in (1, 2, 3)]
+    leases.close()
+    await identities.close()
+
+
 async def test_where_nobody_opens_a_port_it_is_refused(bench: Bench) -> None:
     """The CSI driver's volumes are in pods whose network it does not know."""
     identities, leases = bench.agent()
