@@ -15,7 +15,7 @@ from credspec.agent.broker.kdc_sockets import KdcSockets, UnfitSocketsError
 from credspec.agent.broker.lease_kdc import Lease, LeaseKdc, Tickets
 from credspec.agent.identities.identities import Identities
 from credspec.agent.identities.identity import Identity
-from credspec.agent.leases.content import cache_name, default_paths, file_names
+from credspec.agent.leases.content import cache_name, default_paths
 from credspec.agent.leases.files import LeaseFiles
 from credspec.agent.leases.journal import Journal
 from credspec.agent.leases.record import LeaseRecord
@@ -64,7 +64,10 @@ class Broker:
         self._served: dict[str, KdcSockets] = {}
 
     async def give(self, record: LeaseRecord) -> LeaseRecord:
-        """Give a new lease its decoys; one that has them keeps them, since programs hold them.
+        """Give a lease new decoys; programs that hold former ones go on with them.
+
+        What programs have put into the files since goes, or these would grow for as long as the
+        container lives.
 
         Raises:
             CredspecError: as `DecoyKeys.of`, `Home.write`, `LeaseFiles.run`, `Journal.write`.
@@ -72,10 +75,7 @@ class Broker:
         held = [i for i in map(self._identities.get, self._table.names(record)) if i is not None]
         served = self._served.get(record.lease_id)
         former, record = record, replace(record, kdc_port=None if served is None else served.port)
-        # A container may have removed its file, as kdestroy does.
-        is_whole = record.ready and await self._holds_all(record)
-        files = {} if is_whole else self._decoys(record, held)
-        files["krb5.conf"] = self._krb5_conf(record)
+        files = {**self._decoys(record, held), "krb5.conf": self._krb5_conf(record)}
         await self._write(record, files)
         given = replace(
             record,
@@ -212,10 +212,6 @@ class Broker:
             name_fallback=record.name_fallback,
         )
         return text.encode()
-
-    async def _holds_all(self, record: LeaseRecord) -> bool:
-        home = self._files.homes.of(record)
-        return await self._files.run(home, partial(home.holds, file_names(record)))
 
     async def _write(self, record: LeaseRecord, files: dict[str, bytes]) -> None:
         home = self._files.homes.of(record)
