@@ -173,14 +173,18 @@ def webhook(chart: Chart) -> None:
     address = f"{status['podIP']}:8443"
     command = [sys.executable, str(Path(__file__).with_name("webhook_load.py")), address]
     command += [f"credspec-webhook.{NAMESPACE}.svc", str(authorities), str(pod_file)]
+    certificate, key = cluster.certificates.issue_client("/O=system:masters/CN=load")
+    authority = cluster.certificates.authority.certificate
+    command += [cluster.url, str(authority), str(certificate), str(key)]
     with subprocess.Popen(cluster.in_network(command), stdout=subprocess.PIPE, text=True) as load:
         if load.stdout is None or load.stdout.readline() != "load\n":
             sys.exit("the webhook's load did not begin")
         before = processor_seconds(pid)
         found = json.loads(load.stdout.readline())
-    taken = Sample("admission", tuple(found["milliseconds"]))
+    taken = Sample("admission", tuple(found["milliseconds"]["admission"]))
+    asked = Sample("its questions to the API server", tuple(found["milliseconds"]["api server"]))
     target = "at most 5 ms"
-    row("admission by the webhook, two reviews", taken, None, target, met=taken.median <= 5)
+    row("admission by the webhook, two reviews", taken, asked, target, met=taken.median <= 5)
     a_second = found["admissions"] / (processor_seconds(pid) - before)
     figure(
         "admissions by a second of a processor",

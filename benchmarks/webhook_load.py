@@ -1,9 +1,11 @@
 """Sends reviews of a pod to a webhook, as the API server does, and says how long they took.
 
-Run as a program in the cluster's network: address, server name, the file of its authorities, and
-that of the pod. An admission is a review each to ``/mutate`` and ``/validate``. It measures some
-one after the other, prints a line, and lets several at a time go on for a while; then it prints a
-JSON object: the milliseconds of the former, and how many the latter were in how many seconds.
+Run as a program in the cluster's network: address, server name, the file of its authorities, that
+of the pod, and the API server's URL with the files of authority, certificate and key. An admission
+is a review each to ``/mutate`` and ``/validate``. Some are measured in turns with what the webhook
+asks the API server for each of them, asked here. Then it prints a line, and lets several admissions
+at a time go on for a while; at last it prints a JSON object: the milliseconds of both, and how many
+admissions were in how many seconds.
 """
 
 from __future__ import annotations
@@ -13,11 +15,21 @@ import json
 import ssl
 import sys
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from http.client import BAD_REQUEST
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from credspec.kubernetes.objects.names import (
+    GROUP,
+    PLURAL,
+    RESOURCE_PATH,
+    VERSION,
+    service_account_user,
+)
 from support.webhook.json_patch import applied
 from support.webhook.reviews import patch_in, review
 
@@ -25,12 +37,12 @@ ONE_BY_ONE, AT_A_TIME, SECONDS = 300, 8, 10.0
 _TYPE = {"Content-Type": "application/json"}
 
 
-async def main(address: str, name: str, authorities: str, pod: str) -> None:
+async def main(address: str, name: str, authorities: str, pod: str, *api_server: str) -> None:
     """Measure and print."""
     original = json.loads(Path(pod).read_text())
     context = ssl.create_default_context(cafile=authorities)
     connector = aiohttp.TCPConnector(ssl=context, limit=AT_A_TIME)
-    async with aiohttp.ClientSession(connector=connector) as session:
+    async with aiohttp.ClientSession(connector=connector) as session, questions(*api_server) as api:
 
         async def ask(path: str, body: bytes) -> Any:
             url = f"https://{address}{path}"
@@ -48,11 +60,12 @@ async def main(address: str, name: str, authorities: str, pod: str) -> None:
             await ask("/mutate", first)
             await ask("/validate", second)
 
-        taken = []
+        taken: dict[str, list[float]] = {"admission": [], "api server": []}
         for _ in range(ONE_BY_ONE):
-            started = time.perf_counter()
-            await admit()
-            taken.append((time.perf_counter() - started) * 1000)
+            for each, subject in (("admission", admit), ("api server", api)):
+                started = time.perf_counter()
+                await subject()
+                taken[each].append((time.perf_counter() - started) * 1000)
         began, count = time.perf_counter(), 0
 
         async def keep_asking() -> None:
@@ -65,6 +78,39 @@ async def main(address: str, name: str, authorities: str, pod: str) -> None:
         await asyncio.gather(*(keep_asking() for _ in range(AT_A_TIME)))
         seconds = time.perf_counter() - began
     print(json.dumps({"milliseconds": taken, "admissions": count, "seconds": seconds}))
+
+
+@asynccontextmanager
+async def questions(
+    url: str, authority: str, certificate: str, key: str
+) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """Give what asks the API server for the object and the right to use it, both at once."""
+    context = ssl.create_default_context(cafile=authority)
+    context.load_cert_chain(certificate, key)
+    api = "authorization.k8s.io/v1"
+    asked = {"verb": "use", "group": GROUP, "version": VERSION, "resource": PLURAL}
+    asked |= {"namespace": "shop", "name": "webapp01"}
+    user, groups = service_account_user("shop", "default")
+    question = {
+        "apiVersion": api,
+        "kind": "LocalSubjectAccessReview",
+        "metadata": {"namespace": "shop"},
+        "spec": {"user": user, "groups": groups, "resourceAttributes": asked},
+    }
+    path = f"{url}/apis/{api}/namespaces/shop/localsubjectaccessreviews"
+    connector = aiohttp.TCPConnector(ssl=context)
+    async with aiohttp.ClientSession(connector=connector) as session:
+
+        async def read(request: Any) -> None:
+            async with request as answer:
+                found = await answer.json()
+                if answer.status >= BAD_REQUEST:
+                    sys.exit(str(found))
+
+        yield lambda: asyncio.gather(
+            read(session.get(f"{url}{RESOURCE_PATH}/webapp01")),
+            read(session.post(path, json=question)),
+        )
 
 
 if __name__ == "__main__":

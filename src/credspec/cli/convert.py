@@ -48,7 +48,7 @@ _NAMED_FORMS = ("compose", "kubernetes")
     help="For kubernetes: add an example pod, with an annotation or with a volume.",
 )
 @click.option("--namespace", default="default", show_default=True, help="Of Role and pod.")
-@click.option("--service-account", default="default", show_default=True, help="Of the pod.")
+@click.option("--service-account", default="default", show_default=True, help="Of binding and pod.")
 @click.option("--path", type=click.Path(dir_okay=False, path_type=Path), help="Write it there.")
 def convert(
     *,

@@ -44,8 +44,10 @@ def bare(chart: Chart) -> Iterator[Chart]:
 
 def clear(chart: Chart) -> None:
     kubectl = chart.cluster.kubectl
+    for namespace in ("shop", "default"):
+        pods = ("pods", "--all", "-n", namespace)
+        kubectl("delete", *pods, "--grace-period=1", "--timeout=110s")
     kubectl("delete", "namespace", "shop", "--ignore-not-found", "--timeout=170s", seconds=180)
-    kubectl("delete", "pods", "--all", "-n", "default", "--grace-period=1", "--timeout=110s")
     chart.helm("uninstall", "credspec", "--namespace", NAMESPACE, "--wait", "--ignore-not-found")
     kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=110s")
     kubectl("delete", "gmsacredentialspecs", "--all", "--ignore-not-found")
@@ -72,12 +74,18 @@ def shows(page: Page, chart: Chart, *words: str, pod: str = "web", namespace: st
     )
 
 
-def klist(chart: Chart, pod: str = "web", namespace: str = "shop", *before: str) -> None:
+def klist(
+    chart: Chart,
+    pod: str = "web",
+    namespace: str = "shop",
+    *before: str,
+    account: str = "WebApp01",
+) -> None:
     """Wait until a pod has its tickets."""
     exec_klist = ("exec", pod, "-n", namespace, "--", *before, "klist")
     chart.cluster.wait(
         f"tickets in {pod}",
-        lambda: WEBAPP01 in chart.cluster.kubectl_result(*exec_klist).stdout,
+        lambda: DEFAULT.format(account=account) in chart.cluster.kubectl_result(*exec_klist).stdout,
         context=lambda: chart.cluster.events(pod, namespace),
     )
 
@@ -213,7 +221,6 @@ def test_the_page_of_the_driver_alone(lab: Lab, bare: Chart, tmp_path: Path) -> 
     )
     bare.wait_nodes()
     page.run("credspec new WebApp01 --path www.json")
-    page.type("credspec convert www.json --to kubernetes")
     page.type("kubectl create serviceaccount web")
     page.save("apiVersion: v1\nkind: Pod", "web.yaml")
     page.run("kubectl apply -f web.yaml")
@@ -227,7 +234,7 @@ def test_the_page_of_the_driver_alone(lab: Lab, bare: Chart, tmp_path: Path) -> 
 
 @pytest.fixture
 def reader(lab: Lab) -> Iterator[tuple[str, str]]:
-    """A user who may read the gMSAs' passwords, with its password."""
+    """A user of the group that may read the password of WebApp02, with its own password."""
     name, password = "reader", secrets.token_urlsafe(24) + "aA1!"
     lab.samba_tool("user", "create", name, "--random-password")
     lab.samba_tool("user", "setpassword", name, f"--newpassword={password}")
@@ -258,8 +265,8 @@ def test_nodes_that_are_not_joined(
     assert "krb5.keytab" not in bare.in_agent("ls", "/etc")
     host = " --host-account credspec=kubernetes:ad-reader" if way == "each" else ""
     page.run(
-        f"credspec new WebApp01 --path webapp01.json{host}; credspec convert webapp01.json "
-        "--to kubernetes --name webapp01 --namespace shop --role | kubectl apply -f -"
+        f"credspec new WebApp02 --path webapp02.json{host}; credspec convert webapp02.json "
+        "--to kubernetes --name webapp02 --namespace shop --role | kubectl apply -f -"
     )
     bare.cluster.apply(
         {
@@ -268,12 +275,12 @@ def test_nodes_that_are_not_joined(
             "metadata": {
                 "name": "web",
                 "namespace": "shop",
-                "annotations": {"credspec.dev/gmsa": "webapp01"},
+                "annotations": {"credspec.dev/gmsa": "webapp02"},
             },
             "spec": {"containers": [{"name": "app", "image": IMAGE}]},
         }
     )
-    klist(bare)
+    klist(bare, account="WebApp02")
 
 
 def test_the_page_of_the_runtime_handler(lab: Lab, bare: Chart, tmp_path: Path) -> None:

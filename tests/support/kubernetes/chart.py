@@ -114,12 +114,13 @@ class Chart:
         return found.split()[0].removeprefix("pod/")
 
     def webhooks(self) -> list[str]:
-        """Return the names of the webhook's pods."""
-        found = self.cluster.kubectl(
-            *("get", "pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=credspec-webhook"),
-            *("--field-selector=status.phase=Running", "-o=jsonpath={.items[*].metadata.name}"),
+        """Return the names of the webhook's pods that are to stay."""
+        found = self.cluster.get(
+            *("pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=credspec-webhook"),
+            "--field-selector=status.phase=Running",
         )
-        return found.split()
+        metadata = (each["metadata"] for each in found["items"])
+        return sorted(each["name"] for each in metadata if "deletionTimestamp" not in each)
 
     def in_agent(self, *command: str, node: str = NODE) -> str:
         """Run a command in the agent's container on a node and return what it prints."""

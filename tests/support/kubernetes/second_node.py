@@ -42,7 +42,12 @@ exec sleep infinity
 
 
 class SecondNode:
-    """The node, with containerd 2; `start` and `lose_power` may follow each other."""
+    """The node, with containerd 2; `start` and `lose_power` may follow each other.
+
+    `run_directory` is its /run/credspec, for as long as its power is on.
+    """
+
+    run_directory: Path
 
     def __init__(self, lab: Lab, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -101,6 +106,7 @@ class SecondNode:
         self._cluster.wait("the second node's init", started.exists)
         pid = programs.pid(f"{NAME}-init")
         (first,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        self.run_directory = Path(f"/proc/{first}/root", *RUN.parts[1:])
         enter = ["nsenter", f"--target={first}", "--mount", "--pid", "--net"]
         self.containerd.surroundings = enter
         self._node.make_cgroup()
