@@ -148,23 +148,28 @@ class Recovery:
         What an earlier run had begun to write is removed.
         """
 
-        async def look(record: LeaseRecord) -> str | None:
-            home = self._files.homes.of(record)
+        async def has_all(home: Home, record: LeaseRecord) -> bool:
             try:
-                is_whole = await self._files.run(
-                    home, partial(_is_whole, home, record), _FILES_SECONDS
+                return await self._files.run(
+                    home, partial(home.holds, file_names(record)), _FILES_SECONDS
                 )
             except CredspecError:
-                is_whole = True
-            return record.lease_id if is_whole else None
+                return True
 
-        found = await asyncio.gather(*map(look, records))
-        return {lease_id for lease_id in found if lease_id is not None}
-
-
-def _is_whole(home: Home, record: LeaseRecord) -> bool:
-    home.remove_leftovers()
-    return home.holds(file_names(record))
+        found = set()
+        of_users = []
+        for number, record in enumerate(records):
+            home = self._files.homes.of(record)
+            if home.user is not None:
+                # Their files may not answer: all are asked at once.
+                of_users.append((record, has_all(home, record)))
+            elif await has_all(home, record):
+                found.add(record.lease_id)
+            if number % _LEASES_AT_A_TIME == 0:
+                await asyncio.sleep(0)
+        answers = await asyncio.gather(*(answer for _, answer in of_users))
+        whole = (record for (record, _), answer in zip(of_users, answers, strict=True) if answer)
+        return found.union(record.lease_id for record in whole)
 
 
 def _container_gone(record: LeaseRecord) -> CredspecError:
