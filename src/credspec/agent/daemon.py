@@ -185,7 +185,7 @@ async def serve(
             # What was imported stays: a collection that looks at all of it holds the event loop.
             gc.freeze()
             # Who connects meanwhile is answered when all leases are known.
-            await leases.adopt()
+            await leases.take_over()
             async with (
                 serving_http(api, listener, policy),
                 other_door(leases),

@@ -104,7 +104,7 @@ class Home(Protocol):
     def holds(self, names: AbstractSet[str]) -> bool:
         """Return whether all files of these names are there.
 
-        What an earlier run had begun to write is removed; no run may be writing now.
+        What an earlier run had begun to write is removed; nothing may be being written now.
         """
 
     def wipe(self) -> None:
