@@ -102,10 +102,10 @@ class Home(Protocol):
         """
 
     def holds(self, names: AbstractSet[str]) -> bool:
-        """Return whether all files of these names are there."""
+        """Return whether all files of these names are there.
 
-    def remove_leftovers(self) -> None:
-        """Remove what an earlier run had begun to write."""
+        What an earlier run had begun to write is removed; nothing may be being written now.
+        """
 
     def wipe(self) -> None:
         """Remove all files; what is gone is fine."""

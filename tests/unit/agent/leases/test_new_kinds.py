@@ -87,9 +87,6 @@ class FilelessHome:
     def holds(self, names: AbstractSet[str]) -> bool:
         return names <= self.tickets.get(self._place, {}).keys()
 
-    def remove_leftovers(self) -> None:
-        pass
-
     def wipe(self) -> None:
         self.tickets.pop(self._place, None)
 
