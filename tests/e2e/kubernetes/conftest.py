@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from credspec.lab.domain import Lab
+from support.agent.agent_process import AgentProcess
 from support.kubernetes.chart import Chart
 from support.kubernetes.cluster import Cluster
 from support.kubernetes.namespace import Namespace
@@ -39,6 +40,15 @@ def cluster(lab: Lab, client_image: bytes) -> Iterator[Cluster]:
         yield found
     finally:
         found.down()
+
+
+@pytest.fixture(scope="session")
+def host_agent(lab: Lab, cluster: Cluster) -> Iterator[AgentProcess]:
+    """An agent of the node itself, whose leases are those of the runtime handler."""
+    found = AgentProcess(lab, cluster.host_agent)
+    found.start()
+    yield found
+    found.close()
 
 
 @pytest.fixture(scope="session")

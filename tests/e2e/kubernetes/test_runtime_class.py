@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from credspec.lab.domain import Lab
 from support.agent.agent_process import AgentProcess
 from support.kubernetes.chart import Chart
 from support.kubernetes.namespace import DEFAULT, Namespace, container, pod
@@ -17,14 +16,11 @@ WEBAPP01 = DEFAULT.format(account="WebApp01")
 
 
 @pytest.fixture(scope="module")
-def agent(lab: Lab, chart: Chart) -> Iterator[AgentProcess]:
-    """An agent of the node, beside the one of the chart, whose value makes the RuntimeClass."""
-    found = AgentProcess(lab, chart.cluster.host_agent)
-    found.start()
+def agent(chart: Chart, host_agent: AgentProcess) -> Iterator[AgentProcess]:
+    """The node's agent, beside the one of the chart, whose value makes the RuntimeClass."""
     chart.upgrade(runtimeClass__create="true")
-    yield found
+    yield host_agent
     chart.upgrade()
-    found.close()
 
 
 def asking(spec: str) -> dict[str, object]:

@@ -283,17 +283,14 @@ def test_nodes_that_are_not_joined(
     klist(bare, account="WebApp02")
 
 
-def test_the_page_of_the_runtime_handler(lab: Lab, bare: Chart, tmp_path: Path) -> None:
+def test_the_page_of_the_runtime_handler(
+    lab: Lab, bare: Chart, host_agent: AgentProcess, tmp_path: Path
+) -> None:
     """`credspec setup containerd` was run for the node before containerd was started."""
-    agent = AgentProcess(lab, bare.cluster.host_agent)
-    try:
-        agent.start()
-        specs = agent.directory / "specs"
-        (specs / "www.json").write_bytes((specs / "one.json").read_bytes())
-        page = Page(RUNTIME, lab, bare, tmp_path)
-        page.save("apiVersion: node.k8s.io/v1", "web.yaml")
-        page.run("kubectl apply -f web.yaml")
-        klist(bare, "web", "default", "env", "KRB5CCNAME=/run/credspec/krb5cc")
-        page.run("kubectl delete -f web.yaml --grace-period=1")
-    finally:
-        agent.close()
+    specs = host_agent.directory / "specs"
+    (specs / "www.json").write_bytes((specs / "one.json").read_bytes())
+    page = Page(RUNTIME, lab, bare, tmp_path)
+    page.save("apiVersion: node.k8s.io/v1", "web.yaml")
+    page.run("kubectl apply -f web.yaml")
+    klist(bare, "web", "default", "env", "KRB5CCNAME=/run/credspec/krb5cc")
+    page.run("kubectl delete -f web.yaml --grace-period=1")
