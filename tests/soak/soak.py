@@ -3,8 +3,9 @@
 Run by ``make soak``. Two real controllers of a domain of its own; tickets live ten minutes, so
 that each is replaced many times. Each second all tickets of all leases are read as a program in
 the container would; each minute a line is printed. Two unprivileged users, of whom the policy names
-one, abuse the agent's sockets meanwhile, also that of credentials-fetcher's interface. Ends with 1
-if anything was lost.
+one, abuse the agent's sockets meanwhile, also that of credentials-fetcher's interface. One lease
+has the broker all the time, which a program asks with the decoy of its start. Ends with 1 if
+anything was lost, or the broker had no ticket for it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from pathlib import Path
 import krb5
 
 from credspec.cli.new import NewSpecRequest, make_credential_spec
+from credspec.contract.kdc_sockets import serve_kdc
 from credspec.errors import CredspecError
 from credspec.lab import provisioning
 from credspec.lab.domain import Lab
@@ -61,6 +63,8 @@ class Sum:
     replaced: int = 0
     truncated: int = 0
     lost: int = 0
+    given: int = 0
+    not_given: int = 0
     least_left: float = 1.0
 
 
@@ -101,6 +105,55 @@ class Failures(threading.Thread):
                 each()
 
 
+class Brokered(threading.Thread):
+    """A lease with the broker, and a program that has it give a ticket every few seconds.
+
+    From the first one on the agent holds one for longer than controllers fail.
+    """
+
+    NUMBER = 10**9
+
+    def __init__(self, agent: AgentProcess, service: str, total: Sum) -> None:
+        super().__init__(daemon=True)
+        self.ended = threading.Event()
+        self.asking = threading.Lock()
+        self._agent, self._service, self._total = agent, service, total
+        self._is_held = False
+        agent.mount(self.NUMBER)
+        agent.put(self.NUMBER, f"file://{READABLE[0]}.json", tickets="broker")
+        self.serve()
+        self._decoy = (agent.lease_directory(self.NUMBER) / "krb5cc").read_bytes()
+
+    def serve(self) -> None:
+        """Open the sockets, also after an agent whose sockets nobody kept."""
+        self._is_held = False
+        serve_kdc(f"{self.NUMBER:032x}", str(self._agent.run_directory / "agent.sock"), None)
+
+    def run(self) -> None:
+        copy = self._agent.directory / "program"
+        environment = {
+            "KRB5CCNAME": str(copy),
+            "KRB5_CONFIG": str(self._agent.lease_directory(self.NUMBER) / "krb5.conf"),
+            "PATH": "/usr/bin",
+        }
+        while not self.ended.wait(3):
+            copy.write_bytes(self._decoy)
+            with self.asking:
+                shown = subprocess.run(
+                    ["kvno", self._service],
+                    env=environment,
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
+            if shown.returncode == 0:
+                self._is_held = True
+                self._total.given += 1
+            elif self._is_held:
+                self._total.not_given += 1
+                print(shown.stderr, flush=True)
+
+
 class Soak:
     """Leases that come and go, each looked at every second."""
 
@@ -111,6 +164,7 @@ class Soak:
         self._total = total
         self._numbers = iter(range(1, sys.maxsize))
         self._ends: dict[int, int] = {}
+        self.brokered: Brokered | None = None
 
     def come_and_go(self) -> None:
         if len(self.held) < MOST_LEASES and self._chance.random() < 0.5:
@@ -163,20 +217,24 @@ class Soak:
 
     def kill_agent(self) -> None:
         """As ``kill -9``; the next one must know every lease."""
-        self.agent.end(signal.SIGKILL)
-        self._total.events["agent killed"] += 1
-        time.sleep(self._chance.uniform(0, 5))
-        self.agent.start()
+        with self.brokered.asking if self.brokered is not None else contextlib.nullcontext():
+            self.agent.end(signal.SIGKILL)
+            self._total.events["agent killed"] += 1
+            time.sleep(self._chance.uniform(0, 5))
+            self.agent.start()
+            if self.brokered is not None:
+                self.brokered.serve()
         self.compare()
 
     def compare(self) -> None:
         """Compare the agent's leases with those that were made and not released."""
-        wanted = sorted(f"container{number}" for number in self.held)
+        known = [*self.held, *([] if self.brokered is None else [Brokered.NUMBER])]
+        wanted = sorted(f"container{number}" for number in known)
         leases = self.agent.client.get("/v1/leases")["leases"]
         hosts = sorted(lease["container"] for lease in leases if lease["user"] is None)
         self._total.lost += wanted != hosts
         directories = {path.name for path in (self.agent.run_directory / "leases").iterdir()}
-        self._total.lost += directories != {f"{number:032x}" for number in self.held}
+        self._total.lost += directories != {f"{number:032x}" for number in known}
 
     def size(self) -> tuple[int, int, int]:
         """Return the agent's memory in MiB, its open files and its threads."""
@@ -242,6 +300,8 @@ def run(seconds: float, seed: int) -> bool:
             make_credential_spec(NewSpecRequest(account_name=account, path=str(path)))
         agent.start()
         soak = Soak(agent, chance, total)
+        soak.brokered = Brokered(agent, f"ldap/{lab.dc_host}", total)
+        soak.brokered.start()
         failures = Failures(lab, second, random.Random(seed + 1), total)
         failures.start()
         with abused(agent, seed + 2) as abusers:
@@ -249,6 +309,8 @@ def run(seconds: float, seed: int) -> bool:
         total.events["abuser killed"] = abusers.killed
         failures.ended.set()
         failures.join(120)
+        soak.brokered.ended.set()
+        soak.brokered.join(120)
         soak.compare()
     finally:
         if soak is not None:
@@ -259,8 +321,9 @@ def run(seconds: float, seed: int) -> bool:
     print(f"leases: {total.made} made, {total.released} released, refused {dict(total.refused)}")
     print(f"tickets: {total.read} read, {total.replaced} seen replaced, least left "
           f"{total.least_left:.2f} of the lifetime, {total.truncated} truncated")  # fmt: skip
+    print(f"broker: {total.given} tickets given, {total.not_given} times none")
     print(f"comparisons that found something lost or left over: {total.lost}", flush=True)
-    return total.lost == total.truncated == 0 and total.least_left > 0.25
+    return total.lost == total.truncated == total.not_given == 0 and total.least_left > 0.25
 
 
 def _go_on(soak: Soak, chance: random.Random, total: Sum, seconds: float) -> None:
