@@ -166,16 +166,13 @@ def measure(lab: Lab) -> None:
     leases = ManyLeases(lab)
     try:
         leases.add_accounts()
-        bare = [leases.start()]
-        for _ in range(4):
-            leases.stop()
-            bare.append(leases.start())
+        bare = [restarted(leases) for _ in range(5)]
         few_accounts(leases)
         together(leases)
         growing(leases)
         at_rest(leases)
         all_anew(leases)
-        taking_over(leases, Sample("its start without leases", tuple(bare)))
+        taking_over(leases, bare)
     finally:
         leases.close()
 
@@ -307,24 +304,34 @@ def age_tickets(journal: Path) -> None:
         path.write_text(json.dumps(record))
 
 
-def taking_over(leases: ManyLeases, bare: Sample) -> None:
-    """Start the agent again with all leases there, and with a thousand of them."""
+def taking_over(leases: ManyLeases, without: Sequence[tuple[float, float]]) -> None:
+    """Start the agent again with all leases there, and with a thousand of them.
+
+    `without` is what its starts without leases took, see `restarted`.
+    """
+    bare = Sample("its start without leases", tuple(each for each, _ in without))
+    bare_seconds = statistics.median(each for _, each in without)
+    note = "of a processor, which others' load changes less"
+    figure("agent's start without leases: processor", f"{bare_seconds:.2f} s", note, "", met=True)
     everything = len(leases.directories)
     for number in (everything, 1000):
         leases.release(range(number, everything))
         everything = number
-        taken = tuple(restarted(leases) for _ in range(5))
-        sample = Sample(f"{number} leases", taken)
+        taken = [restarted(leases) for _ in range(5)]
+        sample = Sample(f"{number} leases", tuple(each for each, _ in taken))
         more = sample.median - bare.median
-        target = f"{more:+.0f} ms" + (", <= +1000 ms" if number == 1000 else "")
-        met = number != 1000 or more <= 1000
-        row(f"agent's start with {number:,} leases", sample, bare, target, met=met)
+        what = f"agent's start with {number:,} leases"
+        row(what, sample, bare, f"{more:+.0f} ms, <= +500 ms", met=more <= 500)
+        seconds = statistics.median(each for _, each in taken)
+        note = f"of a processor, {seconds - bare_seconds:+.2f} s"
+        figure(f"{what}: processor", f"{seconds:.2f} s", note, "", met=True)
 
 
-def restarted(leases: ManyLeases) -> float:
-    """Stop the agent, and return what its next start takes."""
+def restarted(leases: ManyLeases) -> tuple[float, float]:
+    """Return the milliseconds that the agent's next start takes, and its seconds of a processor."""
     leases.stop()
-    return leases.start()
+    milliseconds = leases.start()
+    return milliseconds, leases.processor_seconds()
 
 
 if __name__ == "__main__":

@@ -126,14 +126,17 @@ def with_docker(lab: Lab, engine: DockerEngine, stack: ExitStack) -> None:
             "plain runc": lambda: engine.docker(*run, "--runtime", "runc", IMAGE, "id"),
             "without": lambda: engine.docker(*run, IMAGE, "id"),
             "with": lambda: engine.docker(*run, *carrier, IMAGE, "id"),
+            "python -c pass": lambda: subprocess.run([sys.executable, "-c", "pass"], check=True),
         },
         RUNS,
     )
     plain = found["plain runc"]
     row("docker run, plain runc", plain, None, "", met=True)
-    for name, most in (("without", 20), ("with", 50)):
+    for name, most in (("without", 20), ("with", 15)):
         more = found[name].median - plain.median
-        target = f"{more:+.0f} ms, <= +{most} ms"
+        # Absolute figures change by two with the machine; an interpreter's start does so, too.
+        starts = more / found["python -c pass"].median
+        target = f"{more:+.0f} ms ({starts:+.1f} x python -c pass), <= +{most} ms"
         row(f"docker run, shim, {name} a spec", found[name], plain, target, met=more <= most)
     hung_controller(
         lab,
@@ -208,16 +211,19 @@ def warm_lease(lab: Lab, leases: Path, agent: AgentClient) -> None:
             {
                 "one write and one round trip": health,
                 "lease": lambda: agent.request("PUT", path, body),
+                "again": lambda: agent.request("PUT", path, body),
+                "end": lambda: agent.request("DELETE", path),
             },
             200,
         )
-    agent.request("DELETE", path)
     subprocess.run(["umount", str(directory)], check=True)
     directory.rmdir()
     lease = found["lease"]
     against = found["one write and one round trip"]
     met = lease.median <= 3 * against.median
     row("lease of an identity held", lease, against, "<= 3 x", met=met)
+    # Two lines of the audit log instead of one, and what was there is read, to put it back.
+    row("the same lease, asked for again", found["again"], against, "", met=True)
 
 
 if __name__ == "__main__":

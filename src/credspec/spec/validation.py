@@ -12,9 +12,7 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple
-
-import jsonschema_rs
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from credspec.errors import Problem
 from credspec.spec.file_kind import KUBERNETES_KIND, nested_spec, other_kind
@@ -26,6 +24,9 @@ from credspec.spec.strict_json import (
     pointer_to,
     unsound_values,
 )
+
+if TYPE_CHECKING:
+    import jsonschema_rs
 
 _MAX_QUOTED: Final = 60
 MAX_PLUGIN_INPUT: Final = 16 * 1024
@@ -181,6 +182,8 @@ def _described() -> dict[str, frozenset[str]]:
 
 @cache
 def _validator() -> jsonschema_rs.Draft202012Validator:
+    import jsonschema_rs  # 5 MiB, which a host without leases does without
+
     return jsonschema_rs.Draft202012Validator(_schema())
 
 

@@ -110,6 +110,22 @@ def test_java(run, java: str, intranet: str) -> None:
     assert refused.stdout == "401\n"
 
 
+def test_java_with_the_system_s_libraries(run, java: str, intranet: str) -> None:
+    native = "-Dsun.security.jgss.native=true -Djavax.security.auth.useSubjectCredsOnly=false"
+    shown = run(
+        f"java {native} /app/WhoamiHttp.java {intranet}",
+        options=of("HTTP/*.example.test", more=java),
+    )
+    assert shown.stdout.split() == ["200", ME], shown.stderr
+
+
+def test_bonsai(run) -> None:
+    shown = run(
+        "python3 /app/whoami_ldap.py ldap://dc1.example.test", options=of("ldap/*.example.test")
+    )
+    assert shown.stdout == "u:EXAMPLE\\WebApp01$\n", shown.stderr
+
+
 def test_pgjdbc(run, java: str) -> None:
     shown = run(JDBC, options=of("postgres/*.example.test", more=f"{java} {CONFIGURED}"))
     assert shown.stdout == "WebApp01$\n", shown.stderr

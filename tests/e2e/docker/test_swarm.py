@@ -41,8 +41,15 @@ class Swarm:
         assert done.returncode == 0, done.stderr
 
     def update(self, *options: str) -> None:
-        done = self("service", "update", "--detach", *options, "web")
-        assert done.returncode == 0, done.stderr
+        def is_done() -> bool:
+            done = self("service", "update", "--detach", *options, "web")
+            if "update out of sequence" in done.stderr:
+                # The update before ended between the command's look at the service and its request.
+                return False
+            assert done.returncode == 0, done.stderr
+            return True
+
+        wait_for(is_done)
 
     def principals(self) -> list[list[str]]:
         return [sorted(node.principals()) for node in self.nodes]

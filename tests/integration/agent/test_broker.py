@@ -3,110 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import socket
 import subprocess
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
-from credspec.agent.leases.leases import Leases
-from credspec.agent.leases.record import LeaseRecord
 from credspec.config.policy import Policy
 from credspec.contract.service_names import BROKER
 from credspec.errors import CredspecError, NotPermittedError
 from credspec.kerberos.ccache_reader import read_ccache
 from credspec.kerberos.service_names import ServicePattern
 from credspec.lab.domain import Lab
+from support.agent.broker_client import LDAP, Client, HostClock, audited, fresh, sockets
+from support.agent.broker_client import client as client  # noqa: PLC0414 - a fixture
+from support.agent.broker_client import clock as clock  # noqa: PLC0414 - a fixture
+from support.agent.broker_client import services as services  # noqa: PLC0414 - a fixture
 from support.agent.real_leases import Bench
 from support.agent.real_leases import bench as bench  # noqa: PLC0414 - a fixture
-
-LDAP = "ldap/*.example.test"
-ABROAD = "HTTP/*.other.test@OTHER.TEST"
-FAKETIME = f"/usr/lib/{os.uname().machine}-linux-gnu/faketime/libfaketime.so.1"
-
-
-def sockets() -> list[socket.socket]:
-    """Return what the shim passes on."""
-    tcp, udp = socket.socket(), socket.socket(type=socket.SOCK_DGRAM)
-    tcp.bind(("127.0.0.1", 0))
-    udp.bind(tcp.getsockname())
-    tcp.listen(128)
-    return [tcp, udp]
-
-
-class Client:
-    """A lease in mode broker, and programs that use it."""
-
-    def __init__(
-        self, bench: Bench, leases: Leases, record: LeaseRecord, kept: list[socket.socket]
-    ) -> None:
-        self.kept = kept
-        self.leases, self.record = leases, record
-        self.directory = bench.directory / "leases" / record.lease_id
-        self.audit = bench.directory / "audit.jsonl"
-        self.environment = {
-            **os.environ,
-            "KRB5CCNAME": str(self.directory / "krb5cc"),
-            "KRB5_CONFIG": str(self.directory / "krb5.conf"),
-            "LC_ALL": "C",
-        }
-        self.first = (self.directory / "krb5cc").read_bytes()
-
-    async def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        return await asyncio.to_thread(
-            subprocess.run,
-            command,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    def lines(self, decision: str) -> list[dict[str, Any]]:
-        """Return the lines of the audit log about services."""
-        lines = [json.loads(line) for line in self.audit.read_text().splitlines()]
-        return [line for line in lines if "service" in line and line["decision"] == decision]
-
-
-class HostClock:
-    """The clock of the agent and of the programs, so much ahead of the domain's."""
-
-    def __init__(self) -> None:
-        self.ahead = timedelta()
-
-    def now(self) -> datetime:
-        return datetime.now(UTC) + self.ahead
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {"LD_PRELOAD": FAKETIME, "FAKETIME": f"{self.ahead.total_seconds():+.0f}s"}
-
-
-@pytest.fixture
-def clock() -> HostClock:
-    return HostClock()
-
-
-@pytest.fixture
-async def client(lab: Lab, bench: Bench, clock: HostClock) -> AsyncIterator[Client]:
-    identities, leases = bench.agent(now=clock.now)
-    request = replace(
-        bench.request(1, "one.json"), tickets=BROKER, services=(LDAP, ABROAD), uid=0, gid=0
-    )
-    record = await leases.make(request)
-    opened = sockets()
-    kept = [each.dup() for each in opened]
-    record = await leases.serve_kdc(record.lease_id, opened)
-    yield Client(bench, leases, record, kept)
-    leases.close()
-    for each in kept:
-        each.close()
-    await identities.close()
 
 
 async def test_a_ticket_of_a_service_that_is_allowed(lab: Lab, client: Client) -> None:
@@ -179,13 +94,6 @@ async def test_a_lease_of_any_age_leads_to_another_realm(
     assert shown.returncode == 0, shown.stderr
 
 
-def fresh(client: Client) -> str:
-    """Return a copy of the cache without what was granted before."""
-    path = client.directory / f"copy-{len(list(client.directory.iterdir()))}"
-    path.write_bytes(client.first)
-    return str(path)
-
-
 async def test_two_hundred_contexts_of_twenty_containers_at_once(lab: Lab, bench: Bench) -> None:
     identities, leases = bench.agent()
     lines = []
@@ -209,12 +117,6 @@ async def test_two_hundred_contexts_of_twenty_containers_at_once(lab: Lab, bench
     assert len({each["end"] for each in audited(bench, "granted")}) == 1
     leases.close()
     await identities.close()
-
-
-def audited(bench: Bench, decision: str) -> list[dict[str, Any]]:
-    lines = (bench.directory / "audit.jsonl").read_text().splitlines()
-    found = [json.loads(line) for line in lines]
-    return [line for line in found if "service" in line and line["decision"] == decision]
 
 
 async def test_a_domain_that_does_not_answer(lab: Lab, client: Client) -> None:
@@ -302,38 +204,40 @@ async def test_a_released_lease_is_served_no_more(lab: Lab, client: Client) -> N
     assert list((client.directory.parent.parent / "decoys").iterdir()) == []
 
 
-async def test_a_decoy_that_was_removed_comes_with_the_next_refresh(
+async def test_a_refresh_gives_a_new_decoy_and_leaves_none_worthless(
     lab: Lab, client: Client
 ) -> None:
+    """Programs add what they were given to the file, which must not grow for months."""
     assert (await client.run("kvno", f"ldap/{lab.dc_host}")).returncode == 0
-    kept = (client.directory / "krb5cc").read_bytes()
     assert await client.leases.refresh([client.record.lease_id]) == []
-    assert (client.directory / "krb5cc").read_bytes() == kept
+    cache = (client.directory / "krb5cc").read_bytes()
+    assert [each.server for each in read_ccache(cache).records] == [
+        f"krbtgt/{lab.realm}@{lab.realm}"
+    ]
+    assert cache != client.first
+    shown = await client.run("kvno", "-c", fresh(client), f"ldap/{lab.dc_host}")
+    assert shown.returncode == 0, shown.stderr
+    # A container may have removed its file.
     assert (await client.run("kdestroy")).returncode == 0
     assert await client.leases.refresh([client.record.lease_id]) == []
     assert (await client.run("kvno", f"ldap/{lab.dc_host}")).returncode == 0
 
 
-async def test_a_cache_that_clients_have_filled_begins_again(
-    lab: Lab, client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They add each ticket that they get, and remove none that has ended."""
-    path = client.directory / "krb5cc"
-    client.leases.policy.replace(Policy(ticket_life={"ldap": timedelta(seconds=1)}))
-    for _ in range(3):
-        assert (await client.run("kvno", f"ldap/{lab.dc_host}")).returncode == 0
-        await asyncio.sleep(2.1)
-    assert len(read_ccache(path.read_bytes()).records) == 4
-    monkeypatch.setattr("credspec.agent.broker.broker._MOST_BYTES", path.stat().st_size)
-    assert await client.leases.refresh([client.record.lease_id]) == []
-    assert len(read_ccache(path.read_bytes()).records) == 4
-    monkeypatch.setattr("credspec.agent.broker.broker._MOST_BYTES", path.stat().st_size - 1)
-    assert await client.leases.refresh([client.record.lease_id]) == []
-    assert len(read_ccache(path.read_bytes()).records) == 1
-    assert (await client.run("kvno", f"ldap/{lab.dc_host}")).returncode == 0
-    # Programs that hold the decoy of their start go on as well.
-    shown = await client.run("kvno", "-c", fresh(client), f"ldap/{lab.dc_host}")
-    assert shown.returncode == 0, shown.stderr
+async def test_each_account_of_a_spec_has_its_own_tickets(lab: Lab, bench: Bench) -> None:
+    identities, leases = bench.agent()
+    request = replace(bench.request(1, "three.json"), tickets=BROKER, uid=0, gid=0)
+    record = await leases.make(request)
+    made = await leases.serve_kdc(record.lease_id, sockets())
+    client = Client(bench, leases, made, [])
+    for name in ("WebApp01", "WebApp02", "WebApp03"):
+        client.environment["KRB5CCNAME"] = f"{client.directory}/krb5cc_{name.lower()}"
+        line = ("ldapwhoami", "-N", "-Q", "-Y", "GSSAPI", "-H", f"ldap://{lab.dc_host}")
+        shown = await client.run(*line)
+        assert shown.stdout == f"u:{lab.netbios}\\{name}$\n", shown.stderr
+    accounts = [line["accounts"] for line in client.lines("granted")]
+    assert accounts == [[f"webapp0{number}@example.test"] for number in (1, 2, 3)]
+    leases.close()
+    await identities.close()
 
 
 async def test_where_nobody_opens_a_port_it_is_refused(bench: Bench) -> None:

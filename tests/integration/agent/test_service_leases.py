@@ -191,10 +191,10 @@ async def test_a_stolen_ticket_ends(bench: Bench, lab: Lab, tmp_path: Path) -> N
 async def test_sessions_and_the_end_of_their_tickets(
     bench: Bench, lab: Lab, tmp_path: Path
 ) -> None:
-    """An LDAP server ends a session with its ticket, PostgreSQL does not: hence the lives."""
-    bench.policy = Policy(ticket_life=MappingProxyType(dict.fromkeys(("ldap", "*"), _TEN)))
+    """LDAP and SMB servers end a session with its ticket, PostgreSQL does not: hence the lives."""
+    bench.policy = Policy(ticket_life=MappingProxyType(dict.fromkeys(("ldap", "cifs", "*"), _TEN)))
     identities, leases = bench.agent()
-    services = (f"ldap/{lab.dc_host}", POSTGRES)
+    services = (f"ldap/{lab.dc_host}", f"cifs/{lab.dc_host}", POSTGRES)
     await leases.make(wanting(bench, 1, *services))
     cache = tmp_path / "copied"
     cache.write_bytes((home(bench, 1) / "krb5cc").read_bytes())
@@ -210,8 +210,13 @@ async def test_sessions_and_the_end_of_their_tickets(
             check=False,
         )
 
-    ldap, sql = await asyncio.gather(
+    ldap, smb, sql = await asyncio.gather(
         asyncio.to_thread(session, "/usr/bin/python3", "-c", LDAP_SESSION, lab.dc_host),
+        asyncio.to_thread(
+            session,
+            *("/bin/sh", "-c", "(echo ls; sleep 15; echo ls) | smbclient $1", "-"),
+            f"//{lab.dc_host}/data --use-kerberos=required",
+        ),
         asyncio.to_thread(
             session,
             *("psql", "-tA", "host=db.example.test user=WebApp01$ dbname=postgres"),
@@ -219,6 +224,8 @@ async def test_sessions_and_the_end_of_their_tickets(
         ),
     )
     assert ldap.stdout.split() == ["begun", "ended"], ldap.stderr
+    assert smb.stdout.count("blocks available") == 1
+    assert "NT_STATUS_NETWORK_SESSION_EXPIRED" in smb.stdout + smb.stderr
     assert sql.stdout.split() == ["1", "2"], sql.stderr
     await leases.release(f"{1:032x}")
     await identities.close()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 import shutil
 import tempfile
@@ -139,8 +140,8 @@ class ScriptedLeases:
             "document_is_vouched_for": True,
             "container": f"container{number}",
             "runtime_state": str(place),
-            "uid": 0,
-            "gid": 0,
+            "uid": os.geteuid(),
+            "gid": os.getegid(),
             "place": str(place),
             "caller": NOBODY if uid is None else Caller(uid, 1),
         }

@@ -48,6 +48,17 @@ def bootstrap_command(
     return mmdebstrap(*options, release, str(folder), *lines)
 
 
+def extract_command(release: str, packages: tuple[str, ...], tar: Path) -> list[str]:
+    """Return the command that packs files of packages of a Debian release into a tar.
+
+    No package is configured, so it is quick and has no accounts, but its programs run.
+    """
+    options = ["--variant=extract", f"--include={','.join(packages)}"]
+    if KEYRING.exists():
+        options.append(f"--keyring={KEYRING}")
+    return mmdebstrap(*options, release, str(tar), f"deb {_mirror('')} {release} main")
+
+
 def _ubuntu_keyring(folder: Path) -> Path:
     """Return the keys of Ubuntu's archive, out of Debian's package of them."""
     keyring = folder / "usr/share/keyrings/ubuntu-archive-keyring.gpg"

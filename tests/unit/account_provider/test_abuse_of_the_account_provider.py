@@ -110,6 +110,7 @@ def as_this_user(user: str, command: list[str]) -> list[str]:
 
 
 @pytest.mark.timeout(SECONDS + 300)
+@pytest.mark.root  # to look into the descriptors of a process that nobody else may look into
 def test_clients_that_abuse_the_account_provider_keep_no_other_from_its_secret(
     provider: Provider,
     tmp_path: Path,

@@ -104,6 +104,7 @@ def test_a_process_without_one() -> None:
     assert shown.stdout == "None None\n[]\n"
 
 
+@pytest.mark.root  # others get no answer
 def test_whoever_waits_is_told_why(listener: socket.socket, tmp_path: Path) -> None:
     said: list[str] = []
 

@@ -35,6 +35,8 @@ def mounts(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         lease_module.c_library, "mount", lambda *arguments: asked.append(arguments[4])
     )
     monkeypatch.setattr(lease_module.os, "mkdir", lambda *_: None)
+    # As for the host's root, whose mounts they are.
+    monkeypatch.setattr(lease_module, "leases_directory", lambda run, name: f"{run}/{name}")
     monkeypatch.setattr(lease_module.os, "rmdir", lambda *_: None)
     return asked
 

@@ -111,6 +111,7 @@ def test_the_socket_comes_later(run: Path) -> None:
     assert len(start.said) == 1
 
 
+@pytest.mark.root  # it is the agent's that is missing, not a user's own
 def test_the_leases_directory_comes_later(run: Path) -> None:
     """After a boot there is no run directory before the agent makes it."""
     (run / "leases").rmdir()
@@ -300,6 +301,7 @@ main(runtimes=["/bin/true"], run_directory={{run!r}}, wait_seconds={{seconds}})
 
 def shim_command(tmp_path: Path, seconds: float) -> list[str]:
     """Return a shim without an agent, in an interpreter of its own."""
+    (tmp_path / "run/leases").mkdir(parents=True)
     (tmp_path / "config.json").write_text('{"annotations": {"credspec.dev/spec": "file://a.json"}}')
     code = SHIM.format(
         log=str(tmp_path / "log"), bundle=str(tmp_path), run=str(tmp_path / "run"), seconds=seconds
@@ -307,6 +309,7 @@ def shim_command(tmp_path: Path, seconds: float) -> list[str]:
     return [sys.executable, "-IS", "-c", code]
 
 
+@pytest.mark.root  # it mounts a tmpfs first
 def test_the_runtimes_log_has_one_line_on_the_wait_and_then_the_error(tmp_path: Path) -> None:
     shown = subprocess.run(shim_command(tmp_path, 1.5), capture_output=True, text=True, check=False)
     assert shown.returncode == 1
@@ -318,6 +321,7 @@ def test_the_runtimes_log_has_one_line_on_the_wait_and_then_the_error(tmp_path: 
     assert len(shown.stderr.splitlines()) == 2
 
 
+@pytest.mark.root  # it mounts a tmpfs first
 def test_a_shim_whose_engine_has_gone_ends(tmp_path: Path) -> None:
     """What started it is killed, as containerd's shim is when its start takes too long."""
     engine = "import subprocess, sys, time; subprocess.Popen(sys.argv[1:]); time.sleep(600)"
@@ -330,6 +334,7 @@ def test_a_shim_whose_engine_has_gone_ends(tmp_path: Path) -> None:
         assert "[start-abandoned]" in process.stderr.read()
 
 
+@pytest.mark.root  # it mounts a tmpfs first
 def test_podmans_hook_waits_as_the_shim_does(tmp_path: Path) -> None:
     config = write_storage(tmp_path / "storage", {})
     userdata = f"/run/containers/storage/overlay-containers/{CONTAINER}/userdata"
@@ -340,6 +345,7 @@ def test_podmans_hook_waits_as_the_shim_does(tmp_path: Path) -> None:
             {"type": "tmpfs", "destination": "/run/credspec"},
         ],
     }
+    (tmp_path / "run/leases").mkdir(parents=True)
     code = (
         f"import sys; sys.path.append({SOURCE!r})\n"
         "from credspec.shim.podman_hook import main\n"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,9 @@ from hypothesis import strategies as st
 from credspec.gateway.body_memory import BodyMemory, NoMemoryLeftError
 from credspec.sockets.peers import Peer
 
-ROOT, ONE, TWO, THREE = (Peer(uid=uid, pid=1) for uid in (0, 1001, 1002, 1003))
+# Others than the one that runs the gateway, who has no share.
+UIDS = (0, *(os.geteuid() + n for n in (1001, 1002, 1003)))
+ROOT, ONE, TWO, THREE = (Peer(uid=uid, pid=1) for uid in UIDS)
 
 
 async def test_one_user_has_its_share_and_others_theirs() -> None:
@@ -48,7 +51,7 @@ async def test_who_finds_none_left_has_it_as_soon_as_it_is_given_back() -> None:
 def test_no_sequence_takes_more_than_there_is(steps: list[tuple[int, int]]) -> None:
     async def run() -> None:
         memory = BodyMemory(100, 50, seconds=0)
-        shares = [memory.share(Peer(uid=uid, pid=1)) for uid in (0, 0, 1001, 1001, 1002, 1003)]
+        shares = [memory.share(peer) for peer in (ROOT, ROOT, ONE, ONE, TWO, THREE)]
         opened = [share.__enter__() for share in shares]
         for which, count in steps:
             try:

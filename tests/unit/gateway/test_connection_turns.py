@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 
 import pytest
@@ -8,7 +9,9 @@ import pytest
 from credspec.gateway.connection_turns import ConnectionTurns
 from credspec.sockets.peers import Peer
 
-ROOT, ONE, TWO = (Peer(uid=uid, pid=1) for uid in (0, 1001, 1002))
+# Others than the one that runs the gateway, whose connections have no share.
+FIRST, SECOND = os.geteuid() + 1001, os.geteuid() + 1002
+ROOT, ONE, TWO = (Peer(uid=uid, pid=1) for uid in (0, FIRST, SECOND))
 
 
 class Turns(ConnectionTurns):
@@ -49,14 +52,14 @@ async def test_a_user_over_its_share_waits_and_others_do_not() -> None:
     turns = Turns(40)  # 10 for root, and of the other 30 a quarter for each
     own = [turns.ask(ONE) for _ in range(50)]
     await settle()
-    assert turns.served.count(1001) == 7
+    assert turns.served.count(FIRST) == 7
     turns.ask(TWO)
     turns.ask(ROOT)
     await settle()
-    assert (turns.served.count(1002), turns.served.count(0)) == (1, 1)
+    assert (turns.served.count(SECOND), turns.served.count(0)) == (1, 1)
     own[0].set()
     await settle()
-    assert turns.served.count(1001) == 7
+    assert turns.served.count(FIRST) == 7
     assert turns.waiting == 42
     await turns.close()
 
@@ -74,10 +77,10 @@ async def test_root_comes_first_and_then_users_in_turn() -> None:
     assert turns.served == [0] * 4
     held[1].set()
     await settle()
-    assert sorted(turns.served) == [0, 0, 0, 1001]
+    assert sorted(turns.served) == [0, 0, 0, FIRST]
     held[2].set()
     await settle()
-    assert sorted(turns.served) == [0, 0, 1001, 1002]
+    assert sorted(turns.served) == [0, 0, FIRST, SECOND]
     await turns.close()
 
 
@@ -114,8 +117,8 @@ async def test_any_order_of_events_keeps_the_shares_and_serves_all(seed: int) ->
         if chance.random() < 0.5:
             await settle()
             assert len(turns.served) <= 12
-            assert turns.served.count(1001) <= 2
-            assert turns.served.count(1002) <= 2
+            assert turns.served.count(FIRST) <= 2
+            assert turns.served.count(SECOND) <= 2
     for _, end, _ in turns.tasks:
         end.set()
     async with asyncio.timeout(10):

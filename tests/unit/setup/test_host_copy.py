@@ -55,6 +55,7 @@ def test_the_copy_is_all_that_the_shim_imports() -> None:
     assert imported("credspec/shim/runtime.py", set()) | packages == set(MODULES)
 
 
+@pytest.mark.root  # it mounts a tmpfs
 def test_a_launcher_runs_from_the_copy_alone(setup: DockerSetup, tmp_path: Path) -> None:
     changes = setup.apply()
     copy = tmp_path / "libexec/python"
@@ -66,6 +67,7 @@ def test_a_launcher_runs_from_the_copy_alone(setup: DockerSetup, tmp_path: Path)
     annotations = {"credspec.dev/spec": "file://www.json"}
     document = {"ociVersion": "1.0.2", "annotations": annotations, "root": {"path": "rootfs"}}
     (bundle / "config.json").write_text(json.dumps(document | {"process": {"env": []}}))
+    (tmp_path / "run/leases").mkdir(parents=True)
     log = tmp_path / "log"
     options = ["--root", str(tmp_path / "root"), "--log", str(log), "--log-format", "json"]
     command = [str(setup.launcher), *options, "create", "--bundle", str(bundle), "one"]

@@ -39,6 +39,7 @@ def test_a_container_without_a_spec_stays_as_it_is(tmp_path: Path) -> None:
     assert json.loads(hook("precreate", config, tmp_path).stdout) == config
 
 
+@pytest.mark.root  # it mounts a tmpfs
 @pytest.mark.parametrize(
     ("mounts", "code"),
     [
@@ -50,6 +51,7 @@ def test_a_container_without_a_spec_stays_as_it_is(tmp_path: Path) -> None:
 def test_a_refusal_becomes_the_containers_end(
     tmp_path: Path, mounts: list[dict[str, str]], code: str
 ) -> None:
+    (tmp_path / "leases").mkdir()
     config = write_storage(tmp_path / "storage", {})
     confirmed = {"type": "tmpfs", "destination": "/run/credspec"}
     config |= {

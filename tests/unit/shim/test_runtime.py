@@ -137,7 +137,9 @@ def test_a_bundle_without_a_spec_is_not_touched(tmp_path: Path) -> None:
     assert config.stat().st_mtime_ns == before.st_mtime_ns
 
 
+@pytest.mark.root  # it mounts a tmpfs
 def test_no_agent_means_no_container_and_a_reason_in_the_runtimes_log(tmp_path: Path) -> None:
+    (tmp_path / "run/leases").mkdir(parents=True)
     (tmp_path / "config.json").write_text('{"annotations": {"credspec.dev/spec": "file://a.json"}}')
     log = tmp_path / "log.json"
     result = run_shim(tmp_path, "--log", str(log), "create", "--bundle", str(tmp_path), "c1")
@@ -145,7 +147,9 @@ def test_no_agent_means_no_container_and_a_reason_in_the_runtimes_log(tmp_path: 
     assert "agent-unreachable" in log.read_text()
     assert '"level": "error"' in log.read_text()
     assert "Traceback" not in result.stderr
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "log.json", "runtime"]
+    left = sorted(p.name for p in tmp_path.iterdir())
+    assert left == ["config.json", "log.json", "run", "runtime"]
+    assert list((tmp_path / "run/leases").iterdir()) == []
 
 
 WITH_SPEC = {"annotations": {"credspec.dev/spec": "file://a.json"}}

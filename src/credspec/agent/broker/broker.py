@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from credspec.agent.broker.decisions import Decisions
 from credspec.agent.broker.decoy_keys import DecoyKeys
@@ -15,7 +15,7 @@ from credspec.agent.broker.kdc_sockets import KdcSockets, UnfitSocketsError
 from credspec.agent.broker.lease_kdc import Lease, LeaseKdc, Tickets
 from credspec.agent.identities.identities import Identities
 from credspec.agent.identities.identity import Identity
-from credspec.agent.leases.content import cache_name, default_paths, file_names
+from credspec.agent.leases.content import cache_name, default_paths
 from credspec.agent.leases.files import LeaseFiles
 from credspec.agent.leases.journal import Journal
 from credspec.agent.leases.record import LeaseRecord
@@ -29,9 +29,6 @@ from credspec.kerberos.krb5_conf import broker_krb5_conf
 from credspec.kerberos.service_names import ServicePattern
 from credspec.service.events import Event, emit
 from credspec.service.notification import forget_descriptors, store_descriptors
-
-# Some hundred tickets; clients read all of it for each look-up.
-_MOST_BYTES: Final = 256 * 1024
 
 
 class Broker:
@@ -67,7 +64,10 @@ class Broker:
         self._served: dict[str, KdcSockets] = {}
 
     async def give(self, record: LeaseRecord) -> LeaseRecord:
-        """Give a new lease its decoys; one that has them keeps them while its files are small.
+        """Give a lease new decoys; programs that hold former ones go on with them.
+
+        What programs have put into the files since goes, or these would grow for as long as the
+        container lives.
 
         Raises:
             CredspecError: as `DecoyKeys.of`, `Home.write`, `LeaseFiles.run`, `Journal.write`.
@@ -75,11 +75,7 @@ class Broker:
         held = [i for i in map(self._identities.get, self._table.names(record)) if i is not None]
         served = self._served.get(record.lease_id)
         former, record = record, replace(record, kdc_port=None if served is None else served.port)
-        # A container may have removed its file, as kdestroy does. Clients add what they are given
-        # and remove nothing: a file that has grown begins again.
-        is_whole = record.ready and await self._holds_all(record)
-        files = {} if is_whole else self._decoys(record, held)
-        files["krb5.conf"] = self._krb5_conf(record)
+        files = {**self._decoys(record, held), "krb5.conf": self._krb5_conf(record)}
         await self._write(record, files)
         given = replace(
             record,
@@ -216,11 +212,6 @@ class Broker:
             name_fallback=record.name_fallback,
         )
         return text.encode()
-
-    async def _holds_all(self, record: LeaseRecord) -> bool:
-        home = self._files.homes.of(record)
-        holds = partial(home.holds, file_names(record), most_bytes=_MOST_BYTES)
-        return await self._files.run(home, holds)
 
     async def _write(self, record: LeaseRecord, files: dict[str, bytes]) -> None:
         home = self._files.homes.of(record)

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from credspec.agent.audit import AuditUnwritableError
+from credspec.agent.broker.allowed import DeniedError, Patterns, check, of_any_realm
 from credspec.agent.broker.decisions import Decisions
 from credspec.agent.identities.identity import IdentityName
 from credspec.agent.leases.record import LeaseRecord
@@ -42,7 +43,6 @@ _MOST_ASKING: Final = 2
 # A client waits for ten.
 _KDC_SECONDS: Final = 8.0
 _LEAST_LIFE: Final = timedelta(seconds=1)
-_Patterns = tuple[ServicePattern, ...] | None
 
 
 class Tickets(Protocol):
@@ -116,7 +116,7 @@ class LeaseKdc:
             return error_reply(KdcErrorCode.POLICY, request.service, self._now())
         try:
             return await self._granted(lease, request)
-        except _Denied as error:
+        except DeniedError as error:
             await self._decisions.denied(self._decision(lease, request), error.reason)
             code = KdcErrorCode.POLICY
         except CredspecError as error:
@@ -131,7 +131,7 @@ class LeaseKdc:
         """Return the reply with a ticket or a referral.
 
         Raises:
-            _Denied: the policy, or the lease itself, does not allow it.
+            DeniedError: the policy, or the lease itself, does not allow it.
             CredspecError: no ticket can be had, or the audit log cannot be written.
         """
         started = self._clock()
@@ -141,13 +141,13 @@ class LeaseKdc:
             return self._referral(lease, request)
         name = ServiceName.parse(str(asked))
         if name is None:
-            raise _Denied("not the name of a service: CLASS/HOST[:PORT], never kadmin")
+            raise DeniedError("not the name of a service: CLASS/HOST[:PORT], never kadmin")
         if asked.realm.upper() == own.upper():
             # The account's KDC refers to another realm if the service is there.
             name = replace(name, realm=None)
         limits = self._limits(lease, request)
         for patterns in limits:
-            _check(_of_any_realm(patterns), name, own)
+            check(of_any_realm(patterns), name, own)
         decision = self._decision(lease, request)
         try:
             ticket, source = await self._ticket(lease, request, name)
@@ -155,14 +155,17 @@ class LeaseKdc:
             await self._decisions.failed(decision, error)
             raise
         found = replace(name, realm=ticket.realm.upper())
-        covering = [_check(patterns, found, own) for patterns in limits]
+        covering = [check(patterns, found, own) for patterns in limits]
         if ticket.realm.upper() != asked.realm.upper():
             return self._referred(lease, request, ticket.realm)
         if ticket.enctype not in request.enctypes:
             return error_reply(KdcErrorCode.ETYPE_UNSUPPORTED, asked, self._now())
         pattern = next((each for each in covering if each is not None), None)
         await self._decisions.granted(replace(decision, pattern=pattern), ticket)
-        reply = ticket_reply(request, _given(ticket), self._now())
+        now = self._now()
+        # Clients refuse what ends later than they asked for, if by the seconds that it took.
+        end = min(ticket.end, request.till) if request.till > now else ticket.end
+        reply = ticket_reply(request, _given(ticket, end), now)
         self._decisions.took(source, self._clock() - started)
         return reply
 
@@ -177,9 +180,8 @@ class LeaseKdc:
         life = self._policy().life_of(name.service_class)
         now = self._now()
         left = request.till - now
-        if timedelta() < left < life:
-            # A client refuses what lasts longer than it asked for.
-            life = max(timedelta(seconds=int(left.total_seconds())), _LEAST_LIFE)
+        if left > timedelta():
+            life = _ending_in(left, life)
         fresh = self._tickets.fresh(identity, name, life)
         if fresh is not None:
             return fresh, "memory"
@@ -206,15 +208,15 @@ class LeaseKdc:
         parts = request.service.parts
         is_own = parts[-1].upper() == request.decoy.client_realm.upper()
         if len(parts) != 2 or is_own:  # noqa: PLR2004 - krbtgt/REALM
-            raise _Denied("a ticket-granting ticket")
+            raise DeniedError("a ticket-granting ticket")
         return self._referred(lease, request, parts[1])
 
     def _referred(self, lease: Lease, request: TgsRequest, realm: str) -> bytes:
         if realm.upper() not in lease.realms:
-            raise _Denied(f"a service of realm {realm}, which no pattern names")
+            raise DeniedError(f"a service of realm {realm}, which no pattern names")
         return referral_reply(request, self._key, realm.upper(), self._now())
 
-    def _limits(self, lease: Lease, request: TgsRequest) -> tuple[_Patterns, _Patterns]:
+    def _limits(self, lease: Lease, request: TgsRequest) -> tuple[Patterns, Patterns]:
         """Return what the lease asked for and what the policy allows, None for no limit."""
         asked = [ServicePattern.parse(text) for text in lease.record.services]
         return (
@@ -232,39 +234,24 @@ class LeaseKdc:
         )
 
 
-class _Denied(Exception):  # noqa: N818 - an answer, not a fault
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-def _check(patterns: _Patterns, name: ServiceName, own_realm: str) -> str | None:
-    """Return the pattern that covers a service, None if nothing limits it.
-
-    Raises:
-        _Denied: no pattern does.
-    """
-    if patterns is None:
-        return None
-    for pattern in patterns:
-        if pattern.covers(name, own_realm):
-            return str(pattern)
-    raise _Denied(f"no pattern covers {name.service_class}/{name.host}")
-
-
-def _of_any_realm(patterns: _Patterns) -> _Patterns:
-    """Return patterns that look at no realm: which it is, the KDC tells."""
-    return patterns and tuple(replace(pattern, realm=None) for pattern in patterns)
-
-
 def _identity(lease: Lease, request: TgsRequest) -> IdentityName:
     for name in lease.identities:
         if f"{name.account}@{name.domain}" == request.decoy.account:
             return name
-    raise _Denied("the container has this account no more")
+    raise DeniedError("the container has this account no more")
 
 
-def _given(ticket: ServiceTicket) -> GivenTicket:
+def _ending_in(left: timedelta, life: timedelta) -> timedelta:
+    """Return a life, or what is left after halving it again and again until it ends in time.
+
+    A ticket is held for each life of a service: a container must not choose how many these are.
+    """
+    while life > left and life > _LEAST_LIFE:
+        life = timedelta(seconds=life // timedelta(seconds=2))
+    return max(life, _LEAST_LIFE)
+
+
+def _given(ticket: ServiceTicket, end: datetime) -> GivenTicket:
     return GivenTicket(
         ticket=ticket.ticket,
         enctype=ticket.enctype,
@@ -273,7 +260,7 @@ def _given(ticket: ServiceTicket) -> GivenTicket:
         flags=ticket.flags,
         authenticated=ticket.authenticated,
         start=ticket.start,
-        end=ticket.end,
+        end=end,
     )
 
 

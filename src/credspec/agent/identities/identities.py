@@ -148,21 +148,30 @@ class Identities:
         """
         domain = self._domains.get(name.session)
         identity = self._table.held.get(name)
+        planned = None if identity is None else (identity.start, identity.end)
         if identity is None:
             identity = self._table.held[name] = Identity(name, start, end)
         # The holder whose ticket ends first decides.
         identity.start, identity.end = min(start, identity.start), min(end, identity.end)
         identity.holders.add(holder)
-        now = self._now()
-        if len(identity.holders) == 1 or end <= identity.end:
+        # Most leases of an account were given the same ticket: it is planned once for them.
+        if planned != (identity.start, identity.end):
+            now = self._now()
             domain.schedule.add(name, start=identity.start, end=identity.end, now=now)
         if not tickets_in_place:
-            domain.schedule.hasten(name, now)
+            domain.schedule.hasten(name, self._now())
         if keytab_due is not None:
             self._table.keytab_holders[name].add(holder)
             identity.keytab_due = min(keytab_due, identity.keytab_due or keytab_due)
         self._acquirer.make_keytab_in_time(domain, identity)
         domain.changed.set()
+
+    def hasten(self, name: IdentityName) -> None:
+        """Let an identity that is held be acquired now, and not in its turn."""
+        domain = self._domains.find(name.session)
+        if domain is not None and name in self._table.held:
+            domain.schedule.hasten(name, self._now())
+            domain.changed.set()
 
     def release(self, name: IdentityName, holder: str) -> None:
         """Let go of an identity; its ticket is dropped a minute after the last holder's release.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Final
 
 from credspec.agent.identities.identities import Identities
 from credspec.agent.identities.identity import IdentityName
@@ -15,18 +16,27 @@ from credspec.kerberos.service_credentials import ServiceTicket
 from credspec.kerberos.service_names import ServiceName
 from credspec.kerberos.ticket_life import CLOCK_SKEW
 
+MOST_HELD: Final = 500
+"""Of an account, at once: with a broker, containers choose the services that they ask for."""
+
+_SWEPT_EACH: Final = timedelta(minutes=1)
 _Key = tuple[IdentityName, ServiceName, timedelta]
+_Held = dict[tuple[ServiceName, timedelta], ServiceTicket]
 
 
 class ServiceTickets:
-    """Holds tickets of services in memory; one is handed out while half of its life is left."""
+    """Holds tickets of services in memory; one is handed out while half of its life is left.
+
+    Of an account it holds `MOST_HELD` at most, those that came last.
+    """
 
     def __init__(
         self, identities: Identities, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
     ) -> None:
         self._identities = identities
         self._now = now
-        self._held: dict[_Key, ServiceTicket] = {}
+        self._held: dict[IdentityName, _Held] = {}
+        self._swept = now()
         self._asking: dict[_Key, asyncio.Task[ServiceTicket]] = {}
 
     async def get(
@@ -68,7 +78,7 @@ class ServiceTickets:
         self, name: IdentityName, service: ServiceName, life: timedelta
     ) -> ServiceTicket | None:
         """Return what `get` returns without asking anybody, None if a KDC must be asked."""
-        held = self._held.get((name, service, life))
+        held = self._held.get(name, {}).get((service, life))
         if held is None or not _is_fit(held, self._now()):
             return None
         return replace(held, service=service)
@@ -77,7 +87,7 @@ class ServiceTickets:
         self, name: IdentityName, service: ServiceName, life: timedelta
     ) -> ServiceTicket | None:
         """Return what is held and has not ended, for when no KDC answers; None if there is none."""
-        found = self._held.get((name, service, life))
+        found = self._held.get(name, {}).get((service, life))
         return found if found is not None and found.end > self._now() else None
 
     def _asked(self, key: _Key, task: asyncio.Task[ServiceTicket]) -> None:
@@ -88,10 +98,25 @@ class ServiceTickets:
     async def _ask(self, key: _Key) -> ServiceTicket:
         name, service, life = key
         found = await self._identities.service_ticket(name, service, life)
-        now = self._now()
-        self._held = {each: held for each, held in self._held.items() if held.end > now}
-        self._held[key] = found
+        self._sweep(self._now())
+        held = self._held.setdefault(name, {})
+        held.pop((service, life), None)
+        if len(held) >= MOST_HELD:
+            del held[next(iter(held))]
+        held[service, life] = found
         return found
+
+    def _sweep(self, now: datetime) -> None:
+        """Forget what has ended, once in a while."""
+        if abs(now - self._swept) < _SWEPT_EACH:
+            return
+        self._swept = now
+        for name, held in list(self._held.items()):
+            living = {each: ticket for each, ticket in held.items() if ticket.end > now}
+            if living:
+                self._held[name] = living
+            else:
+                del self._held[name]
 
 
 def _is_fit(ticket: ServiceTicket, now: datetime) -> bool:

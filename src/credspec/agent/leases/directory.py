@@ -111,26 +111,23 @@ class LeaseDirectory:
                 except OSError as error:
                     raise not_written(self.path / name, error) from None
 
-    def remove_leftovers(self) -> None:
-        """Remove the files that a run that was killed had not renamed into place yet."""
-        with suppress(CredspecError, OSError), self._opened() as directory_fd:
-            for name in os.listdir(directory_fd):  # noqa: PTH208 - pathlib has no descriptors
-                if LEFTOVER.fullmatch(name) or _OLD_LEFTOVER.fullmatch(name):
-                    with suppress(OSError):
-                        os.unlink(name, dir_fd=directory_fd)
+    def names_without_leftovers(self) -> set[str]:
+        """Return the names of the regular files in it; empty if it is gone.
 
-    def names(self, most_bytes: int | None = None) -> set[str]:
-        """Return the names of the regular files in it, of a size at most; empty if it is gone."""
+        Files that a run that was killed had not renamed into place yet are removed.
+        """
+        names = set()
         try:
             with self._opened() as directory_fd, os.scandir(directory_fd) as entries:
-                found = [entry for entry in entries if entry.is_file(follow_symlinks=False)]
-                return {
-                    entry.name
-                    for entry in found
-                    if most_bytes is None or entry.stat(follow_symlinks=False).st_size <= most_bytes
-                }
+                for entry in entries:
+                    if LEFTOVER.fullmatch(entry.name) or _OLD_LEFTOVER.fullmatch(entry.name):
+                        with suppress(OSError):
+                            os.unlink(entry.name, dir_fd=directory_fd)
+                    elif entry.is_file(follow_symlinks=False):
+                        names.add(entry.name)
         except (CredspecError, OSError):
             return set()
+        return names
 
     def is_there(self) -> bool:
         """Return whether it is there and fit for tickets.

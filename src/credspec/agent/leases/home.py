@@ -101,11 +101,11 @@ class Home(Protocol):
             CredspecError: one cannot be removed.
         """
 
-    def holds(self, names: AbstractSet[str], *, most_bytes: int | None = None) -> bool:
-        """Return whether all files of these names are there, each of so many bytes at most."""
+    def holds(self, names: AbstractSet[str]) -> bool:
+        """Return whether all files of these names are there.
 
-    def remove_leftovers(self) -> None:
-        """Remove what an earlier run had begun to write."""
+        What an earlier run had begun to write is removed; nothing may be being written now.
+        """
 
     def wipe(self) -> None:
         """Remove all files; what is gone is fine."""

@@ -54,11 +54,8 @@ class _DirectoryHome:
     def remove(self, names: AbstractSet[str]) -> None:
         self.directory.remove(names)
 
-    def holds(self, names: AbstractSet[str], *, most_bytes: int | None = None) -> bool:
-        return names <= self.directory.names(most_bytes)
-
-    def remove_leftovers(self) -> None:
-        self.directory.remove_leftovers()
+    def holds(self, names: AbstractSet[str]) -> bool:
+        return names <= self.directory.names_without_leftovers()
 
     def wipe(self) -> None:
         self.directory.wipe()
@@ -104,8 +101,11 @@ class VolumeHome(HostHome):
     @classmethod
     def of(cls, record: HomeRecord, roots: LeaseRoots) -> Self | None:
         """See `Kind`."""
+        # Paths are made of what may be one only: this is asked of every lease at a start.
+        if record.user is not None or not record.runtime_state.endswith(record.lease_id):
+            return None
         directory = LeaseDirectory(roots.volumes / record.lease_id)
-        if record.user is not None or record.runtime_state != str(directory.path):
+        if record.runtime_state != str(directory.path):
             return None
         return cls(record, directory)
 
@@ -166,9 +166,11 @@ class HostProcessHome(_ProcessHome, HostHome):
     @classmethod
     def of(cls, record: HomeRecord, roots: LeaseRoots) -> Self | None:
         """See `Kind`."""
+        if record.user is not None or not record.runtime_state.endswith(".lock"):
+            return None
         for parent in (roots.processes, roots.containers):
             directory = LeaseDirectory(parent / record.lease_id)
-            if record.user is None and record.runtime_state == str(directory.lock):
+            if record.runtime_state == str(directory.lock):
                 return cls(record, directory)
         return None
 
@@ -268,7 +270,7 @@ class Homes(LeaseRoots):
 
     def mounted(self) -> frozenset[str]:
         """Return the ids of the leases that have something mounted."""
-        return frozenset().union(*map(mounted_below, self._mounted))
+        return mounted_below(*self._mounted)
 
     @property
     def _mounted(self) -> tuple[Path, ...]:
@@ -281,10 +283,8 @@ class Homes(LeaseRoots):
         `records` are those of all leases. Earlier versions kept processes' leases in there, and
         left it open for their users: it stays open until the last of those ends.
         """
-        if any(
-            record.runtime_state == str(self.containers / f"{record.lease_id}.lock")
-            for record in records
-        ):
+        containers = f"{self.containers}/"
+        if any(record.runtime_state == f"{containers}{record.lease_id}.lock" for record in records):
             return False
         with suppress(FileNotFoundError):
             if self.containers.stat().st_mode & 0o077:

@@ -81,13 +81,15 @@ class Journal:
 
     def records(self) -> Iterator[LeaseRecord | str]:
         """Return all records; of one that cannot be read, its lease id."""
-        for path in sorted(self._directory.glob("*.json")):
-            if not LEASE_ID.fullmatch(path.stem):
+        # Plain names: paths of ten thousand records take longer to make and to sort than to read.
+        for name in sorted(os.listdir(self._directory)):  # noqa: PTH208 - as above
+            lease_id, _, suffix = name.partition(".")
+            if suffix != "json" or not LEASE_ID.fullmatch(lease_id):
                 continue
             try:
-                record = _record(path.stem, _read(path))
+                record = _record(lease_id, _read(f"{self._directory}/{name}"))
             except Exception:  # noqa: BLE001 - whatever is in it, it costs this lease only
-                yield path.stem
+                yield lease_id
                 continue
             yield record
 
@@ -109,7 +111,7 @@ def _format_of(record: LeaseRecord) -> int:
     return FORMAT if record.has_tgt and not record.revoked else TICKETS_FORMAT
 
 
-def _read(path: Path) -> bytes:
+def _read(path: str) -> bytes:
     fd = os.open(path, _OPEN)
     try:
         data = os.read(fd, MAX_RECORD_BYTES + 1)

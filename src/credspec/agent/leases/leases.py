@@ -158,6 +158,7 @@ class Leases:
             services=self._services,
             audit=self._audit,
             background=self._background,
+            locks=self._locks,
         )
         self._sweep = Sweep(self._table, liveness, self._homes, self.release)
         self._replacement = LeaseReplacement(
@@ -316,10 +317,20 @@ class Leases:
         return await self._ends.enforce_policy()
 
     async def adopt(self) -> None:
-        """Take over the leases of an earlier run, see `Recovery.adopt`."""
-        await self._recovery.adopt()
+        """Take over the leases of an earlier run, and look at them; see `Recovery`."""
+        await self.take_over()
+        await self._recovery.examine()
+
+    async def take_over(self) -> None:
+        """Take over the leases of an earlier run; the next `sweep` looks at them.
+
+        See `Recovery.take_over`.
+        """
+        await self._recovery.take_over()
         self._broker.adopted()
 
     async def sweep(self) -> int:
         """Release the leases whose containers are gone; return how many."""
+        if not self._recovery.is_examined:
+            return await self._recovery.examine()
         return await self._sweep.run()

@@ -10,16 +10,21 @@ _ESCAPES: Final = {ord(each): f"\\{ord(each):03o}" for each in " \t\n\\"}
 
 
 def mounted_below(
-    directory: Path, *, mounts: Path = Path("/proc/self/mountinfo")
+    *directories: Path, mounts: Path = Path("/proc/self/mountinfo")
 ) -> frozenset[str]:
-    """Return the names in a directory on which something is mounted (proc_pid_mountinfo(5)).
+    """Return the names in directories on which something is mounted (proc_pid_mountinfo(5)).
 
     One look serves all leases.
     """
-    prefix = os.path.realpath(directory).rstrip("/").translate(_ESCAPES) + "/"
+    prefixes = tuple(
+        os.path.realpath(each).rstrip("/").translate(_ESCAPES) + "/" for each in directories
+    )
     lines = mounts.read_text("utf-8", "surrogateescape").split("\n")
     points = (line.split(" ", 5)[4] for line in lines if line)
-    return frozenset(p.removeprefix(prefix) for p in points if p.startswith(prefix))
+    found = {p for p in points if p.startswith(prefixes)}
+    return frozenset(
+        p.removeprefix(prefix) for p in found for prefix in prefixes if p.startswith(prefix)
+    )
 
 
 def is_tmpfs(fd: int) -> bool:

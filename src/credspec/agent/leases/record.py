@@ -155,11 +155,11 @@ def record_from_json(lease_id: str, raw: dict[str, Any]) -> LeaseRecord:
     )
     if not is_sound or not record.accounts:
         raise ValueError("not a record")
-    valid_domain(record.domain)
-    for account in (record.default_account, *record.accounts):
-        name, _, domain = account.partition("@")
+    accounts = [each.partition("@") for each in {record.default_account, *record.accounts}]
+    for domain in {record.domain, *(domain or record.domain for _, _, domain in accounts)}:
+        valid_domain(domain)
+    for name, _, _ in accounts:
         valid_account_name(name)
-        valid_domain(domain or record.domain)
     return record
 
 

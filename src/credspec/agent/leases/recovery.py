@@ -1,4 +1,8 @@
-"""After a restart: which leases of the run before are taken over, and which end."""
+"""After a restart: which leases of the run before are taken over, and which end.
+
+First all of them are made known; then it is looked which containers are gone, and which files. Of
+thousands that is done while others are served already.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +26,15 @@ from credspec.agent.leases.without_tgt import WithoutTgt
 from credspec.errors import CredspecError
 from credspec.providers.provider import source_of_record
 from credspec.service.events import Event, emit
+from credspec.service.keyed_lock import KeyedLock
 
 # Of a user's files: the host's own engines wait for the agent meanwhile.
 _FILES_SECONDS: Final = 2.0
 _LEASES_AT_A_TIME: Final = 20
+# Nobody is served yet while records are taken over.
+_RECORDS_AT_A_TIME: Final = 200
+# So many are looked at before anybody is served: that takes no longer than the rest of a start.
+_FEW: Final = 200
 
 
 class Recovery:
@@ -43,6 +52,7 @@ class Recovery:
         services: WithoutTgt,
         audit: LeaseAudit,
         background: BackgroundTasks,
+        locks: KeyedLock[str],
     ) -> None:
         self._identities = identities
         self._table = table
@@ -53,18 +63,22 @@ class Recovery:
         self._services = services
         self._audit = audit
         self._background = background
+        self._locks = locks
+        self._unseen: list[LeaseRecord] = []
 
-    async def adopt(self) -> None:
-        """Take over what can be taken over.
+    async def take_over(self) -> None:
+        """Take over what can be taken over; of many, `examine` is to be called after it.
 
         The containers keep the tickets that they have; nobody is asked until it is their time. What
         the policy does not allow any more is ended, too. A record that is damaged, or that cannot
         be taken over for any reason, costs its own lease.
         """
         records = self._read_journal()
-        gone = await self._liveness.gone(records, seconds=_FILES_SECONDS)
+        # Of one without a TGT it must be known first: its services would be asked for at once.
+        first = [record for record in records if not record.has_tgt]
+        gone = await self._liveness.gone(first, seconds=_FILES_SECONDS)
         ended = {record.lease_id for record in gone}
-        in_place = await self._with_files_in_place(r for r in records if r.lease_id not in ended)
+        in_place = await self._with_files_in_place(r for r in first if r.lease_id not in ended)
         dropped = []
         for number, record in enumerate(records):
             self._table.records[record.lease_id] = record
@@ -73,15 +87,58 @@ class Recovery:
                 is_gone=record.lease_id in ended,
                 in_place=record.lease_id in in_place,
             )
-            # One that was being made has no grant in the audit log that would need an end.
-            if is_dropped and record.ready:
+            if is_dropped:
                 dropped.append(record)
-            if number % _LEASES_AT_A_TIME == 0:
+            elif record.has_tgt and self._table.is_current(record):
+                self._unseen.append(record)
+            if number % _RECORDS_AT_A_TIME == 0:
                 await asyncio.sleep(0)
-        self._background.start(self._audit.not_adopted(dropped))
-        self._files.homes.close_to_others(self._table.records.values())
+        self._ended(dropped)
         # The clock may have been set while nobody looked.
         self._identities.clock_changed()
+        if len(self._unseen) <= _FEW:
+            await self.examine()
+
+    @property
+    def is_examined(self) -> bool:
+        """Whether `examine` has nothing to do."""
+        return not self._unseen
+
+    async def examine(self) -> int:
+        """End the leases whose containers were gone at the start, and return how many.
+
+        Of the others, those that lack a file are given new ones soon. One that was released,
+        renewed or asked for again meanwhile is left as it is.
+        """
+        records, self._unseen = self._unseen, []
+        dropped = []
+        for record in await self._liveness.gone(records, seconds=_FILES_SECONDS):
+            async with self._locks.hold(record.lease_id):
+                if self._table.is_current(record):
+                    self._drop(record)
+                    dropped.append(record)
+        self._ended(dropped)
+        alive = [record for record in records if self._table.is_current(record)]
+        in_place = await self._with_files_in_place(alive)
+        for number, record in enumerate(alive):
+            emit(Event.LEASE_ADOPTED, lease=record.lease_id, container=record.container)
+            if record.lease_id not in in_place and self._table.is_current(record):
+                for name in self._table.names(record):
+                    self._identities.hasten(name)
+            if number % _LEASES_AT_A_TIME == 0:
+                await asyncio.sleep(0)
+        return len(dropped)
+
+    def _drop(self, record: LeaseRecord) -> None:
+        self._ends.drop(record.lease_id)
+        emit(Event.LEASE_NOT_ADOPTED, lease=record.lease_id, container=record.container)
+
+    def _ended(self, dropped: Iterable[LeaseRecord]) -> None:
+        """Write down which leases were dropped."""
+        # One that was being made has no grant in the audit log that would need an end.
+        granted = [record for record in dropped if record.ready]
+        self._background.start(self._audit.not_adopted(granted))
+        self._files.homes.close_to_others(self._table.records.values())
 
     def _read_journal(self) -> list[LeaseRecord]:
         """Return the records that can be read; of the others the files are wiped."""
@@ -114,10 +171,10 @@ class Recovery:
             if not isinstance(error, CredspecError):
                 emit(Event.INTERNAL_ERROR, path=record.lease_id, error=type(error).__name__)
             is_dropped = True
-            self._ends.drop(record.lease_id)
-            emit(Event.LEASE_NOT_ADOPTED, lease=record.lease_id, container=record.container)
+            self._drop(record)
         else:
-            emit(Event.LEASE_ADOPTED, lease=record.lease_id, container=record.container)
+            if not record.has_tgt:
+                emit(Event.LEASE_ADOPTED, lease=record.lease_id, container=record.container)
         return is_dropped
 
     def _adopt(self, record: LeaseRecord, *, in_place: bool) -> None:
@@ -136,7 +193,7 @@ class Recovery:
                 record.lease_id,
                 start=record.ticket_start,
                 end=record.ticket_end,
-                tickets_in_place=in_place,
+                tickets_in_place=in_place or record.has_tgt,
                 keytab_due=record.keytab_due or (record.created if record.keytab else None),
             )
         if not record.has_tgt:
@@ -148,23 +205,28 @@ class Recovery:
         What an earlier run had begun to write is removed.
         """
 
-        async def look(record: LeaseRecord) -> str | None:
-            home = self._files.homes.of(record)
+        async def has_all(home: Home, record: LeaseRecord) -> bool:
             try:
-                is_whole = await self._files.run(
-                    home, partial(_is_whole, home, record), _FILES_SECONDS
+                return await self._files.run(
+                    home, partial(home.holds, file_names(record)), _FILES_SECONDS
                 )
             except CredspecError:
-                is_whole = True
-            return record.lease_id if is_whole else None
+                return True
 
-        found = await asyncio.gather(*map(look, records))
-        return {lease_id for lease_id in found if lease_id is not None}
-
-
-def _is_whole(home: Home, record: LeaseRecord) -> bool:
-    home.remove_leftovers()
-    return home.holds(file_names(record))
+        found = set()
+        of_users = []
+        for number, record in enumerate(records):
+            home = self._files.homes.of(record)
+            if home.user is not None:
+                # Their files may not answer: all are asked at once.
+                of_users.append((record, has_all(home, record)))
+            elif await has_all(home, record):
+                found.add(record.lease_id)
+            if number % _LEASES_AT_A_TIME == 0:
+                await asyncio.sleep(0)
+        answers = await asyncio.gather(*(answer for _, answer in of_users))
+        whole = (record for (record, _), answer in zip(of_users, answers, strict=True) if answer)
+        return found.union(record.lease_id for record in whole)
 
 
 def _container_gone(record: LeaseRecord) -> CredspecError:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from credspec.agent.audit import AuditLog
 from credspec.agent.broker.decisions import Decisions
@@ -316,7 +318,22 @@ async def test_the_life_of_a_ticket(bench: Bench) -> None:
     bench.client.till = datetime(1970, 1, 1, tzinfo=NOW.tzinfo)
     await bench.granted("HTTP", "z")
     lives = [life.total_seconds() for _, life in bench.tickets.asked]
-    assert lives == [3600, 600, 90, 600]
+    assert lives == [3600, 600, 75, 600]
+
+
+@given(wanted=st.lists(st.integers(1, 40_000), min_size=1, max_size=40))
+async def test_clients_choose_among_few_lives(
+    tmp_path_factory: pytest.TempPathFactory, wanted: list[int]
+) -> None:
+    """What they get ends when they asked for, or earlier, but not before half of that."""
+    bench = Bench(tmp_path_factory.mktemp("few") / "audit.jsonl")
+    for seconds in wanted:
+        bench.client.till = NOW + timedelta(seconds=seconds)
+        _, part = bench.client.reply(await bench.kdc.answer(bench.client.request(*LDAP)))
+        left = part.endtime.as_datetime() - NOW
+        assert min(timedelta(seconds=seconds / 2 - 1), timedelta(hours=1)) <= left
+        assert left <= timedelta(seconds=seconds)
+    assert len({life for _, life in bench.tickets.asked}) <= 12
 
 
 async def test_a_session_key_that_the_client_does_not_know(bench: Bench) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from credspec.agent.identities.identities import Identities
 from credspec.agent.identities.identity import IdentityName
-from credspec.agent.identities.service_tickets import ServiceTickets
+from credspec.agent.identities.service_tickets import MOST_HELD, ServiceTickets
 from credspec.errors import NotPermittedError
 from credspec.kerberos.service_credentials import ServiceTicket
 from credspec.kerberos.service_names import ServiceName
@@ -47,8 +47,14 @@ class SimulatedDomain:
             wanted, "A$@A.TEST", "A.TEST", START, self.now, end, 0, 18, b"key", b"ticket"
         )
 
-    async def get(self, text: str = "HTTP/a", life: timedelta = LIFE) -> ServiceTicket:
-        return await self.tickets.get(NAME, "lease", service(text), life)
+    async def get(
+        self, text: str = "HTTP/a", life: timedelta = LIFE, name: IdentityName = NAME
+    ) -> ServiceTicket:
+        return await self.tickets.get(name, "lease", service(text), life)
+
+    def held(self, name: IdentityName = NAME) -> int:
+        """Return how many tickets of an account are in memory."""
+        return len(self.tickets._held.get(name, {}))
 
 
 async def test_many_who_ask_at_once_cost_one_question() -> None:
@@ -125,3 +131,31 @@ async def test_what_is_held_serves_an_outage_until_it_ends() -> None:
     assert domain.tickets.held(NAME, service("HTTP/a"), LIFE) is not None
     domain.now += timedelta(seconds=1)
     assert domain.tickets.held(NAME, service("HTTP/a"), LIFE) is None
+
+
+async def test_of_an_account_so_many_are_held_those_that_came_last() -> None:
+    """Whatever a container asks for, another account keeps its own."""
+    domain = SimulatedDomain()
+    other = IdentityName("webapp02", "a.test")
+    await domain.get("HTTP/a", name=other)
+    for number in range(MOST_HELD + 20):
+        await domain.get(f"HTTP/host{number}")
+    assert domain.held() == MOST_HELD
+    asked = len(domain.asked)
+    await domain.get(f"HTTP/host{MOST_HELD + 19}")
+    await domain.get("HTTP/host20")
+    await domain.get("HTTP/a", name=other)
+    assert len(domain.asked) == asked
+    await domain.get("HTTP/host0")
+    assert len(domain.asked) == asked + 1
+
+
+async def test_what_has_ended_is_forgotten() -> None:
+    domain = SimulatedDomain()
+    other = IdentityName("webapp02", "a.test")
+    await domain.get("HTTP/a", name=other)
+    await domain.get("HTTP/a")
+    await domain.get("HTTP/b", life=2 * LIFE)
+    domain.now += LIFE
+    await domain.get("HTTP/c")
+    assert (domain.held(other), domain.held()) == (0, 2)

@@ -241,6 +241,7 @@ def test_a_directory_below_run_whose_surroundings_are_hidden() -> None:
     assert not states.is_there("/run/" + "a/" * 3000 + "c1")
 
 
+@pytest.mark.root  # to write to /run
 def test_a_container_whose_parent_directory_went_with_it() -> None:
     """As with Podman, whose directory of a container holds the one that is looked at."""
     engine = Path("/run", f"credspec-test-engine-{OWN}")
@@ -251,6 +252,7 @@ def test_a_container_whose_parent_directory_went_with_it() -> None:
         shutil.rmtree(engine)
 
 
+@pytest.mark.root  # to write to /run
 def test_a_tree_that_was_removed_and_made_again() -> None:
     """A unit that binds the old one sees an empty directory that is nowhere any more."""
     top = Path("/run", f"credspec-test-{OWN}")

@@ -19,6 +19,7 @@ def test_what_is_mounted_in_a_directory(tmp_path: Path) -> None:
     mounts.write_text(listed("/", own, f"{own}/one", f"{own}/two", f"{own}-not/three"))
     assert mounted_below(leases, mounts=mounts) == {"one", "two"}
     assert mounted_below(tmp_path / "link", mounts=mounts) == {"one", "two"}
+    assert mounted_below(leases, tmp_path / "other", mounts=mounts) == {"one", "two"}
 
 
 def test_the_list_of_this_machine() -> None:

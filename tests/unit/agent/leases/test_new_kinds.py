@@ -84,11 +84,8 @@ class FilelessHome:
         for name in names:
             self.tickets.get(self._place, {}).pop(name, None)
 
-    def holds(self, names: AbstractSet[str], *, most_bytes: int | None = None) -> bool:
+    def holds(self, names: AbstractSet[str]) -> bool:
         return names <= self.tickets.get(self._place, {}).keys()
-
-    def remove_leftovers(self) -> None:
-        pass
 
     def wipe(self) -> None:
         self.tickets.pop(self._place, None)

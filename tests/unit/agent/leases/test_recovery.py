@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from credspec.agent.leases import recovery
 from credspec.agent.leases.record import LeaseRecord
 from credspec.config.policy import Policy
 from credspec.errors import UnreachableError
@@ -99,6 +101,43 @@ async def test_a_container_that_went_meanwhile_costs_its_own_lease(directory: Pa
     assert decisions(bench, SECOND) == ["granted"]
 
 
+async def test_others_are_served_before_all_leases_were_looked_at(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "_FEW", 0)
+    await two_leases(directory)
+    (directory / "tree/lease1/account").rename(directory / "gone")
+    (directory / "tree/lease2/account/krb5cc").unlink()
+    bench = ScriptedLeases(directory)
+    await bench.leases.take_over()
+    assert [record.lease_id for record in bench.leases.all()] == [FIRST, SECOND]
+    made = await bench.leases.make(bench.request(3))
+    assert await bench.leases.sweep() == 1
+    (identity,) = bench.identities.held()
+    assert identity.holders == {SECOND, made.lease_id}
+    assert (directory / "tree/lease2/account/krb5cc").is_file(), "of the ticket that was made"
+    assert await bench.leases.sweep() == 0
+    await bench.close()
+    assert decisions(bench, FIRST) == ["granted", "released"]
+
+
+async def test_a_lease_asked_for_again_before_it_was_looked_at_stays(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "_FEW", 0)
+    await two_leases(directory)
+    place = directory / "tree/lease1/account"
+    place.rename(directory / "gone")
+    bench = ScriptedLeases(directory)
+    await bench.leases.take_over()
+    place.mkdir()
+    await bench.leases.make(bench.request(1))
+    assert await bench.leases.sweep() == 0
+    assert bench.leases.count == 2
+    assert (place / "krb5cc").is_file()
+    await bench.close()
+
+
 async def test_a_lease_that_was_being_made_ends_without_an_entry(directory: Path) -> None:
     await two_leases(directory)
     rewritten(directory, FIRST, ready=False, ticket_start=None, ticket_end=None)
@@ -114,6 +153,8 @@ async def test_a_lease_without_its_files_gets_new_ones_at_once(directory: Path) 
     (directory / "tree/lease1/account/krb5cc").unlink()
     bench = await restarted(directory)
     (identity,) = bench.identities.held()
+    refresh = bench.identities.refresh_at(identity.name)
+    assert refresh is None or refresh <= datetime.now(UTC)
     await bench.identities.hold(identity.name, FIRST)
     assert bench.session.acquired == 1
     assert (directory / "tree/lease1/account/krb5cc").is_file()

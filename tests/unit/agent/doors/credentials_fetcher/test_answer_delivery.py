@@ -218,6 +218,7 @@ async def add(bench: Bench, seconds: float) -> str:
     return shown.decode()
 
 
+@pytest.mark.root  # only root may call
 async def test_an_answer_that_arrives_is_a_lease_that_stays_simulated() -> None:
     async with served() as bench:
         assert "lease_id" in await add(bench, 60)
@@ -227,6 +228,7 @@ async def test_an_answer_that_arrives_is_a_lease_that_stays_simulated() -> None:
         assert len(bench.inner.leases.all()) == 1
 
 
+@pytest.mark.root  # only root may call
 async def test_a_lease_granted_as_the_callers_deadline_passes_is_undone_simulated() -> None:
     """The agent is held up between grant and answer until the client has given up."""
     async with served() as bench:
@@ -236,6 +238,7 @@ async def test_a_lease_granted_as_the_callers_deadline_passes_is_undone_simulate
         assert bench.decisions() == ["granted", "released"]
 
 
+@pytest.mark.root  # only root may call
 @pytest.mark.parametrize("moment", ["before the answer", "while it is on its way", "after it"])
 @pytest.mark.parametrize("way", ["resets the call", "closes the connection"])
 async def test_a_call_that_ends_about_its_answer_simulated(
@@ -281,6 +284,7 @@ def followed(
     return fed
 
 
+@pytest.mark.root  # only root may call
 async def test_a_reset_without_error_takes_nothing_away_simulated() -> None:
     async with served() as bench, connected(bench) as client:
         client.send(GREETING + whole_call(1, "AddKerberosLease", REQUEST))
@@ -290,6 +294,7 @@ async def test_a_reset_without_error_takes_nothing_away_simulated() -> None:
         assert bench.decisions() == ["granted"]
 
 
+@pytest.mark.root  # only root may call
 async def test_what_was_asked_for_again_meanwhile_is_not_undone_simulated() -> None:
     """The id of a lease by ARN is the caller's: its second try has the same one."""
     async with served() as bench:
