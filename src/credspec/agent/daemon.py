@@ -113,6 +113,7 @@ async def serve(
         UsageError: `agent-running` if another agent has the socket.
         NotPermittedError: the host identity cannot be used at all.
     """
+    _load_libraries()
     krb5_conf = AgentKrb5Conf(_krb5_conf_path(config))
     host_identity = MachineKeytab(config.keytab, config.principal)
     home = _home_domain(config, host_identity)
@@ -189,7 +190,6 @@ async def serve(
                 serving_http(api, listener, policy),
                 other_door(leases),
                 _in_background(
-                    _for_ever("libraries", _load_libraries_beside, None),
                     _for_ever("watchdog", keep_watchdog_quiet, None),
                     _for_ever("sweep", leases.sweep, _SWEEP_SECONDS),
                     _for_ever("reload", reload.run, None),
@@ -318,13 +318,8 @@ def _unusable_files(config: Config, *, is_joined: bool) -> list[str]:
     return reasons
 
 
-async def _load_libraries_beside() -> None:
-    """Load what is slow to load now, beside others, and not while the first container waits."""
-    await asyncio.to_thread(_load_libraries)
-    gc.freeze()
-
-
 def _load_libraries() -> None:
+    """Load what is slow to load now, not while the first container waits."""
     for name in ("dns.resolver", "krb5"):
         importlib.import_module(name)
     libldap()
