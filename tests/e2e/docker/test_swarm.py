@@ -93,9 +93,11 @@ def service(running: Swarm) -> Iterator[Swarm]:
 
 def test_tasks_on_both_nodes_have_tickets_and_each_node_reads_once(service: Swarm) -> None:
     before = [node.acquisitions() for node in service.nodes]
-    service.create("file://one.json", "--replicas=4")
-    wait_for(lambda: service.principals() == [[FIRST] * 2] * 2)
+    service.create("file://one.json", "--replicas=20")
+    wait_for(lambda: service.principals() == [[FIRST] * 10] * 2)
     assert [node.acquisitions() for node in service.nodes] == [count + 1 for count in before]
+    service("service", "scale", "--detach", "web=4")
+    wait_for(lambda: service.principals() == [[FIRST] * 2] * 2)
     spec = service.inspect()["TaskTemplate"]["ContainerSpec"]
     assert spec["Privileges"]["CredentialSpec"]["File"] == "one.json"
     assert not {"Env", "Mounts", "Sysctls"} & {*spec}

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from credspec.agent.leases.journal import Journal
 from credspec.config.policy import Policy
 from credspec.contract.service_names import BROKER
 from credspec.errors import CredspecError, NotPermittedError
@@ -248,6 +249,38 @@ async def test_where_nobody_opens_a_port_it_is_refused(bench: Bench) -> None:
     with pytest.raises(NotPermittedError) as refused:
         await leases.make(replace(request, runtime_state=str(volume)))
     assert refused.value.code == "tickets-broker-place"
+    await identities.close()
+
+
+async def test_sockets_of_a_lease_that_cannot_be_served_are_let_go(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runtime shim, and the service manager, may have copies: nothing must listen to them."""
+    identities, leases = bench.agent()
+    record = await leases.make(replace(bench.request(1, "one.json"), tickets=BROKER))
+    passed = sockets()
+    copies = [each.dup() for each in passed]
+
+    def fails(*_: object) -> None:
+        raise CredspecError.of("journal-unwritable", "no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "write", fails)
+        with pytest.raises(CredspecError, match="journal-unwritable"):
+            await leases.serve_kdc(record.lease_id, passed)
+    assert [each.fileno() for each in passed] == [-1, -1]
+    assert not leases.status(leases.get(record.lease_id))["kdc_served"]
+    faults: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+    with socket.create_connection(copies[0].getsockname()):
+        for _ in range(50):
+            await asyncio.sleep(0)
+    assert faults == []
+    record = await leases.serve_kdc(record.lease_id, copies)
+    assert leases.status(record)["kdc_served"]
+    await leases.release(record.lease_id)
+    assert [each.fileno() for each in copies] == [-1, -1]
+    leases.close()
     await identities.close()
 
 

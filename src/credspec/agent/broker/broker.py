@@ -98,10 +98,15 @@ class Broker:
         record = self._table.get(lease_id)
         self._start(record, sockets)
         served = self._served[lease_id]
-        store_descriptors(f"{STORED}{lease_id}", served.descriptors)
-        given = replace(record, kdc_port=served.port)
-        await self._write(given, {"krb5.conf": self._krb5_conf(given)})
-        return self._kept(record, given)
+        try:
+            store_descriptors(f"{STORED}{lease_id}", served.descriptors)
+            given = replace(record, kdc_port=served.port)
+            await self._write(given, {"krb5.conf": self._krb5_conf(given)})
+            return self._kept(record, given)
+        except BaseException:
+            # While they are open: a closed socket of which there is a copy would be ready for ever.
+            self._stop(lease_id)
+            raise
 
     def adopt(self, record: LeaseRecord) -> None:
         """Serve a lease of an earlier run at the sockets that the service manager kept."""
@@ -162,8 +167,8 @@ class Broker:
     def _stop(self, lease_id: str) -> None:
         served = self._served.pop(lease_id, None)
         if served is not None:
-            served.close()
             forget_descriptors(f"{STORED}{lease_id}")
+            served.close()
 
     def _policy_now(self) -> Policy:
         return self._policy.policy

@@ -115,10 +115,15 @@ class Recovery:
         for record in await self._liveness.gone(records, seconds=_FILES_SECONDS):
             async with self._locks.hold(record.lease_id):
                 if self._table.is_current(record):
-                    self._drop(record)
+                    try:
+                        self._drop(record)
+                    except Exception as error:  # noqa: BLE001 - it costs this lease only
+                        fault = type(error).__name__
+                        emit(Event.INTERNAL_ERROR, path=record.lease_id, error=fault)
+                        continue
                     dropped.append(record)
         self._ended(dropped)
-        alive = [record for record in records if self._table.is_current(record)]
+        alive = [r for r in records if self._table.is_current(r) and not r.revoked]
         in_place = await self._with_files_in_place(alive)
         for number, record in enumerate(alive):
             emit(Event.LEASE_ADOPTED, lease=record.lease_id, container=record.container)

@@ -170,6 +170,8 @@ def _service(body: KdcReqBody) -> AskedService:
         raise RefusedRequestError(KdcErrorCode.UNKNOWN_SERVICE, "no service is named")
     parts = _parts(body.sname)
     realm = text_of(body.realm)
+    if len(realm) > _MOST_TEXT:
+        raise MalformedMessageError  # it would be a line of the audit log
     if not realm or not parts or not all(parts) or any("/" in p or "@" in p for p in parts):
         raise RefusedRequestError(KdcErrorCode.UNKNOWN_SERVICE, "no name of a service")
     return AskedService(parts, body.sname.name_type, realm)

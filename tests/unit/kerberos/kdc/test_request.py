@@ -185,6 +185,21 @@ def test_long_messages() -> None:
     read(Client.make(KEY, padata=((2, bytes(60_000)),)).request(*LDAP))
 
 
+@given(st.integers(0, 20_000), st.integers(0, 20_000), st.booleans())
+def test_what_is_written_of_a_refused_request_is_short(part: int, realm: int, own: bool) -> None:
+    """A line of the audit log is written of it, for any program that reaches the port."""
+    key = KEY if own else EncryptionKey.random()
+    client = Client.make(key, realm="R" * realm)
+    data = client.request("ldap", "x" * part)
+    assert len(str(named_service(data))) <= 1100
+    try:
+        read(data)
+    except RefusedRequestError as error:
+        assert len(str(error.service)) <= 1100
+    else:
+        assert own
+
+
 @given(st.binary(max_size=300))
 def test_anything(data: bytes) -> None:
     with pytest.raises(RefusedRequestError):
