@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from credspec.agent.leases import recovery
+from credspec.agent.leases.ending import LeaseEnds
 from credspec.agent.leases.record import LeaseRecord
 from credspec.config.policy import Policy
 from credspec.errors import UnreachableError
@@ -119,6 +121,31 @@ async def test_others_are_served_before_all_leases_were_looked_at(
     assert await bench.leases.sweep() == 0
     await bench.close()
     assert decisions(bench, FIRST) == ["granted", "released"]
+
+
+async def test_one_that_cannot_be_dropped_costs_no_other_lease(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "_FEW", 0)
+    await two_leases(directory)
+    for number in (1, 2):
+        (directory / f"tree/lease{number}/account").rename(directory / f"gone{number}")
+    bench = ScriptedLeases(directory)
+    await bench.leases.take_over()
+    real = LeaseEnds.drop
+
+    def drop(ends: LeaseEnds, lease_id: str) -> None:
+        if lease_id == FIRST:
+            raise OSError(errno.EIO, "simulated")
+        real(ends, lease_id)
+
+    monkeypatch.setattr(LeaseEnds, "drop", drop)
+    assert await bench.leases.sweep() == 1
+    assert [record.lease_id for record in bench.leases.all()] == [FIRST]
+    monkeypatch.undo()
+    assert await bench.leases.sweep() == 1
+    await bench.close()
+    assert decisions(bench, SECOND) == ["granted", "released"]
 
 
 async def test_a_lease_asked_for_again_before_it_was_looked_at_stays(
