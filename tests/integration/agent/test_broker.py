@@ -17,7 +17,15 @@ from credspec.errors import CredspecError, NotPermittedError
 from credspec.kerberos.ccache_reader import read_ccache
 from credspec.kerberos.service_names import ServicePattern
 from credspec.lab.domain import Lab
-from support.agent.broker_client import LDAP, Client, HostClock, audited, fresh, sockets
+from support.agent.broker_client import (
+    LDAP,
+    Client,
+    HostClock,
+    audited,
+    fresh,
+    sockets,
+    twenty_served,
+)
 from support.agent.broker_client import client as client  # noqa: PLC0414 - a fixture
 from support.agent.broker_client import clock as clock  # noqa: PLC0414 - a fixture
 from support.agent.broker_client import services as services  # noqa: PLC0414 - a fixture
@@ -97,17 +105,12 @@ async def test_a_lease_of_any_age_leads_to_another_realm(
 
 async def test_two_hundred_contexts_of_twenty_containers_at_once(lab: Lab, bench: Bench) -> None:
     identities, leases = bench.agent()
-    lines = []
-    for number in range(1, 21):
-        request = replace(bench.request(number, "one.json"), tickets=BROKER, uid=0, gid=0)
-        record = await leases.make(request)
-        await leases.serve_kdc(record.lease_id, sockets())
-        home = bench.directory / "leases" / record.lease_id
-        lines.append(
-            f"for i in 0 1 2 3 4 5 6 7 8 9; do cp {home}/krb5cc {home}/cc$i; done; "
-            f"for i in 0 1 2 3 4 5 6 7 8 9; do KRB5_CONFIG={home}/krb5.conf "
-            f"KRB5CCNAME={home}/cc$i kvno ldap/{lab.dc_host} & done"
-        )
+    lines = [
+        f"for i in 0 1 2 3 4 5 6 7 8 9; do cp {home}/krb5cc {home}/cc$i; done; "
+        f"for i in 0 1 2 3 4 5 6 7 8 9; do KRB5_CONFIG={home}/krb5.conf "
+        f"KRB5CCNAME={home}/cc$i kvno ldap/{lab.dc_host} & done"
+        for home in await twenty_served(bench, leases)
+    ]
     shown = await asyncio.to_thread(
         subprocess.run, ["sh", "-c", "; ".join([*lines, "wait"])],
         capture_output=True, text=True, check=False,

@@ -16,10 +16,9 @@ from pathlib import Path
 import pytest
 
 from credspec.config.policy import Policy
-from credspec.contract.service_names import BROKER
 from credspec.kerberos.ccache_reader import read_ccache
 from credspec.lab.domain import Lab
-from support.agent.broker_client import FAKETIME, Client, fresh, sockets
+from support.agent.broker_client import FAKETIME, Client, fresh, twenty_served
 from support.agent.broker_client import client as client  # noqa: PLC0414 - a fixture
 from support.agent.broker_client import clock as clock  # noqa: PLC0414 - a fixture
 from support.agent.real_leases import Bench
@@ -249,11 +248,7 @@ async def test_two_hundred_contexts_while_no_domain_controller_answers(
     """Each has an answer, which tells that the service cannot be had now."""
     identities, leases = bench.agent()
     lines = []
-    for number in range(1, 21):
-        request = replace(bench.request(number, "one.json"), tickets=BROKER, uid=0, gid=0)
-        record = await leases.make(request)
-        await leases.serve_kdc(record.lease_id, sockets())
-        home = bench.directory / "leases" / record.lease_id
+    for home in await twenty_served(bench, leases):
         lines += [
             f"cp {home}/krb5cc {home}/cc{i}; KRB5_CONFIG={home}/krb5.conf "
             f"KRB5CCNAME={home}/cc{i} kvno ldap/{lab.dc_host} &"

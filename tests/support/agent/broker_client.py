@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -108,6 +109,17 @@ async def client(
     for each in kept:
         each.close()
     await identities.close()
+
+
+async def twenty_served(bench: Bench, leases: Leases) -> list[Path]:
+    """Make twenty leases without limits, each with its KDC; return their directories."""
+    homes = []
+    for number in range(1, 21):
+        request = replace(bench.request(number, "one.json"), tickets=BROKER, uid=0, gid=0)
+        record = await leases.make(request)
+        await leases.serve_kdc(record.lease_id, sockets())
+        homes.append(bench.directory / "leases" / record.lease_id)
+    return homes
 
 
 def fresh(client: Client) -> str:

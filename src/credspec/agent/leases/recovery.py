@@ -64,7 +64,7 @@ class Recovery:
         self._audit = audit
         self._background = background
         self._locks = locks
-        self._unseen: list[LeaseRecord] = []
+        self._unexamined: list[LeaseRecord] = []
 
     async def take_over(self) -> None:
         """Take over what can be taken over; of many, `examine` is to be called after it.
@@ -90,19 +90,19 @@ class Recovery:
             if is_dropped:
                 dropped.append(record)
             elif record.has_tgt and self._table.is_current(record):
-                self._unseen.append(record)
+                self._unexamined.append(record)
             if number % _RECORDS_AT_A_TIME == 0:
                 await asyncio.sleep(0)
         self._ended(dropped)
         # The clock may have been set while nobody looked.
         self._identities.clock_changed()
-        if len(self._unseen) <= _FEW:
+        if len(self._unexamined) <= _FEW:
             await self.examine()
 
     @property
     def is_examined(self) -> bool:
         """Whether `examine` has nothing to do."""
-        return not self._unseen
+        return not self._unexamined
 
     async def examine(self) -> int:
         """End the leases whose containers were gone at the start, and return how many.
@@ -110,17 +110,11 @@ class Recovery:
         Of the others, those that lack a file are given new ones soon. One that was released,
         renewed or asked for again meanwhile is left as it is.
         """
-        records, self._unseen = self._unseen, []
+        records, self._unexamined = self._unexamined, []
         dropped = []
         for record in await self._liveness.gone(records, seconds=_FILES_SECONDS):
             async with self._locks.hold(record.lease_id):
-                if self._table.is_current(record):
-                    try:
-                        self._drop(record)
-                    except Exception as error:  # noqa: BLE001 - it costs this lease only
-                        fault = type(error).__name__
-                        emit(Event.INTERNAL_ERROR, path=record.lease_id, error=fault)
-                        continue
+                if self._table.is_current(record) and self._drop(record):
                     dropped.append(record)
         self._ended(dropped)
         alive = [r for r in records if self._table.is_current(r) and not r.revoked]
@@ -134,12 +128,18 @@ class Recovery:
                 await asyncio.sleep(0)
         return len(dropped)
 
-    def _drop(self, record: LeaseRecord) -> None:
-        self._ends.drop(record.lease_id)
+    def _drop(self, record: LeaseRecord) -> bool:
+        """End a lease; return whether that worked, which the next sweep tries again if not."""
+        try:
+            self._ends.drop(record.lease_id)
+        except Exception as error:  # noqa: BLE001 - it costs this lease only
+            emit(Event.INTERNAL_ERROR, path=record.lease_id, error=type(error).__name__)
+            return False
         emit(Event.LEASE_NOT_ADOPTED, lease=record.lease_id, container=record.container)
+        return True
 
     def _ended(self, dropped: Iterable[LeaseRecord]) -> None:
-        """Write down which leases were dropped."""
+        """Write which leases were dropped into the audit log, and close what they kept open."""
         # One that was being made has no grant in the audit log that would need an end.
         granted = [record for record in dropped if record.ready]
         self._background.start(self._audit.not_adopted(granted))
@@ -175,8 +175,7 @@ class Recovery:
         except Exception as error:  # noqa: BLE001 - it costs this lease, and no other
             if not isinstance(error, CredspecError):
                 emit(Event.INTERNAL_ERROR, path=record.lease_id, error=type(error).__name__)
-            is_dropped = True
-            self._drop(record)
+            is_dropped = self._drop(record)
         else:
             if not record.has_tgt:
                 emit(Event.LEASE_ADOPTED, lease=record.lease_id, container=record.container)
