@@ -71,6 +71,18 @@ def test_objects_of_the_chart_are_valid(values: Path | None, version: str) -> No
 
 
 @pytest.mark.skipif(helm() is None, reason="helm is not built: make test-kubernetes builds it")
+@pytest.mark.parametrize("values", VALUES, ids=lambda path: path.stem if path else "defaults")
+def test_helm_lint_finds_nothing(values: Path | None) -> None:
+    program = helm()
+    assert program is not None
+    options = [f"--values={values}"] if values else []
+    command = [str(program), "lint", "--strict", *options, str(CHART)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "[WARNING]" not in done.stdout
+
+
+@pytest.mark.skipif(helm() is None, reason="helm is not built: make test-kubernetes builds it")
 def test_the_port_of_metrics() -> None:
     by_values = {path.stem: rendered(path, NEWEST) for path in VALUES if path}
     for name, port, policies in (("watched", 9500, 1), ("pod-network", 9477, 2), ("alone", 0, 0)):

@@ -16,6 +16,7 @@ from support.kubernetes.namespace import Namespace, with_volume
 pytestmark = pytest.mark.timeout(1200)
 
 RANCHER = "{e4781092-f116-4b79-b55e-28eb6a224e26}"
+SEARCHED = "only-of-the-chart.test"
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +31,8 @@ def account(lab: Lab) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def nodes(chart: Chart, account: dict[str, str]) -> Iterator[Chart]:
-    """Nodes that have a Secret for all specs, and one that specs may name."""
+def nodes(lab: Lab, chart: Chart, account: dict[str, str]) -> Iterator[Chart]:
+    """Nodes with a Secret for all specs, one that specs may name, and servers of the domain."""
     for name, content in (
         ("ad-reader", {"account": json.dumps(account)}),
         ("of-specs", account),
@@ -46,7 +47,11 @@ def nodes(chart: Chart, account: dict[str, str]) -> Iterator[Chart]:
             }
         )
     unjoined = {"host__joined": "false", "hostAccount__secretName": "ad-reader"}
-    chart.upgrade(**unjoined, hostAccount__secrets="{of-specs}")
+    servers = {
+        "domain__nameServers": f"{{{lab.dc_address}}}",
+        "domain__searches": f"{{{SEARCHED}}}",
+    }
+    chart.upgrade(**unjoined, **servers, hostAccount__secrets="{of-specs}")
     yield chart
     chart.upgrade()
     chart.cluster.kubectl("delete", "secret", "-n", NAMESPACE, "ad-reader", "of-specs", "of-others")
@@ -56,6 +61,14 @@ def test_one_account_for_all_specs(shop: Namespace, nodes: Chart) -> None:
     assert "krb5.keytab" not in nodes.in_agent("ls", "/etc")
     shop.cluster.apply(with_volume("web", spec="webapp02"))
     shop.wait_for_tickets("web", "WebApp02")
+
+
+def test_the_domain_is_found_by_the_servers_of_the_chart(lab: Lab, nodes: Chart) -> None:
+    lines = nodes.in_agent("cat", "/etc/resolv.conf").splitlines()
+    assert [each for each in lines if each.startswith("nameserver")] == [
+        f"nameserver {lab.dc_address}"
+    ]
+    assert f"search {SEARCHED}" in lines
 
 
 @pytest.mark.parametrize(
