@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -49,7 +48,7 @@ def replace_file(
         OSError: whatever else the file system says.
     """
     whole = os.fspath(path)
-    temporary = os.path.join(os.path.dirname(whole), f"{TEMPORARY}{secrets.token_hex(8)}")  # noqa: PTH118, PTH120
+    temporary = os.path.join(os.path.dirname(whole), f"{TEMPORARY}{os.urandom(8).hex()}")  # noqa: PTH118, PTH120
     descriptor = os.open(temporary, _NEW_FILE, 0o600, dir_fd=dir_fd)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -25,9 +25,10 @@ _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _CLASS = r"[A-Za-z][A-Za-z0-9_.-]{0,63}"
 _PORT = r"[A-Za-z0-9_$-]{1,32}"
 _REALM = rf"{_LABEL}(?:\.{_LABEL})*"
-_NAME = re.compile(rf"({_CLASS})/({_LABEL}(?:\.{_LABEL})*)(?::({_PORT}))?(?:@({_REALM}))?")
+# Compiled when they are used, and kept by re: that takes a millisecond each.
+_NAME = rf"({_CLASS})/({_LABEL}(?:\.{_LABEL})*)(?::({_PORT}))?(?:@({_REALM}))?"
 _ANY = rf"(?:\*|{_LABEL})"
-_PATTERN = re.compile(rf"({_CLASS})/({_ANY}(?:\.{_ANY})*)(?::(\*|{_PORT}))?(?:@({_REALM}))?")
+_PATTERN = rf"({_CLASS})/({_ANY}(?:\.{_ANY})*)(?::(\*|{_PORT}))?(?:@({_REALM}))?"
 _FORM = "CLASS/HOST[:PORT][@REALM], never krbtgt or kadmin"
 _PATTERN_FORM = ", with * as a whole label of HOST or as PORT"
 _MOST_NAME = 255
@@ -45,7 +46,7 @@ def parts_of(text: str, *, is_pattern: bool = False) -> Parts | None:
     """
     if len(text) > _MOST_NAME:
         return None
-    match = (_PATTERN if is_pattern else _NAME).fullmatch(text)
+    match = re.fullmatch(_PATTERN if is_pattern else _NAME, text)
     if match is None or match[1].lower() in _NEVER:
         return None
     return match[1], match[2], match[3], match[4]
