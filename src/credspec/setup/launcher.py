@@ -2,10 +2,9 @@
 
 The launcher is where they get their settings from; a configuration file would have to be read at
 every step of every container's life. For the shim it is a shell's script as well, which runs the
-real runtime at the steps that the shim has no part in, since Python's start takes longer than they
-do: `create` of a bundle without any mark of a spec, `delete` of a container without a lease, and
-what is not listed. It evaluates nothing that it is given, and sees no ticket; whatever it cannot
-tell for sure is Python's.
+real runtime at the steps that need no Python, whose start takes longer than they do: `create` of a
+bundle without any mark of a spec, `delete`, and what is not listed. It evaluates nothing that it is
+given, and reads no ticket; whatever it cannot tell for sure is Python's.
 """
 
 from __future__ import annotations
@@ -80,10 +79,30 @@ case $step in
         if [ -n "$root" ] && [ -w {leases} ]; then
             id=$(printf %s "$root/$each" | b2sum --length 128 2>/dev/null)
             id=${{id%% *}}
-            [ ${{#id}} = 32 ] && [ ! -e {leases}/"$id" ] && step=
+            if [ ${{#id}} != 32 ]; then
+                :
+            elif [ ! -e {leases}/"$id" ]; then
+                step=
+            elif command -v umount >/dev/null; then
+                step=end
+            fi
         fi
         ;;
 esac
+if [ "$step" = end ]; then
+    for runtime in {runtimes}; do
+        [ -x "$runtime" ] || continue
+        "$runtime" "$@"
+        status=$?
+        [ -d "$root/$each" ] && exit $status
+        # Files first: they would outlive the mount where another namespace has it, too. That the
+        # directory goes is what the agent hears of.
+        rm -f -- {leases}/"$id"/* {leases}/"$id"/.[!.]* 2>/dev/null
+        umount {leases}/"$id" 2>/dev/null || umount -l {leases}/"$id" 2>/dev/null
+        rmdir {leases}/"$id" 2>/dev/null
+        exit $status
+    done
+fi
 if [ -z "$step" ]; then
     for runtime in {runtimes}; do
         [ -x "$runtime" ] && exec "$runtime" "$@"
