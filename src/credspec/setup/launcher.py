@@ -131,8 +131,21 @@ from credspec.shim.{module} import main
 
 sys.path.append(sys.path.pop(0))
 
-main(run_directory={run_directory!r}{more})
+{call}
 """
+
+_CALL: Final = "main(run_directory={run_directory!r}{more})"
+_RUNTIMES_CALL: Final = f"""\
+try:
+    {_CALL}
+except SystemExit as end:
+    # What an interpreter takes apart at its end goes with the process.
+    if not isinstance(end.code, int):
+        raise
+    import posix
+
+    sys.stderr.flush()
+    posix._exit(end.code)"""
 
 
 def launcher_text(
@@ -154,7 +167,7 @@ def launcher_text(
         UsageError: as `hook_launcher_text`.
     """
     more = f", runtimes={tuple(runtimes)!r}"
-    program = _program("runtime", run_directory, more, wait_seconds, package)
+    program = _program("runtime", run_directory, more, wait_seconds, package, call=_RUNTIMES_CALL)
     shell = _SHELL.format(
         interpreter=shlex.quote(_interpreter() if interpreter is None else str(interpreter)),
         steps="|".join(_STEPS),
@@ -201,11 +214,19 @@ def _package_directory() -> Path:
 
 
 def _program(
-    module: str, run_directory: Path, more: str, wait_seconds: float, package: Path | None = None
+    module: str,
+    run_directory: Path,
+    more: str,
+    wait_seconds: float,
+    package: Path | None = None,
+    *,
+    call: str = _CALL,
 ) -> str:
     return _PROGRAM.format(
         package=str(package or _package_directory()),
-        run_directory=str(run_directory.absolute()),
         module=module,
-        more=f"{more}, wait_seconds={float(wait_seconds)!r}",
+        call=call.format(
+            run_directory=str(run_directory.absolute()),
+            more=f"{more}, wait_seconds={float(wait_seconds)!r}",
+        ),
     )

@@ -116,3 +116,34 @@ def test_the_package_s_path_without_python_s_version(
     (tmp_path / "site-packages").unlink()
     (tmp_path / "site-packages").mkdir()  # of another installation
     assert repr(str(versioned)) in launcher_text(tmp_path)
+
+
+@pytest.mark.parametrize("status", [0, 3, 255])
+def test_the_status_is_the_runtime_s(tmp_path: Path, status: int) -> None:
+    bundle, runtime = tmp_path / "bundle", tmp_path / "runc"
+    bundle.mkdir()
+    # Python cannot tell that there is no spec before it has read this.
+    (bundle / "config.json").write_text('{"annotations": {"x": "%63redspec.dev/spec"}}')
+    runtime.write_text(f"#!/bin/sh\necho said; exit {status}\n")
+    runtime.chmod(0o755)
+    path = tmp_path / "credspec-runtime"
+    path.write_text(launcher_text(tmp_path / "run", (str(runtime),)))
+    path.chmod(0o755)
+    done = subprocess.run(
+        [path, "run", "--bundle", bundle, "c1"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (status, "said\n", "")
+
+
+def test_a_refusal_arrives_whole(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    (bundle / "config.json").write_text('{"annotations": {"credspec.dev/spec": "file://a"}, "a"}')
+    path = tmp_path / "credspec-runtime"
+    path.write_text(launcher_text(tmp_path / "run", ("/bin/true",)))
+    path.chmod(0o755)
+    done = subprocess.run(
+        [path, "run", "--bundle", bundle, "c1"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.endswith("[bundle-malformed]\n")
