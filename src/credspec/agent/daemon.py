@@ -192,6 +192,7 @@ async def serve(
                 _in_background(
                     _for_ever("watchdog", keep_watchdog_quiet, None),
                     _for_ever("sweep", leases.sweep, _SWEEP_SECONDS),
+                    _for_ever("removed directories", leases.watch, None),
                     _for_ever("reload", reload.run, None),
                     _for_ever("clock", partial(watch_clock, clock_changed), None),
                     _for_ever("controllers", partial(watch_controllers, identities), None),

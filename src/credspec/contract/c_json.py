@@ -83,6 +83,11 @@ else:
             value, end = scan(text, start)
         except StopIteration:
             raise ValueError("no JSON") from None
+        except SystemError:
+            # The C code says where a text is broken by a class that nobody has imported yet.
+            import json.decoder  # noqa: F401 - for what it leaves behind
+
+            value, end = scan(text, start)
         if text[end:].strip(_WHITESPACE):
             raise ValueError("more than one JSON document")
         return value

@@ -7,6 +7,25 @@ LEASES = "leases"
 VOLUMES = "volumes"
 """That of the volumes of pods."""
 
+_TYPE, _DIRECTORY = 0o170000, 0o040000  # inode(7)
+
+
+def is_there(path: str) -> bool:
+    """Return whether there is anything at a path, a link to nothing included."""
+    try:
+        posix.lstat(path)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def is_directory(path: str) -> bool:
+    """Return whether there is a directory at a path, or a link to one."""
+    try:
+        return posix.stat(path).st_mode & _TYPE == _DIRECTORY
+    except (OSError, ValueError):
+        return False
+
 
 def unprivileged_uid() -> "int | None":
     """Return the host's number of the user on whose behalf this runs, None for the host's root."""

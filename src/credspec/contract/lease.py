@@ -5,12 +5,12 @@ For the shim, Podman's hook and ``credspec run``. Standard library only.
 
 from __future__ import annotations
 
-import os
+import posix
 
 from credspec.contract import c_library
 from credspec.contract.agent_client import ask_agent
 from credspec.contract.errors import NotYetError, ShimError, StartAbandonedError
-from credspec.contract.host_paths import LEASES, leases_directory
+from credspec.contract.host_paths import LEASES, is_directory, is_there, leases_directory
 from credspec.contract.selinux_label import mount_option, set_label
 from credspec.contract.start_wait import EndedBySignals, StartWait
 
@@ -77,7 +77,9 @@ class Lease:
             if made < 0:
                 self.make_directory(request)
                 # As long as it is open, no other file system has its number.
-                made = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                made = posix.open(
+                    self.directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC
+                )
             elif not self._is_directory(made):
                 raise StartAbandonedError(wait.waited)
             answer = ask_agent(self.agent_socket, "PUT", f"/v1/leases/{self.lease_id}", body)
@@ -97,14 +99,15 @@ class Lease:
                 raise ShimError(error.code, error.text + waited) from None
             finally:
                 if made >= 0:
-                    os.close(made)
+                    posix.close(made)
 
     def _is_directory(self, fd: int) -> bool:
         """Return whether an open directory is still the lease's."""
         try:
-            return os.path.samestat(os.fstat(fd), os.lstat(self.directory))
+            one, other = posix.fstat(fd), posix.lstat(self.directory)
         except OSError:
             return False
+        return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 
     def make_directory(self, request: TicketRequest) -> None:
         """Make the directory that the agent is to fill."""
@@ -184,11 +187,11 @@ def _make_users_directory(leases: str, directory: str, mode: int) -> None:
     parent = leases.rpartition("/")[0]
     try:
         for path in (parent, leases):
-            if not os.path.isdir(path):
-                os.mkdir(path, 0o700)
+            if not is_directory(path):
+                posix.mkdir(path, 0o700)
         _remove_users_directory(directory)
-        os.mkdir(directory, 0o700)
-        os.chmod(directory, mode)
+        posix.mkdir(directory, 0o700)
+        posix.chmod(directory, mode)
     except OSError as error:
         raise ShimError(
             "user-directory",
@@ -198,7 +201,7 @@ def _make_users_directory(leases: str, directory: str, mode: int) -> None:
 
 
 def _remove_users_directory(directory: str) -> None:
-    if os.path.lexists(directory):
+    if is_there(directory):
         import shutil  # which follows no links; the container's user may have put some there
 
         shutil.rmtree(directory, ignore_errors=True)
@@ -207,18 +210,18 @@ def _remove_users_directory(directory: str) -> None:
 def _make_replay_cache(directory: str) -> None:
     """Make where those who may read the keytab keep what they have accepted, each in a file."""
     try:
-        os.mkdir(directory)
-        os.chmod(directory, 0o1777)  # noqa: S103 - the directory above decides who gets here
+        posix.mkdir(directory)
+        posix.chmod(directory, 0o1777)  # the directory above decides who gets here
     except OSError as error:
         raise ShimError("lease-directory", f"{directory}: {error.strerror}") from None
 
 
 def _mount_tmpfs(directory: str, request: TicketRequest) -> None:
     try:
-        os.mkdir(directory, 0o700)
+        posix.mkdir(directory, 0o700)
     except FileExistsError:
         _unmount(directory)  # left by a container of the same name that ended badly
-        os.mkdir(directory, 0o700)
+        posix.mkdir(directory, 0o700)
     except OSError as error:
         kind = NotYetError if error.errno == _ENOENT else ShimError
         failure = kind(
@@ -241,8 +244,8 @@ def _mount_tmpfs(directory: str, request: TicketRequest) -> None:
                 raise
             _mount(directory, flags, options)  # a kernel that does not know the option
     except OSError as error:
-        os.rmdir(directory)
-        reason = os.strerror(error.errno or 0)
+        posix.rmdir(directory)
+        reason = posix.strerror(error.errno or 0)
         raise ShimError("mount", f"{directory}: cannot mount a tmpfs: {reason}") from None
 
 
@@ -256,6 +259,6 @@ def _unmount(directory: str) -> None:
     except OSError:
         pass  # nothing is mounted there
     try:
-        os.rmdir(directory)
+        posix.rmdir(directory)
     except OSError:
         pass

@@ -6,8 +6,6 @@ only: it runs on the path of every container with a spec.
 
 from __future__ import annotations
 
-import posixpath
-
 from credspec.contract.names import MOUNT_POINT
 
 TYPE_CHECKING = False
@@ -29,17 +27,30 @@ def variable_at_tickets(environment: Iterable[str]) -> str | None:
     return None
 
 
+def normal_path(path: str) -> str:
+    """Return a path as `posixpath.normpath` does, whose module imports `os`."""
+    head = path[: len(path) - len(path.lstrip("/"))]
+    head = head if len(head) <= 2 else "/"  # noqa: PLR2004 - POSIX: two mean something of their own
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == ".." and parts and parts[-1] != "..":
+            parts.pop()
+        elif part not in {"", "."} and (part != ".." or not head):
+            parts.append(part)
+    return head + "/".join(parts) or "."
+
+
 def is_at_tickets(path: str) -> bool:
     """Return whether a path is that of the tickets' directory, or below it."""
     if not path.startswith("/"):
         return False
     # Two slashes at the start stay as they are.
-    normal = "/" + posixpath.normpath(path).lstrip("/")
+    normal = "/" + normal_path(path).lstrip("/")
     normal = normal.removeprefix("/var") if normal.startswith("/var/run/") else normal
     return normal == MOUNT_POINT or normal.startswith(f"{MOUNT_POINT}/")
 
 
 def is_above_tickets(path: str) -> bool:
     """Return whether a mount at a path provides what is at the tickets' directory."""
-    normal = "/" + posixpath.normpath(path).lstrip("/")
+    normal = "/" + normal_path(path).lstrip("/")
     return normal != "/" and f"{MOUNT_POINT}/".startswith(f"{normal}/")

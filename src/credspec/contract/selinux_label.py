@@ -7,7 +7,7 @@ library only.
 
 from __future__ import annotations
 
-import os
+import posix
 
 from credspec.contract.errors import ShimError
 
@@ -25,7 +25,7 @@ _MOST_LETTERS = 2048  # with the other options, mount(2) takes one page
 
 def is_enabled() -> bool:
     """Return whether the host uses SELinux; without it, the kernel does not know the option."""
-    return any(os.access(f"{path}/enforce", os.F_OK) for path in _FILE_SYSTEMS)
+    return any(posix.access(f"{path}/enforce", posix.F_OK) for path in _FILE_SYSTEMS)
 
 
 def mount_label(config: dict[str, Any]) -> str:
@@ -63,7 +63,7 @@ def set_label(directory: str, label: str) -> None:
     if not label:
         return
     try:
-        os.setxattr(directory, _XATTR, f"{label}\0".encode(), follow_symlinks=False)
+        posix.setxattr(directory, _XATTR, f"{label}\0".encode(), follow_symlinks=False)
     except OSError as error:
         raise ShimError(
             "selinux-label",

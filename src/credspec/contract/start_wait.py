@@ -8,7 +8,7 @@ waited for is what is transient: see `NotYetError`. Standard library only.
 from __future__ import annotations
 
 import _signal
-import os
+import posix
 import time
 
 from credspec.contract.errors import NotYetError, ShimError, StartAbandonedError
@@ -126,7 +126,7 @@ def _retry_after(error: Exception) -> float | None:
 
 def _chance(low: float, high: float) -> float:
     # The package random costs milliseconds.
-    return low + (high - low) * int.from_bytes(os.urandom(4), "big") / 0xFFFFFFFF
+    return low + (high - low) * int.from_bytes(posix.urandom(4), "big") / 0xFFFFFFFF
 
 
 def has_just_booted() -> bool:
@@ -136,8 +136,8 @@ def has_just_booted() -> bool:
 
 def parent_is_there() -> Callable[[], bool]:
     """Return a function that tells whether the process that started this one still does."""
-    parent = os.getppid()
-    return lambda: os.getppid() == parent
+    parent = posix.getppid()
+    return lambda: posix.getppid() == parent
 
 
 class EndedBySignals:

@@ -2,10 +2,9 @@
 
 The launcher is where they get their settings from; a configuration file would have to be read at
 every step of every container's life. For the shim it is a shell's script as well, which runs the
-real runtime at the steps that the shim has no part in, since Python's start takes longer than they
-do: `create` of a bundle without any mark of a spec, `delete` of a container without a lease, and
-what is not listed. It evaluates nothing that it is given, and sees no ticket; whatever it cannot
-tell for sure is Python's.
+real runtime at the steps that need no Python, whose start takes longer than they do: `create` of a
+bundle without any mark of a spec, `delete`, and what is not listed. It evaluates nothing that it is
+given, and reads no ticket; whatever it cannot tell for sure is Python's.
 """
 
 from __future__ import annotations
@@ -80,10 +79,30 @@ case $step in
         if [ -n "$root" ] && [ -w {leases} ]; then
             id=$(printf %s "$root/$each" | b2sum --length 128 2>/dev/null)
             id=${{id%% *}}
-            [ ${{#id}} = 32 ] && [ ! -e {leases}/"$id" ] && step=
+            if [ ${{#id}} != 32 ]; then
+                :
+            elif [ ! -e {leases}/"$id" ]; then
+                step=
+            elif command -v umount >/dev/null; then
+                step=end
+            fi
         fi
         ;;
 esac
+if [ "$step" = end ]; then
+    for runtime in {runtimes}; do
+        [ -x "$runtime" ] || continue
+        "$runtime" "$@"
+        status=$?
+        [ -d "$root/$each" ] && exit $status
+        # Files first: they would outlive the mount where another namespace has it, too. That the
+        # directory goes is what the agent hears of.
+        rm -f -- {leases}/"$id"/* {leases}/"$id"/.[!.]* 2>/dev/null
+        umount {leases}/"$id" 2>/dev/null || umount -l {leases}/"$id" 2>/dev/null
+        rmdir {leases}/"$id" 2>/dev/null
+        exit $status
+    done
+fi
 if [ -z "$step" ]; then
     for runtime in {runtimes}; do
         [ -x "$runtime" ] && exec "$runtime" "$@"
@@ -112,8 +131,21 @@ from credspec.shim.{module} import main
 
 sys.path.append(sys.path.pop(0))
 
-main(run_directory={run_directory!r}{more})
+{call}
 """
+
+_CALL: Final = "main(run_directory={run_directory!r}{more})"
+_RUNTIMES_CALL: Final = f"""\
+try:
+    {_CALL}
+except SystemExit as end:
+    # What an interpreter takes apart at its end goes with the process.
+    if not isinstance(end.code, int):
+        raise
+    import posix
+
+    sys.stderr.flush()
+    posix._exit(end.code)"""
 
 
 def launcher_text(
@@ -135,7 +167,7 @@ def launcher_text(
         UsageError: as `hook_launcher_text`.
     """
     more = f", runtimes={tuple(runtimes)!r}"
-    program = _program("runtime", run_directory, more, wait_seconds, package)
+    program = _program("runtime", run_directory, more, wait_seconds, package, call=_RUNTIMES_CALL)
     shell = _SHELL.format(
         interpreter=shlex.quote(_interpreter() if interpreter is None else str(interpreter)),
         steps="|".join(_STEPS),
@@ -182,11 +214,19 @@ def _package_directory() -> Path:
 
 
 def _program(
-    module: str, run_directory: Path, more: str, wait_seconds: float, package: Path | None = None
+    module: str,
+    run_directory: Path,
+    more: str,
+    wait_seconds: float,
+    package: Path | None = None,
+    *,
+    call: str = _CALL,
 ) -> str:
     return _PROGRAM.format(
         package=str(package or _package_directory()),
-        run_directory=str(run_directory.absolute()),
         module=module,
-        more=f"{more}, wait_seconds={float(wait_seconds)!r}",
+        call=call.format(
+            run_directory=str(run_directory.absolute()),
+            more=f"{more}, wait_seconds={float(wait_seconds)!r}",
+        ),
     )

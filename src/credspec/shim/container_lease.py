@@ -8,11 +8,11 @@ which only the creation needs, is imported there.
 from __future__ import annotations
 
 import _signal
-import os
+import posix
 import sys
 
 from credspec.contract.errors import ShimError
-from credspec.contract.host_paths import leases_directory
+from credspec.contract.host_paths import is_directory, is_there, leases_directory
 from credspec.contract.lease import Lease
 from credspec.contract.start_wait import StartWait, parent_is_there
 from credspec.shim.runtime import Invocation
@@ -53,7 +53,7 @@ def run_with_lease(
     if request is None:
         return None
     state = invocation.state_directory(runtime)
-    if os.path.lexists(state):
+    if is_there(state):
         return _refused_by(runtime, arguments, invocation)
     wait = StartWait(
         wait_seconds,
@@ -132,7 +132,7 @@ def delete_with_lease(
 ) -> int:
     """Delete a container, and give its lease back once it is gone; return the runtime's status."""
     status = _run(runtime, arguments)
-    if not os.path.isdir(invocation.state_directory(runtime)):
+    if not is_directory(invocation.state_directory(runtime)):
         Lease(invocation.lease_id(runtime), agent_socket, run_directory).give_back()
     return status
 
@@ -160,13 +160,13 @@ def check_restore(invocation: Invocation, run_directory: str) -> None:
 
 def _run(runtime: str, arguments: Sequence[str]) -> int:
     # Python ignores these two signals, and a container must not inherit that.
-    pid = os.posix_spawn(
-        runtime, [runtime, *arguments], os.environ, setsigdef=[_signal.SIGPIPE, _signal.SIGXFSZ]
+    pid = posix.posix_spawn(
+        runtime, [runtime, *arguments], posix.environ, setsigdef=[_signal.SIGPIPE, _signal.SIGXFSZ]
     )
     passed_on = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGWINCH")
     for number in (getattr(_signal, name) for name in passed_on):
-        _signal.signal(number, lambda received, _: os.kill(pid, received))
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) & 0xFF
+        _signal.signal(number, lambda received, _: posix.kill(pid, received))
+    return posix.waitstatus_to_exitcode(posix.waitpid(pid, 0)[1]) & 0xFF
 
 
 def report(invocation: Invocation, text: str, *, level: str = "error") -> None:
@@ -188,8 +188,10 @@ def report(invocation: Invocation, text: str, *, level: str = "error") -> None:
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     try:
-        fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        os.write(fd, c_json.dumps(entry) + b"\n")
-        os.close(fd)
+        fd = posix.open(
+            log, posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT | posix.O_NOFOLLOW, 0o600
+        )
+        posix.write(fd, c_json.dumps(entry) + b"\n")
+        posix.close(fd)
     except OSError:
         pass  # stderr has it

@@ -7,10 +7,10 @@ runs on the path of every container with a spec.
 
 from __future__ import annotations
 
-import os
-import stat
+import posix
 
 from credspec.contract import c_library
+from credspec.contract.lease_paths import normal_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing itself costs milliseconds
@@ -20,17 +20,18 @@ if TYPE_CHECKING:  # typing itself costs milliseconds
 KRB5_CONF = "/run/credspec/krb5.conf"
 """The lease's krb5.conf in the container."""
 
-_PATH_ONLY = os.O_PATH | os.O_CLOEXEC
+_PATH_ONLY = posix.O_PATH | posix.O_CLOEXEC
 _LIBRARY = "libkrb5.so.3"
 _LIBRARY_DIRECTORIES = (
     "lib",
     "lib64",
     "usr/lib",
     "usr/lib64",
-    f"lib/{os.uname().machine}-linux-gnu",
-    f"usr/lib/{os.uname().machine}-linux-gnu",
+    f"lib/{posix.uname().machine}-linux-gnu",
+    f"usr/lib/{posix.uname().machine}-linux-gnu",
     "usr/local/lib",
 )
+_TYPE, _REGULAR = 0o170000, 0o100000  # inode(7)
 _LARGEST_LIBRARY = 8 * 1024 * 1024
 # Of krb5 1.18, as is the word "fallback", which libraries before it take for a broken file.
 _SINCE_1_18 = b"default_rcache_name\0"
@@ -57,7 +58,7 @@ class ImageRoot:
         traceback: TracebackType | None,
     ) -> None:
         if self._fd is not None:
-            os.close(self._fd)
+            posix.close(self._fd)
 
     def reads_fallback(self) -> bool:
         """Return whether the image's libkrb5 knows the word `fallback`, or there is none to break.
@@ -87,17 +88,17 @@ class ImageRoot:
         if self._fd is None or any(_covers_etc(str(m.get("destination"))) for m in self._mounts):
             return False
         try:
-            etc = c_library.open_in_root(self._fd, b"etc", _PATH_ONLY | os.O_DIRECTORY)
+            etc = c_library.open_in_root(self._fd, b"etc", _PATH_ONLY | posix.O_DIRECTORY)
         except OSError:
             return False
         try:
-            os.symlink(KRB5_CONF, "krb5.conf", dir_fd=etc)
+            posix.symlink(KRB5_CONF, "krb5.conf", dir_fd=etc)
         except FileExistsError:
             return _is_link_to_lease(etc)
         except OSError:
             return False
         finally:
-            os.close(etc)
+            posix.close(etc)
         return True
 
 
@@ -106,15 +107,16 @@ def _open_root(config: dict[str, Any], bundle: str, *, is_engines: bool) -> int 
     path = root.get("path") if isinstance(root, dict) else None
     if not isinstance(path, str) or not path or "\0" in path:
         return None
-    inside = os.path.normpath(path if path.startswith("/") else f"{bundle}/{path}")
-    if not (is_engines or inside.startswith(f"{os.path.normpath(bundle)}/")):
+    inside = normal_path(path if path.startswith("/") else f"{bundle}/{path}")
+    if not (is_engines or inside.startswith(f"{normal_path(bundle)}/")):
         return None
     try:
-        fd = os.open(inside, _PATH_ONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        fd = posix.open(inside, _PATH_ONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW)
     except OSError:
         return None
-    if os.path.samestat(os.fstat(fd), os.stat("/")):
-        os.close(fd)
+    found, host = posix.fstat(fd), posix.stat("/")
+    if (found.st_dev, found.st_ino) == (host.st_dev, host.st_ino):
+        posix.close(fd)
         return None
     return fd
 
@@ -124,22 +126,22 @@ def _content(root: int, path: bytes) -> bytes:
     # By its path first: to open a device is to do something with it.
     found = c_library.open_in_root(root, path, _PATH_ONLY)
     try:
-        status = os.fstat(found)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST_LIBRARY:
+        status = posix.fstat(found)
+        if status.st_mode & _TYPE != _REGULAR or status.st_size > _LARGEST_LIBRARY:
             return b""
         with open(f"/proc/self/fd/{found}", "rb") as file:
             return file.read(_LARGEST_LIBRARY)
     finally:
-        os.close(found)
+        posix.close(found)
 
 
 def _covers_etc(destination: str) -> bool:
-    path = os.path.normpath(f"//{destination}").replace("//", "/")
+    path = normal_path(f"//{destination}").replace("//", "/")
     return path in {"/", "/etc"} or f"{path}/".startswith("/etc/krb5.conf/")
 
 
 def _is_link_to_lease(etc: int) -> bool:
     try:
-        return os.readlink("krb5.conf", dir_fd=etc) == KRB5_CONF
+        return posix.readlink("krb5.conf", dir_fd=etc) == KRB5_CONF
     except OSError:
         return False

@@ -5,7 +5,7 @@ Standard library only: it runs on the path of every container with a spec.
 
 from __future__ import annotations
 
-import os
+import posix
 
 from credspec.contract import c_json
 from credspec.contract.container_environment import with_lease_variables
@@ -69,11 +69,11 @@ def write_config(bundle: str, config: dict[str, Any]) -> None:
     path = f"{bundle}/config.json"
     # Not `replace_file`: the shim imports `contract` only, and the engine removes the whole bundle.
     temporary = f"{path}.credspec"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-    fd = os.open(temporary, flags, os.stat(path).st_mode & 0o777)
-    with os.fdopen(fd, "wb") as file:
+    flags = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_NOFOLLOW | posix.O_CLOEXEC
+    fd = posix.open(temporary, flags, posix.stat(path).st_mode & 0o777)
+    with open(fd, "wb") as file:
         file.write(c_json.dumps(config))
-    os.rename(temporary, path)
+    posix.rename(temporary, path)
 
 
 def option_of(mount: dict[str, Any]) -> tuple[str, str] | None:

@@ -64,3 +64,18 @@ def test_with_and_without_the_accelerator(accelerated: bool) -> None:
     command = [sys.executable, "-IS", "-c", program]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert printed == f"{not accelerated}\n"
+
+
+@pytest.mark.parametrize("text", ['{"a"}', "{", '["a', '{"a": 1,}', "nul"])
+def test_a_broken_text_is_an_error_of_its_own_where_nobody_imported_json(text: str) -> None:
+    code = (
+        f"import sys; sys.path.append({str(Path(__file__).parents[3] / 'src')!r})\n"
+        "from credspec.contract import c_json\n"
+        "assert 'json' not in sys.modules\n"
+        f"try: c_json.loads_strictly({text.encode()!r})\n"
+        "except ValueError: print('refused')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-IS", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("refused\n", "")

@@ -34,10 +34,10 @@ def mounts(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     monkeypatch.setattr(
         lease_module.c_library, "mount", lambda *arguments: asked.append(arguments[4])
     )
-    monkeypatch.setattr(lease_module.os, "mkdir", lambda *_: None)
+    monkeypatch.setattr(lease_module.posix, "mkdir", lambda *_: None)
     # As for the host's root, whose mounts they are.
     monkeypatch.setattr(lease_module, "leases_directory", lambda run, name: f"{run}/{name}")
-    monkeypatch.setattr(lease_module.os, "rmdir", lambda *_: None)
+    monkeypatch.setattr(lease_module.posix, "rmdir", lambda *_: None)
     return asked
 
 
@@ -146,7 +146,7 @@ def test_a_users_directory_has_it_too_simulated(
     """Rootless engines: the directory is no mount, and what is made in it inherits its label."""
     given_labels: list[tuple[object, ...]] = []
     monkeypatch.setattr(
-        selinux_label.os, "setxattr", lambda *arguments, **_: given_labels.append(arguments)
+        selinux_label.posix, "setxattr", lambda *arguments, **_: given_labels.append(arguments)
     )
     selinux_label.set_label(str(tmp_path), LABELS[0])
     selinux_label.set_label(str(tmp_path), "")
@@ -155,6 +155,6 @@ def test_a_users_directory_has_it_too_simulated(
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(selinux_label.os, "setxattr", refuse)
+    monkeypatch.setattr(selinux_label.posix, "setxattr", refuse)
     with pytest.raises(ShimError, match=r"ausearch.*\[selinux-label\]"):
         selinux_label.set_label(str(tmp_path), LABELS[0])

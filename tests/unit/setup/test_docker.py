@@ -348,8 +348,12 @@ def test_creation_is_the_shims_whatever_the_spelling(
 
 @pytest.mark.parametrize("options", [[], ["--force"]])
 @pytest.mark.parametrize("root", ["/run/docker/r c", "/run/x///", "relative/root"])
-def test_deletion_is_the_shims_if_the_container_has_a_lease(
-    tmp_path: Path, launcher: Path, root: str, options: list[str]
+def test_deletion_needs_no_python_whether_the_container_has_a_lease_or_not(
+    tmp_path: Path,
+    launcher: Path,
+    root: str,
+    options: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     arguments = ["--root", root, "--log", "/log", "delete", *options, "c-1.a_B"]
     assert starts_python(tmp_path, launcher, arguments), "where leases are is not known yet"
@@ -357,8 +361,16 @@ def test_deletion_is_the_shims_if_the_container_has_a_lease(
     assert not starts_python(tmp_path, launcher, arguments)
     lease = tmp_path / "leases" / Invocation(arguments).lease_id("runc")
     lease.mkdir()
-    assert starts_python(tmp_path, launcher, arguments)
     assert not starts_python(tmp_path, launcher, [*arguments[:-1], "another"])
+    assert lease.exists()
+    assert not starts_python(tmp_path, launcher, arguments)
+    assert not lease.exists()
+    lease.mkdir()
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "b2sum").symlink_to("/usr/bin/b2sum")
+    monkeypatch.setenv("PATH", str(tools))
+    assert starts_python(tmp_path, launcher, arguments), "there is no umount"
 
 
 @pytest.mark.parametrize(

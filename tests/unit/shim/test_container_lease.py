@@ -332,7 +332,7 @@ def test_without_a_replay_cache_there_is_no_lease(
     def fails(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(lease_module.os, "chmod", fails)
+    monkeypatch.setattr(lease_module.posix, "chmod", fails)
     with pytest.raises(ShimError, match=r"No space left on device.*lease-directory"):
         lease.make_directory(WITH_KEYTAB)
     assert list((tmp_path / "leases").iterdir()) == []

@@ -232,9 +232,9 @@ def test_a_kernel_without_noswap_simulated(monkeypatch: pytest.MonkeyPatch, numb
             raise OSError(number, "")
 
     monkeypatch.setattr(lease_module.c_library, "mount", mount)
-    monkeypatch.setattr(lease_module.os, "mkdir", lambda *_: None)
+    monkeypatch.setattr(lease_module.posix, "mkdir", lambda *_: None)
     removed: list[str] = []
-    monkeypatch.setattr(lease_module.os, "rmdir", removed.append)
+    monkeypatch.setattr(lease_module.posix, "rmdir", removed.append)
     request = TicketRequest("file://a.json", 5, 6, 0o600, keytab=False)
     if number == errno.EINVAL:
         lease_module._mount_tmpfs("/nowhere", request)
@@ -271,6 +271,20 @@ def test_the_common_path_imports_next_to_nothing() -> None:
     names = ("contract", "contract.errors", "contract.host_paths", "contract.names")
     names += ("shim", "shim.runtime")
     assert result.stdout.split() == ["credspec", *(f"credspec.{name}" for name in names)]
+
+
+def test_a_container_with_a_spec_takes_no_package_that_is_slow_to_import() -> None:
+    code = (
+        f"import sys; sys.path.append({str(Path(__file__).parents[3] / 'src')!r})\n"
+        "from credspec.shim import container_lease, carriers, image_root, oci_bundle\n"
+        "from credspec.contract import spelling\n"
+        "print(*sys.modules)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-IS", "-c", code], capture_output=True, text=True, check=True
+    )
+    slow = {"os", "re", "enum", "json", "socket", "ctypes", "struct", "typing", "collections"}
+    assert slow.isdisjoint(result.stdout.split())
 
 
 @pytest.mark.parametrize(

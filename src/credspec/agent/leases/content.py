@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 
 from credspec.agent.identities.identity import Identity, IdentityName
 from credspec.agent.leases.record import LeaseRecord
@@ -59,11 +60,25 @@ def with_dns_names(accounts: Sequence[str], domains: dict[str, str], own: str) -
 
 def identity_names(record: LeaseRecord, source: HostSource | None) -> tuple[IdentityName, ...]:
     """Return the identities of a lease, each once; `source` is what the host logs on with."""
-    parts = [account.lower().partition("@") for account in record.accounts]
-    own = record.domain.lower()
+    if source is None:
+        return _of_machine(record.accounts, record.domain)
+    return _names(record.accounts, record.domain, source)
+
+
+def _names(
+    accounts: Sequence[str], own: str, source: HostSource | None
+) -> tuple[IdentityName, ...]:
+    parts = [account.lower().partition("@") for account in accounts]
+    own = own.lower()
     return tuple(
         dict.fromkeys(IdentityName(name, domain or own, source) for name, _, domain in parts)
     )
+
+
+@lru_cache(maxsize=1024)
+def _of_machine(accounts: tuple[str, ...], own: str) -> tuple[IdentityName, ...]:
+    # Not those of a source, which may hold a password.
+    return _names(accounts, own, None)
 
 
 def file_names(record: LeaseRecord) -> set[str]:

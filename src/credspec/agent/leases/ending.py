@@ -11,7 +11,7 @@ from credspec.agent.identities.identities import Identities
 from credspec.agent.leases.audit import LeaseAudit
 from credspec.agent.leases.files import LeaseFiles
 from credspec.agent.leases.journal import Journal
-from credspec.agent.leases.policy_check import refusal, source_refusal
+from credspec.agent.leases.policy_check import Refusals, source_refusal
 from credspec.agent.leases.record import LeaseRecord
 from credspec.agent.leases.retries import LeaseRetries
 from credspec.agent.leases.table import LeaseTable
@@ -54,6 +54,7 @@ class LeaseEnds:
         self._policy = policy
         self._providers = providers
         self._locks = locks
+        self._refusals = Refusals()
 
     def drop(self, lease_id: str, *, but: KeptSecret | None = None) -> asyncio.Future[None] | None:
         """End a lease; a user's files are wiped later, the future says when.
@@ -119,7 +120,8 @@ class LeaseEnds:
 
     def refused_with(self, record: LeaseRecord, source: HostSource | None) -> CredspecError | None:
         """Return why a lease that logs on with `source` is not allowed, None if it is."""
-        return refusal(self._policy.policy, record) or source_refusal(self._providers, source)
+        refused = self._refusals.of(self._policy.policy, record)
+        return refused or source_refusal(self._providers, source)
 
     async def revoke_if_refused(self, record: LeaseRecord) -> bool:
         """End a lease if it is not allowed any more; return whether it has ended."""

@@ -268,6 +268,13 @@ class Homes(LeaseRoots):
         """Return whether this process sees what is mounted for a container's lease."""
         return LeaseDirectory(self.containers / lease_id).is_there()
 
+    def is_removed(self, record: HomeRecord) -> bool:
+        """Return whether a lease is one of the host's containers, and its directory is gone."""
+        directory = self.containers / record.lease_id
+        home = self.of(record)
+        is_containers = isinstance(home, HostHome) and home.directory.path == directory
+        return is_containers and not os.path.lexists(directory)
+
     def mounted(self) -> frozenset[str]:
         """Return the ids of the leases that have something mounted."""
         return mounted_below(*self._mounted)

@@ -9,25 +9,26 @@ new field would treat the lease wrongly. Within a format, fields it does not kno
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from credspec.agent.leases.record import LEASE_ID, LeaseRecord, record_from_json
+from credspec.agent.leases.record import LEASE_ID, LeaseRecord
+from credspec.agent.leases.record_reader import (
+    FORMAT,
+    TICKETS_FORMAT,
+    RecordReader,
+    record_text,
+)
 from credspec.errors import CredspecError
 from credspec.file_replacement import remove_unfinished, replace_file
 
+__all__ = ["FORMAT", "MAX_RECORD_BYTES", "TICKETS_FORMAT", "Journal"]
+
 MAX_RECORD_BYTES: Final = 32 * 1024
 """The longest record that is written or read."""
-
-FORMAT: Final = 1
-"""The version of the records; a record of another one is not read, and its lease ends."""
-
-TICKETS_FORMAT: Final = 2
-"""That of leases without a TGT or cut off, to which readers of `FORMAT` would give a TGT."""
 
 # Of runs of an agent before `replace_file` had a name of its own for what is unfinished.
 _OLD_LEFTOVER: Final = ".new"
@@ -47,7 +48,7 @@ class Journal:
             CredspecError: `journal-unwritable`, `journal-record-too-long`.
         """
         path = self._path(record.lease_id)
-        data = json.dumps({"format": _format_of(record), **record.to_json()}).encode()
+        data = record_text(record)
         if len(data) > MAX_RECORD_BYTES:
             raise CredspecError.of(
                 "journal-record-too-long",
@@ -81,13 +82,14 @@ class Journal:
 
     def records(self) -> Iterator[LeaseRecord | str]:
         """Return all records; of one that cannot be read, its lease id."""
+        reader = RecordReader()
         # Plain names: paths of ten thousand records take longer to make and to sort than to read.
         for name in sorted(os.listdir(self._directory)):  # noqa: PTH208 - as above
             lease_id, _, suffix = name.partition(".")
             if suffix != "json" or not LEASE_ID.fullmatch(lease_id):
                 continue
             try:
-                record = _record(lease_id, _read(f"{self._directory}/{name}"))
+                record = reader.read(lease_id, _read(f"{self._directory}/{name}"))
             except Exception:  # noqa: BLE001 - whatever is in it, it costs this lease only
                 yield lease_id
                 continue
@@ -107,10 +109,6 @@ class Journal:
         return self._directory / f"{lease_id}.json"
 
 
-def _format_of(record: LeaseRecord) -> int:
-    return FORMAT if record.has_tgt and not record.revoked else TICKETS_FORMAT
-
-
 def _read(path: str) -> bytes:
     fd = os.open(path, _OPEN)
     try:
@@ -120,13 +118,3 @@ def _read(path: str) -> bytes:
     if len(data) > MAX_RECORD_BYTES:
         raise ValueError("too long")
     return data
-
-
-def _record(lease_id: str, data: bytes) -> LeaseRecord:
-    raw: dict[str, Any] = json.loads(data)
-    if raw.pop("format", FORMAT) not in {
-        FORMAT,
-        TICKETS_FORMAT,
-    }:  # of versions that had no number, it is the same
-        raise ValueError("of another version")
-    return record_from_json(lease_id, raw)

@@ -37,8 +37,9 @@ from credspec.agent.leases.host_account_change import HostAccountChange
 from credspec.agent.leases.journal import Journal
 from credspec.agent.leases.liveness import Liveness
 from credspec.agent.leases.making import LeaseMaking
-from credspec.agent.leases.record import LeaseRecord, valid_id
+from credspec.agent.leases.record import LEASE_ID, LeaseRecord, valid_id
 from credspec.agent.leases.recovery import Recovery
+from credspec.agent.leases.removed_directories import follow_removals
 from credspec.agent.leases.renewal import Renewal
 from credspec.agent.leases.replacement import LeaseReplacement
 from credspec.agent.leases.request import LeaseRequest
@@ -234,11 +235,24 @@ class Leases:
                 return
             if caller.uid not in {NOBODY.uid, 0, os.geteuid(), record.user}:
                 raise not_yours(lease_id)
-            wiped = self._ends.drop(lease_id)
-            emit(Event.LEASE_RELEASED, lease=lease_id, container=record.container)
-            await completed(self._audit.released(record, caller))
-            if wiped is not None:
-                await asyncio.wait([wiped], timeout=FILES_SECONDS)
+            await self._end(record, caller)
+
+    async def _directory_removed(self, name: str) -> None:
+        """Release the container's lease whose directory was `name`, unless it is there again."""
+        if not LEASE_ID.fullmatch(name):
+            return
+        async with self._locks.hold(name):
+            record = self._table.records.get(name)
+            if record is not None and self._homes.is_removed(record):
+                await self._end(record, NOBODY)
+
+    async def _end(self, record: LeaseRecord, caller: Caller) -> None:
+        """End a lease that is locked."""
+        wiped = self._ends.drop(record.lease_id)
+        emit(Event.LEASE_RELEASED, lease=record.lease_id, container=record.container)
+        await completed(self._audit.released(record, caller))
+        if wiped is not None:
+            await asyncio.wait([wiped], timeout=FILES_SECONDS)
 
     async def revoke(self, lease_id: str, caller: Caller = NOBODY) -> LeaseRecord:
         """Cut a container off from its accounts: its tickets are wiped, and it gets no others.
@@ -328,6 +342,20 @@ class Leases:
         """
         await self._recovery.take_over()
         self._broker.adopted()
+
+    async def watch(self) -> None:
+        """Release leases as soon as their containers' directories are removed, until cancelled.
+
+        Where the kernel has no watch to give, `sweep` finds them.
+        """
+
+        def removed(name: str) -> None:
+            self._background.start(self._directory_removed(name))
+
+        try:
+            await follow_removals(self._homes.containers, removed)
+        except OSError as error:
+            emit(Event.LEASES_NOT_CHECKED, error=f"{self._homes.containers}: {error.strerror}")
 
     async def sweep(self) -> int:
         """Release the leases whose containers are gone; return how many."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -21,7 +22,10 @@ LEASE_ID: Final = re.compile(r"[0-9a-f]{32}")
 """What a lease's id looks like; anything else never becomes a path."""
 
 _MAX_NUMBER: Final = 2**32
-_TEXTS: Final = ("container", "runtime_state", "domain", "default_account")
+OWN_FIELDS: Final = ("lease_id", "container", "runtime_state", "created", "created_monotonic")
+"""What no two leases have alike."""
+
+_TEXTS: Final = ("domain", "default_account")
 # What lies outside is no time of a ticket, and arithmetic with it would overflow.
 _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
@@ -87,7 +91,7 @@ class LeaseRecord:
     @property
     def service_names(self) -> tuple[ServiceName, ...]:
         """The services that it asked for by their full names; patterns are left out."""
-        return tuple(name for name in map(ServiceName.parse, self.services) if name is not None)
+        return full_names(self.services)
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON values."""
@@ -98,6 +102,11 @@ class LeaseRecord:
         for name in _TIMES:
             values[name] = None if values[name] is None else values[name].isoformat()
         return values
+
+
+def full_names(services: Iterable[str]) -> tuple[ServiceName, ...]:
+    """Return the full names among names and patterns of services."""
+    return tuple(name for name in map(ServiceName.parse, services) if name is not None)
 
 
 _FIELDS: Final = frozenset(each.name for each in fields(LeaseRecord))
@@ -137,15 +146,13 @@ def record_from_json(lease_id: str, raw: dict[str, Any]) -> LeaseRecord:
     record = LeaseRecord(**raw)
     start, end = record.ticket_start, record.ticket_end
     is_sound = (
-        record.lease_id == lease_id
+        _is_own_sound(lease_id, record)
         and all(isinstance(getattr(record, name), str) for name in _TEXTS)
-        and "\0" not in record.runtime_state
         and all(_is_number(number) for number in (record.uid, record.gid, record.mode))
         and (record.user is None or _is_number(record.user))
         and all(type(getattr(record, name)) is bool for name in _FLAGS)
         and is_place(record.place)
         and record.spec_source in {*SPEC_SOURCES, GRPC_SOURCE}
-        and _is_moment(record.created_monotonic)
         and is_source_record(record.host_source)
         and record.tickets in TICKETS
         and (record.kdc_port is None or _is_number(record.kdc_port))
@@ -161,6 +168,33 @@ def record_from_json(lease_id: str, raw: dict[str, Any]) -> LeaseRecord:
     for name, _, _ in accounts:
         valid_account_name(name)
     return record
+
+
+def record_alike(lease_id: str, own: dict[str, Any], rest: dict[str, Any]) -> LeaseRecord:
+    """Return the record that `record_from_json` returns of `OWN_FIELDS` and the `rest`.
+
+    `own` may be anything, `rest` are the values of the other fields of a record that it returned.
+
+    Raises:
+        Exception: of any kind, if it is not such a record.
+    """
+    created = datetime.fromisoformat(own["created"]).astimezone(UTC)
+    record = LeaseRecord(**(own | {"created": created}), **rest)
+    if not _is_own_sound(lease_id, record):
+        raise ValueError("not a record")
+    return record
+
+
+def _is_own_sound(lease_id: str, record: LeaseRecord) -> bool:
+    """Return whether each of `OWN_FIELDS` is what a lease has."""
+    return (
+        record.lease_id == lease_id
+        and type(record.container) is str
+        and type(record.runtime_state) is str
+        and "\0" not in record.runtime_state
+        and _is_moment(record.created_monotonic)
+        and _EARLIEST < record.created < _LATEST
+    )
 
 
 def _given_times(record: LeaseRecord) -> list[str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from credspec.agent.leases.policy_check import check_lease, refusal
+from credspec.agent.leases.policy_check import Refusals, check_lease
 from credspec.agent.leases.record import LeaseRecord
 from credspec.config.policy import SPEC_SOURCES, Policy, PolicyInForce
 from credspec.errors import NotPermittedError
@@ -33,9 +34,11 @@ ALL = Policy(
     grpc_uids=frozenset({2000}),
 )
 
+NONE = replace(ALL, accounts=())
+
 
 def codes(policy: Policy, record: LeaseRecord) -> list[str]:
-    error = refusal(policy, record)
+    error = Refusals().of(policy, record)
     return [] if error is None else [problem.code for problem in error.problems]
 
 
@@ -121,3 +124,37 @@ def test_a_policy_that_is_replaced_counts_at_once() -> None:
     in_force.replace(Policy())
     assert not in_force.allows_user(1000, 0)
     assert seen == [Policy()]
+
+
+def test_what_one_policy_allowed_is_asked_again_of_another() -> None:
+    refusals = Refusals()
+    for policy, is_allowed in ((ALL, True), (NONE, False), (ALL, True), (replace(ALL), True)):
+        for _ in range(2):
+            assert (refusals.of(policy, RECORD) is None) == is_allowed
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"user": 7},
+        {"user": 1000, "spec_source": "grpc"},
+        {"spec_source": "raw"},
+        {"accounts": ("WebApp02",)},
+        {"accounts": ("WebApp01", "OtherApp01@third.test")},
+        {"domain": "another.test"},
+        {"tickets": "services", "services": ("http/x.example.test",)},
+        {"keytab": True},
+    ],
+)
+def test_what_was_allowed_of_a_lease_allows_no_other(change: dict[str, Any]) -> None:
+    policy = Policy(
+        accounts=("WebApp01@example.test", "OtherApp01@other.test"),
+        spec_sources=("file",),
+        tickets=("tgt",),
+        uids=frozenset({1000}),
+    )
+    refusals = Refusals()
+    assert refusals.of(policy, RECORD) is None
+    assert refusals.of(policy, replace(RECORD, lease_id="1" * 32)) is None
+    assert refusals.of(policy, replace(RECORD, **change)) is not None
+    assert refusals.of(policy, RECORD) is None
