@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import re
 import shlex
 import subprocess
@@ -16,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
+from credspec.contract.kdc_sockets import serve_kdc
 from credspec.errors import AgentUnreachableError, CredspecError
 from credspec.lab.domain import Lab
 from support.agent.agent_process import BIN, AgentProcess
@@ -84,7 +87,10 @@ class Monitoring:
     def query(self, text: str) -> list[Any]:
         return self.get("query", query=text)["result"]
 
-    def wait_for(self, condition: Callable[[], Any]) -> Any:
+    def alerts(self) -> set[str]:
+        return {each["labels"]["alertname"] for each in self.get("alerts")["alerts"]}
+
+    def wait_for(self, condition: Callable[[], Any], what: str = "") -> Any:
         end = time.monotonic() + 120
         while True:
             try:
@@ -93,7 +99,7 @@ class Monitoring:
             except OSError:
                 pass  # it starts
             assert all(each.poll() is None for each in self.processes)
-            assert time.monotonic() < end, condition
+            assert time.monotonic() < end, what or condition
             time.sleep(0.2)
 
     def close(self) -> None:
@@ -118,15 +124,48 @@ def write(textfile: Path) -> int:
     return subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode
 
 
-def dashboard_queries(known: set[str]) -> list[str]:
-    """Return the dashboard's queries of the agent's metrics; a cluster has others."""
+def dashboard_queries() -> list[tuple[str, str]]:
+    """Return each query of the dashboard, after the title of its panel."""
     dashboard = json.loads((ROOT / "packaging/grafana/credspec.json").read_text())
-    queries = [
-        re.sub(r"\$\w+", ".*", target["expr"])
+    return [
+        (panel["title"], re.sub(r"\$\w+", ".*", target["expr"]))
         for panel in dashboard["panels"]
         for target in panel.get("targets", [])
     ]
-    return [text for text in queries if set(re.findall(r"credspec_\w+", text)) <= known]
+
+
+class Broker:
+    """A lease in mode broker, with programs that ask it for tickets."""
+
+    def __init__(self, agent: AgentProcess, number: int) -> None:
+        agent.mount(number)
+        services = [f"{kind}/*.{agent.lab.dns_domain}" for kind in ("ldap", "host")]
+        agent.put(number, tickets="broker", services=services, uid=0, gid=0)
+        serve_kdc(f"{number:032x}", str(agent.run_directory / "agent.sock"), None)
+        self._directory = agent.lease_directory(number)
+        self._first = (self._directory / "krb5cc").read_bytes()
+
+    def ask(self, service: str) -> bool:
+        """Ask as a program does that has asked for nothing before; return whether it got one."""
+        cache = self._directory / "copy"
+        cache.write_bytes(self._first)
+        variables = {"KRB5CCNAME": str(cache), "KRB5_CONFIG": str(self._directory / "krb5.conf")}
+        shown = subprocess.run(
+            ["kvno", service],
+            env=os.environ | variables | {"LC_ALL": "C"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        assert shown.returncode == 0 or "KDC policy rejects request" in shown.stderr, shown.stderr
+        return shown.returncode == 0
+
+
+def numbers(result: list[Any]) -> list[float]:
+    """Return the values that a query found, without those that Grafana draws nothing for."""
+    found = (float(each["value"][1]) for each in result)
+    return [value for value in found if math.isfinite(value)]
 
 
 def test_the_dashboard_has_data_and_an_agent_that_is_gone_raises_the_alert(
@@ -135,29 +174,38 @@ def test_the_dashboard_has_data_and_an_agent_that_is_gone_raises_the_alert(
     agent.mount(1)
     agent.put(1)
     with pytest.raises(CredspecError):
-        agent.put(2, spec="file://missing.json")
+        agent.put(3, spec="file://missing.json")
+    broker, controller = Broker(agent, 2), agent.lab.dc_host
+    for service in ("ldap", "ldap", "cifs"):  # of the domain, of memory, and refused
+        assert broker.ask(f"{service}/{controller}") == (service != "cifs")
     assert write(monitoring.textfile) == 0
     written = monitoring.textfile.read_bytes()
     subprocess.run(["promtool", "check", "metrics"], input=written, check=True)
     monitoring.start()
-    known = set(re.findall(r"^(credspec_\w+)", monitoring.textfile.read_text(), re.MULTILINE))
-    queries = dashboard_queries(known)
-    assert len(queries) >= 12
-    for query in queries:
-        monitoring.wait_for(lambda query=query: monitoring.query(query))
-    assert monitoring.query("credspec_leases")[0]["value"][1] == "1"
+    of_broker = 'credspec_service_ticket_seconds_count{source="%s"}'
+    for source in ("domain", "memory"):
+        monitoring.wait_for(lambda source=source: monitoring.query(of_broker % source))
+    # A rate needs a change that was seen: more of each, after the first were read.
+    for service in ("host", "ldap", "cifs"):
+        assert broker.ask(f"{service}/{controller}") == (service != "cifs")
+    assert write(monitoring.textfile) == 0
+    queries = dashboard_queries()
+    assert len(queries) >= 16
+    for title, query in queries:
+        monitoring.wait_for(lambda query=query: numbers(monitoring.query(query)), title)
+    assert monitoring.query("credspec_leases")[0]["value"][1] == "2"
     assert monitoring.query("credspec_agent_up")[0]["value"][1] == "1"
     (group,) = monitoring.wait_for(lambda: monitoring.get("rules")["groups"])
     assert {rule["name"] for rule in group["rules"]} >= {"CredspecAgentDown"}
     monitoring.wait_for(
         lambda: {r["health"] for r in monitoring.get("rules")["groups"][0]["rules"]} == {"ok"}
     )
-    assert monitoring.get("alerts")["alerts"] == []
+    # The one service that the lease may not have, and nothing else.
+    monitoring.wait_for(lambda: monitoring.alerts() == {"CredspecServiceDenied"})
 
     agent.end()
     with pytest.raises(AgentUnreachableError):
         agent.client.get("/healthz")
     assert write(monitoring.textfile) == 6
-    (alert,) = monitoring.wait_for(lambda: monitoring.get("alerts")["alerts"])
-    assert alert["labels"]["alertname"] == "CredspecAgentDown"
+    monitoring.wait_for(lambda: "CredspecAgentDown" in monitoring.alerts())
     monitoring.wait_for(lambda: not monitoring.query("credspec_leases"))
