@@ -1,6 +1,9 @@
-"""Write docs/performance.md and its plots from the results of a run: ``make bench-report``.
+"""Write docs/performance.md and its plots from results.jsonl and bounds.md: ``make bench-report``.
 
-Usage: report.py RESULTS [--add]; with ``--add``, rows of one part go into the page that is there.
+Usage: report.py [RESULTS [--add]]; the results of a run become those that are kept here, or with
+``--add`` take the place of rows of the same name, and others come to the end of the table.
+bounds.md is text written by hand: what limits the rows. It is the place for every word of the page
+that is no figure.
 """
 
 from __future__ import annotations
@@ -10,7 +13,6 @@ import os
 import platform
 import re
 import sys
-import textwrap
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,83 +20,56 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 DOCS = Path(__file__).parents[1] / "docs"
+KEPT = Path(__file__).with_name("results.jsonl")
+BOUNDS = Path(__file__).with_name("bounds.md")
 WIDTH, HEIGHT, MARGIN = 720, 240, 48
 WHOLE = 100  # from here on, numbers are shown without digits behind the point
 
 INTRODUCTION = """\
 # Performance
 
-Made by `make bench-report`; do not edit by hand. Every row compares with a named alternative
-measured in the same run, in turns; in brackets the first and the last decile, and how many runs.
-A row that misses its target says so.
+Made by `make bench-report` of `benchmarks/results.jsonl` and `benchmarks/bounds.md`; edit those.
+Every row compares with a named alternative measured in the same run, in turns; in brackets the
+first and the last decile, and how many runs. A row that misses its target says so.
 
 | machine | |
 |---|---|
 """
 
 
-# What limits the rows that may fall short, by how their names begin.
-BOUNDS = {
-    "spec to ticket, nothing cached": "The domain's own work is two thirds of it: two AS exchanges "
-    "and a sealed bind. Of the rest, half is finding and choosing a controller, which neither the "
-    "floor nor the replay does.",
-    "100 accounts, cold, one host": "The agent's own work for each account (string-to-key, a "
-    "search, the lease) shares these processors with the domain controller.",
-    "agent's start with": "Reading a record of the journal and checking its fields is half of it, "
-    "asking the policy and planning the identity's refresh the rest: 180 µs of a processor for a "
-    "lease, all before the first answer.",
-    "agent with one lease": "Of what could go, `dnspython` is the most: 5 MiB, half of it what it "
-    "loads to see which other packages are there.",
-    "docker run, shim": "Python's start, at `create` and at `delete` of containers with a spec; a "
-    "shell's and two small programs' otherwise.",
-    "docker run, broker": "Sockets are opened in the container's network and passed to the agent, "
-    "which writes the `krb5.conf` a second time.",
-    "admission by the webhook": "Its two questions to the API server, asked at once, take more "
-    "than half; the webhook's own work is 2 ms of a processor, of which 0.5 ms are the pod and the "
-    "spec and the rest HTTP and TLS.",
-    "pod to Ready, the first": "Password and ticket take the agent some tens of milliseconds; the "
-    "kubelet looks every 300 ms whether a pod's volumes are there, so that one that is late for a "
-    "look waits for the next. That it is this wait is not traced, and two pods are few.",
-    "gateway": "Both ends and the gateway share these processors.",
-    "credspec": "Of `lint`, a quarter is the import of the schema's validator, and as much the "
-    "interpreter's own start.",
-}
+def main(results: str | None = None, option: str = "") -> None:
+    """Keep the results, if there are new ones, and write the page and a plot for each series."""
+    if results is not None:
+        found = read(Path(results))
+        if option == "--add":
+            found = added(read(KEPT), found, Path(results).stem)
+        else:
+            found.insert(0, {"machine": machine()})
+        lines = [json.dumps(entry, ensure_ascii=False) + "\n" for entry in found]
+        KEPT.write_text("".join(lines), "utf-8")
+    for path, text in pages().items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, "utf-8")
 
 
-# What limits rows that meet their targets.
-NOTES = (
-    (
-        "**Memory**: a Python with an event loop has 20 MiB under the agent's allocators, which "
-        "overwrite what is freed and put 24 bytes around each object. The libraries of Kerberos, "
-        "LDAP and TLS take about 10, `cryptography` 9, the schema's validator 7, and what is left "
-        "is the agent's own code. Without `cryptography` a key would take four times as long by "
-        "OpenSSL 3.0 or libkrb5. Of the driver's, gRPC takes 15. About half of all are pages of "
-        "files, which agent and driver share."
-    ),
-)
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return the results of a file."""
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
-def main(results: str) -> None:
-    """Write the page and a plot for each series."""
-    found = [json.loads(line) for line in Path(results).read_text("utf-8").splitlines()]
-    plots = [entry for entry in found if "series" in entry]
-    lines = [INTRODUCTION.rstrip(), *(f"| {what} | {value} |" for what, value in machine())]
+def pages() -> dict[Path, str]:
+    """Return the page and its plots as they are made of what is kept."""
+    found = read(KEPT)
+    plots = {entry["series"]: entry for entry in found if "series" in entry}
+    [of] = [entry["machine"] for entry in found if "machine" in entry]
+    lines = [INTRODUCTION.rstrip(), *(f"| {what} | {value} |" for what, value in of)]
     lines += ["", "| what | median | spread | against | target |", "|---|---:|---|---|---|"]
-    for entry in found:
-        if "row" in entry:
-            lines.append(line_of(entry))
-    short = [entry["row"][0] for entry in found if "row" in entry and not entry["met"]]
-    for what in dict.fromkeys(short):
-        reasons = [reason for start, reason in BOUNDS.items() if what.startswith(start)]
-        lines += ["", f"**{what}**: {' '.join(reasons) or 'Not known.'}"]
-    for note in NOTES:
-        lines += ["", *textwrap.wrap(note, 118, break_on_hyphens=False)]
-    for entry in plots:
-        name = file_name(entry["series"])
-        (DOCS / "plots").mkdir(exist_ok=True)
-        (DOCS / "plots" / name).write_text(plot(entry), "utf-8")
-        lines += ["", f"![{entry['series']}](plots/{name})"]
-    (DOCS / "performance.md").write_text("\n".join(lines) + "\n", "utf-8")
+    lines += [line_of(entry) for entry in found if "row" in entry]
+    lines += ["", BOUNDS.read_text("utf-8").rstrip()]
+    for title in plots:
+        lines += ["", f"![{title}](plots/{file_name(title)})"]
+    drawn = {DOCS / "plots" / file_name(title): plot(entry) for title, entry in plots.items()}
+    return {DOCS / "performance.md": "\n".join(lines) + "\n", **drawn}
 
 
 def line_of(entry: dict[str, Any]) -> str:
@@ -104,23 +79,27 @@ def line_of(entry: dict[str, Any]) -> str:
     return f"| {' | '.join(cells)} | {target}{verdict} |"
 
 
-def add(results: str) -> None:
-    """Put rows into the page: in place of those of the same name, or at the table's end."""
-    found = [json.loads(line) for line in Path(results).read_text("utf-8").splitlines()]
-    page = DOCS / "performance.md"
-    lines = page.read_text("utf-8").splitlines()
-    for line in (line_of(entry) for entry in found if "row" in entry):
-        table = [index for index, each in enumerate(lines) if each.startswith("| ")]
-        name = line.split(" | ")[0]
-        same = [index for index in table if lines[index].split(" | ")[0] == name]
-        at, end = (same[0], same[0] + 1) if same else (table[-1] + 1, table[-1] + 1)
-        lines[at:end] = [line]
-    # The page says when each of its rows was measured.
-    at = next(index for index, line in enumerate(lines) if line.startswith("| date |"))
-    measured, today = lines[at].strip("| ").removeprefix("date | "), dict(machine())["date"]
-    if not measured.endswith(today):
-        lines[at] = f"| date | {measured}; rows of {Path(results).stem} {today} |"
-    page.write_text("\n".join(lines) + "\n", "utf-8")
+def added(
+    kept: list[dict[str, Any]], found: list[dict[str, Any]], name: str
+) -> list[dict[str, Any]]:
+    """Return what is kept with rows in place of those of the same name, or at the end.
+
+    The page says when each of its rows was measured, so the date names those of `name`.
+    """
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for entry in found:
+        if "row" in entry:
+            rows.setdefault(entry["row"][0], []).append(entry)
+    names, result = set(rows), []
+    for entry in kept:
+        what = entry["row"][0] if "row" in entry else None
+        # One measurement may have several rows, one for each alternative.
+        result += rows.pop(what, []) if what in names else [entry]
+    [of] = [entry["machine"] for entry in kept if "machine" in entry]
+    measured, note = dict(of)["date"], f"; rows of {name} {dict(machine())['date']}"
+    if note not in measured:
+        of[0] = ("date", measured + note)
+    return [*result, *(entry for several in rows.values() for entry in several)]
 
 
 def machine() -> list[tuple[str, str]]:
@@ -170,4 +149,4 @@ def plot(entry: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    (add if sys.argv[2:] == ["--add"] else main)(sys.argv[1])
+    main(*sys.argv[1:])

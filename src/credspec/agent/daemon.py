@@ -31,6 +31,7 @@ from credspec.agent.report_limit import ReportLimit
 from credspec.agent.service_sockets import inherited_listener, stored_sockets
 from credspec.config.host import Config
 from credspec.config.policy import PolicyInForce
+from credspec.directory.dns_resolver import load_dnspython
 from credspec.directory.libldap import libldap
 from credspec.errors import CredspecError
 from credspec.file_replacement import remove_unfinished
@@ -321,8 +322,8 @@ def _unusable_files(config: Config, *, is_joined: bool) -> list[str]:
 
 def _load_libraries() -> None:
     """Load what is slow to load now, not while the first container waits."""
-    for name in ("dns.resolver", "krb5"):
-        importlib.import_module(name)
+    load_dnspython()
+    importlib.import_module("krb5")
     libldap()
     derive_key(b"", Enctype.AES256_CTS_HMAC_SHA1_96, "")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -42,6 +41,8 @@ def _run(config_path: Path | None, grpc_socket: Path | None) -> None:
 
     # This may start the program over, so what takes long to load comes after it.
     overwrite_freed_memory()
+    import asyncio
+
     from credspec.config.host import load_config
 
     config = load_config(config_path)

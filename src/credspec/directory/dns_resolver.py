@@ -8,10 +8,12 @@ counts, so that a silent name server costs only that.
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Final, Protocol
 
 from credspec.errors import NoAnswerError, UnreachableError
@@ -24,6 +26,21 @@ _HEAD_START_SECONDS: Final = 0.25
 _PRECEDENCE_SECONDS: Final = 1.0
 # How long the second kind of address may take once there are addresses of the first.
 _OTHER_KIND_SECONDS: Final = 0.5
+
+
+def load_dnspython() -> None:
+    """Load dnspython without what it would look for other packages with.
+
+    They are for DNS by HTTPS, QUIC and the like, and for names beyond ASCII, of which nothing is
+    used here; `importlib.metadata` alone brings 2.5 MiB of archives and mail with it.
+    """
+    import dns
+
+    if "dns._features" not in sys.modules:
+        features = ModuleType("dns._features")
+        vars(features)["have"] = lambda _feature: False
+        sys.modules["dns._features"] = vars(dns)["_features"] = features
+    import dns.resolver
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +80,7 @@ class DnsResolver:
 
     def nameservers(self) -> Sequence[str]:
         """Return the addresses of the name servers that are asked; empty if there are none."""
+        load_dnspython()
         import dns.resolver
 
         if self._nameserver is not None:
@@ -136,6 +154,7 @@ class DnsResolver:
         """Return what asks one name server: its records, or in words why there is no answer."""
 
         def ask() -> Sequence[_AnyRecord] | str:
+            load_dnspython()
             import dns.exception
             import dns.resolver
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -156,3 +158,14 @@ def test_without_an_answer_the_name_servers_are_named(monkeypatch: pytest.Monkey
     monkeypatch.setattr(dns.query, "udp", refuse)
     with pytest.raises(UnreachableError, match=r"192\.0\.2\.53.*dns-unreachable"):
         DnsResolver(0.5, nameserver="192.0.2.53").srv("_ldap._tcp.a.test")
+
+
+def test_other_packages_are_not_looked_for() -> None:
+    script = (
+        "import sys; from credspec.directory.dns_resolver import load_dnspython; load_dnspython()\n"
+        "names = ('importlib.metadata', 'zipfile', 'email', 'idna')\n"
+        "print([n for n in names if n in sys.modules], sys.modules['dns.resolver'].__name__)"
+    )
+    command = [sys.executable, "-c", script]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert shown == "[] dns.resolver\n"
