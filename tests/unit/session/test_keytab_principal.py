@@ -120,3 +120,27 @@ def test_no_principal_names_what_there_is(tmp_path: Path, wanted: str | None) ->
     path = keytab(tmp_path / "k", "host/a@A.TEST", "alice@A.TEST")
     with pytest.raises(NotPermittedError, match=r"host/a@A\.TEST.*host-principal-missing"):
         _ = MachineKeytab(path, wanted).name
+
+
+@pytest.mark.parametrize(
+    ("preferred", "default_realm", "domains"),
+    [
+        (None, "B.TEST", {"a.test", "b.test"}),
+        (None, "A.TEST", {"a.test"}),
+        (None, None, {"a.test"}),
+        ("C.Test", "B.TEST", {"c.test"}),
+    ],
+)
+def test_the_names_of_this_host_in_small_letters(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    preferred: str | None,
+    default_realm: str | None,
+    domains: set[str],
+) -> None:
+    conf = tmp_path / "krb5.conf"
+    line = "" if default_realm is None else f" default_realm = {default_realm}\n"
+    conf.write_text(f"[libdefaults]\n dns_lookup_realm = false\n{line}")
+    monkeypatch.setenv("KRB5_CONFIG", str(conf))
+    monkeypatch.setattr("platform.node", lambda: "WEB1.A.Test")
+    assert HostNames.of_system(preferred) == HostNames("web1", frozenset(domains))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 
 import krb5
 import pytest
@@ -13,12 +15,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from credspec.errors import CredspecError, NotPermittedError
-from credspec.kerberos.tickets import ticket_from_keytab, ticket_from_password
+from credspec.kerberos.kdc_errors import LogonRefusedError
+from credspec.kerberos.tickets import Ticket, ticket_from_keytab, ticket_from_password
 from credspec.providers.account_domains import AccountDomains
+from credspec.providers.kept_secrets import KeptSecrets
 from credspec.providers.provider import GivenAccount, HostAccount, HostSource, PluginSource
 from credspec.providers.selection import Providers
 from credspec.providers.settings import ProviderSettings
-from credspec.session.provided_identity import ProvidedIdentity
+from credspec.session import provided_identity
+from credspec.session.provided_identity import ProvidedIdentity, domain_of
 from credspec.spec.host_account_plugins import CREDSPEC_PLUGIN_GUID
 from support.domain.simulated_kdc import SimulatedKdc
 
@@ -212,3 +217,145 @@ def test_keys_of_a_keytab_are_used_with_aes_only(kdc: SimulatedKdc, tmp_path: Pa
     with pytest.raises(CredspecError):
         ticket_from_keytab("reader@EVIL.TEST", keytab, enctypes=(AES256, AES128))
     assert all(set(request.enctypes) <= {AES256, AES128} for request in kdc.asked)
+
+
+class SimulatedRealm:
+    """A KDC that knows one password, a clock, and a provider's file; counts who was asked."""
+
+    def __init__(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, kept_seconds: float = 3600
+    ) -> None:
+        self.password = PASSWORD
+        self.now = 1000.0
+        self.tried: list[tuple[str, str, str | None, bool]] = []
+        self.read = 0
+        self._file = tmp_path / "accounts/reader"
+        providers = providers_of(tmp_path, "evil.test", AccountDomains())
+        given = dataclasses.replace(providers.settings, secret_seconds=kept_seconds)
+        self.providers = Providers(given)
+        account = self.providers.account
+
+        def counted(source: HostSource) -> HostAccount:
+            self.read += 1
+            return account(source)
+
+        monkeypatch.setattr(self.providers, "account", counted)
+        monkeypatch.setattr(provided_identity, "ticket_from_password", self._exchange)
+        clock = SimpleNamespace(monotonic=lambda: self.now)
+        monkeypatch.setattr(provided_identity, "time", clock)
+
+    def write(self, user: str, password: str) -> None:
+        """Have the provider say something else."""
+        content = {"username": user, "password": password, "domainName": "evil.test"}
+        self._file.write_text(json.dumps(content))
+
+    def identity(self, source: HostSource = SOURCES[0]) -> ProvidedIdentity:
+        return ProvidedIdentity(source, "evil.test", self.providers)
+
+    def _exchange(
+        self, principal: str, password: str, *, into_cache: str, add: bool, service: str | None
+    ) -> Ticket:
+        assert into_cache.startswith("MEMORY:credspec-provided-")
+        self.tried.append((principal, password, service, add))
+        if password != self.password:
+            raise LogonRefusedError.of("kdc-key-refused", "wrong")
+        now = datetime.now(UTC)
+        return Ticket(principal, now, now + timedelta(hours=10), AES256, b"")
+
+
+ONE, OTHER = "ldap/dc1.evil.test", "ldap/dc2.evil.test"
+
+
+@pytest.fixture
+def realm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimulatedRealm:
+    return SimulatedRealm(tmp_path, monkeypatch)
+
+
+def test_a_provider_is_asked_once_in_a_simulated_realm_until_forgotten(
+    realm: SimulatedRealm,
+) -> None:
+    identity = realm.identity()
+    for service in (ONE, OTHER, ONE):
+        identity.get_service_ticket(service)
+    assert realm.read == 1
+    # The second joins the first in the cache, the third was there.
+    assert realm.tried == [
+        ("reader@EVIL.TEST", PASSWORD, ONE, False),
+        ("reader@EVIL.TEST", PASSWORD, OTHER, True),
+    ]
+    identity.forget()
+    identity.get_service_ticket(ONE)
+    assert realm.read == 2
+    assert realm.tried[2:] == [("reader@EVIL.TEST", PASSWORD, ONE, False)]
+    identity.close()
+
+
+def test_a_provider_is_asked_for_each_ticket_if_nothing_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    realm = SimulatedRealm(tmp_path, monkeypatch, kept_seconds=0)
+    identity = realm.identity()
+    identity.get_service_ticket(ONE)
+    identity.get_service_ticket(OTHER)
+    assert realm.read == 2
+    identity.close()
+
+
+def test_what_a_lease_keeps_is_not_kept_a_second_time(realm: SimulatedRealm) -> None:
+    given = GivenAccount(HostAccount("evil.test", "reader", PASSWORD), "evil.test")
+    secrets = KeptSecrets()
+    identity = realm.identity(given.concealed(lambda text: secrets.keep(text, "a lease")))
+    identity.get_service_ticket(ONE)
+    identity.get_service_ticket(OTHER)
+    assert realm.read == 2
+    identity.close()
+
+
+def test_a_password_that_was_changed_is_read_again_once(realm: SimulatedRealm) -> None:
+    identity = realm.identity()
+    identity.get_service_ticket(ONE)
+    realm.password = "Another-Secret-2!"
+    realm.write("reader", realm.password)
+    identity.get_service_ticket(OTHER)
+    assert [password for _, password, _, _ in realm.tried[1:]] == [PASSWORD, realm.password]
+    identity.close()
+
+
+def test_a_password_that_is_wrong_is_tried_once_a_minute(realm: SimulatedRealm) -> None:
+    """So that it does not lock the account out."""
+    realm.password = "Another-Secret-2!"
+    identity = realm.identity()
+    for seconds in (0, 1, 58.9):
+        realm.now += seconds
+        with pytest.raises(LogonRefusedError, match="wrong"):
+            identity.log_on()
+    assert len(realm.tried) == 1
+    realm.now += 0.2
+    with pytest.raises(LogonRefusedError, match="wrong"):
+        identity.log_on()
+    assert len(realm.tried) == 2
+    # Another one is tried at once.
+    realm.write("reader", realm.password)
+    assert identity.log_on().principal == "reader@EVIL.TEST"
+    identity.close()
+
+
+def test_another_account_of_a_provider_has_none_of_the_former_ones_tickets(
+    realm: SimulatedRealm,
+) -> None:
+    identity = realm.identity()
+    identity.get_service_ticket(ONE)
+    realm.password = "Another-Secret-2!"
+    realm.write("other-reader", realm.password)
+    identity.get_service_ticket(OTHER)
+    assert realm.tried[-1] == ("other-reader@EVIL.TEST", realm.password, OTHER, False)
+    identity.get_service_ticket(ONE)
+    assert realm.tried[-1] == ("other-reader@EVIL.TEST", realm.password, ONE, True)
+    identity.close()
+
+
+def test_the_domain_of_an_account(tmp_path: Path) -> None:
+    providers = providers_of(tmp_path, "EXAMPLE", DOMAINS, "example.test")
+    assert domain_of(HostAccount("EXAMPLE", "reader", PASSWORD), providers, "x") == "example.test"
+    of_keytab = HostAccount("", "", keytab=tmp_path / "accounts/keytab")
+    assert domain_of(of_keytab, providers, "x") == "example.test"

@@ -143,3 +143,14 @@ def test_a_tgt_that_is_refused_leaves_the_tickets_of_services(simulated: Simulat
         simulated.holder.get_tgt()
     assert simulated.holder.get_service_ticket(HERE, "contoso.com") is ticket
     assert simulated.acquired == [HERE, None]
+
+
+def test_a_new_tgt_takes_the_place_of_the_tickets_of_services(simulated: Simulation) -> None:
+    first = simulated.holder.get_service_ticket(HERE, "contoso.com")
+    assert not simulated.holder.has_tgt
+    simulated.holder.get_tgt()
+    assert simulated.holder.has_tgt
+    assert simulated.holder.get_service_ticket(HERE, "contoso.com") is not first
+    assert simulated.acquired == [HERE, None, HERE]
+    simulated.now += LIFE
+    assert not simulated.holder.has_tgt
