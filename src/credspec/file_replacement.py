@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -22,9 +23,18 @@ _TAKEN_BY_CHOWN: Final = stat.S_ISUID | stat.S_ISGID
 
 def remove_unfinished(directory: Path) -> None:
     """Remove what a process that was killed had begun to write; none may be writing there now."""
-    for path in directory.glob(f"{TEMPORARY}*"):
+    remove_files(directory, lambda name: name.startswith(TEMPORARY))
+
+
+def remove_files(directory: Path, is_wanted: Callable[[str], bool]) -> None:
+    """Remove the files of a directory whose names are wanted, as far as that can be done."""
+    names: list[str] = []
+    with suppress(OSError):
+        # Plain names: there may be thousands, and paths take longer to make.
+        names = os.listdir(directory)  # noqa: PTH208 - as above
+    for name in filter(is_wanted, names):
         with suppress(OSError):
-            path.unlink()
+            (directory / name).unlink()
 
 
 def replace_file(

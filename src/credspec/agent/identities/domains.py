@@ -53,6 +53,9 @@ class Domains:
             UsageError: `domain-name-invalid`.
             TooManyRequestsError: `domains-too-many`.
         """
+        known = self._open.get(key)
+        if known is not None:
+            return known
         name, source = valid_domain(key[0]), key[1]
         if (name, source) not in self._open:
             self._make_room()

@@ -152,7 +152,8 @@ class Identities:
         if identity is None:
             identity = self._table.held[name] = Identity(name, start, end)
         # The holder whose ticket ends first decides.
-        identity.start, identity.end = min(start, identity.start), min(end, identity.end)
+        if (start, end) != planned:
+            identity.start, identity.end = min(start, identity.start), min(end, identity.end)
         identity.holders.add(holder)
         # Most leases of an account were given the same ticket: it is planned once for them.
         if planned != (identity.start, identity.end):

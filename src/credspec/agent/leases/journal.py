@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -23,13 +22,14 @@ from credspec.agent.leases.record_reader import (
     record_text,
 )
 from credspec.errors import CredspecError
-from credspec.file_replacement import remove_unfinished, replace_file
+from credspec.file_replacement import remove_files, remove_unfinished, replace_file
 
 __all__ = ["FORMAT", "MAX_RECORD_BYTES", "TICKETS_FORMAT", "Journal"]
 
 MAX_RECORD_BYTES: Final = 32 * 1024
 """The longest record that is written or read."""
 
+_USUAL_BYTES: Final = 2048
 # Of runs of an agent before `replace_file` had a name of its own for what is unfinished.
 _OLD_LEFTOVER: Final = ".new"
 _OPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -76,9 +76,7 @@ class Journal:
     def remove_leftovers(self) -> None:
         """Remove what a run that was killed had begun to write; no run may be writing now."""
         remove_unfinished(self._directory)
-        for path in self._directory.glob(f"*{_OLD_LEFTOVER}"):
-            with suppress(OSError):
-                path.unlink()
+        remove_files(self._directory, lambda name: name.endswith(_OLD_LEFTOVER))
 
     def records(self) -> Iterator[LeaseRecord | str]:
         """Return all records; of one that cannot be read, its lease id."""
@@ -112,7 +110,10 @@ class Journal:
 def _read(path: str) -> bytes:
     fd = os.open(path, _OPEN)
     try:
-        data = os.read(fd, MAX_RECORD_BYTES + 1)
+        # Of most it is all, and memory for the longest would be filled and freed for each.
+        data = os.read(fd, _USUAL_BYTES)
+        if len(data) == _USUAL_BYTES:
+            data += os.read(fd, MAX_RECORD_BYTES + 1 - _USUAL_BYTES)
     finally:
         os.close(fd)
     if len(data) > MAX_RECORD_BYTES:

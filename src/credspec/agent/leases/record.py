@@ -173,13 +173,14 @@ def record_from_json(lease_id: str, raw: dict[str, Any]) -> LeaseRecord:
 def record_alike(lease_id: str, own: dict[str, Any], rest: dict[str, Any]) -> LeaseRecord:
     """Return the record that `record_from_json` returns of `OWN_FIELDS` and the `rest`.
 
-    `own` may be anything, `rest` are the values of the other fields of a record that it returned.
+    `own` may be anything, and is used up; `rest` are the values of the other fields of a record
+    that it returned.
 
     Raises:
         Exception: of any kind, if it is not such a record.
     """
-    created = datetime.fromisoformat(own["created"]).astimezone(UTC)
-    record = LeaseRecord(**(own | {"created": created}), **rest)
+    created = datetime.fromisoformat(own.pop("created")).astimezone(UTC)
+    record = LeaseRecord(**own, **rest, created=created)
     if not _is_own_sound(lease_id, record):
         raise ValueError("not a record")
     return record

@@ -11,6 +11,7 @@ from dataclasses import fields
 from typing import Any, Final
 
 from credspec.agent.leases.record import OWN_FIELDS, LeaseRecord, record_alike, record_from_json
+from credspec.contract import c_json
 
 FORMAT: Final = 1
 """The version of the records; a record of another one is not read, and its lease ends."""
@@ -22,7 +23,6 @@ _FORMATS: Final = (FORMAT, TICKETS_FORMAT)
 _HEAD: Final = frozenset(("format", *OWN_FIELDS))
 _REST: Final = tuple(each.name for each in fields(LeaseRecord) if each.name not in OWN_FIELDS)
 _BETWEEN: Final = f', "{_REST[0]}": '.encode()
-_decode: Final = json.JSONDecoder().decode
 
 
 def record_text(record: LeaseRecord) -> bytes:
@@ -65,7 +65,7 @@ class RecordReader:
 
 def _object(data: bytes) -> dict[str, Any] | None:
     try:
-        found = _decode(data.decode())
+        found = c_json.loads(data)
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
