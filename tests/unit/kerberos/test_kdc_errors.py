@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+
+import krb5
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from credspec.kerberos.kdc_errors import (
+    KEY_REFUSED,
     KRB5_BASE,
     REFUSALS,
     UNREACHABLE,
@@ -54,8 +58,38 @@ CAUSED_BY_ADMINISTRATORS = [
         31,
         32,
     ),
-    *(33, 34, 36, 37, 38, 41, 43, 44, 45, 48, 51, 52, 60, 61, 62, 66, 68, 69, 70, 81, 90, 93),
+    *(33, 34, 36, 37, 38, 41, 43, 44, 45, 48, 51, 52, 60, 61, 68, 69, 90, 93),
+    *range(62, 67),
+    *range(70, 82),
 ]
+
+
+def test_numbers_are_counted_from_where_libkrb5_counts() -> None:
+    """A cache of a type that it does not know is KRB5_CC_UNKNOWN_TYPE, number 140."""
+    with pytest.raises(krb5.Krb5Error) as caught:
+        krb5.cc_resolve(krb5.init_context(), b"UNKNOWN:x")
+    assert caught.value.err_code == KRB5_BASE + 140
+
+
+# KRB5KDC_ERR_PREAUTH_FAILED, and KRB5_PREAUTH_FAILED that the library makes of refusals.
+@pytest.mark.parametrize("number", [24, 210])
+def test_a_refused_key_is_found_by_either_number(number: int) -> None:
+    """Another key or a new password is tried after it."""
+    assert KRB5_BASE + number in KEY_REFUSED
+    assert type(error_of(KRB5_BASE + number, "no", NAME)) is KeyRefusedError
+
+
+# KRB5_KT_NOTFOUND and KRB5_KT_KVNONOTFOUND, then errno.
+@pytest.mark.parametrize("number", [KRB5_BASE + 181, KRB5_BASE + 230, errno.ENOENT, errno.EACCES])
+def test_a_keytab_without_the_key_is_named(number: int) -> None:
+    error = error_of(number, "no", NAME)
+    assert (type(error), error.code) == (LogonRefusedError, "keytab-no-key")
+
+
+@pytest.mark.parametrize("number", [67, 82])
+def test_what_is_not_about_certificates_is_not_explained_as_that(number: int) -> None:
+    """Of RFC 4120 and of a later one, beside the numbers of RFC 4556."""
+    assert error_of(KRB5_BASE + number, "no", NAME).code == "kerberos"
 
 
 @pytest.mark.parametrize("number", CAUSED_BY_ADMINISTRATORS)

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from credspec.kerberos.keys import Enctype, computer_salt, derive_key, derive_keys, munged_utf8
+from credspec.kerberos.keys import (
+    Enctype,
+    computer_salt,
+    derive_key,
+    derive_keys,
+    enctype_name,
+    munged_utf8,
+)
 from credspec.kerberos.md4 import md4
 
 PASSWORD = "password".encode("utf-16-le")
@@ -60,3 +67,11 @@ def test_keys_are_strongest_first_and_hidden() -> None:
     assert [k.enctype for k in keys] == [18, 17, 23]
     assert [len(k.value) for k in keys] == [32, 16, 16]
     assert all(k.value.hex() not in repr(k) and str(k.value) not in repr(k) for k in keys)
+
+
+def test_an_encryption_type_that_is_not_known_has_its_number_for_a_name() -> None:
+    assert [enctype_name(n) for n in (18, 23, 1)] == [
+        "aes256-cts-hmac-sha1-96",
+        "arcfour-hmac",
+        "enctype 1",
+    ]

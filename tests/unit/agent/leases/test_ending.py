@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from credspec.agent.audit import Caller
 from credspec.agent.leases import ending
 from credspec.agent.leases.journal import Journal
 from credspec.config.policy import Policy
@@ -46,6 +47,38 @@ async def test_nothing_of_a_lease_stays_simulated(directory: Path) -> None:
     assert [path.stem for path in (directory / "journal").iterdir()] == [lease_id(2)]
     assert list((directory / "tree/lease1/account").iterdir()) == []
     assert len(list((directory / "tree/lease2/account").iterdir())) == 2
+    await bench.close()
+
+
+async def test_a_lease_that_root_cut_off_has_nothing_and_is_known_simulated(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether that can be written down or not: then it holds until the agent starts again."""
+    bench = ScriptedLeases(directory)
+    for number in (1, 2):
+        await bench.leases.make(bench.request(number))
+        bench.leases._retries.begin(lease_id(number))
+
+    def write(*_: object) -> None:
+        raise CredspecError.of("journal-unwritable", "simulated")
+
+    kept = await bench.leases.revoke(lease_id(1), Caller(0, 1))
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "write", write)
+        with pytest.raises(CredspecError, match="journal-unwritable"):
+            await bench.leases.revoke(lease_id(2), Caller(0, 1))
+    assert len(bench.leases._retries) == 0
+    assert holders(bench) == set()
+    for number in (1, 2):
+        assert list((directory / f"tree/lease{number}/account").iterdir()) == []
+        record = bench.leases.get(lease_id(number))
+        assert (record.revoked, record.ready, record.ticket_end) == (True, False, None)
+    assert next(iter(Journal(directory / "journal").records())) == kept
+    revoked = [line for line in bench.audited() if line["decision"] == "revoked"]
+    assert [(line["lease"], line["uid"]) for line in revoked] == [(lease_id(n), 0) for n in (1, 2)]
+    # A renewal that was on its way gives it nothing.
+    assert await bench.leases._renewal.try_again(lease_id(1))
+    assert list((directory / "tree/lease1/account").iterdir()) == []
     await bench.close()
 
 

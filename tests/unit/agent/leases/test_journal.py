@@ -44,7 +44,8 @@ def test_an_unreadable_record_is_named_and_harms_no_other(tmp_path: Path, text: 
     journal = Journal(tmp_path)
     journal.write(RECORD)
     (tmp_path / f"{'1' * 32}.json").write_text(text)
-    (tmp_path / "strange.json").write_text("{}")
+    for name in ("strange", "2" * 33, "2" * 31, f"x{'2' * 32}"):
+        (tmp_path / f"{name}.json").write_text("{}")
     assert list(journal.records()) == [RECORD, "1" * 32]
 
 
@@ -80,12 +81,13 @@ def test_a_lease_that_must_get_no_tgt_is_not_read_by_older_agents(
 
 def test_a_record_of_an_older_agent_is_of_a_lease_with_a_tgt(tmp_path: Path) -> None:
     values = RECORD.to_json()
-    for name in ("tickets", "services", "revoked"):
+    for name in ("tickets", "services", "revoked", "mode"):
         del values[name]
     (tmp_path / f"{RECORD.lease_id}.json").write_text(json.dumps({"format": FORMAT} | values))
     [found] = Journal(tmp_path).records()
     assert isinstance(found, LeaseRecord)
     assert (found.has_tgt, found.services, found.revoked) == (True, (), False)
+    assert found.mode == 0o600
 
 
 @pytest.mark.parametrize(
@@ -124,7 +126,7 @@ def test_unwritable(tmp_path: Path) -> None:
         Journal(tmp_path / "gone").write(RECORD)
 
 
-WRONG_VALUES = {
+WRONG_VALUES: dict[str, list[Any]] = {
     "lease_id": ["1" * 32, "0" * 31, 5, None],
     "container": [5, None, []],
     "runtime_state": ["/run/\0", 5, None],
@@ -144,7 +146,18 @@ WRONG_VALUES = {
     "name_fallback": [0, None],
     "replay_cache": [1, None],
     "host_source": [5, "x", [], {"guid": 5}, {"guid": None}],
-    "place": [5, "", "tree/a/b", "/a", "/a/b", "/a/../b/c", "/a//b/c", "/a/./b/c", "/a/b/c\0"],
+    "place": [
+        5,
+        "",
+        "tree/a/b",
+        "x/tree/a/b",
+        "/a",
+        "/a/b",
+        "/a/../b/c",
+        "/a//b/c",
+        "/a/./b/c",
+        "/a/b/c\0",
+    ],
     "spec_source": ["", "registry", 5, None],
     "created_monotonic": ["x", 5, float("nan"), float("inf")],
 }
@@ -180,10 +193,11 @@ def test_what_a_host_logs_on_with_does_not_show() -> None:
 def test_a_ticket_that_ends_before_it_starts_is_none(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     moments = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2)]
-    for start, end in (moments, moments[::-1], [moments[0]] * 2):
+    for start, end in (moments, moments[::-1], [moments[0]] * 2, (None, moments[0])):
         record = replace(RECORD, ticket_start=start, ticket_end=end)
         journal.write(record)
-        assert list(journal.records()) == [record if start <= end else record.lease_id]
+        is_sound = start is None or start <= end
+        assert list(journal.records()) == [record if is_sound else record.lease_id]
 
 
 def test_every_field_comes_back(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from credspec.agent.audit import AuditLog, Caller
+from credspec.agent.audit import NOBODY, AuditLog, Caller
 from credspec.agent.leases import recovery
 from credspec.agent.leases.directory import LeaseDirectory
 from credspec.agent.leases.journal import Journal
@@ -478,4 +478,42 @@ async def test_anothers_lease_is_neither_released_nor_replaced(directory: Path) 
     with pytest.raises(CredspecError, match="lease-not-yours"):
         await bench.leases.make(of_user(bench, 1))
     assert bench.leases.get(f"{1:032x}").user is None
+    await bench.close()
+
+
+AGENT = USER + 2
+
+
+@pytest.mark.parametrize("uid", [NOBODY.uid, 0, AGENT, USER, USER + 1])
+async def test_a_user_s_lease_is_released_by_itself_root_and_the_agent_only(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, uid: int
+) -> None:
+    bench = ScriptedLeases(directory, policy_with(3))
+    await bench.leases.make(of_user(bench, 1))
+    monkeypatch.setattr(os, "geteuid", lambda: AGENT)
+    if uid == USER + 1:
+        with pytest.raises(CredspecError, match="lease-not-yours"):
+            await bench.leases.release(f"{1:032x}", Caller(uid, 1))
+    else:
+        await bench.leases.release(f"{1:032x}", Caller(uid, 1))
+    assert bench.leases.count == (uid == USER + 1)
+    monkeypatch.undo()
+    await bench.close()
+
+
+async def test_a_user_that_makes_and_releases_leases_without_end_has_to_wait(
+    directory: Path,
+) -> None:
+    """Never more than one at a time: it is their rate that is too high."""
+    bench = ScriptedLeases(directory, policy_with(3))
+    bench.leases._claims._limits = LeaseLimits(lambda: 3, clock=lambda: 0.0)
+    for number in range(3):
+        await bench.leases.make(of_user(bench, number))
+        await bench.leases.release(f"{number:032x}", Caller(USER, 1))
+    with pytest.raises(TooManyRequestsError, match="leases-too-often"):
+        await bench.leases.make(of_user(bench, 3))
+    for number in range(5):
+        await bench.leases.make(bench.request(number))
+    await bench.leases.make(of_user(bench, 5, caller=Caller(USER + 1, 1)))
+    assert bench.leases.count == 6
     await bench.close()

@@ -102,7 +102,9 @@ async def test_without_a_list_of_mounts_no_lease_of_the_host_is_gone_simulated(
     assert await liveness.gone([RECORD]) == []
 
 
-@pytest.mark.parametrize(("age", "is_gone"), [(None, True), (-60, True), (60, False), (3600, True)])
+@pytest.mark.parametrize(
+    ("age", "is_gone"), [(None, True), (-60, True), (0, False), (60, False), (3600, True)]
+)
 async def test_only_a_lease_that_was_made_just_now_may_lack_its_container(
     liveness: Liveness, age: int | None, is_gone: bool
 ) -> None:

@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 
+from credspec.agent.identities.identities import Identities
 from credspec.agent.leases import recovery
 from credspec.agent.leases.ending import LeaseEnds
+from credspec.agent.leases.homes import TreeHome
+from credspec.agent.leases.liveness import Liveness
 from credspec.agent.leases.record import LeaseRecord
 from credspec.config.policy import Policy
-from credspec.errors import UnreachableError
+from credspec.errors import CredspecError, UnreachableError
 from credspec.providers.provider import HostAccount, LostSource, PluginSource
 from credspec.providers.selection import Providers
 from credspec.providers.settings import ProviderSettings
@@ -165,9 +168,88 @@ async def test_a_lease_asked_for_again_before_it_was_looked_at_stays(
     await bench.close()
 
 
-async def test_a_lease_that_was_being_made_ends_without_an_entry(directory: Path) -> None:
+@pytest.mark.parametrize("meanwhile", ["made again", "released", "cut off"])
+async def test_a_lease_that_changed_while_containers_were_looked_at_is_left_alone(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    """It counts as gone, or as one that lacks files, by what was there before."""
+    monkeypatch.setattr(recovery, "_FEW", 0)
     await two_leases(directory)
-    rewritten(directory, FIRST, ready=False, ticket_start=None, ticket_end=None)
+    place = directory / "tree/lease1/account"
+    if meanwhile == "made again":
+        place.rename(directory / "gone")
+    bench = ScriptedLeases(directory)
+    await bench.leases.take_over()
+    real = Liveness.gone
+    hastened: list[object] = []
+    emitted: list[str] = []
+
+    async def gone(*arguments: Any, **options: Any) -> list[LeaseRecord]:
+        found = await real(*arguments, **options)
+        if meanwhile == "made again":
+            place.mkdir()
+            await bench.leases.make(bench.request(1, "WebApp02"))
+        elif meanwhile == "released":
+            await bench.leases.release(FIRST)
+        else:
+            await bench.leases.revoke(FIRST)
+        return found
+
+    monkeypatch.setattr(Liveness, "gone", gone)
+    monkeypatch.setattr(bench.identities, "hasten", hastened.append)
+    monkeypatch.setattr(recovery, "emit", lambda _event, **more: emitted.append(more["lease"]))
+    assert await bench.leases.sweep() == 0
+    assert [record.lease_id for record in bench.leases.all() if not record.revoked] == (
+        [SECOND, FIRST] if meanwhile == "made again" else [SECOND]
+    )
+    assert (place / "krb5cc").is_file() is (meanwhile == "made again")
+    assert (emitted, hastened) == ([SECOND], [])
+    await bench.close()
+
+
+async def test_adopted_leases_are_looked_at_however_many_there_are(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "_FEW", 1)
+    await two_leases(directory)
+    (directory / "tree/lease1/account").rename(directory / "gone")
+    bench = await restarted(directory)
+    assert [record.lease_id for record in bench.leases.all()] == [SECOND]
+    await bench.close()
+    # As many as are looked at before anybody is served.
+    bench = ScriptedLeases(directory)
+    await bench.leases.take_over()
+    assert bench.leases._recovery.is_examined
+    await bench.close()
+
+
+async def test_files_that_cannot_be_looked_at_count_as_there(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else every start would ask the domain for all tickets while a disk does not answer."""
+    await two_leases(directory)
+
+    def holds(*_: object) -> bool:
+        raise CredspecError.of("lease-directory-timeout", "simulated")
+
+    hastened: list[object] = []
+    monkeypatch.setattr(TreeHome, "holds", holds)
+    monkeypatch.setattr(Identities, "hasten", lambda _, name: hastened.append(name))
+    bench = await restarted(directory)
+    assert bench.leases.count == 2
+    assert hastened == []
+    await bench.close()
+
+
+@pytest.mark.parametrize(
+    "unfinished",
+    [{"ready": False, "ticket_start": None, "ticket_end": None}, {"ready": False}],
+)
+async def test_a_lease_that_was_being_made_ends_without_an_entry(
+    directory: Path, unfinished: dict[str, Any]
+) -> None:
+    await two_leases(directory)
+    rewritten(directory, FIRST, **unfinished)
     bench = await restarted(directory)
     assert [record.lease_id for record in bench.leases.all()] == [SECOND]
     assert not (directory / "tree/lease1/account/krb5cc").exists()

@@ -1,0 +1,129 @@
+"""Leases in mode broker from their making to their end; sockets are real, the domain simulated."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from credspec.agent.audit import Caller
+from credspec.agent.leases.homes import TreeHome
+from credspec.config.policy import Policy
+from credspec.contract.service_names import BROKER
+from credspec.errors import CredspecError
+from support.agent.scripted_leases import ScriptedLeases, directory_in_memory
+
+LEASE = f"{1:032x}"
+USER, AGENT = 4711, 4712
+
+
+@pytest.fixture
+def directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Of a tree that counts as one whose containers' network the shim reaches (simulated)."""
+    monkeypatch.setattr(TreeHome, "has_network", True)
+    with directory_in_memory() as found:
+        yield found
+
+
+def kdc_sockets() -> list[socket.socket]:
+    """Return a TCP and a UDP socket at one port, as the shim makes them in a container."""
+    while True:
+        tcp = socket.create_server(("127.0.0.1", 0))
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            udp.bind(tcp.getsockname())
+        except OSError:
+            tcp.close()
+            udp.close()
+            continue
+        return [tcp, udp]
+
+
+def is_refused(port: int) -> bool:
+    """Return whether nobody listens at a port."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 10).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+async def served(directory: Path) -> tuple[ScriptedLeases, int]:
+    bench = ScriptedLeases(directory)
+    made = await bench.leases.make(bench.request(1, tickets=BROKER, services=("HTTP/a.test",)))
+    assert made.kdc_port is None
+    sockets = kdc_sockets()
+    port = sockets[0].getsockname()[1]
+    record = await bench.leases.serve_kdc(LEASE, sockets)
+    assert record.kdc_port == port
+    assert not is_refused(port)
+    assert bench.leases.status(record)["kdc_served"]
+    return bench, port
+
+
+async def release(bench: ScriptedLeases) -> None:
+    await bench.leases.release(LEASE)
+
+
+async def cut_off(bench: ScriptedLeases) -> None:
+    record = await bench.leases.revoke(LEASE, Caller(0, 1))
+    assert (record.revoked, record.ready) == (True, False)
+
+
+async def replace_with_tgt(bench: ScriptedLeases) -> None:
+    await bench.leases.make(bench.request(1))
+
+
+@pytest.mark.parametrize("end", [release, cut_off, replace_with_tgt])
+async def test_a_lease_that_is_brokered_no_more_is_not_served(
+    directory: Path, end: Callable[[ScriptedLeases], Awaitable[None]]
+) -> None:
+    """Its KDC is closed, and the key of its decoys is on no disk."""
+    bench, port = await served(directory)
+    keys = directory / "decoys"
+    assert [path.name for path in keys.iterdir()] == [LEASE]
+    await end(bench)
+    assert is_refused(port)
+    assert list(keys.iterdir()) == []
+    assert LEASE not in bench.leases._broker._served
+    await bench.close()
+
+
+async def test_sockets_of_leases_that_are_gone_are_closed_at_a_start(directory: Path) -> None:
+    sockets = kdc_sockets()
+    port = sockets[0].getsockname()[1]
+    bench = ScriptedLeases(directory)
+    bench.leases._broker._stored[LEASE] = sockets
+    await bench.leases.adopt()
+    assert [each.fileno() for each in sockets] == [-1, -1]
+    assert is_refused(port)
+    assert bench.leases._broker._stored == {}
+    await bench.close()
+
+
+@pytest.mark.parametrize(
+    ("uid", "code"),
+    [
+        (-1, "kdc-sockets-unfit"),
+        (0, "kdc-sockets-unfit"),
+        (AGENT, "kdc-sockets-unfit"),
+        (USER, "kdc-sockets-unfit"),
+        (USER + 7, "lease-not-yours"),
+    ],
+)
+async def test_nobody_serves_another_user_s_lease(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, uid: int, code: str
+) -> None:
+    """Others get as far as to their sockets, which are closed whatever is wrong."""
+    bench = ScriptedLeases(directory, Policy(grpc_uids=frozenset({USER})))
+    await bench.leases.make(bench.request(1, uid=USER))
+    monkeypatch.setattr("os.geteuid", lambda: AGENT)
+    sockets = kdc_sockets()
+    with pytest.raises(CredspecError) as caught:
+        await bench.leases.serve_kdc(LEASE, sockets, Caller(uid, 1))
+    assert caught.value.code == code
+    assert [each.fileno() for each in sockets] == [-1, -1]
+    monkeypatch.undo()
+    await bench.close()
