@@ -45,7 +45,8 @@ class Since(click.ParamType[datetime]):
                 return datetime.now(UTC) - timedelta(seconds=seconds)
             return datetime.fromisoformat(text).astimezone(UTC)
         except (ValueError, OverflowError):
-            self.fail(f"{text[:40]!r} is neither an age such as 2h or 7d nor a time", param, ctx)
+            expected = "an age such as 2h or 7d, or a time such as 2026-01-31T18:00"
+            self.fail(f"{text[:40]!r} is no moment; expected {expected}", param, ctx)
 
 
 @click.command(
@@ -107,7 +108,11 @@ def events(
         if follow:
             _follow(reader, output)
         else:
-            _show(reader.read(), output)
+            found = reader.read()
+            _show(found, output)
+            if not found:
+                moment = f"{since.astimezone():%Y-%m-%d %H:%M}"
+                click.echo(f"credspec events: there is nothing of this since {moment}", err=True)
             if reader.unreadable:
                 count = f"{reader.unreadable} lines of {config.audit_log} are no entries"
                 click.echo(f"credspec events: {count}; they are left out", err=True)

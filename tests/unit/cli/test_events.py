@@ -58,6 +58,20 @@ def test_both_logs_are_one_list_of_the_last_day(logs: Path) -> None:
     assert "1 lines of" in shown.stderr
 
 
+def test_nothing_found_is_said_beside_the_output(logs: Path) -> None:
+    shown = run(logs, "--account", "Nobody", "--since", "2h")
+    assert (shown.exit_code, shown.stdout) == (0, "")
+    moment = f"{ago(120).astimezone():%Y-%m-%d}"
+    assert shown.stderr.startswith(f"credspec events: there is nothing of this since {moment}")
+
+
+@pytest.mark.parametrize("text", ["yesterday", "30"])
+def test_what_is_no_moment_is_refused_with_examples(logs: Path, text: str) -> None:
+    shown = run(logs, "--since", text)
+    assert shown.exit_code == 2
+    assert f"'{text}' is no moment; expected an age such as 2h" in shown.stderr
+
+
 def test_json_is_a_line_for_each(logs: Path) -> None:
     found = [json.loads(line) for line in run(logs, "--output", "json").stdout.splitlines()]
     assert [(each["source"], each["level"]) for each in found] == [

@@ -1,4 +1,7 @@
-"""Leases in mode broker: their decoys, the sockets of their KDCs, their requests answered."""
+"""Leases in mode broker: their decoys, the sockets of their KDCs, their requests answered.
+
+The messages of a KDC are loaded with the first of these leases: half a MiB.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from credspec.agent.broker.decisions import Decisions
 from credspec.agent.broker.decoy_keys import DecoyKeys
-from credspec.agent.broker.kdc_sockets import KdcSockets, UnfitSocketsError
-from credspec.agent.broker.lease_kdc import Lease, LeaseKdc, Tickets
 from credspec.agent.identities.identities import Identities
 from credspec.agent.identities.identity import Identity
 from credspec.agent.leases.content import cache_name, default_paths
@@ -24,11 +25,14 @@ from credspec.agent.service_sockets import STORED
 from credspec.config.policy import Policy, PolicyInForce
 from credspec.contract.service_names import BROKER
 from credspec.errors import CredspecError, UsageError
-from credspec.kerberos.kdc.decoy import decoy_cache, new_decoy
 from credspec.kerberos.krb5_conf import broker_krb5_conf
 from credspec.kerberos.service_names import ServicePattern
 from credspec.service.events import Event, emit
 from credspec.service.notification import forget_descriptors, store_descriptors
+
+if TYPE_CHECKING:
+    from credspec.agent.broker.kdc_sockets import KdcSockets
+    from credspec.agent.broker.lease_kdc import Lease, Tickets
 
 
 class Broker:
@@ -144,6 +148,9 @@ class Broker:
     def _start(self, record: LeaseRecord, sockets: Sequence[socket.socket]) -> None:
         if record.tickets != BROKER or record.revoked or len(sockets) != 2:  # noqa: PLR2004
             raise _unfit(f"{len(sockets)} sockets, tickets={record.tickets}")
+        from credspec.agent.broker.kdc_sockets import KdcSockets, UnfitSocketsError
+        from credspec.agent.broker.lease_kdc import LeaseKdc
+
         kdc = LeaseKdc(
             self._keys.of(record.lease_id),
             partial(self._lease, record.lease_id),
@@ -177,6 +184,8 @@ class Broker:
         record = self._table.records.get(lease_id)
         if record is None or record.revoked:
             return None
+        from credspec.agent.broker.lease_kdc import Lease
+
         return Lease(record, self._table.names(record), self._realms(record))
 
     def _realms(self, record: LeaseRecord) -> frozenset[str]:
@@ -189,6 +198,8 @@ class Broker:
         return frozenset({name.domain.upper() for name in names} | named)
 
     def _decoys(self, record: LeaseRecord, held: Sequence[Identity]) -> dict[str, bytes]:
+        from credspec.kerberos.kdc.decoy import decoy_cache, new_decoy
+
         key = self._keys.of(record.lease_id)
         files: dict[str, bytes] = {}
         for identity in held:

@@ -23,13 +23,13 @@ from credspec.kerberos.kdc.messages import (
     name_of,
     string,
 )
+from credspec.kerberos.kdc.refusals import KRBTGT
 
 LIFE: Final = timedelta(days=365)
 """How long a decoy lasts: programs that keep the ticket of their start never have an old one."""
 
 NT_PRINCIPAL: Final = 1
 NT_SRV_INST: Final = 2
-KRBTGT: Final = "krbtgt"
 INITIAL_PREAUTHENTICATED: Final = 0x00600000  # flags 9 and 10 of RFC 4120 2.1, 2.9.3
 _TICKET_USAGE: Final = 2  # RFC 4120 7.5.1
 _KEY_NUMBER: Final = 1

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
-from credspec.kerberos.kdc.decoy import KRBTGT
+KRBTGT: Final = "krbtgt"
 
 
 class KdcErrorCode(IntEnum):

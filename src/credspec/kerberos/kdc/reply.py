@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Final
 
 from credspec.kerberos.kdc.decoy import (
-    KRBTGT,
     NT_PRINCIPAL,
     NT_SRV_INST,
     decoy_ticket,
@@ -35,6 +34,7 @@ from credspec.kerberos.kdc.messages import (
     tlv,
 )
 from credspec.kerberos.kdc.refusals import (
+    KRBTGT,
     AskedService,
     KdcErrorCode,
 )
