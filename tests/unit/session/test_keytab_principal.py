@@ -120,3 +120,13 @@ def test_no_principal_names_what_there_is(tmp_path: Path, wanted: str | None) ->
     path = keytab(tmp_path / "k", "host/a@A.TEST", "alice@A.TEST")
     with pytest.raises(NotPermittedError, match=r"host/a@A\.TEST.*host-principal-missing"):
         _ = MachineKeytab(path, wanted).name
+
+
+def test_the_host_is_of_the_default_realm_however_it_is_spelt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conf = tmp_path / "krb5.conf"
+    conf.write_text("[libdefaults]\n default_realm = Realm.TEST\n")
+    monkeypatch.setenv("KRB5_CONFIG", str(conf))
+    assert "realm.test" in HostNames.of_system(None).domains
+    assert HostNames.of_system("Other.TEST").domains == {"other.test"}

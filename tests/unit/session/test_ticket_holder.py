@@ -143,3 +143,13 @@ def test_a_tgt_that_is_refused_leaves_the_tickets_of_services(simulated: Simulat
         simulated.holder.get_tgt()
     assert simulated.holder.get_service_ticket(HERE, "contoso.com") is ticket
     assert simulated.acquired == [HERE, None]
+
+
+def test_tickets_of_services_go_with_what_the_cache_had(simulated: Simulation) -> None:
+    """A new TGT takes the place of all of them."""
+    first = simulated.holder.get_service_ticket(HERE, "contoso.com")
+    assert not simulated.holder.has_tgt
+    simulated.holder.get_tgt()
+    assert simulated.holder.has_tgt
+    assert simulated.holder.get_service_ticket(HERE, "contoso.com") is not first
+    assert simulated.acquired == [HERE, None, HERE]
