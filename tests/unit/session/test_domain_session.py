@@ -616,3 +616,10 @@ def test_who_reads_is_named_if_it_is_not_the_host_itself(
     assert connection.reader == ""
     monkeypatch.setattr(SimulatedIdentity, "is_provided", True, raising=False)
     assert connection.reader == "HOST$@EXAMPLE.TEST"
+
+
+def test_how_long_a_controller_took_is_known_while_it_is_in_use(domain: Domain) -> None:
+    assert domain.session.latency is None
+    domain.read()
+    assert domain.session.latency is not None
+    assert domain.session.latency >= 0
