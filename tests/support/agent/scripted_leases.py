@@ -27,6 +27,7 @@ from credspec.agent.leases.request import LeaseRequest, requested_spec
 from credspec.config.policy import Policy
 from credspec.directory.domain import DomainFacts
 from credspec.kerberos.tickets import Ticket
+from credspec.providers.selection import Providers
 from credspec.session.domain_session import Acquisition
 
 FACTS = DomainFacts(
@@ -98,6 +99,7 @@ class ScriptedLeases:
         directory: Path,
         policy: Policy | None = None,
         *,
+        providers: Providers | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.directory = directory
@@ -122,6 +124,7 @@ class ScriptedLeases:
             spec_directory=directory,
             audit=AuditLog(self.audit_log),
             policy=policy or Policy(spec_sources=("file", "raw")),
+            providers=providers,
             sleep=sleep,
         )
 

@@ -1,4 +1,4 @@
-"""An agent that is simulated: it answers each request alike, and notes what it was asked."""
+"""An agent that is simulated: it answers all of a method alike, and notes what it was asked."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ GRANTED = b'HTTP/1.0 200 OK\r\n\r\n{"environment": {"KRB5CCNAME": "/run/credspec
 
 
 class SimulatedAgent:
-    """Listens at `path`; `asked` has method, path and body of each request."""
+    """Listens at `path`; `asked` has method, path and body of each request.
+
+    `answers` are those to methods that do not get `answer`.
+    """
 
     def __init__(self, path: Path, answer: bytes = GRANTED) -> None:
         self.answer = answer
+        self.answers = {"DELETE": b"HTTP/1.0 204 No Content\r\n\r\n"}
         self.asked: list[tuple[str, str, Any]] = []
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
@@ -40,8 +44,7 @@ class SimulatedAgent:
         method, path, version = head.split(b"\r\n")[0].decode().split()
         assert version == "HTTP/1.0"
         self.asked.append((method, path, json.loads(body) if body else None))
-        is_release = method == "DELETE"
-        taken.sendall(b"HTTP/1.0 204 No Content\r\n\r\n" if is_release else self.answer)
+        taken.sendall(self.answers.get(method, self.answer))
 
     @property
     def methods(self) -> list[str]:

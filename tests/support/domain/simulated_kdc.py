@@ -1,7 +1,7 @@
 """A key distribution center that is simulated: it asks for preauthentication as it was told to.
 
-It answers every AS-REQ (RFC 4120 5.4.1) with KDC_ERR_PREAUTH_REQUIRED and a PA-ETYPE-INFO2
-(5.2.7.5) of the test's choosing, which nobody signs, and keeps what it was asked.
+It answers an AS-REQ (RFC 4120 5.4.1) with KDC_ERR_PREAUTH_REQUIRED or another error, and a
+PA-ETYPE-INFO2 (5.2.7.5) of the test's choosing, which nobody signs, and keeps what it was asked.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class SimulatedKdc:
     """Answers on a port of an address, by TCP and by UDP.
 
     `offers` are encryption type, salt and s2kparams of the PA-ETYPE-INFO2, in its order; `realm` is
-    the realm it says it is.
+    the realm it says it is; `refuses` is the error that a request with a timestamp gets, `asks` the
+    one that others get.
     """
 
     realm: str
@@ -50,6 +51,8 @@ class SimulatedKdc:
     asked: list[AsRequest] = field(default_factory=list)
     address: str = "127.0.0.1"
     port: int = 0
+    refuses: int = _PREAUTH_REQUIRED
+    asks: int = _PREAUTH_REQUIRED
 
     @property
     def timestamps(self) -> list[AsRequest]:
@@ -87,8 +90,11 @@ class SimulatedKdc:
             server.server_close()
 
     def answer(self, message: bytes) -> bytes:
-        """Keep a request and return KDC_ERR_PREAUTH_REQUIRED (RFC 4120 5.9.1)."""
-        self.asked.append(read_as_request(message))
+        """Keep a request and return KDC_ERR_PREAUTH_REQUIRED (RFC 4120 5.9.1), or a refusal."""
+        request = read_as_request(message)
+        self.asked.append(request)
+        has_timestamp = PA_ENC_TIMESTAMP in request.padata
+        number = self.refuses if has_timestamp else self.asks
         now = datetime.now(UTC)
         offers = b"".join(
             der(
@@ -113,7 +119,7 @@ class SimulatedKdc:
                 der(0xA1, integer(30)),
                 der(0xA4, der(0x18, now.strftime("%Y%m%d%H%M%SZ").encode())),
                 der(0xA5, integer(now.microsecond)),
-                der(0xA6, integer(_PREAUTH_REQUIRED)),
+                der(0xA6, integer(number)),
                 der(0xA9, der(0x1B, self.realm.encode())),
                 der(0xAA, der(0x30, der(0xA0, integer(2)), der(0xA1, server))),
                 der(0xAC, der(0x04, methods)),

@@ -68,3 +68,20 @@ def test_upgrade() -> None:
     data = b"POST /session HTTP/1.1\r\nupgrade: h2c\r\n\r\n"
     assert RequestHead.unpack(data).upgrades
     assert not RequestHead.unpack(CREATE).upgrades
+
+
+@pytest.mark.parametrize(
+    ("fields", "has_body"),
+    [
+        ("", False),
+        ("Content-Length: 0\r\n", False),
+        ("Content-Length: 10\r\n", True),
+        ("content-length: 00\r\nContent-Length: 3\r\n", True),
+        ("Transfer-Encoding: chunked\r\n", True),
+        ("Transfer-Encoding: chunked\r\nContent-Length: 0\r\n", True),
+    ],
+)
+def test_a_body_is_announced_by_either_field(fields: str, *, has_body: bool) -> None:
+    """What would be taken for the next request otherwise."""
+    head = RequestHead.unpack(f"POST /x HTTP/1.1\r\n{fields}\r\n".encode())
+    assert head.has_body is has_body

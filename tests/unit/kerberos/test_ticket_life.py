@@ -40,6 +40,7 @@ def test_what_lasts_is_good_now(life: timedelta, offset: timedelta, least: timed
         (timedelta(hours=11), "ended 1 h 0 min ago"),
         (timedelta(hours=-5), "starts 5 h 0 min from now"),
         (timedelta(hours=9, minutes=59, seconds=30), "is 9 h 59 min old and ends in 30 s"),
+        (timedelta(hours=9, minutes=57, seconds=30), "is 9 h 57 min old and ends in 2 min 30 s"),
         (timedelta(days=3), "ended 2 d 14 h ago"),
         (timedelta(minutes=-1), "is 0 s old and ends in 10 h 1 min"),
     ],

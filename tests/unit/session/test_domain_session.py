@@ -603,3 +603,23 @@ def test_an_end_waits_for_nobody_simulated(domain: Domain) -> None:
     domain.session.close()
     assert domain.did == ["close dc1", "close identity"]
     assert domain.session.connection._connection is None
+
+
+def test_who_reads_is_named_if_it_is_not_the_host_itself(
+    domain: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host's identity need not say that nobody provided it."""
+    connection = domain.session.passwords._connection
+    assert connection.reader == ""
+    monkeypatch.delattr(SimulatedIdentity, "is_provided")
+    domain.read()
+    assert connection.reader == ""
+    monkeypatch.setattr(SimulatedIdentity, "is_provided", True, raising=False)
+    assert connection.reader == "HOST$@EXAMPLE.TEST"
+
+
+def test_how_long_a_controller_took_is_known_while_it_is_in_use(domain: Domain) -> None:
+    assert domain.session.latency is None
+    domain.read()
+    assert domain.session.latency is not None
+    assert domain.session.latency >= 0

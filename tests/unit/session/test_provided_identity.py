@@ -15,8 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from credspec.errors import CredspecError, NotPermittedError
-from credspec.kerberos.kdc_errors import LogonRefusedError
-from credspec.kerberos.tickets import Ticket, ticket_from_keytab, ticket_from_password
+from credspec.kerberos.kdc_errors import KeyRefusedError, LogonRefusedError
+from credspec.kerberos.tickets import (
+    Ticket,
+    salt_of_kdc,
+    ticket_from_keytab,
+    ticket_from_password,
+)
 from credspec.providers.account_domains import AccountDomains
 from credspec.providers.kept_secrets import KeptSecrets
 from credspec.providers.provider import GivenAccount, HostAccount, HostSource, PluginSource
@@ -155,6 +160,7 @@ def iterations(number: int) -> bytes:
         [(AES256, "salt", iterations(4095))],
         [(AES128, "salt", iterations(1))],
         [(AES256, "salt", iterations(0))],
+        [(AES256, "salt", iterations(2**20 + 1))],
         [(AES256, "salt", iterations(2**32 - 1))],
         [(AES256, "salt", b"\x00\x10\x00")],
         [(AES256, "salt", bytes(4096))],
@@ -219,6 +225,119 @@ def test_keys_of_a_keytab_are_used_with_aes_only(kdc: SimulatedKdc, tmp_path: Pa
     assert all(set(request.enctypes) <= {AES256, AES128} for request in kdc.asked)
 
 
+def test_a_password_that_is_refused_is_tried_once_until_it_is_another(
+    kdc: SimulatedKdc, tmp_path: Path
+) -> None:
+    """Each try counts towards the lock of the account."""
+    kdc.refuses = 24
+    providers = providers_of(tmp_path, "evil.test", AccountDomains())
+    source = PluginSource(CREDSPEC_PLUGIN_GUID, "file:reader", "evil.test")
+    identity = ProvidedIdentity(source, "evil.test", providers)
+    for ask in (identity.log_on, lambda: identity.get_service_ticket("ldap/dc1.evil.test")) * 2:
+        with pytest.raises(LogonRefusedError, match="kdc-password-refused"):
+            ask()
+    assert len(kdc.timestamps) == 1
+    content = json.loads((tmp_path / "accounts/reader").read_text())
+    (tmp_path / "accounts/reader").write_text(json.dumps(content | {"password": "Another-1!"}))
+    with pytest.raises(LogonRefusedError):
+        identity.log_on()
+    assert len(kdc.timestamps) == 2
+    identity.close()
+
+
+def test_a_key_that_is_refused_is_not_tried_again(kdc: SimulatedKdc, tmp_path: Path) -> None:
+    keytab = tmp_path / "keytab"
+    keytab.write_bytes(keytab_of("reader@EVIL.TEST", AES256))
+    kdc.refuses = 24
+    with pytest.raises(KeyRefusedError, match="kdc-key-refused"):
+        ticket_from_keytab("reader@EVIL.TEST", keytab)
+    assert len(kdc.timestamps) == 1
+
+
+def test_a_kdc_that_knows_no_aes_is_named(kdc: SimulatedKdc) -> None:
+    kdc.asks = 14
+    with pytest.raises(NotPermittedError, match="kdc-enctype-weak"):
+        ticket_from_password("reader@EVIL.TEST", PASSWORD, into_cache="MEMORY:weak")
+
+
+def test_the_salt_that_a_kdc_tells(kdc: SimulatedKdc) -> None:
+    kdc.offers = [(AES256, "EVIL.TESTreader", iterations(4096))]
+    assert salt_of_kdc("reader@EVIL.TEST") == "EVIL.TESTreader"
+    kdc.offers = [(AES256, "", None)]
+    assert salt_of_kdc("reader@EVIL.TEST") is None
+    assert kdc.timestamps == []
+
+
+def test_an_account_is_kept_for_a_while_but_not_the_secret_of_a_lease(tmp_path: Path) -> None:
+    providers = providers_of(tmp_path, "evil.test", AccountDomains())
+    source = PluginSource(CREDSPEC_PLUGIN_GUID, "file:reader", "evil.test")
+    identity = ProvidedIdentity(source, "evil.test", providers)
+    account, is_new = identity._current_account()
+    assert (account.user, is_new) == ("reader", True)
+    assert identity._current_account() == (account, False)
+    identity.close()
+    assert identity._current_account() == (account, True)
+    identity.close()
+    lasting = ProvidedIdentity(
+        source.concealed(lambda text: KeptSecrets().keep(text, "lease")), "evil.test", providers
+    )
+    assert [lasting._current_account() for _ in range(2)] == [(account, True)] * 2
+    assert lasting._account is None
+    lasting.close()
+
+
+def test_tickets_of_another_account_are_not_added_to_simulated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A credential cache is one principal's; what was forgotten is got again."""
+    asked: list[tuple[str, str | None, bool]] = []
+
+    def get(
+        principal: str, _password: str, *, into_cache: str, add: bool, service: str | None
+    ) -> Ticket:
+        assert into_cache == identity.cache
+        asked.append((principal, service, add))
+        now = datetime.now(UTC)
+        return Ticket(principal, now, now + timedelta(hours=10), AES256, b"")
+
+    monkeypatch.setattr(provided_identity, "ticket_from_password", get)
+    providers = providers_of(tmp_path, "evil.test", AccountDomains())
+    source = PluginSource(CREDSPEC_PLUGIN_GUID, "file:reader", "evil.test")
+    identity = ProvidedIdentity(source, "evil.test", providers)
+    first, second = "ldap/dc1.evil.test", "ldap/dc2.evil.test"
+    identity.get_service_ticket(first)
+    identity.get_service_ticket(first)
+    identity.get_service_ticket(second)
+    content = json.loads((tmp_path / "accounts/reader").read_text())
+    (tmp_path / "accounts/reader").write_text(json.dumps(content | {"username": "writer"}))
+    identity._forget_account()  # as in time
+    identity.get_service_ticket("ldap/dc3.evil.test")
+    identity.get_service_ticket(first)
+    identity.forget()
+    identity.get_service_ticket(first)
+    reader, writer = "reader@EVIL.TEST", "writer@EVIL.TEST"
+    assert asked == [
+        (reader, first, False),
+        (reader, second, True),
+        (writer, "ldap/dc3.evil.test", False),
+        (writer, first, True),
+        (writer, first, False),
+    ]
+    identity.close()
+
+
+def test_the_domain_of_an_account_is_its_dns_name(tmp_path: Path) -> None:
+    keytab = tmp_path / "keytab"
+    keytab.write_bytes(keytab_of("reader@EXAMPLE.TEST", AES256))
+    providers = Providers(ProviderSettings(domains=DOMAINS))
+    for account in (
+        HostAccount("EXAMPLE", "reader", PASSWORD),
+        HostAccount("Example.Test", "reader", PASSWORD),
+        HostAccount("", "", keytab=keytab),
+    ):
+        assert domain_of(account, providers, "here") == "example.test"
+
+
 class SimulatedRealm:
     """A KDC that knows one password, a clock, and a provider's file; counts who was asked."""
 
@@ -271,40 +390,11 @@ def realm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimulatedRealm:
     return SimulatedRealm(tmp_path, monkeypatch)
 
 
-def test_a_provider_is_asked_once_in_a_simulated_realm_until_forgotten(
-    realm: SimulatedRealm,
-) -> None:
-    identity = realm.identity()
-    for service in (ONE, OTHER, ONE):
-        identity.get_service_ticket(service)
-    assert realm.read == 1
-    # The second joins the first in the cache, the third was there.
-    assert realm.tried == [
-        ("reader@EVIL.TEST", PASSWORD, ONE, False),
-        ("reader@EVIL.TEST", PASSWORD, OTHER, True),
-    ]
-    identity.forget()
-    identity.get_service_ticket(ONE)
-    assert realm.read == 2
-    assert realm.tried[2:] == [("reader@EVIL.TEST", PASSWORD, ONE, False)]
-    identity.close()
-
-
 def test_a_provider_is_asked_for_each_ticket_if_nothing_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     realm = SimulatedRealm(tmp_path, monkeypatch, kept_seconds=0)
     identity = realm.identity()
-    identity.get_service_ticket(ONE)
-    identity.get_service_ticket(OTHER)
-    assert realm.read == 2
-    identity.close()
-
-
-def test_what_a_lease_keeps_is_not_kept_a_second_time(realm: SimulatedRealm) -> None:
-    given = GivenAccount(HostAccount("evil.test", "reader", PASSWORD), "evil.test")
-    secrets = KeptSecrets()
-    identity = realm.identity(given.concealed(lambda text: secrets.keep(text, "a lease")))
     identity.get_service_ticket(ONE)
     identity.get_service_ticket(OTHER)
     assert realm.read == 2
@@ -338,24 +428,3 @@ def test_a_password_that_is_wrong_is_tried_once_a_minute(realm: SimulatedRealm) 
     realm.write("reader", realm.password)
     assert identity.log_on().principal == "reader@EVIL.TEST"
     identity.close()
-
-
-def test_another_account_of_a_provider_has_none_of_the_former_ones_tickets(
-    realm: SimulatedRealm,
-) -> None:
-    identity = realm.identity()
-    identity.get_service_ticket(ONE)
-    realm.password = "Another-Secret-2!"
-    realm.write("other-reader", realm.password)
-    identity.get_service_ticket(OTHER)
-    assert realm.tried[-1] == ("other-reader@EVIL.TEST", realm.password, OTHER, False)
-    identity.get_service_ticket(ONE)
-    assert realm.tried[-1] == ("other-reader@EVIL.TEST", realm.password, ONE, True)
-    identity.close()
-
-
-def test_the_domain_of_an_account(tmp_path: Path) -> None:
-    providers = providers_of(tmp_path, "EXAMPLE", DOMAINS, "example.test")
-    assert domain_of(HostAccount("EXAMPLE", "reader", PASSWORD), providers, "x") == "example.test"
-    of_keytab = HostAccount("", "", keytab=tmp_path / "accounts/keytab")
-    assert domain_of(of_keytab, providers, "x") == "example.test"

@@ -283,9 +283,13 @@ def test_no_carrier(config: dict[str, Any]) -> None:
     assert take_ticket_request(config) is None
 
 
-def test_a_megabyte_of_spec_is_refused() -> None:
+def test_a_longer_spec_than_any_document_is_refused() -> None:
+    longest = "raw://".ljust(2**17, "x")
+    found = take_ticket_request({"annotations": {"credspec.dev/spec": longest}})
+    assert found is not None
+    assert found.spec == longest
     with pytest.raises(ShimError, match="spec-too-large"):
-        take_ticket_request({"annotations": {"credspec.dev/spec": "x" * 2**20}})
+        take_ticket_request({"annotations": {"credspec.dev/spec": longest + "x"}})
 
 
 def optioned(carrier: str, **options: str) -> dict[str, Any]:

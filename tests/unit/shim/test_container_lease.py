@@ -172,15 +172,20 @@ def test_an_answer_without_an_environment_means_no_container_and_no_lease(host: 
     assert "[internal]" in host.last_words()
 
 
-@ROOT
-def test_a_refusal_is_the_engines_message_and_nothing_is_left(host: Host) -> None:
-    detail = json.dumps(
+REFUSED = (
+    b"HTTP/1.0 403 Forbidden\r\n\r\n"
+    + json.dumps(
         {
             "detail": "policy: WebApp01 is not allowed [policy-account]",
             "problems": [{"code": "policy-account"}],
         }
-    )
-    host.agent.answer = f"HTTP/1.0 403 Forbidden\r\n\r\n{detail}".encode()
+    ).encode()
+)
+
+
+@ROOT
+def test_a_refusal_is_the_engines_message_and_nothing_is_left(host: Host) -> None:
+    host.agent.answer = REFUSED
     shown = host.shim("create")
     assert shown.returncode == 1
     assert host.last_words() == "credspec: policy: WebApp01 is not allowed [policy-account]"
@@ -220,6 +225,86 @@ def test_an_agent_that_is_gone_keeps_no_container(host: Host) -> None:
     host.agent.close()
     assert host.shim("delete").returncode == 0
     assert not host.lease.exists()
+
+
+BROKERED = SPEC | {"annotations": {**SPEC["annotations"], "credspec.dev/tickets": "broker"}}
+BROKER_GRANTED = GRANTED.removesuffix(b"}") + b', "tickets": "broker"}'
+# A runtime that says which process it made, and notes how it was called.
+NOTED = """
+echo "$*" >> "$(dirname "$0")/calls"
+while [ $# -gt 0 ]; do [ "$1" = --pid-file ] && echo $PPID > "$2"; shift; done
+exit 0"""
+
+
+@ROOT
+@pytest.mark.parametrize("given", [False, True])
+def test_a_container_of_the_broker_is_served_in_its_network_before_it_starts(
+    host: Host, *, given: bool
+) -> None:
+    host.write_config(BROKERED)
+    host.agent.answer = BROKER_GRANTED
+    host.write_runtime(NOTED)
+    path = host.states / "its.pid"
+    shown = host.shim("create", *(["--pid-file", str(path)] if given else []))
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert [(method, path) for method, path, _ in host.agent.asked] == [
+        ("PUT", f"/v1/leases/{host.lease.name}"),
+        ("POST", f"/v1/leases/{host.lease.name}/kdc"),
+    ]
+    assert path.exists() is given
+    assert host.lease.is_mount()
+
+
+@ROOT
+def test_a_container_that_the_broker_does_not_serve_is_removed(host: Host) -> None:
+    host.write_config(BROKERED)
+    host.agent.answer = BROKER_GRANTED
+    host.write_runtime(NOTED)
+    host.agent.answers["POST"] = REFUSED
+    assert host.shim("create").returncode == 1
+    assert "policy-account" in host.last_words()
+    created, deleted = (host.runtime.parent / "calls").read_text().splitlines()
+    assert " create " in created
+    assert deleted == f"--root {host.states} --log {host.log} delete --force c1"
+    assert host.agent.methods == ["PUT", "POST", "DELETE"]
+    assert not host.lease.exists()
+
+
+@ROOT
+def test_a_container_of_the_broker_is_not_run_in_one_step(host: Host) -> None:
+    host.write_config(BROKERED)
+    host.agent.answer = BROKER_GRANTED
+    assert host.shim("run").returncode == 1
+    assert host.last_words().endswith("[broker-run]")
+    assert not (host.bundle / "seen.json").exists()
+    assert not host.lease.exists()
+
+
+@ROOT
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_second_container_of_an_id_takes_no_lease(host: Host, status: int) -> None:
+    """The runtime refuses it; one that does not has made a container without tickets."""
+    (host.states / "c1").mkdir()
+    host.write_runtime(f"exit {status}")
+    assert host.shim("create").returncode == (status or 1)
+    assert host.agent.asked == []
+    if status == 0:
+        assert host.last_words().endswith("[container-exists]")
+
+
+@ROOT
+def test_only_a_container_without_tickets_is_restored(host: Host) -> None:
+    host.write_runtime("exit 7")
+    assert host.shim("restore").returncode == 1
+    assert host.last_words().endswith("[checkpoint-refused]")
+    mount = {"destination": "/run/credspec", "source": str(host.lease), "type": "bind"}
+    host.write_config({"mounts": [mount], "process": {}})
+    assert host.shim("restore").returncode == 1
+    host.write_config({"process": {}})
+    assert host.shim("restore").returncode == 7
+    (host.bundle / "config.json").unlink()
+    assert host.shim("restore").returncode == 7
+    assert host.agent.asked == []
 
 
 @ROOT

@@ -23,7 +23,7 @@ from credspec.agent.leases.request import LeaseRequest, MalformedReference, requ
 from credspec.config.policy import GRPC_SOURCE, Policy
 from credspec.directory.domain import DomainFacts
 from credspec.errors import CredspecError, NotFoundError, Step, TooManyRequestsError
-from credspec.providers.provider import GivenAccount, HostAccount
+from credspec.providers.provider import GivenAccount, HostAccount, PluginSource
 from credspec.providers.selection import Providers
 from credspec.providers.settings import ProviderSettings
 from credspec.spec.document import CredentialSpec
@@ -181,8 +181,10 @@ class OtherSession(SimulatedSession):
 
 
 class AskedLeases(ScriptedLeases):
-    def __init__(self, directory: Path, policy: Policy) -> None:
-        super().__init__(directory, policy)
+    def __init__(
+        self, directory: Path, policy: Policy, *, providers: Providers | None = None
+    ) -> None:
+        super().__init__(directory, policy, providers=providers)
         self.session: AskedSession = AskedSession()
         self.sessions[OTHER.dns_name] = OtherSession()
         (directory / "one.json").write_text(json.dumps(document()))
@@ -327,11 +329,25 @@ async def test_an_account_that_came_along_is_kept_for_the_lease_only(directory: 
     await bench.close()
 
 
+WITH_INLINE = Providers(ProviderSettings(enabled=("inline",)))
+
+
+async def test_what_a_spec_has_for_a_foreign_provider_may_be_a_secret(directory: Path) -> None:
+    """It is kept in memory, for as long as the lease."""
+    bench = AskedLeases(directory, Policy(), providers=WITH_INLINE)
+    request = replace(bench.request(1), spec=INLINE)
+    claim = await bench.leases._claims.examine(request)
+    assert isinstance(claim.source, PluginSource)
+    assert (claim.source.plugin_input, claim.source.input) == ("", "example.test:reader:hunter2")
+    assert claim.record.host_source == {"guid": claim.source.guid}
+    assert "hunter2" not in repr(claim)
+    await bench.close()
+
+
 async def test_an_account_of_another_domain_in_a_spec_is_refused_before_it_logs_on(
     directory: Path,
 ) -> None:
-    bench = AskedLeases(directory, Policy())
-    bench.leases._claims._providers = Providers(ProviderSettings(enabled=("inline",)))
+    bench = AskedLeases(directory, Policy(), providers=WITH_INLINE)
     guid = "{11111111-2222-3333-4444-555555555555}"
     other = with_plugin(guid, "other.test:reader:hunter2")
     with pytest.raises(CredspecError, match="host-account-other-domain") as caught:

@@ -175,3 +175,12 @@ def test_krb5_conf_names_what_the_lease_has_where_its_programs_see_it(
     assert has_replays == ("rcache" in text) == (known and keytab and replay_cache)
     assert ("dns_canonicalize_hostname* = fallback" in text) == fallback
     assert ("dns_canonicalize_hostname = false" in text) != fallback
+
+
+def test_a_domain_is_the_same_however_its_name_is_spelt() -> None:
+    lease = record("Web", "Logs@other.test")
+    held = [
+        identity("web", "contoso.com", "192.0.2.1"),
+        identity("logs", "other.test", "192.0.2.2"),
+    ]
+    assert files_of(replace(lease, domain="Contoso.COM"), held) == files_of(lease, held)
