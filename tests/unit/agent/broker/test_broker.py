@@ -91,6 +91,25 @@ async def test_a_lease_that_is_brokered_no_more_is_not_served(
     await bench.close()
 
 
+async def test_what_root_cut_off_is_no_lease_to_its_kdc(directory: Path) -> None:
+    """Nor is it served again, whatever sockets are sent."""
+    bench, _ = await served(directory)
+    broker = bench.leases._broker
+    lease = broker._lease(LEASE)
+    assert lease is not None
+    assert [f"{name.account}@{name.domain}" for name in lease.identities] == [
+        "webapp01@example.test"
+    ]
+    assert lease.realms == {"EXAMPLE.TEST"}
+    await cut_off(bench)
+    assert broker._lease(LEASE) is None
+    with pytest.raises(CredspecError, match="kdc-sockets-unfit"):
+        await bench.leases.serve_kdc(LEASE, kdc_sockets())
+    await release(bench)
+    assert broker._lease(LEASE) is None
+    await bench.close()
+
+
 async def test_sockets_of_leases_that_are_gone_are_closed_at_a_start(directory: Path) -> None:
     sockets = kdc_sockets()
     port = sockets[0].getsockname()[1]

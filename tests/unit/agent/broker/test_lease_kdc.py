@@ -385,6 +385,26 @@ async def test_equal_decisions_at_once_that_cannot_be_written(bench: Bench) -> N
     assert await bench.granted(*LDAP) == LDAP
 
 
+async def test_each_minute_has_the_number_of_equal_decisions(bench: Bench) -> None:
+    """A timer ends it, which begins with the first decision of a minute."""
+    decisions = bench.kdc._decisions
+    for minute in range(2):
+        assert decisions._timer is None
+        for _ in range(3):
+            await bench.granted("HTTP", "www.example.test")
+        timer = decisions._timer
+        assert timer is not None
+        timer._run()  # as if the minute had passed
+        timer.cancel()
+        await asyncio.gather(*decisions._background.tasks)
+        first, counted = bench.lines()[2 * minute :]
+        assert (first["decision"], counted["decision"]) == ("granted", "granted")
+        assert (first.get("count"), counted["count"]) == (None, 2)
+        assert decisions._joined == decisions._lines == {}
+    decisions.flush()
+    assert len(bench.lines()) == 4
+
+
 async def test_names_that_a_container_invents_do_not_fill_the_log(bench: Bench) -> None:
     bench.asking("ldap/dc1.example.test")
     for number in range(250):
