@@ -20,6 +20,7 @@ from credspec.api_client import AgentClient
 from credspec.config.host import load_config
 from credspec.errors import AgentUnreachableError
 from credspec.lab.domain import Lab, run_tool
+from credspec.service.process_safety import OVERWRITING_ALLOCATOR
 from floor import Floor, build
 from measure import Sample, figure, row, series
 
@@ -79,7 +80,8 @@ class ManyLeases:
         """Start the agent, with more variables; return the milliseconds until it answers."""
         credspec = str(Path(sys.executable).parent / "credspec")
         command = self.lab.exec_argv([credspec, "agent"])
-        environment = {**os.environ, **variables}
+        # Those of its unit, without which it would start twice.
+        environment = {**os.environ, **OVERWRITING_ALLOCATOR, **variables}
         with (self.lab.directory / "many-leases.log").open("ab") as log:
             started = time.perf_counter()
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
