@@ -113,7 +113,12 @@ def try_mutant(source: Path, changed: Path, tests: list[str], seconds: float, lo
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
         _mount_over(changed, source)
         files = list(dict.fromkeys(test.partition("::")[0] for test in tests))
-        return int(pytest.main([*_OPTIONS, "-x", *files], plugins=[Picked(tests)]))
+        try:
+            return int(pytest.main([*_OPTIONS, "-x", *files], plugins=[Picked(tests)]))
+        except (ExceptionGroup, pytest.PytestUnraisableExceptionWarning) as error:
+            # What a failed test left open is raised at the very end.
+            sys.stdout.write(f"{error!r}\n")
+            return int(pytest.ExitCode.TESTS_FAILED)
 
     process = _fork(run, log)
     end = time.monotonic() + 5 * seconds
