@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 from hypothesis import given
@@ -69,6 +70,9 @@ def test_a_ticket() -> None:
     assert text_of(part.srealm) == REALM
     assert part.flags.as_bytes().hex() == "00250000"
     assert part.endtime.as_datetime() == NOW + timedelta(minutes=10)
+    assert [each.lr_type for each in part.last_req] == [0]  # "no information"
+    shown = repr(replace(given_ticket, ticket=b"a secret", key=b"a secret"))
+    assert "secret" not in shown
 
 
 def test_a_ticket_has_the_name_that_was_asked_for() -> None:
@@ -86,6 +90,7 @@ def test_a_referral_leads_to_another_realm() -> None:
     request = reader.read(client.request("krbtgt", "OTHER.TEST"), NOW)
     reply, part = client.reply(referral_reply(request, KEY, "OTHER.TEST", NOW))
     assert parts_of(part.sname) == ("krbtgt", "OTHER.TEST")
+    assert part.flags.as_bytes().hex() == "00200000"  # pre-authent
     assert text_of(part.srealm) == REALM
     client.ticket = der(TICKET, reply.ticket.data)
     key = EncryptionKey(part.key.keytype, part.key.keyvalue)

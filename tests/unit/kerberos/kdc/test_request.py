@@ -178,6 +178,10 @@ def test_names_that_are_none(parts: tuple[str, ...]) -> None:
     assert code in {KdcErrorCode.UNKNOWN_SERVICE, KdcErrorCode.GENERIC}
 
 
+def test_a_service_of_no_realm() -> None:
+    assert code_of(Client.make(KEY, realm="").request(*LDAP)) == KdcErrorCode.UNKNOWN_SERVICE
+
+
 def test_long_messages() -> None:
     assert code_of(bytes(MAX_BYTES + 1)) == KdcErrorCode.FIELD_TOO_LONG
     data = Client.make(KEY, padata=((2, bytes(70_000)),)).request(*LDAP)
