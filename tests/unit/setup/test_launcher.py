@@ -50,7 +50,7 @@ def test_containers_end_after_credspec_was_removed(
     assert done.stdout == f"real --root {tmp_path}/state {step} c1\n", done.stderr
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts a tmpfs")
+@pytest.mark.root  # mounts a tmpfs
 @pytest.mark.parametrize("is_busy", [False, True])
 def test_the_end_of_a_container_takes_its_tickets_and_needs_no_python(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_busy: bool

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -14,7 +13,6 @@ from credspec.agent.leases.removed_directories import follow_removals
 from credspec.contract import c_library
 from support.agent.scripted_leases import ScriptedLeases, directory_in_memory
 
-ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts a tmpfs")
 SECONDS = 30.0  # to fail, not to measure
 MANY = 3000
 
@@ -106,7 +104,7 @@ async def until_ended(bench: ScriptedLeases, number: int) -> None:
             await asyncio.sleep(0.01)
 
 
-@ROOT
+@pytest.mark.root  # mounts a tmpfs
 async def test_a_lease_ends_with_its_directory_simulated(directory: Path) -> None:
     async with watched(directory) as bench:
         first, second = await container(bench, 1), await container(bench, 2)
@@ -124,7 +122,7 @@ async def test_a_lease_ends_with_its_directory_simulated(directory: Path) -> Non
         assert (second / "krb5cc").exists()
 
 
-@ROOT
+@pytest.mark.root  # mounts a tmpfs
 async def test_a_container_made_again_of_the_same_id_keeps_its_lease_simulated(
     directory: Path,
 ) -> None:
@@ -140,7 +138,7 @@ async def test_a_container_made_again_of_the_same_id_keeps_its_lease_simulated(
         assert [record.lease_id for record in bench.leases.all()] == [made.name]
 
 
-@ROOT
+@pytest.mark.root  # mounts a tmpfs
 async def test_leases_of_other_places_have_no_part_in_it_simulated(directory: Path) -> None:
     async with watched(directory) as bench:
         await bench.leases.make(bench.request(1))
