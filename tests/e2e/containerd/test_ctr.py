@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.engines.containerd_engine import IMAGE, ContainerdEngine
+from support.engines.containerd_engine import ContainerdEngine
 
 SPEC = "--annotation=credspec.dev/spec=file://WebApp01.json"
 DEFAULT = "Default principal: WebApp01$@EXAMPLE.TEST"
@@ -29,8 +29,7 @@ def run(
     engine: ContainerdEngine, *options: str, command: list[str]
 ) -> subprocess.CompletedProcess[str]:
     launcher = engine.directory / "libexec" / "credspec-runtime-containerd"
-    binary = f"--runc-binary={launcher}"
-    return engine.ctr("run", "--rm", binary, *options, IMAGE, "c1", *command)
+    return engine.run(f"--runc-binary={launcher}", *options, command=["c1", *command])
 
 
 def test_tickets(engine: ContainerdEngine) -> None:
