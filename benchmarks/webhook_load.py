@@ -2,8 +2,9 @@
 
 Run as a program in the cluster's network: address, server name, the file of its authorities, that
 of the pod, and the API server's URL with the files of authority, certificate and key. An admission
-is a review each to ``/mutate`` and ``/validate``. Some are measured in turns with what the webhook
-asks the API server for each of them, asked here. Then it prints a line, and lets several admissions
+is a review each to ``/mutate`` and ``/validate``. Some of one service account and some of new ones,
+about which the webhook must ask, are measured in turns with what it then asks the API server, asked
+here. Then it prints a line, and lets several admissions
 at a time go on for a while; at last it prints a JSON object: the milliseconds of both, and how many
 admissions were in how many seconds.
 """
@@ -18,6 +19,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from http.client import BAD_REQUEST
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -52,32 +54,47 @@ async def main(address: str, name: str, authorities: str, pod: str, *api_server:
                     sys.exit(str(found))
                 return found
 
-        first = review(original)
-        patched = applied(original, patch_in(await ask("/mutate", first)))
-        second = review(patched)
+        patched = applied(original, patch_in(await ask("/mutate", review(original))))
+        numbers = count()
 
-        async def admit() -> None:
-            await ask("/mutate", first)
-            await ask("/validate", second)
+        def reviews(account: str) -> tuple[bytes, bytes]:
+            return review(of(original, account)), review(of(patched, account))
 
-        taken: dict[str, list[float]] = {"admission": [], "api server": []}
+        async def admit(reviewed: tuple[bytes, bytes]) -> None:
+            await ask("/mutate", reviewed[0])
+            await ask("/validate", reviewed[1])
+
+        same = reviews("default")
+        await admit(same)
+        taken: dict[str, list[float]] = {"replica": [], "new": [], "api server": []}
         for _ in range(ONE_BY_ONE):
-            for each, subject in (("admission", admit), ("api server", api)):
+            new = reviews(f"new-{next(numbers)}")
+            await admit(same)  # so that it is remembered
+            for each, subject in (
+                ("replica", lambda: admit(same)),
+                ("new", lambda new=new: admit(new)),
+                ("api server", api),
+            ):
                 started = time.perf_counter()
                 await subject()
                 taken[each].append((time.perf_counter() - started) * 1000)
-        began, count = time.perf_counter(), 0
+        began, made = time.perf_counter(), 0
 
         async def keep_asking() -> None:
-            nonlocal count
+            nonlocal made
             while time.perf_counter() - began < SECONDS:
-                await admit()
-                count += 1
+                await admit(reviews(f"new-{next(numbers)}"))
+                made += 1
 
         print("load", flush=True)
         await asyncio.gather(*(keep_asking() for _ in range(AT_A_TIME)))
         seconds = time.perf_counter() - began
-    print(json.dumps({"milliseconds": taken, "admissions": count, "seconds": seconds}))
+    print(json.dumps({"milliseconds": taken, "admissions": made, "seconds": seconds}))
+
+
+def of(pod: dict[str, Any], account: str) -> dict[str, Any]:
+    """Return the pod with another service account."""
+    return {**pod, "spec": {**pod["spec"], "serviceAccountName": account}}
 
 
 @asynccontextmanager

@@ -104,7 +104,7 @@ def test_service_account_does_not_have_permissions_to_use_cred_spec(
 ) -> None:
     shop.forbid("WebApp02")
     try:
-        said = shop.refused(made(*at(level, windows_options("webapp02")), os=os))
+        said = shop.refused_at_last(made(*at(level, windows_options("webapp02")), os=os))
     finally:
         shop.allow("WebApp02")
     assert 'service account "default" is not authorized to `use` GMSA cred spec "webapp02"' in said

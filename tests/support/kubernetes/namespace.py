@@ -109,6 +109,16 @@ class Namespace:
         assert found.returncode != 0, found.stdout
         return found.stderr
 
+    def refused_at_last(self, pod: dict[str, Any]) -> str:
+        """Wait until the webhook has forgotten a right that was taken; return its refusal."""
+        text = json.dumps(pod)
+        dry_run = ("apply", "--dry-run=server", "-f", "-")
+        self.cluster.wait(
+            "the refusal",
+            lambda: self.cluster.kubectl_result(*dry_run, data=text).returncode != 0,
+        )
+        return self.refused(pod)
+
     def _shown(self, *arguments: str) -> str:
         found = self.cluster.kubectl_result(*arguments)
         return found.stdout if found.returncode == 0 else ""

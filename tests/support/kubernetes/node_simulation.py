@@ -152,7 +152,7 @@ class _Node:
             boottime=lambda: self.clock.now,
         )
         asked = cast("ApiClient", _Api(self._counting(requests.webhook)))
-        self.queries = ClusterQueries(asked)
+        self.queries = ClusterQueries(asked, clock=lambda: self.clock.now)
 
     def _counting(self, counter: Counter[int]) -> Callable[[], None]:
         return lambda: self.count(counter)

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from credspec.kubernetes.api.reviews import Decision
+from credspec.kubernetes.webhook.recent_grants import RecentGrants
 
 CREDSPEC = {
     "CmsPlugins": ["ActiveDirectory"],
@@ -23,6 +24,8 @@ class SimulatedCluster:
     def __init__(self, objects: dict[str, Any], users: set[tuple[str, str, str]]) -> None:
         self.objects, self.users = objects, users
         self.asked: list[tuple[str, ...]] = []
+        self.now = 0.0
+        self.grants = RecentGrants(lambda: self.now)
 
     async def credential_spec(self, name: str) -> dict[str, Any] | None:
         self.asked.append(("get", name))

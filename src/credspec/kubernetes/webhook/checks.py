@@ -28,6 +28,7 @@ from credspec.kubernetes.webhook.pod import (
     table_in,
     text_in,
 )
+from credspec.kubernetes.webhook.recent_grants import RecentGrants
 from credspec.kubernetes.webhook.refusals import (
     ClusterError,
     NotAuthorizedError,
@@ -43,7 +44,12 @@ _MAX_SPECS: Final = 16
 
 
 class Cluster(Protocol):
-    """The API server, as far as the webhook asks it; failures are `CredspecError`."""
+    """The API server, as far as the webhook asks it; failures are `CredspecError`.
+
+    `grants` is what its last answers allowed.
+    """
+
+    grants: RecentGrants
 
     async def credential_spec(self, name: str) -> dict[str, Any] | None:
         """Return the object of that name, None if there is none."""
@@ -77,6 +83,12 @@ async def check_new_pod(pod: dict[str, Any], namespace: str, cluster: Cluster) -
             expected=f"at most {_MAX_SPECS}",
         )
     account = service_account(pod)
+    compared = {each.name for each in requested.options if each.contents is not None}
+    specs = {
+        spec: None
+        for spec in specs
+        if spec in compared or not cluster.grants.holds(namespace, account, spec)
+    }
     # In this order whatever is answered first: the same pod is always refused for the same reason.
     found = await asyncio.gather(
         *(_usable(cluster, namespace, account, spec) for spec in specs), return_exceptions=True
@@ -145,6 +157,7 @@ async def _usable(cluster: Cluster, namespace: str, account: str, name: str) -> 
             f"cred spec {name} is not valid: {error}",
             remedy="correct it; credspec lint reads the object as kubectl prints it",
         ) from None
+    cluster.grants.add(namespace, account, name)
     return document
 
 

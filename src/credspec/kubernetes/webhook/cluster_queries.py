@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from credspec.errors import NotFoundError
@@ -10,6 +12,7 @@ from credspec.kubernetes.api.client import ApiClient
 from credspec.kubernetes.api.reviews import Decision, review_use
 from credspec.kubernetes.api.server import ApiServer
 from credspec.kubernetes.objects.names import RESOURCE_PATH, is_spec_name
+from credspec.kubernetes.webhook.recent_grants import RecentGrants
 
 QUERY_SECONDS: Final = 4.0
 """How long a question may take in all, with what is asked again."""
@@ -24,9 +27,13 @@ def webhook_client(server: ApiServer) -> ApiClient:
 
 
 class ClusterQueries:
-    """The questions of the webhook, each asked once for all who ask it at the same time."""
+    """The questions of the webhook, each asked once for all who ask it at the same time.
 
-    def __init__(self, api: ApiClient) -> None:
+    `clock` returns seconds that only grow, as `time.monotonic`.
+    """
+
+    def __init__(self, api: ApiClient, clock: Callable[[], float] = time.monotonic) -> None:
+        self.grants = RecentGrants(clock)
         self._api = api
         self._running: dict[tuple[str, ...], asyncio.Task[Any]] = {}
 

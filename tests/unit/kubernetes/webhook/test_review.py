@@ -124,6 +124,41 @@ def test_a_pod_with_the_contents_of_its_spec_passes(contents: str | None) -> Non
     assert sorted(asked.asked) == [("get", "webapp01"), ("use", *USER)]
 
 
+def test_the_replicas_of_a_pod_ask_once_in_five_seconds() -> None:
+    asked = cluster()
+    for _ in range(20):
+        answered(review(pod()), asked=asked)
+    assert sorted(asked.asked) == [("get", "webapp01"), ("use", *USER)]
+    answered(review(pod(), namespace="prod"), asked=asked)
+    assert ("use", "prod", *USER[1:]) in asked.asked
+    asked.asked.clear()
+    asked.users.clear()
+    asked.now += 5
+    assert status_of(answered(review(pod()), asked=asked))[0] == 403
+
+
+def test_a_refusal_is_not_remembered() -> None:
+    asked = SimulatedCluster({}, set())
+    assert status_of(answered(review(pod()), asked=asked))[0] == 404
+    asked.objects["webapp01"] = gmsa("webapp01", credspec={"CmsPlugins": []})
+    asked.users.add(USER)
+    assert status_of(answered(review(pod()), asked=asked))[0] == 422
+    asked.users.clear()
+    asked.objects["webapp01"] = gmsa("webapp01")
+    assert status_of(answered(review(pod()), asked=asked))[0] == 403
+    asked.users.add(USER)
+    assert answered(review(pod()), asked=asked).document["response"]["allowed"]
+
+
+@pytest.mark.parametrize("make", [pod, with_container], ids=["pod", "container"])
+def test_contents_are_compared_with_the_object_as_it_is_now(make: Any) -> None:
+    asked = cluster()
+    made = review(make("webapp01", json.dumps(CREDSPEC)))
+    assert answered(made, asked=asked).document["response"]["allowed"]
+    asked.objects["webapp01"] = gmsa("webapp01", credspec=CREDSPEC | {"CmsPlugins": ["Other"]})
+    assert status_of(answered(made, asked=asked))[0] == 422
+
+
 def test_a_volume_without_the_webhook_is_checked_too() -> None:
     csi = {"driver": "credspec.dev", "volumeAttributes": {"credentialSpecName": "other"}}
     made = pod(None, volumes=[{"name": "t", "csi": csi}])
