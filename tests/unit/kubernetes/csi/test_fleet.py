@@ -25,7 +25,8 @@ def test_simulated_nodes_ask_twice_for_each_new_pod_and_seldom_for_those_that_li
     # Living pods share a review and a read of each account.
     reviews = NODES * ACCOUNTS * SECONDS / 180 * 2
     assert 2 * restarts <= asked(found.api) <= 2 * restarts + reviews
-    assert asked(found.webhook) == 2 * restarts
+    # Here each node has accounts of its own: few pods follow one of theirs within five seconds.
+    assert 1.9 * restarts <= asked(found.webhook) < 2 * restarts
     minutes = SECONDS / 60
     assert NODES * CONTROLLERS * minutes < asked(found.connects) < 4 * NODES * CONTROLLERS * minutes
     # The pods' identities stay: only what is refreshed in its turn and the look at the domain.
