@@ -39,10 +39,11 @@ test-packages: install ## build, install, upgrade and remove the packages on boo
 	@CREDSPEC_TEST_RELEASES="$(RELEASES)" $(BIN)/python -m pytest tests/packages $(if $(QUICK),-m "not slow")
 
 # What is built is in the user's cache, for all checkouts; see tests/support/kubernetes/programs.py.
-test-kubernetes: install ## those in a real cluster, whose programs are built once (a quarter of an hour)
+test-kubernetes: install ## those in a real cluster, whose programs are built once, a quarter of an hour (QUICK=1)
 	@PYTHONPATH=tests $(LOGGED)/kubernetes.log "Building the programs of a cluster, or taking those that are there" \
 	  $(BIN)/python -m support.kubernetes.programs
-	@CREDSPEC_TEST_KUBERNETES=1 $(BIN)/python -m pytest tests/e2e/kubernetes tests/unit/test_chart_objects.py
+	@CREDSPEC_TEST_KUBERNETES=1 $(BIN)/python -m pytest tests/e2e/kubernetes tests/unit/test_chart_objects.py \
+	  $(if $(QUICK),-m "not slow")
 
 try: ## demo and test of HEAD on a fresh Debian in a folder (RELEASE=trixie|bookworm RUN="demo test" KEEP=1 ROOT=DIR)
 	@packaging/install-debian-packages try

@@ -18,7 +18,7 @@ from support.kubernetes.manifests import definition_of_any_contents
 from support.kubernetes.namespace import Namespace, asking
 from support.servers.certificate_authority import Authority, make_authority
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 SERVICE = f"credspec-webhook.{NAMESPACE}.svc"
 KINDS = ("mutatingwebhookconfiguration", "validatingwebhookconfiguration")

@@ -20,7 +20,7 @@ from support.kubernetes.chart import Chart
 from support.kubernetes.namespace import Namespace, asking, container, pod, windows_options
 from support.servers.certificate_authority import Authority, make_authority
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 PORT = 18443
 TESTS = Path(__file__).parents[2]

@@ -17,7 +17,7 @@ from support.kubernetes.namespace import (
     with_volume,
 )
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 # Says so for good if there was a moment without tickets.
 WATCHED = "while klist -s; do sleep 0.05; done; echo lost at $(date); sleep 3600"

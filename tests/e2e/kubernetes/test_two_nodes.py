@@ -20,7 +20,7 @@ from support.kubernetes.namespace import (
 )
 from support.kubernetes.second_node import NAME, SecondNode
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 DRAIN = ("--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=180s")
 WEBAPP01 = DEFAULT.format(account="WebApp01")
