@@ -69,7 +69,7 @@ class Sum:
 
 
 class Failures(threading.Thread):
-    """Breaks and mends the controllers until told to stop."""
+    """Stops and restarts controllers until it is to stop."""
 
     def __init__(
         self, lab: Lab, second: SecondController, chance: random.Random, total: Sum

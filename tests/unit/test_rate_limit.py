@@ -78,14 +78,14 @@ def test_keys_on_top_of_the_most_share_one_bucket() -> None:
 def test_a_throttle_bounds_reports_and_loses_no_number(events: list[tuple[int, float]]) -> None:
     clock = Clock()
     throttle: Throttle[int] = Throttle(2, 60.0, clock=clock, most_keys=3)
-    told = 0
+    reported = 0
     for key, step in events:
         clock.now += step
-        told += sum(each.count for each in throttle.take_suppressed())
-        told += throttle.allows(key)
+        reported += sum(each.count for each in throttle.take_suppressed())
+        reported += throttle.allows(key)
     clock.now += 60
-    told += sum(each.count for each in throttle.take_suppressed())
-    assert told == len(events)
+    reported += sum(each.count for each in throttle.take_suppressed())
+    assert reported == len(events)
     assert throttle.remaining() is None
 
 

@@ -1,4 +1,4 @@
-"""Where a container finds its tickets: the same in every container, whoever starts it."""
+"""Where a container finds its tickets: the same in every container, by whatever it is started."""
 
 from __future__ import annotations
 

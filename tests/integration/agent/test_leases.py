@@ -419,7 +419,7 @@ async def test_facts_that_are_held_and_wrong_are_asked_for_again(bench: Bench) -
     session.connection._facts = replace(facts, sid="S-1-5-21-1-2-3")
     await leases.make(bench.request(1, "one.json"))
     assert session.known_facts == facts
-    # A spec that is wrong is still told so.
+    # A spec that is wrong is still reported.
     path = bench.directory / "specs/one.json"
     path.write_text(path.read_text().replace(facts.sid, "S-1-5-21-1-2-3"))
     with pytest.raises(CredspecError, match="spec-domain-sid-differs"):

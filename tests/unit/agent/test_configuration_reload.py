@@ -26,12 +26,12 @@ from credspec.service import events
 from credspec.service.events import Event
 from credspec.spec.host_account_plugins import CREDSPEC_PLUGIN_GUID
 
-Told = list[tuple[Event, dict[str, Any]]]
+Emitted = list[tuple[Event, dict[str, Any]]]
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> Told:
-    seen: Told = []
+def emitted(monkeypatch: pytest.MonkeyPatch) -> Emitted:
+    seen: Emitted = []
     monkeypatch.setattr(
         configuration_reload, "emit", lambda event, **fields: seen.append((event, fields))
     )
@@ -90,13 +90,13 @@ def file_source(name: str = "reader") -> PluginSource:
     return PluginSource(CREDSPEC_PLUGIN_GUID, f"file:{name}", "a.test")
 
 
-async def test_a_good_configuration(path: Path, told: Told) -> None:
+async def test_a_good_configuration(path: Path, emitted: Emitted) -> None:
     reload, of_host = make(path)
     write(path, '[policy]\naccounts = ["WebApp02"]\nusers = ["nobody"]\n')
     assert await reload.reload()
     assert of_host.policy.policy.accounts == ("WebApp02",)
     assert len(of_host.policy.policy.uids) == 1
-    assert told == [(Event.POLICY_RELOADED, {"leases_ended": 0, "needs_restart": []})]
+    assert emitted == [(Event.POLICY_RELOADED, {"leases_ended": 0, "needs_restart": []})]
 
 
 @pytest.mark.parametrize(
@@ -110,20 +110,20 @@ async def test_a_good_configuration(path: Path, told: Told) -> None:
     ],
 )
 async def test_a_wrong_configuration_leaves_the_old_policy(
-    path: Path, told: Told, text: str | None, words: str
+    path: Path, emitted: Emitted, text: str | None, words: str
 ) -> None:
     reload, of_host = make(path)
     before = of_host.policy.policy
     write(path, text)
     assert not await reload.reload()
     assert of_host.policy.policy is before
-    ((event, fields),) = told
+    ((event, fields),) = emitted
     assert event is Event.POLICY_NOT_RELOADED
     assert words in fields["error"]
 
 
 async def test_names_that_are_not_answered_in_time(
-    path: Path, told: Told, monkeypatch: pytest.MonkeyPatch
+    path: Path, emitted: Emitted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(configuration_reload, "_LOAD_SECONDS", 0.01)
     answered = asyncio.Event()
@@ -136,18 +136,18 @@ async def test_names_that_are_not_answered_in_time(
     reload, of_host = make(path, waits)
     assert not await reload.reload()
     assert of_host.policy.policy.accounts == ("WebApp01",)
-    assert told[0][0] is Event.POLICY_NOT_RELOADED
+    assert emitted[0][0] is Event.POLICY_NOT_RELOADED
     answered.set()
 
 
-async def test_a_defect_leaves_the_old_policy(path: Path, told: Told) -> None:
+async def test_a_defect_leaves_the_old_policy(path: Path, emitted: Emitted) -> None:
     reload, of_host = make(path, lambda: 1 // 0)  # type: ignore[arg-type, return-value]
     assert not await reload.reload()
     assert of_host.policy.policy.accounts == ("WebApp01",)
-    assert told[0][1] == {"error": "ZeroDivisionError"}
+    assert emitted[0][1] == {"error": "ZeroDivisionError"}
 
 
-async def test_it_is_done_when_asked_and_each_time(path: Path, told: Told) -> None:
+async def test_it_is_done_when_asked_and_each_time(path: Path, emitted: Emitted) -> None:
     reload, of_host = make(path)
     task = asyncio.create_task(reload.run())
     for accounts in ("one", "two"):
@@ -156,7 +156,7 @@ async def test_it_is_done_when_asked_and_each_time(path: Path, told: Told) -> No
         reload.ask()
         while of_host.policy.policy.accounts != (accounts,):
             await asyncio.sleep(0.001)
-    assert {event for event, _ in told} == {Event.POLICY_RELOADED}
+    assert {event for event, _ in emitted} == {Event.POLICY_RELOADED}
     task.cancel()
 
 
@@ -184,7 +184,7 @@ def test_what_takes_a_restart_is_named(path: Path) -> None:
 
 
 async def test_providers_are_taken_over_and_what_they_gave_is_forgotten(
-    path: Path, told: Told
+    path: Path, emitted: Emitted
 ) -> None:
     providers, identities = Providers(), SimulatedIdentities()
     reload, _ = make(path, providers=providers, identities=identities)
@@ -196,7 +196,7 @@ async def test_providers_are_taken_over_and_what_they_gave_is_forgotten(
     providers.check(file_source())
     # A reload that changes nothing of them forgets nothing.
     assert await reload.reload()
-    assert [fields.get("providers_changed") for _, fields in told] == [["file"], None]
+    assert [fields.get("providers_changed") for _, fields in emitted] == [["file"], None]
     assert len(identities.concerned) == 1
     write(path, enabled + '[providers.file]\ndirectory = "/srv/accounts"\n')
     assert await reload.reload()
@@ -218,7 +218,7 @@ async def test_providers_are_taken_over_and_what_they_gave_is_forgotten(
     ],
 )
 async def test_a_broken_table_of_a_provider_keeps_the_old_providers(
-    path: Path, told: Told, table: str, code: str
+    path: Path, emitted: Emitted, table: str, code: str
 ) -> None:
     enabled = '[policy]\naccounts = ["WebApp01"]\n[providers]\nenabled = ["file", "vault"]\n'
     write(path, enabled)
@@ -229,7 +229,7 @@ async def test_a_broken_table_of_a_provider_keeps_the_old_providers(
     assert not await reload.reload()
     assert providers.settings is before
     assert of_host.policy.policy.accounts == ("WebApp01",)
-    ((event, fields),) = told
+    ((event, fields),) = emitted
     assert event is Event.POLICY_NOT_RELOADED
     assert code in fields["error"]
     assert reload.failure == fields["error"]
@@ -246,7 +246,7 @@ def logged(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 async def test_the_format_of_the_log_is_taken_over(
-    path: Path, told: Told, capsys: pytest.CaptureFixture[str]
+    path: Path, emitted: Emitted, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reload, _ = make(path)
     try:

@@ -44,7 +44,7 @@ class SimulatedTime:
 def test_it_ends_well_or_in_time(
     found: list[int], seconds: float, took: float, share: float
 ) -> None:
-    time, coming, told = SimulatedTime(), iter([*found, 0]), []
+    time, coming, reported = SimulatedTime(), iter([*found, 0]), []
 
     def examine() -> list[StepResult]:
         time.now += took
@@ -53,16 +53,16 @@ def test_it_ends_well_or_in_time(
     results = examine_until_well(
         examine,
         seconds,
-        report=lambda first, left: told.append((first, left)),
+        report=lambda first, left: reported.append((first, left)),
         clock=time.clock,
         sleep=time.sleep,
         chance=lambda low, high: low + share * (high - low),
     )
     assert results[0].exit_status == 0 or time.now >= seconds
     assert time.now <= seconds + took + 0.001 or not time.pauses
-    assert len(told) == len(time.pauses)
+    assert len(reported) == len(time.pauses)
     assert all(pause <= 10 for pause in time.pauses)
-    assert all(left > 0 for _, left in told)
+    assert all(left > 0 for _, left in reported)
 
 
 @given(st.sampled_from([ExitStatus.USAGE, ExitStatus.INVALID_SPEC]))

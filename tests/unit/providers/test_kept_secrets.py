@@ -23,7 +23,7 @@ def test_a_secret_is_there_while_somebody_holds_it() -> None:
     kept.drop("lease2")
     with pytest.raises(NotPermittedError, match="host-account-forgotten"):
         one.reveal()
-    # The handle is still known to whoever uses it, and works for the next holder.
+    # The handle is still known to its user, and works for the next holder.
     assert kept.keep("Pässwörd", "lease3") is one
     assert one.reveal() == "Pässwörd"
 

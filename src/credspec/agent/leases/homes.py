@@ -92,7 +92,7 @@ class VolumeHome(HostHome):
     """A volume of a pod: a small tmpfs that the CSI driver mounts, and binds into the pod.
 
     Its runtime's state is that directory itself. When a pod ends is the kubelet's to know, which
-    has the driver unmount the volume: so the agent needs no sight of the kubelet's directories,
+    has the driver unmount the volume: so the agent needs no access to the kubelet's directories,
     where the secrets of all pods are.
     """
 

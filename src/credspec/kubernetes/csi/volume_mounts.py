@@ -1,6 +1,6 @@
 """The mounts of a volume: a tmpfs in the agent's run directory, bound to where the pod finds it.
 
-The agent fills the tmpfs without any sight of the kubelet's directories. What is at the target is
+The agent fills the tmpfs without access to the kubelet's directories. What is at the target is
 never removed but by unmounting, and its directory only if it is empty.
 """
 
