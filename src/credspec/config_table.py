@@ -18,7 +18,7 @@ from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from inspect import get_annotations
 from pathlib import Path
-from typing import Any, Final, get_type_hints
+from typing import Any, Final, NamedTuple, get_type_hints
 
 from credspec.errors import Problem
 
@@ -53,8 +53,7 @@ def as_toml(value: object) -> str:
     return ""
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(NamedTuple):
     """What a key takes: in words, how it is read, and how a default is written in the file.
 
     `read` returns the value that the program uses, or raises `NotTakenError`. `form` is what texts
@@ -86,16 +85,14 @@ class Key:
     secret: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(NamedTuple):
     """The name of a table in the file, empty for keys outside of tables, and what it is for."""
 
     name: str
     meaning: str
 
 
-@dataclass(frozen=True, slots=True)
-class DeclaredKey:
+class DeclaredKey(NamedTuple):
     """A key as a dataclass declares it: its name in the file, its field, and its default."""
 
     name: str

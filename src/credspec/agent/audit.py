@@ -18,11 +18,10 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from credspec.agent.blocking_calls import BlockingCalls
 from credspec.errors import CredspecError
@@ -38,8 +37,7 @@ _EVENTS, _EVENT_SECONDS = 5, 60.0
 _PLAIN_NAME: Final = re.compile(r"[\w.@+\-][\w.@+\-/ ]{0,254}")
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """Who asked, by the kernel's word."""
 
     uid: int

@@ -14,8 +14,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 _LOOK_SECONDS: Final = 5.0
 _JUMP_SECONDS: Final = 2.0
@@ -28,8 +27,7 @@ _TFD_TIMER_CANCEL_ON_SET: Final = 2
 _FAR_SECONDS: Final = 8_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Clocks:
+class Clocks(NamedTuple):
     """What the host's clocks show, in seconds: the time of day, and the time since its start.
 
     `monotonic` does not count the time that the host slept, `boottime` does.
@@ -45,8 +43,7 @@ class Clocks:
         return cls(time.time(), time.monotonic(), time.clock_gettime(time.CLOCK_BOOTTIME))
 
 
-@dataclass(frozen=True, slots=True)
-class ClockChange:
+class ClockChange(NamedTuple):
     """By how many seconds the time of day jumped, and how many of them the host slept."""
 
     seconds: float

@@ -62,6 +62,8 @@ from credspec.session.provided_identity import ProvidedIdentity, account_of_conf
 from credspec.sockets.listener import listen, share
 
 _SWEEP_SECONDS: Final = 30.0
+# Who waited for this start is answered first: a look at thousands of leases takes a second.
+_FIRST_SWEEP_SECONDS: Final = 2.0
 _RESTART_SECONDS: Final = 5.0
 _READY_SECONDS: Final = 5.0
 _MOST_WAITING: Final = 64
@@ -185,6 +187,7 @@ async def serve(
             remove_unfinished(config.run_directory)
             # What was imported stays: a collection that looks at all of it holds the event loop.
             gc.freeze()
+            gc.enable()
             # Who connects meanwhile is answered when all leases are known.
             await leases.take_over()
             async with (
@@ -192,7 +195,7 @@ async def serve(
                 other_door(leases),
                 _in_background(
                     _for_ever("watchdog", keep_watchdog_quiet, None),
-                    _for_ever("sweep", leases.sweep, _SWEEP_SECONDS),
+                    _for_ever("sweep", leases.sweep, _SWEEP_SECONDS, first=_FIRST_SWEEP_SECONDS),
                     _for_ever("removed directories", leases.watch, None),
                     _for_ever("reload", reload.run, None),
                     _for_ever("clock", partial(watch_clock, clock_changed), None),
@@ -240,9 +243,17 @@ async def _in_background(*works: Coroutine[Any, Any, None]) -> AsyncIterator[Non
 
 
 async def _for_ever(
-    name: str, work: Callable[[], Awaitable[object]], pause_seconds: float | None
+    name: str,
+    work: Callable[[], Awaitable[object]],
+    pause_seconds: float | None,
+    *,
+    first: float = 0.0,
 ) -> None:
-    """Do something again and again, whatever goes wrong; without a pause, until it ends well."""
+    """Do something again and again, whatever goes wrong; without a pause, until it ends well.
+
+    `first` is how many seconds to wait before the first time.
+    """
+    await asyncio.sleep(first)
     while True:
         try:
             await work()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -41,6 +42,8 @@ def _run(config_path: Path | None, grpc_socket: Path | None) -> None:
 
     # This may start the program over, so what takes long to load comes after it.
     overwrite_freed_memory()
+    # What is imported stays: looking for garbage in it only takes time. `serve` enables it again.
+    gc.disable()
     import asyncio
 
     from credspec.config.host import load_config

@@ -12,9 +12,8 @@ import os
 import pwd
 import stat
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from credspec.config_table import texts
 from credspec.file_replacement import remove_unfinished, replace_file
@@ -25,8 +24,7 @@ USERS_VARIABLE: Final = "CREDSPEC_USERS"
 _MAX_BYTES: Final = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class HostUser:
+class HostUser(NamedTuple):
     """A user: the name by which it was looked up, its name and number, and those of its groups."""
 
     looked_up: str
@@ -75,7 +73,7 @@ def write_users(names: Iterable[str], path: Path) -> None:
     found = []
     for name in dict.fromkeys(names):
         try:
-            found.append(asdict(_user(pwd.getpwnam(name), name)))
+            found.append(_user(pwd.getpwnam(name), name)._asdict())
         except (KeyError, ValueError, OSError):
             continue
     path.parent.mkdir(mode=0o700, exist_ok=True)

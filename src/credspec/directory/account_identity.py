@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 import uuid
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from credspec.directory.connection import escape
 from credspec.errors import UsageError
@@ -37,8 +36,7 @@ class IdentityForm(StrEnum):
     LOGON_NAME = "logon name"
 
 
-@dataclass(frozen=True, slots=True)
-class AccountIdentity:
+class AccountIdentity(NamedTuple):
     r"""A name of an account.
 
     `value` is the name without what the form adds: a sAMAccountName without its trailing ``$``, a

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from credspec.directory.account_identity import (
     AccountIdentity,
@@ -49,8 +48,7 @@ class PasswordNotPermittedError(NotPermittedError):
     """Who is logged on may not read a managed password: `password-not-permitted`."""
 
 
-@dataclass(frozen=True, slots=True)
-class GroupManagedServiceAccount:
+class GroupManagedServiceAccount(NamedTuple):
     """A gMSA as the directory holds it; `account_name` is the sAMAccountName with its ``$``."""
 
     distinguished_name: str

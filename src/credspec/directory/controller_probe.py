@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from credspec.directory.netlogon_ping import (
     MAX_ANSWER_BYTES,
@@ -164,8 +164,7 @@ def probe_addresses(
     return results
 
 
-@dataclass(frozen=True, slots=True)
-class _Sign:
+class _Sign(NamedTuple):
     """What one attempt brought, and when."""
 
     address: str

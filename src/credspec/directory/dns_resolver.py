@@ -12,9 +12,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from types import ModuleType
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from credspec.errors import NoAnswerError, UnreachableError
 
@@ -43,8 +42,7 @@ def load_dnspython() -> None:
     import dns.resolver
 
 
-@dataclass(frozen=True, slots=True)
-class SrvRecord:
+class SrvRecord(NamedTuple):
     """One SRV answer: `target` is a host name without trailing dot."""
 
     priority: int
@@ -173,8 +171,7 @@ class DnsResolver:
         return ask
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
+class _Outcome(NamedTuple):
     """What the name server with this number answered: records, or why there are none, in words."""
 
     number: int

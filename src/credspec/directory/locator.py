@@ -13,8 +13,8 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
 from credspec.directory.controller_preference import ControllerPreference
 from credspec.directory.controller_probe import Ping, Probe, answers, exchange_datagrams
@@ -224,7 +224,7 @@ class Locator:
     def _records(self, name: str) -> list[SrvRecord]:
         # A target that is the root says that there is no such service (RFC 2782).
         usable = [
-            replace(r, target=r.target.lower())
+            r._replace(target=r.target.lower())
             for r in self.resolver.srv(name)
             if DNS_NAME.fullmatch(r.target)
         ]
@@ -258,8 +258,7 @@ class Locator:
             return error
 
 
-@dataclass(frozen=True, slots=True)
-class _Rank:
+class _Rank(NamedTuple):
     """Where a controller stands in DNS: in which list, and where in that."""
 
     tier: int

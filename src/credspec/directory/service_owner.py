@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from credspec.directory.connection import Connection, Entry, escape
 from credspec.directory.domain import DomainFacts
@@ -19,8 +18,7 @@ _MAPPINGS: Final = "sPNMappings"
 _DIRECTORY_SERVICE: Final = "CN=Directory Service,CN=Windows NT,CN=Services,"
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceOwner:
+class ServiceOwner(NamedTuple):
     """The account that has a service's name, by its sAMAccountName.
 
     `is_machine` is whether it is a computer: a ticket of one of its services opens all of them,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 MOST_BYTES: Final = 4 << 20
 """A longer file is not read."""
@@ -34,8 +34,7 @@ class CacheRecord:
     data: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Cache:
+class Cache(NamedTuple):
     """A credential cache: its default principal, and what it holds."""
 
     principal: str

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from credspec.errors import CredspecError, NotPermittedError, Problem
 from credspec.kerberos.kdc_errors import kerberos_error
 
 
-@dataclass(frozen=True, slots=True)
-class KeytabPrincipal:
+class KeytabPrincipal(NamedTuple):
     """A principal of a keytab, ``NAME@REALM`` or ``SERVICE/HOST@REALM``, and its newest entry.
 
     `timestamp` is when that was written, in seconds since 1970, 0 if it is not recorded.
@@ -42,8 +41,7 @@ class KeytabPrincipal:
         return self.account.endswith("$") and "/" not in self.account
 
 
-@dataclass(frozen=True, slots=True)
-class HostNames:
+class HostNames(NamedTuple):
     """What this host is called: its short name, and the domains that may be its own."""
 
     short: str

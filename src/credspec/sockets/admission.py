@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 from credspec.rate_limit import Clock, RateLimits
 from credspec.sockets.peers import Peer
@@ -161,8 +161,7 @@ class Slot:
                 self.ended(self.peer)
 
 
-@dataclass(frozen=True, slots=True)
-class AdmissionReport:
+class AdmissionReport(NamedTuple):
     """Something to log: at most a few of a kind and a peer a minute.
 
     `refusal` says why `peer` was refused; both are None if connections cannot be accepted for

@@ -5,15 +5,13 @@ from __future__ import annotations
 import ipaddress
 import socket
 import struct
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 _CREDENTIALS: Final = struct.Struct("iII")  # ucred of unix(7)
 _NETWORK_BITS: Final = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(NamedTuple):
     """Who connected: by a Unix socket `uid` and `pid` as the kernel knows them, by TCP `address`.
 
     `uid` and `pid` are -1 for TCP. Of an IPv6 address it is the /64, which one host may have whole.

@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from credspec.errors import UsageError
 from credspec.spec.document import HostAccountConfig
@@ -36,8 +35,7 @@ _NAMESPACE_AND_SECRET: Final = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Plugin:
+class Plugin(NamedTuple):
     """A plug-in: its `guid` in braces, its published name, and the form of its input."""
 
     guid: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 from credspec.errors import CredspecError, Problem
 from credspec.kerberos.ticket_life import is_fit_to_give, state_of
@@ -15,8 +16,7 @@ SessionKey = tuple[str, HostSource | None]
 """A domain, and what this host logs on to it with."""
 
 
-@dataclass(frozen=True, slots=True)
-class IdentityName:
+class IdentityName(NamedTuple):
     """Names an identity: account without ``$`` and domain, both in lower case.
 
     `source` is what the host logs on with to read the password, None for the machine identity: what

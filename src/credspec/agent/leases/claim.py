@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from credspec.agent.blocking_calls import BlockingCalls, CallTimeoutError
 from credspec.agent.identities.identities import Identities
@@ -49,8 +49,7 @@ _USER_SECONDS: Final = 10.0
 _SPEC_SECONDS: Final = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """A lease that nothing speaks against: its record, and what it logs on with."""
 
     record: LeaseRecord

@@ -12,7 +12,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -136,8 +136,7 @@ class LeaseDirectory:
             OSError: it is unknown, as without free descriptors; `means_gone` is False for it.
         """
         try:
-            with ExitStack() as stack:
-                self._open(stack)
+            os.close(self._open())
         except CredspecError:
             return False
         except OSError as error:
@@ -157,42 +156,48 @@ class LeaseDirectory:
         Raises:
             OSError: as `is_there`.
         """
-        with ExitStack() as stack:
-            try:
-                parent = self._open_parent(stack)
+        try:
+            with self._opened_parent() as parent:
                 fd = os.open(self.lock.name, _OPEN_FILE, dir_fd=parent)
-                stack.callback(os.close, fd)
+            try:
                 if stat.S_ISREG(os.fstat(fd).st_mode):
                     fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-            except CredspecError:
-                return False
-            except OSError as error:
-                if not means_gone(error):
-                    raise
-                return False
+            finally:
+                os.close(fd)
+        except BlockingIOError:
+            return True
+        except CredspecError:
+            return False
+        except OSError as error:
+            if not means_gone(error):
+                raise
         return False
 
     @contextmanager
     def _opened(self) -> Iterator[int]:
-        with ExitStack() as stack:
-            try:
-                fd = self._open(stack)
-            except OSError as error:
-                raise missing(self.path, error.strerror or str(error)) from None
+        try:
+            fd = self._open()
+        except OSError as error:
+            raise missing(self.path, error.strerror or str(error)) from None
+        try:
             yield fd
+        finally:
+            os.close(fd)
 
-    def _open(self, stack: ExitStack) -> int:
-        parent = self._open_parent(stack)
-        fd = os.open(self.path.name, DIRECTORY_FLAGS, dir_fd=parent)
-        stack.callback(os.close, fd)
-        self._check(fd, parent)
+    def _open(self) -> int:
+        """Open it, and refuse one that is not fit for tickets."""
+        with self._opened_parent() as parent:
+            fd = os.open(self.path.name, DIRECTORY_FLAGS, dir_fd=parent)
+            try:
+                self._check(fd, parent)
+            except BaseException:
+                os.close(fd)
+                raise
         return fd
 
-    def _open_parent(self, stack: ExitStack) -> int:
+    def _opened_parent(self) -> AbstractContextManager[int]:
         """Open the directory above."""
-        return stack.enter_context(opened_directory(self.path.parent))
+        return opened_directory(self.path.parent)
 
     def _check(self, fd: int, parent: int) -> None:
         """Refuse a directory that is not in memory.
@@ -226,13 +231,13 @@ class SharedDirectory(LeaseDirectory):
     owner: int
     is_owners: bool = False
 
-    def _open_parent(self, stack: ExitStack) -> int:
+    def _opened_parent(self) -> AbstractContextManager[int]:
         def check(fd: int, part: str) -> None:
             if os.fstat(fd).st_uid != self.owner:
                 raise missing(self.path, f"{part} is not the user's own")
 
         parts = self.path.parent.relative_to(self.top).parts
-        return stack.enter_context(opened_directory(self.top, parts, check=check))
+        return opened_directory(self.top, parts, check=check)
 
     def _check(self, fd: int, parent: int) -> None:
         del parent

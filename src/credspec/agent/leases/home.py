@@ -9,7 +9,7 @@ from collections.abc import Container
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from credspec.agent.leases.container_state import ContainerStates
 from credspec.agent.leases.users_state import USERS
@@ -40,8 +40,7 @@ class HomeRecord(Protocol):
         """Where the files are."""
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(NamedTuple):
     """What is known when it is looked whether containers live.
 
     `mounted` are the ids of the host's leases on whose directories something is mounted, `states`

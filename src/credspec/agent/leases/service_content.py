@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from credspec.agent.identities.identity import IdentityName
 from credspec.agent.leases.content import cache_name, default_paths
@@ -36,8 +36,7 @@ class HeldTicket:
         return cls(ticket.client, ticket.start, ticket.end, ticket.credentials())
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceState:
+class ServiceState(NamedTuple):
     """A service of a lease for one of its identities: its ticket, and why there is no newer one."""
 
     identity: IdentityName
@@ -49,7 +48,7 @@ class ServiceState:
         """Return it with the former ticket where it has none, until that ends."""
         if self.ticket is not None or former is None or former.end <= now:
             return self
-        return replace(self, ticket=former)
+        return self._replace(ticket=former)
 
     def to_json(self) -> dict[str, Any]:
         """Return what is shown of it."""

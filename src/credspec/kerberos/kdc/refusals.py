@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 KRBTGT: Final = "krbtgt"
 
@@ -33,8 +32,7 @@ class KdcErrorCode(IntEnum):
     WRONG_REALM = 68
 
 
-@dataclass(frozen=True, slots=True)
-class AskedService:
+class AskedService(NamedTuple):
     """A service as a client named it: the parts of its name, their type, and the realm asked."""
 
     parts: tuple[str, ...]

@@ -595,7 +595,7 @@ async def test_a_defect_in_renewing_leases_does_not_end_the_refreshing() -> None
 
 async def test_sessions_of_a_changed_provider_log_on_again_and_no_others() -> None:
     identities, session, _, renewed = make(moves=0)
-    provided = replace(NAME, source=PluginSource("{g}", "file:reader"))
+    provided = NAME._replace(source=PluginSource("{g}", "file:reader"))
     await identities.hold(NAME, "a")
     await identities.hold(provided, "b")
     assert session.calls == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from credspec.agent import loop_watch
 from credspec.agent.identities.identities import Identities
@@ -16,8 +17,7 @@ from credspec.metrics_text import metrics_text as text_of
 _RESULTS = ("granted", "denied", "refused", "failed")
 
 
-@dataclass(frozen=True, slots=True)
-class _Times:
+class _Times(NamedTuple):
     """The moments of an identity; `domain` tells apart what this host logs on with, too."""
 
     account: str
