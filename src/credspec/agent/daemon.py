@@ -187,7 +187,6 @@ async def serve(
             remove_unfinished(config.run_directory)
             # What was imported stays: a collection that looks at all of it holds the event loop.
             gc.freeze()
-            gc.enable()
             # Who connects meanwhile is answered when all leases are known.
             await leases.take_over()
             async with (

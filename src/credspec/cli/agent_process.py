@@ -42,7 +42,7 @@ def _run(config_path: Path | None, grpc_socket: Path | None) -> None:
 
     # This may start the program over, so what takes long to load comes after it.
     overwrite_freed_memory()
-    # What is imported stays: looking for garbage in it only takes time. `serve` enables it again.
+    # What is imported stays: looking for garbage in it only takes time.
     gc.disable()
     import asyncio
 
@@ -53,6 +53,7 @@ def _run(config_path: Path | None, grpc_socket: Path | None) -> None:
     from credspec.agent.loop_watch import watched_loop
     from credspec.service.events import Event, emit, set_log_format
 
+    gc.enable()
     other_doors = [] if grpc_socket is None else [compatible_service(grpc_socket, config)]
     try:
         is_locked = prepare_process(config)
