@@ -136,6 +136,15 @@ def test_targets_outside_of_the_kubelets_pods(target: str) -> None:
         valid_target(target, PODS)
 
 
+@pytest.mark.parametrize("part", ["", ".", "..", "a\nb", "x" * 256])
+def test_no_part_of_a_target_may_be_anything_but_a_name(part: str) -> None:
+    parts = str(target_in(PODS)).split("/")[1:]
+    for place in range(len(parts) + 1):
+        target = "/".join(["", *parts[:place], part, *parts[place:]])
+        with pytest.raises(UsageError, match="csi-target-path"):
+            valid_target(target, PODS)
+
+
 @pytest.mark.parametrize("volume_id", ["", "a\nb", "x" * 1025])
 def test_volume_ids(volume_id: str) -> None:
     assert refused(publish_request(PODS, volume_id=volume_id)) == "csi-volume-id"

@@ -221,6 +221,16 @@ async def test_a_volume_that_the_pod_only_reads(node: Node) -> None:
     await node.volumes.unpublish("csi-0123", node.target)
 
 
+@pytest.mark.parametrize("readonly", [False, True])
+async def test_nothing_in_a_volume_is_a_device_or_runs(node: Node, *, readonly: bool) -> None:
+    await node.volumes.publish(node.request(readonly=readonly))
+    wanted = os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC
+    found = os.statvfs(node.target).f_flag
+    assert found & wanted == wanted
+    assert bool(found & os.ST_RDONLY) is readonly
+    await node.volumes.unpublish("csi-0123", node.target)
+
+
 async def test_who_may_not_use_the_object_gets_nothing(node: Node) -> None:
     node.server.bound.clear()
     with pytest.raises(NotPermittedError) as caught:
