@@ -168,8 +168,9 @@ async def test_a_pod_gets_its_tickets_and_nothing_is_left(node: Node) -> None:
     assert [line["decision"] for line in node.agent.audited()] == ["granted", "released"]
 
 
-async def test_every_call_can_be_repeated(node: Node) -> None:
-    request = node.request()
+@pytest.mark.parametrize("readonly", [False, True])
+async def test_every_call_can_be_repeated(node: Node, *, readonly: bool) -> None:
+    request = node.request(readonly=readonly)
     for _ in range(3):
         await node.volumes.publish(request)
     assert len(node.mounts()) == 2
@@ -220,6 +221,17 @@ async def test_a_volume_that_the_pod_only_reads(node: Node) -> None:
     await asyncio.gather(*node.agent.leases._background.tasks)
     assert node.ticket() not in {None, first}
     await node.volumes.unpublish("csi-0123", node.target)
+
+
+async def test_a_volume_that_is_to_be_only_read_from_now_on(node: Node) -> None:
+    await node.volumes.publish(node.request())
+    await node.volumes.publish(node.request(readonly=True))
+    with pytest.raises(OSError, match="Read-only"):
+        (node.target / "x").touch()
+    assert node.ticket()
+    assert len(node.mounts()) == 2
+    await node.volumes.unpublish("csi-0123", node.target)
+    assert node.is_clean
 
 
 @pytest.mark.parametrize("readonly", [False, True])

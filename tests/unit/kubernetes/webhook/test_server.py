@@ -7,11 +7,13 @@ import io
 import json
 import ssl
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from credspec.errors import CredspecError, TooManyRequestsError
 from credspec.kubernetes.webhook import server
@@ -24,6 +26,14 @@ from support.webhook.reviews import SimulatedCluster, gmsa, patch_in, review
 
 NAMES = ["localhost"]
 POD = {"metadata": {"annotations": {"credspec.dev/gmsa": "webapp01"}}, "spec": {"containers": [{}]}}
+
+
+def encrypted(key: bytes) -> bytes:
+    return serialization.load_pem_private_key(key, None).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"password"),
+    )
 
 
 class Source:
@@ -103,6 +113,17 @@ async def test_another_certificate_is_served_without_a_restart(running: Running)
         await running.send("/mutate", review(POD))
     await running.served.update()
     assert (await running.send("/mutate", review(POD)))[0] == 200
+
+
+async def test_a_certificate_that_cannot_be_used_leaves_the_one_before(running: Running) -> None:
+    made = running.source.made
+    await running.served.update()
+    for key in (renewed(None, NAMES, datetime.now(UTC)).key, b"", encrypted(made.key)):
+        other = renewed(None, NAMES, datetime.now(UTC))
+        running.source.made = replace(other, key=key)
+        assert not await running.served.update()
+        running.source.made = made
+        assert (await running.send("/mutate", review(POD)))[0] == 200
 
 
 @pytest.mark.parametrize(
