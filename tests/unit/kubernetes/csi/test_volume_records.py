@@ -37,6 +37,20 @@ def test_only_root_reads_them(records: VolumeRecords, tmp_path: Path) -> None:
     assert (path.parent.stat().st_mode & 0o7777, path.stat().st_mode & 0o7777) == (0o700, 0o600)
 
 
+def test_other_files_are_left_alone_but_for_what_was_not_written_whole(
+    records: VolumeRecords, tmp_path: Path
+) -> None:
+    records.write(RECORD)
+    others = ["other", "x.json", f"{RECORD.lease_id}.json~", f"{RECORD.lease_id.upper()}.JSON"]
+    for name in (*others, ".credspec-0123456789abcdef"):
+        (tmp_path / "csi" / name).write_text("{}")
+    records.open()
+    assert list(records.all()) == [RECORD]
+    records.remove(RECORD.lease_id)
+    records.remove(RECORD.lease_id)
+    assert sorted(path.name for path in (tmp_path / "csi").iterdir()) == sorted(others)
+
+
 @pytest.mark.parametrize(
     ("member", "value"),
     [
