@@ -102,6 +102,13 @@ def test_refusals_are_worded_as_those_of_windows(
     assert text.replace("{kind}", kind).replace("{owner}", owner) in message
 
 
+def test_a_pod_without_a_name_yet_is_called_by_what_its_name_begins_with() -> None:
+    made = pod(None, "{}")
+    made["metadata"] = {"generateName": "front-7d4b9-"}
+    _, message = status_of(answered(review(made)))
+    assert 'pod "front-7d4b9-" has a GMSA cred spec set' in message
+
+
 def test_a_service_account_that_may_not_use_the_spec_is_refused() -> None:
     asked = SimulatedCluster({"webapp01": gmsa("webapp01")}, {("prod", *USER[1:])})
     code, message = status_of(answered(review(pod()), asked=asked))

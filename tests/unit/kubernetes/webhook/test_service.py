@@ -175,3 +175,31 @@ async def test_simulated_a_webhook_without_a_certificate_says_why_and_is_not_rea
     async with running(api_server, events, failed, namespace="credspec"):
         assert "secrets is forbidden" in dict(events)[failed]["error"]
         assert Event.WEBHOOK_READY not in dict(events)
+
+
+async def test_simulated_a_webhook_that_is_ended_answers_on_for_a_while(
+    api_server: SimulatedApiServer, authority: Authority, events: Events
+) -> None:
+    """API servers learn late that it is gone."""
+    certificate, key = authority.issue("localhost")
+    settings = service.WebhookSettings(
+        listen=("127.0.0.1", 0),
+        health=("127.0.0.1", 0),
+        files=CertificateFiles(certificate=certificate, key=key),
+        drain_seconds=3600.0,
+    )
+    task = asyncio.create_task(service.run(settings, api_server.server))
+    async with asyncio.timeout(60):
+        while Event.WEBHOOK_READY not in dict(events):
+            await asyncio.sleep(0.01)
+    signal.raise_signal(signal.SIGTERM)
+    done, _ = await asyncio.wait({task}, timeout=1)
+    assert not done
+    context = ssl.create_default_context(cafile=str(authority.certificate))
+    connector = aiohttp.TCPConnector(ssl=context)
+    url = f"https://127.0.0.1:{port_in(events)}/info"
+    async with aiohttp.ClientSession(connector=connector) as session, session.get(url) as found:
+        assert found.status == 200
+    task.cancel()
+    await asyncio.wait({task}, timeout=60)
+    assert task.cancelled()
