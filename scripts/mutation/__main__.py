@@ -134,12 +134,14 @@ def _examine(
     _say(f"{module.name}: {len(everything)} tests")
     named = set(asked or [module.own_tests])
     own = {test for test in seconds if test.partition("::")[0] in named}
+    naming = {test for test in seconds if test.partition("::")[0] in (asked or module.tests)}
     chosen = sample(mutants(source), module.number, f"{seed}:{module.name}")
     for number, mutant in enumerate(chosen):
         span = range(mutant.line, mutant.line + source[mutant.start : mutant.end].count(b"\n") + 1)
         covering = {test for line in span for test in lines.get(line, ())}
         if mutant.line in at_import:
-            covering |= everything
+            # A test may use a constant, and run no line.
+            covering |= everything | naming
         # Tests that start programs run lines that were not seen.
         tests = sorted(
             (test for test in covering | own if test in seconds),

@@ -136,11 +136,20 @@ def test_a_test_that_looks_kills_and_one_that_does_not_lets_survive(tmp_path: Pa
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
     (package / "scales.py").write_text(
-        "def is_more(a, b):\n    return a > b\n\n\ndef unseen(a):\n    return a + 1\n"
+        "def is_more(a, b):\n    return a > b\n\n\ndef unseen(a):\n    return a + 1\n\n\n"
+        "LIMIT = 5\n"
     )
     (tmp_path / "tests" / "unit").mkdir(parents=True)
     (tmp_path / "tests" / "conftest.py").write_text(
         'from hypothesis import settings\nsettings.register_profile("mutation", max_examples=5)\n'
+        # As Python 3.11 may.
+        "def pytest_runtest_makereport(item, call):\n"
+        "    if call.excinfo and item.name == 'test_limit':\n"
+        "        raise SystemError\n"
+    )
+    # This one runs no line of the module.
+    (tmp_path / "tests" / "unit" / "test_limits.py").write_text(
+        "from credspec.scales import LIMIT\ndef test_limit():\n    assert LIMIT == 5\n"
     )
     (tmp_path / "tests" / "unit" / "test_scales.py").write_text(
         "import subprocess, sys\n"

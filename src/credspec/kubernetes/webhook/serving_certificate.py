@@ -97,11 +97,8 @@ class CertificateFiles:
         return await asyncio.to_thread(self._read)
 
     def _read(self) -> tuple[bytes, bytes]:
-        # Both of one moment: they are behind a link that is replaced.
         try:
-            directory = self.certificate.parent.resolve()
-            certificate = _content(directory / self.certificate.name)
-            return certificate, _content(self.key)
+            return self._read_both()
         except OSError as error:
             raise NotPermittedError.of(
                 "kubernetes-webhook-certificate",
@@ -110,6 +107,16 @@ class CertificateFiles:
                 expected="a certificate and a key in PEM",
                 remedy="look whether cert-manager has issued it: kubectl get certificate",
             ) from None
+
+    def _read_both(self) -> tuple[bytes, bytes]:
+        certificate, key = _content(self.certificate), _content(self.key)
+        # Both of one moment: the kubelet may have replaced both in between.
+        for _ in range(_ATTEMPTS):
+            again = _content(self.certificate)
+            if again == certificate:
+                break
+            certificate, key = again, _content(self.key)
+        return certificate, key
 
 
 def _content(path: Path) -> bytes:

@@ -140,6 +140,27 @@ async def test_it_gives_up(server: SimulatedApiServer, client: Client) -> None:
     assert max(client.pauses) <= 2.0, "the kubelet asks again, too"
 
 
+@pytest.mark.parametrize(
+    ("after", "pauses"),
+    [
+        ("1", [1.0, 1.0, 1.0]),
+        ("0", [0.0, 0.0, 0.0]),
+        ("3600", [2.0, 2.0, 2.0]),
+        *((text, [0.1, 0.3, 0.9]) for text in ("", "-1", "1.5", "soon", "inf", "9" * 4000)),
+    ],
+)
+async def test_the_server_says_how_long_to_wait_within_limits(
+    server: SimulatedApiServer, client: Client, after: str, pauses: list[float]
+) -> None:
+    async def fail(_: web.Request) -> web.Response:
+        return status(429, "too many requests", **{"Retry-After": after})
+
+    server.before = fail
+    with pytest.raises(UnreachableError, match="too many requests"):
+        await client.get(PATH)
+    assert client.pauses == pytest.approx(pauses)
+
+
 async def test_nobody_listens(server: SimulatedApiServer, client: Client) -> None:
     server_of_nobody = ApiServer("https://127.0.0.1:1", *_files(server))
     nobody = Client(server_of_nobody)

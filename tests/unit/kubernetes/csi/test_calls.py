@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,19 +12,15 @@ import grpc
 import pytest
 
 from credspec import errors
-from credspec.config.host import Config
 from credspec.errors import CredspecError, InvalidSpecError, NotPermittedError, UsageError
 from credspec.kubernetes.api.client import ApiRefusedError
-from credspec.kubernetes.api.server import ApiServer
 from credspec.kubernetes.csi import csi_pb2 as csi
 from credspec.kubernetes.csi import registration_pb2 as registration
 from credspec.kubernetes.csi.call_status import status_name
 from credspec.kubernetes.csi.calls import NodeCalls, RegistrationCalls
-from credspec.kubernetes.csi.server import DriverSettings, _serving, serve
-from support.agent.scripted_leases import directory_in_memory
+from credspec.kubernetes.csi.server import _serving
 from support.kubernetes.driver_process import call
 from support.kubernetes.publish_requests import publish_request, target_in
-from support.servers.certificate_authority import Authority
 
 
 class ScriptedVolumes:
@@ -106,6 +101,7 @@ async def test_a_volume_is_published_and_taken_back(tmp_path: Path) -> None:
         await ask(path, "csi.v1.Node/NodeUnpublishVolume", back, csi.NodeUnpublishVolumeResponse)
     assert [name for name, _ in volumes.calls] == ["publish", "unpublish"]
     assert volumes.calls[1][1] == ("csi-0123", target_in(pods))
+    assert volumes.counted == [("NodePublishVolume", "OK"), ("NodeUnpublishVolume", "OK")]
 
 
 async def test_refusals_carry_text_and_code(tmp_path: Path) -> None:
@@ -123,6 +119,8 @@ async def test_refusals_carry_text_and_code(tmp_path: Path) -> None:
         name, text = await refused(path, wrong)
         assert name == "INVALID_ARGUMENT"
         assert text.endswith("[csi-attribute-invalid]")
+    statuses = ("PERMISSION_DENIED", "FAILED_PRECONDITION", "INVALID_ARGUMENT")
+    assert volumes.counted == [("NodePublishVolume", each) for each in statuses]
 
 
 async def test_a_bug_says_only_its_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,42 +195,3 @@ async def test_a_driver_that_runs_keeps_its_socket(tmp_path: Path) -> None:
             async with called(tmp_path, volumes):
                 pass
         assert path.exists()
-
-
-async def test_the_socket_of_a_killed_driver_is_replaced(
-    tmp_path: Path, authority: Authority
-) -> None:
-    """The whole driver, from its start to its stop."""
-    (tmp_path / "token").write_text("t")
-    api = ApiServer("https://127.0.0.1:1", authority.certificate, tmp_path / "token")
-    # A socket's path has at most 107 bytes.
-    with directory_in_memory() as directory:
-        settings = DriverSettings(node="node1", api=api, kubelet_directory=directory)
-        await start_and_stop(settings, Config(run_directory=directory))
-
-
-async def start_and_stop(settings: DriverSettings, config: Config) -> None:
-    settings.pods.mkdir(parents=True)
-    for path in (settings.socket, settings.registration_socket):
-        path.parent.mkdir(parents=True)
-        with socket.socket(socket.AF_UNIX) as left:
-            left.bind(str(path))
-    stop = asyncio.Event()
-    running = asyncio.create_task(serve(config, settings, stop))
-    info = None
-    while info is None and not running.done():
-        try:
-            info = await ask(
-                settings.registration_socket,
-                "pluginregistration.Registration/GetInfo",
-                registration.InfoRequest(),
-                registration.PluginInfo,
-            )
-        except grpc.RpcError:
-            await asyncio.sleep(0.05)
-    assert info is not None
-    assert info.endpoint == str(settings.socket)
-    stop.set()
-    await running
-    assert not settings.socket.exists()
-    assert not settings.registration_socket.exists()

@@ -48,6 +48,7 @@ def test_a_volume() -> None:
     [
         ({}, "2000", FileOptions(uid=0, gid=2000, mode=0o660)),
         ({"uid": "1000"}, "", FileOptions(uid=1000, gid=0, mode=0o600)),
+        ({"uid": "4294967294"}, "", FileOptions(uid=2**32 - 2, gid=0, mode=0o600)),
         ({"uid": "1000", "mode": "0640"}, "7", FileOptions(uid=1000, gid=7, mode=0o640)),
         ({"mode": "440"}, "7", FileOptions(uid=0, gid=7, mode=0o440)),
         ({"keytab": "true"}, "", FileOptions(uid=0, gid=0, mode=0o600, keytab=True)),
@@ -134,6 +135,23 @@ def test_targets_outside_of_the_kubelets_pods(target: str) -> None:
     assert refused(publish_request(PODS, target=target)) == "csi-target-path"
     with pytest.raises(UsageError, match="csi-target-path"):
         valid_target(target, PODS)
+
+
+@pytest.mark.parametrize("part", ["", ".", "..", "a\nb", "x" * 256])
+def test_no_part_of_a_target_may_be_anything_but_a_name(part: str) -> None:
+    parts = str(target_in(PODS)).split("/")[1:]
+    for place in range(len(parts) + 1):
+        target = "/".join(["", *parts[:place], part, *parts[place:]])
+        with pytest.raises(UsageError, match="csi-target-path"):
+            valid_target(target, PODS)
+
+
+@pytest.mark.parametrize("uid", ["a b", "a.b", "a:b", "\u0661", "x" * 65, f"{POD_UID} "])
+def test_a_directory_of_another_kind_is_no_pods(uid: str) -> None:
+    context: dict[str, str | None] = {f"{KUBELETS}pod.uid": uid}
+    assert refused(publish_request(PODS, context, target=str(target_in(PODS, uid)))) == (
+        "csi-pod-info"
+    )
 
 
 @pytest.mark.parametrize("volume_id", ["", "a\nb", "x" * 1025])

@@ -30,6 +30,7 @@ from credspec.errors import (
     UnreachableError,
 )
 from credspec.kubernetes.api.client import ApiClient
+from credspec.kubernetes.csi import object_access
 from credspec.kubernetes.csi.agent_leases import AgentLeases
 from credspec.kubernetes.csi.object_access import ObjectAccess
 from credspec.kubernetes.csi.volume_mounts import VolumeMounts
@@ -167,8 +168,9 @@ async def test_a_pod_gets_its_tickets_and_nothing_is_left(node: Node) -> None:
     assert [line["decision"] for line in node.agent.audited()] == ["granted", "released"]
 
 
-async def test_every_call_can_be_repeated(node: Node) -> None:
-    request = node.request()
+@pytest.mark.parametrize("readonly", [False, True])
+async def test_every_call_can_be_repeated(node: Node, *, readonly: bool) -> None:
+    request = node.request(readonly=readonly)
     for _ in range(3):
         await node.volumes.publish(request)
     assert len(node.mounts()) == 2
@@ -218,6 +220,27 @@ async def test_a_volume_that_the_pod_only_reads(node: Node) -> None:
     await node.agent.identities.refresh(identity.name)
     await asyncio.gather(*node.agent.leases._background.tasks)
     assert node.ticket() not in {None, first}
+    await node.volumes.unpublish("csi-0123", node.target)
+
+
+async def test_a_volume_that_is_to_be_only_read_from_now_on(node: Node) -> None:
+    await node.volumes.publish(node.request())
+    await node.volumes.publish(node.request(readonly=True))
+    with pytest.raises(OSError, match="Read-only"):
+        (node.target / "x").touch()
+    assert node.ticket()
+    assert len(node.mounts()) == 2
+    await node.volumes.unpublish("csi-0123", node.target)
+    assert node.is_clean
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+async def test_nothing_in_a_volume_is_a_device_or_runs(node: Node, *, readonly: bool) -> None:
+    await node.volumes.publish(node.request(readonly=readonly))
+    wanted = os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC
+    found = os.statvfs(node.target).f_flag
+    assert found & wanted == wanted
+    assert bool(found & os.ST_RDONLY) is readonly
     await node.volumes.unpublish("csi-0123", node.target)
 
 
@@ -283,6 +306,111 @@ async def test_an_api_server_that_is_away(node: Node) -> None:
         await node.volumes.publish(replace(other, target=node.target.with_name("new")))
     assert node.ticket() == first
     assert len(node.mounts()) == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "code", "expected"),
+    [
+        ("POST", 404, CredspecError),  # an API server without such reviews
+        ("POST", 403, CredspecError),
+        ("GET", 403, CredspecError),
+        ("POST", 503, UnreachableError),
+        ("GET", 503, UnreachableError),
+    ],
+)
+async def test_only_an_answer_about_the_pod_takes_its_tickets(
+    node: Node, method: str, code: int, expected: type[CredspecError]
+) -> None:
+    """A driver that may not ask, or half of whose questions fails, has no answer."""
+
+    async def fail(request: web.Request) -> web.Response | None:
+        headers = {"Retry-After": "0"}
+        return status(code, "cannot be asked", **headers) if request.method == method else None
+
+    await node.volumes.publish(node.request())
+    first = node.ticket()
+    node.server.before = fail
+    node.now += 10_000
+    with suppress(CredspecError):
+        await node.volumes.publish(node.request())
+    assert node.ticket() == first
+    other = replace(node.request(volume_id="csi-4567"), target=node.target.with_name("new"))
+    with pytest.raises(expected, match="cannot be asked") as caught:
+        await node.volumes.publish(other)
+    assert not isinstance(caught.value, NotFoundError | NotPermittedError)
+    assert not other.target.exists()
+
+
+async def test_a_volume_that_is_asked_for_otherwise_is_a_new_question(node: Node) -> None:
+    """What an earlier request was granted says nothing about another one of the same id."""
+    for context in (
+        {"credentialSpecName": "webapp02"},
+        {"csi.storage.k8s.io/serviceAccount.name": "other"},
+    ):
+        await node.volumes.publish(node.request())
+        assert node.ticket()
+        with pytest.raises(NotPermittedError):
+            await node.volumes.publish(node.request(context))
+        assert node.ticket() is None
+        assert node.leases() == []
+
+
+async def test_the_end_of_another_target_leaves_the_volume(node: Node) -> None:
+    """As of a target of an earlier pod, of which the kubelet cleans up."""
+    await node.volumes.publish(node.request())
+    other = node.target.with_name("other")
+    await node.volumes.unpublish("csi-0123", other)
+    assert node.ticket()
+    assert node.leases() == ["shop/web-0"]
+    c_library.unmount(os.fsencode(node.target), 2)
+    await node.volumes.unpublish("csi-0123", other)
+    assert node.leases() == [], "nothing shows it any more"
+    node.target.rmdir()
+    assert node.is_clean
+
+
+async def test_a_sweep_takes_all_that_it_can_and_no_more(node: Node) -> None:
+    requests = []
+    for number in range(3):
+        pod = f"00000000-0000-4000-8000-00000000000{number}"
+        target = target_in(node.pods, pod)
+        target.parent.mkdir(parents=True)
+        context: dict[str, str | None] = {"csi.storage.k8s.io/pod.uid": pod}
+        request = node.request(context, volume_id=f"csi-{number}", target=str(target))
+        await node.volumes.publish(request)
+        requests.append(request)
+    assert await node.volumes.sweep(node.pods) == 0
+    elsewhere = node.directory / "elsewhere"
+    assert await node.volumes.sweep(elsewhere) == 0, "there are no pods to be seen"
+    # In the order of the leases one lives, one cannot be taken back, one can.
+    first, busy, _ = sorted(requests, key=lambda each: each.lease_id)
+    (elsewhere / first.pod.uid).mkdir(parents=True)
+    unbind = node.volumes.mounts.unbind
+
+    def fail(target: Path) -> None:
+        if target == busy.target:
+            raise CredspecError.of("csi-unmount", "busy")
+        unbind(target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(node.volumes.mounts, "unbind", fail)
+        assert await node.volumes.sweep(elsewhere) == 1
+    assert len(node.leases()) == 2
+    assert await node.volumes.sweep(elsewhere) == 1
+    assert len(node.leases()) == 1
+    assert (first.target / "krb5cc").exists()
+
+
+async def test_answers_are_not_kept_without_end(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(object_access, "_MOST_KEPT", 3)
+    access, pod = node.volumes.access, node.request().pod
+    for number in range(10):
+        await access.ask(pod, f"spec{number}")
+        kept = [access.last(pod, f"spec{each}") for each in range(number + 1)]
+        assert kept[-1] is not None
+        assert sum(each is not None for each in kept) <= 3
 
 
 async def test_an_agent_that_is_away(node: Node) -> None:

@@ -9,10 +9,11 @@ import yaml
 from click.testing import CliRunner
 
 from credspec.cli.convert import convert
-from credspec.kubernetes.objects.examples import pod
+from credspec.kubernetes.objects.examples import pod, role, role_binding, role_name
+from credspec.kubernetes.objects.names import is_spec_name
 from credspec.kubernetes.webhook.patch import patch_of_pod
 from support.webhook.json_patch import applied
-from support.webhook.pods import faults_of
+from support.webhook.pods import LABEL, faults_of
 
 SAMPLES = Path(__file__).parents[2] / "spec/samples"
 GOLDEN = Path(__file__).parent / "golden"
@@ -50,7 +51,24 @@ def test_they_are_read_back(tmp_path: Path) -> None:
     assert "2 objects of the kind GMSACredentialSpec: one, two" in str(result.exception)
 
 
-@pytest.mark.parametrize("spec", ["webapp01", "a.b", "x" * 253])
+LONG = [
+    *("x" * 253, f"{'x' * 62}.b", f"{'x' * 62}-b"),
+    *(f"{'x' * 248}.yyy", f"{'x' * 248}-yyy", f"{'x' * 247}---y"),
+]
+
+
+@pytest.mark.parametrize("spec", ["webapp01", "a.b", *LONG])
+def test_the_names_of_all_objects_are_valid_ones(spec: str) -> None:
+    assert is_spec_name(spec)
+    for each in (role(spec, "shop"), role_binding(spec, "shop", "web"), pod(spec, "shop", "web")):
+        assert is_spec_name(each["metadata"]["name"]), each["kind"]
+    assert role_binding(spec, "shop", "web")["roleRef"]["name"] == role_name(spec)
+    (container,) = pod(spec, "shop", "web")["spec"]["containers"]
+    assert LABEL.fullmatch(container["name"])
+    assert len(container["name"]) <= 63
+
+
+@pytest.mark.parametrize("spec", ["webapp01", "a.b", *LONG])
 def test_both_ways_lead_to_the_same_pod(spec: str) -> None:
     with_webhook = pod(spec, "shop", "web")
     without = pod(spec, "shop", "web", with_webhook=False)

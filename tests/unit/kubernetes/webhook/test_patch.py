@@ -123,6 +123,37 @@ def test_pods_for_windows_are_left_to_windows(where: dict[str, Any]) -> None:
     assert not patch_of_pod(pod_with(**where)).operations
 
 
+def on_nodes(key: str, operator: str, *values: str) -> dict[str, Any]:
+    """Return a term of a node affinity."""
+    return {"matchExpressions": [{"key": key, "operator": operator, "values": [*values]}]}
+
+
+OS = "kubernetes.io/os"
+ON_WINDOWS = on_nodes(OS, "In", "windows")
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        [],
+        [on_nodes(OS, "NotIn", "windows")],
+        [on_nodes(OS, "In", "linux")],
+        [on_nodes(OS, "In", "windows", "linux")],
+        [on_nodes(OS, "Exists")],
+        [on_nodes("zone", "In", "windows")],
+        [ON_WINDOWS, on_nodes("zone", "In", "a")],
+        [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["windows"]}]}],
+    ],
+)
+def test_pods_that_may_run_on_linux_as_well_are_patched(terms: list[dict[str, Any]]) -> None:
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+    assert patch_of_pod(pod_with(affinity={"nodeAffinity": required})).operations
+    # An OS that the pod states says more than where it would be scheduled.
+    required["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"] = [ON_WINDOWS]
+    linux = pod_with(affinity={"nodeAffinity": required}, os={"name": "linux"})
+    assert patch_of_pod(linux).operations
+
+
 @pytest.mark.parametrize(
     ("contexts", "expected"),
     [
@@ -131,6 +162,8 @@ def test_pods_for_windows_are_left_to_windows(where: dict[str, Any]) -> None:
         (({"runAsUser": 0}, {"runAsUser": 1000}), 65532),
         (({"runAsUser": 1000, "runAsGroup": 2000}, {}), 2000),
         (({"runAsGroup": 0}, {}), 65532),
+        (({"runAsGroup": 2**31 - 1}, {}), 2**31 - 1),
+        (({"runAsGroup": 2**31}, {}), 65532),
         (({}, {"runAsUser": 0}), None),
         (({"fsGroup": 0}, {"runAsUser": 1000}), 0),
     ],
@@ -209,8 +242,16 @@ def test_a_volume_that_is_mounted_twice_stays_so() -> None:
         {"name": "one", "mountPath": "/a", "readOnly": True},
         {"name": "two", "mountPath": "/run/credspec", "readOnly": True},
     ]
-    once = patched(pod_with({"volumeMounts": mounts}, volumes=[csi("one"), csi("two")]))
-    assert once["spec"]["containers"][0]["volumeMounts"] == mounts
+    pod = pod_with({"volumeMounts": mounts}, volumes=[csi("one"), csi("two")])
+    assert patched(pod)["spec"]["containers"][0]["volumeMounts"] == mounts
+    assert not patch_of_pod(pod).warnings, "what is mounted whole is renewed"
+
+
+def test_a_container_that_mounts_a_volume_of_a_pod_that_asks_for_nothing_stays_as_it_is() -> None:
+    mounts = [{"name": "t", "mountPath": "/run/credspec"}]
+    pod = pod_with({"volumeMounts": mounts}, volumes=[csi("t")])
+    del pod["metadata"]["annotations"]
+    assert not patch_of_pod(pod).operations
 
 
 def test_a_part_of_the_volume_at_another_path_is_warned_of() -> None:

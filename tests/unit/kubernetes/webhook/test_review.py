@@ -102,6 +102,13 @@ def test_refusals_are_worded_as_those_of_windows(
     assert text.replace("{kind}", kind).replace("{owner}", owner) in message
 
 
+def test_a_pod_without_a_name_yet_is_called_by_what_its_name_begins_with() -> None:
+    made = pod(None, "{}")
+    made["metadata"] = {"generateName": "front-7d4b9-"}
+    _, message = status_of(answered(review(made)))
+    assert 'pod "front-7d4b9-" has a GMSA cred spec set' in message
+
+
 def test_a_service_account_that_may_not_use_the_spec_is_refused() -> None:
     asked = SimulatedCluster({"webapp01": gmsa("webapp01")}, {("prod", *USER[1:])})
     code, message = status_of(answered(review(pod()), asked=asked))
@@ -191,14 +198,17 @@ def test_an_api_server_that_is_away_refuses_with_its_reason() -> None:
 
 
 def test_many_specs_are_refused_before_the_cluster_is_asked() -> None:
-    asked = cluster()
+    names = [f"s{number}" for number in range(17)]
     containers = [
-        {
-            "name": f"c{number}",
-            "securityContext": {"windowsOptions": {"gmsaCredentialSpecName": f"s{number}"}},
-        }
-        for number in range(17)
+        {"name": name, "securityContext": {"windowsOptions": {"gmsaCredentialSpecName": name}}}
+        for name in names
     ]
+    known = SimulatedCluster(
+        {name: gmsa(name) for name in names}, {("shop", "web", name) for name in names}
+    )
+    answer = answered(review(pod(None, containers=containers[:16])), asked=known)
+    assert answer.document["response"]["allowed"]
+    asked = cluster()
     code, message = status_of(answered(review(pod(None, containers=containers)), asked=asked))
     assert (code, "kubernetes-too-many-specs" in message, asked.asked) == (422, True, [])
 
@@ -274,6 +284,49 @@ def test_mutation_asks_the_cluster_nothing() -> None:
     assert not asked.asked
 
 
+def linux(contents: str) -> dict[str, Any]:
+    """Return a Linux pod that names its spec; one of its containers has contents as well."""
+    options = {"gmsaCredentialSpecName": "webapp01", "gmsaCredentialSpec": contents}
+    containers = [{"name": "app", "securityContext": {"windowsOptions": options}}]
+    return pod(containers=containers, os={"name": "linux"})
+
+
+def test_contents_are_looked_at_before_they_are_removed() -> None:
+    assert patch_in(answered(review(linux(json.dumps(CREDSPEC))), Endpoint.MUTATE).document)
+    code, message = status_of(answered(review(linux("{}")), Endpoint.MUTATE))
+    assert (code, "kubernetes-contents-differ" in message) == (422, True)
+
+
+def test_contents_that_cannot_be_looked_at_are_not_removed() -> None:
+    class Unread(SimulatedCluster):
+        async def credential_spec(self, _: str) -> dict[str, Any] | None:
+            raise UnreachableError.of("kubernetes-api-unreachable", "no answer")
+
+    body = review(linux(json.dumps(CREDSPEC)))
+    code, message = status_of(answered(body, Endpoint.MUTATE, Unread({}, set())))
+    assert (code, "kubernetes-spec-unreadable" in message) == (500, True)
+
+
+@pytest.mark.parametrize("sub_resource", ["binding", "status", "resize"])
+@pytest.mark.parametrize("operation", ["CREATE", "UPDATE"])
+@pytest.mark.parametrize("endpoint", list(Endpoint))
+def test_other_subresources_pass_as_they_are(
+    sub_resource: str, operation: str, endpoint: Endpoint
+) -> None:
+    asked = cluster()
+    csi = {"driver": "credspec.dev", "volumeAttributes": {"credentialSpecName": "webapp01"}}
+    made = pod(volumes=[{"name": "t", "csi": csi}], ephemeralContainers=[{"name": "debug"}])
+    body = review(made, operation=operation, old=pod("b"), sub_resource=sub_resource)
+    assert not patch_in(answered(body, endpoint, asked).document)
+    assert not asked.asked
+
+
+@pytest.mark.parametrize("name", ["", None])
+def test_a_name_that_is_empty_asks_for_nothing(name: str | None) -> None:
+    for endpoint in Endpoint:
+        assert not patch_in(answered(review(pod(name, name)), endpoint).document)
+
+
 def test_ephemeral_containers_are_patched_by_their_subresource_only() -> None:
     csi = {"driver": "credspec.dev", "volumeAttributes": {"credentialSpecName": "webapp01"}}
     old = pod(None, volumes=[{"name": "t", "csi": csi}])
@@ -303,6 +356,7 @@ def test_ephemeral_containers_are_patched_by_their_subresource_only() -> None:
         ),
         (b'{"request": {"uid": 1}}', "it has no uid"),
         (b'{"request": {"uid": ""}}', "it has no uid"),
+        (b'{"request": {"uid": "%s"}}' % (b"a" * 129), "it has no uid"),
     ],
 )
 def test_what_is_no_review_is_refused(body: bytes, text: str) -> None:
@@ -319,6 +373,7 @@ def test_what_is_no_review_is_refused(body: bytes, text: str) -> None:
             {"kind": {"group": "apps", "version": "v1", "kind": "Deployment"}},
             "expected a Pod object, got a Deployment",
         ),
+        ({"kind": {"group": "x.example", "version": "v1", "kind": "Pod"}}, "expected a Pod object"),
         ({"kind": None}, "expected a Pod object, got a None"),
         ({"operation": "DELETE"}, "unexpected operation DELETE"),
         ({"object": None}, "unable to unmarshall pod JSON object"),

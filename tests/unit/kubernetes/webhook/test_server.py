@@ -7,13 +7,16 @@ import io
 import json
 import ssl
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from credspec.errors import CredspecError, TooManyRequestsError
+from credspec.kubernetes.webhook import server
 from credspec.kubernetes.webhook.body_budget import BodyBudget
 from credspec.kubernetes.webhook.certificates import Certificates, renewed
 from credspec.kubernetes.webhook.review import MAX_REVIEW_BYTES, Endpoint
@@ -23,6 +26,14 @@ from support.webhook.reviews import SimulatedCluster, gmsa, patch_in, review
 
 NAMES = ["localhost"]
 POD = {"metadata": {"annotations": {"credspec.dev/gmsa": "webapp01"}}, "spec": {"containers": [{}]}}
+
+
+def encrypted(key: bytes) -> bytes:
+    return serialization.load_pem_private_key(key, None).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"password"),
+    )
 
 
 class Source:
@@ -104,6 +115,17 @@ async def test_another_certificate_is_served_without_a_restart(running: Running)
     assert (await running.send("/mutate", review(POD)))[0] == 200
 
 
+async def test_a_certificate_that_cannot_be_used_leaves_the_one_before(running: Running) -> None:
+    made = running.source.made
+    await running.served.update()
+    for key in (renewed(None, NAMES, datetime.now(UTC)).key, b"", encrypted(made.key)):
+        other = renewed(None, NAMES, datetime.now(UTC))
+        running.source.made = replace(other, key=key)
+        assert not await running.served.update()
+        running.source.made = made
+        assert (await running.send("/mutate", review(POD)))[0] == 200
+
+
 @pytest.mark.parametrize(
     ("path", "body", "headers", "status"),
     [
@@ -145,6 +167,40 @@ async def test_a_bug_refuses_the_pod_with_its_kind_only(
     message = document["response"]["status"]["message"]
     assert "internal error in credspec (KeyError)" in message
     assert "secret" not in message
+
+
+async def test_a_review_that_takes_too_long_is_refused_with_a_reason(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(running.webhook.cluster, "may_use", never)
+    monkeypatch.setattr(server, "SECONDS", 0.1)
+    await running.served.update()
+    status, document = await running.send("/validate", review(POD))
+    assert status == 504
+    assert CredspecError.from_json(document).code == "kubernetes-webhook-late"
+    assert [code for _, code, _ in running.refusals] == ["kubernetes-webhook-late"]
+    # What it had taken of the memory for bodies is there again.
+    monkeypatch.setattr(server, "SECONDS", 60.0)
+    for _ in range(3):
+        assert (await running.send("/mutate", io.BytesIO(b" " * MAX_REVIEW_BYTES)))[0] == 400
+
+
+async def test_connections_above_the_limit_are_closed(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_MAX_CONNECTIONS", 2)
+    address = ("127.0.0.1", running.health_port)
+    held = [await asyncio.open_connection(*address) for _ in range(3)]
+    async with asyncio.timeout(60):
+        assert await held[2][0].read() == b""
+    held[0][1].write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+    async with asyncio.timeout(60):
+        assert await held[0][0].readline() == b"HTTP/1.1 204 No Content\r\n"
+    for _, writer in held:
+        writer.close()
 
 
 async def test_a_port_that_is_taken_is_an_error(running: Running) -> None:
