@@ -18,7 +18,6 @@ from credspec.errors import CredspecError
 from credspec.setup.launcher import launcher_text
 
 SPEC = "--security-opt credentialspec=file://WebApp01.json"
-LATE_SECONDS = 10.0
 
 
 @pytest.fixture
@@ -44,20 +43,26 @@ def stop_docker(host) -> None:
     host.engine._process = None
 
 
+def times_waited(host) -> int:
+    """How often starts of containers began to wait; a dockerd that starts answers no client."""
+    logs = host.engine.directory.glob("data/containers/*/*-json.log")
+    return sum(log.read_text().count("waiting for up to") for log in logs)
+
+
 def start_docker_and_later(host, act: Callable[[], None]) -> None:
-    """Start dockerd, and act some seconds later, while it starts its containers."""
-    later = threading.Timer(LATE_SECONDS, act)
+    """Start dockerd, and act as soon as the start of its container waits."""
+    before = times_waited(host)
+
+    def act_late() -> None:
+        end = time.monotonic() + 180
+        while times_waited(host) == before and time.monotonic() < end:
+            time.sleep(0.2)
+        act()
+
+    later = threading.Thread(target=act_late)
     later.start()
     try:
-        # A dockerd that starts containers answers no client.
-        deadline = time.monotonic() + 240
-        while True:
-            try:
-                host.engine.start()
-            except RuntimeError:
-                assert time.monotonic() < deadline
-                continue
-            break
+        host.engine.start(seconds=240)
     finally:
         later.join()
 
