@@ -50,7 +50,7 @@ def inlining(shop: Namespace, tmp_path_factory: pytest.TempPathFactory) -> Itera
         assert process.poll() is None, (directory / "log").read_text()
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
 
 
 @pytest.fixture(params=["a-inlining", "z-inlining"], ids=["before", "after"])

@@ -226,7 +226,7 @@ def test_a_containers_keytab_has_the_next_keys_before_they_are_in_force(
                 time.sleep(0.05)
         finally:
             agent.terminate()
-            agent.wait(20)
+            agent.wait(60)
         table = krb5.kt_resolve(krb5.init_context(), f"FILE:{lease}/krb5.keytab".encode())
         return {entry.kvno for entry in table}
 

@@ -54,7 +54,8 @@ def surroundings(lab: Lab) -> dict[str, object]:
         return bool(below) and below[0] not in (lab.name, *further)
 
     etc = hashlib.sha256()
-    for path in sorted(p for p in Path("/etc").rglob("*") if p.is_file()):
+    # Not /etc/mtab, which is a list of all that is mounted: of that, see below.
+    for path in sorted(p for p in Path("/etc").rglob("*") if p.is_file() and p.name != "mtab"):
         etc.update(str(path).encode() + path.read_bytes())
     return {
         "links": only_ours(link["ifname"] for link in printed("ip", "-j", "link")),
