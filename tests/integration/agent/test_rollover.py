@@ -18,6 +18,7 @@ import krb5
 import pytest
 
 from credspec.api_client import AgentClient
+from credspec.errors import AgentUnreachableError
 from credspec.lab import provisioning
 from credspec.lab.domain import Lab
 from credspec.lab.provisioning import DAILY
@@ -68,7 +69,7 @@ def acquire():
     }}
 seen = [acquire()]
 if sys.argv[1:] == ["across"]:
-    end = time.monotonic() + 90
+    end = time.monotonic() + 240
     def is_near(one):
         return one["query_seconds"] <= 300
     def crossed():
@@ -163,10 +164,14 @@ def test_keytabs_hold_both_passwords_keys_with_their_versions(own_lab: Lab, tmp_
         assert exported[version] == set(keys)
 
 
+@pytest.mark.timeout(900)  # the slower the machine, the earlier it begins
 def test_at_both_edges_of_the_five_minutes_no_acquisition_fails(own_lab: Lab) -> None:
     """The host acquires without pause while the window opens, and while the password changes."""
     base = 30 * 24 * 3600
+    asked = time.monotonic()
     [normal] = acquire(own_lab, base)
+    # From the stop of the controller to the host's first answer it takes so long, or less.
+    lead = 10 + 2 * int(time.monotonic() - asked)
     begin = time.time()
     due = base + int(normal["query_seconds"])
 
@@ -175,7 +180,7 @@ def test_at_both_edges_of_the_five_minutes_no_acquisition_fails(own_lab: Lab) ->
         return moment - int(time.time() - begin)
 
     for edge in (due - 300, due):
-        seen = acquire(own_lab, offset(edge - 15), "across")
+        seen = acquire(own_lab, offset(edge - lead), "across")
         near = [one["query_seconds"] <= 300 for one in seen]
         # It was seen to change, once.
         assert sum(a != b for a, b in itertools.pairwise(near)) == 1
@@ -184,6 +189,14 @@ def test_at_both_edges_of_the_five_minutes_no_acquisition_fails(own_lab: Lab) ->
             assert "accepted" in {one["current"], one["previous"]}
             assert one["principal"] == f"{DAILY}$@ROLL.TEST"
         assert "kdc-key-refused" in {one["current"] for one in seen}
+
+
+def answers(client: AgentClient) -> bool:
+    try:
+        client.get("/healthz")
+    except AgentUnreachableError:
+        return False
+    return True
 
 
 def test_a_containers_keytab_has_the_next_keys_before_they_are_in_force(
@@ -215,8 +228,8 @@ def test_a_containers_keytab_has_the_next_keys_before_they_are_in_force(
             )
         client = AgentClient(run / "agent.sock")
         try:
-            end = time.monotonic() + 60
-            while not (run / "agent.sock").exists() and time.monotonic() < end:
+            end = time.monotonic() + 180
+            while not answers(client) and time.monotonic() < end:
                 time.sleep(0.05)
             if not client.get("/v1/leases")["leases"]:
                 new = own_lab.exec_argv([str(BIN / "New-CredentialSpec"), *spec])

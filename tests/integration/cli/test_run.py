@@ -191,6 +191,10 @@ def test_a_program_of_an_earlier_version_keeps_its_tickets(agent: AgentProcess) 
         klist = ["setpriv", *ids, "klist", "-c", f"FILE:{directory}/krb5cc"]
         assert subprocess.run(klist, check=False, capture_output=True).returncode == 0
         os.killpg(program.pid, signal.SIGKILL)
+    # What flock ran has the lock, too.
+    end = time.monotonic() + 60
+    while subprocess.run(taken, check=False).returncode == 7:
+        assert time.monotonic() < end
     agent.end()
     agent.start()
     assert agent.lease_containers() == []

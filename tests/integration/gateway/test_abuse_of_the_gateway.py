@@ -117,7 +117,11 @@ def gateway(directory: Path, simulated_daemon: Path) -> Iterator[Gateway]:
     running = Gateway(listen, log, process)
     try:
         end = time.monotonic() + 60
-        while not listen.exists():
+        # It has a path, and takes connections, before it answers, or ends well by a signal.
+        while True:
+            with suppress(FileNotFoundError, ConnectionRefusedError):
+                if running.answers():
+                    break
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < end, log.read_text()
             time.sleep(0.05)

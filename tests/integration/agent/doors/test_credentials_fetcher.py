@@ -251,10 +251,24 @@ def test_callers_that_give_up_or_go_harm_nothing(agent: FetcherAgent) -> None:
     # A client that gives up when its transport has the whole answer already resets nothing: HTTP/2
     # does not tell it from one that took the answer. Its lease is whole, and ends like any other.
     unclaimed = [path.name for path in agent.tree.iterdir()]
-    assert len(unclaimed) <= 2
+    names = {f"WebApp0{number}" for number in (1, 2, 3)}
     for lease in unclaimed:
+        found = {path.name for path in (agent.tree / lease).iterdir()}
+        assert found == names | {f"{lease}_metadata.json"}
         agent.peer.call("DeleteKerberosLease", lease_id=lease)
     assert agent.nothing_is_left()
+    # Of callers that have gone before the agent looks at their calls, nothing is ever left.
+    assert agent.process is not None
+    agent.process.send_signal(signal.SIGSTOP)
+    try:
+        assert [impatient(0.1) for _ in range(8)] == [None] * 8
+    finally:
+        agent.process.send_signal(signal.SIGCONT)
+    assert agent.peer.call("HealthCheck").status == "OK"
+    end = time.monotonic() + 60
+    while not agent.nothing_is_left():
+        assert time.monotonic() < end
+        time.sleep(0.05)
     kept = agent.peer.call("AddKerberosLease", credspec_contents=specs)
     agent.peer.call("DeleteKerberosLease", lease_id=kept.lease_id)
 
