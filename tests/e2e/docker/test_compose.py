@@ -130,6 +130,7 @@ def test_exec_has_a_terminal(compose: Project, gateway: Docker) -> None:
     assert compose("up", "-d").returncode == 0
     with terminal([*compose.argv, "exec", "web", "sh"], **compose.options) as tty:
         tty.ask_until("echo $((40 + 2)) $(tty)\n", "42 /dev/pts/")
+        tty.wait_for("# ")
         tty.type("exit 8\n")
         assert tty.exit_status() == 8
 
