@@ -87,6 +87,8 @@ def both(
     shop.cluster.wait("that the other one is asked", lambda: is_inlined(shop))
     yield shop
     shop.cluster.delete(configuration)
+    # It would be asked, and is not there any more, when other tests make pods.
+    shop.cluster.wait("that the other one is asked no more", lambda: not is_inlined(shop))
 
 
 def is_inlined(shop: Namespace) -> bool:
