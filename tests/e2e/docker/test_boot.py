@@ -11,6 +11,8 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -43,20 +45,24 @@ def stop_docker(host) -> None:
     host.engine._process = None
 
 
-def times_waited(host) -> int:
-    """How often starts of containers began to wait; a dockerd that starts answers no client."""
-    logs = host.engine.directory.glob("data/containers/*/*-json.log")
-    return sum(log.read_text().count("waiting for up to") for log in logs)
+def is_waiting(host) -> bool:
+    """Whether the start of a container waits: its runtime sleeps. dockerd answers nobody then."""
+    launcher = str(host.engine.directory / "libexec" / "credspec-runtime")
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (process / "cmdline").read_text().split("\0")
+            if launcher in words and "nanosleep" in (process / "wchan").read_text():
+                return True
+    return False
 
 
 def start_docker_and_later(host, act: Callable[[], None]) -> None:
     """Start dockerd, and act as soon as the start of its container waits."""
-    before = times_waited(host)
 
     def act_late() -> None:
-        end = time.monotonic() + 180
-        while times_waited(host) == before and time.monotonic() < end:
-            time.sleep(0.2)
+        end = time.monotonic() + 140
+        while not is_waiting(host) and time.monotonic() < end:
+            time.sleep(0.1)
         act()
 
     later = threading.Thread(target=act_late)

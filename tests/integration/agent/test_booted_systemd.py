@@ -73,9 +73,10 @@ try:
 except CredspecError as error:
     print(error.code)
 """
-# A user that only systemd knows: the C library asks it on a Unix socket.
+# A user that only systemd knows, once the program runs: the C library asks it on a Unix socket.
 APPLICATION = """
 [Service]
+Type=exec
 DynamicUser=yes
 User=credspec-app
 ExecStart=sleep 3600
@@ -328,13 +329,15 @@ def with_users(installed: BootedSystemd) -> Iterator[BootedSystemd]:
     users = '[policy]\nusers = ["nobody", "credspec-app"]\n'
     installed.run("tee", path, given=APPLICATION)
     installed.run("tee", "/run/test/config.toml", given=right + users)
-    for command in ("daemon-reload", "start application", f"restart {AGENT_UNIT}"):
-        done = installed.run("systemctl", *command.split())
-        assert done.returncode == 0, done.stderr
-    yield installed
-    installed.run("tee", "/run/test/config.toml", given=right)
-    installed.run("systemctl", "stop", "application")
-    installed.run("systemctl", "restart", AGENT_UNIT)
+    try:
+        for command in ("daemon-reload", "start application", f"restart {AGENT_UNIT}"):
+            done = installed.run("systemctl", *command.split())
+            assert done.returncode == 0, done.stderr
+        yield installed
+    finally:
+        installed.run("tee", "/run/test/config.toml", given=right)
+        installed.run("systemctl", "stop", "application")
+        installed.run("systemctl", "restart", AGENT_UNIT)
 
 
 def as_number(uid: int) -> list[str]:
