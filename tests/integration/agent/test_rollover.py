@@ -26,6 +26,8 @@ from credspec.lab.provisioning import DAILY
 BIN = Path(sys.executable).parent
 FAKETIME = f"/usr/lib/{os.uname().machine}-linux-gnu/faketime/libfaketimeMT.so.1"
 
+pytestmark = pytest.mark.timeout(900)  # a domain of its own, and waits for moments
+
 # Runs on the lab's host with the controller's clock, and prints what it saw.
 ACQUIRE = f"""
 import json, os, sys, time
@@ -36,7 +38,7 @@ from credspec.session.host_identity import MachineKeytab
 from credspec.directory.accounts import find_account, read_key_version
 from credspec.directory.locator import DnsResolver, Locator
 from credspec.kerberos.keytab import managed_password_keys
-from credspec.errors import NotPermittedError
+from credspec.errors import NotPermittedError, UnreachableError
 from credspec.kerberos.keys import computer_salt, derive_keys
 from credspec.kerberos.tickets import ticket_from_keys
 config = load_config()
@@ -54,6 +56,15 @@ def accepted(value):
         return error.code
     return "accepted"
 def acquire():
+    # A busy machine may hold the controller up for longer than it is waited for.
+    end = time.monotonic() + 120
+    while True:
+        try:
+            return acquire_once()
+        except UnreachableError:
+            if time.monotonic() > end:
+                raise
+def acquire_once():
     acquired = session.acquire({DAILY!r})
     _, realm, password = session.passwords.read({DAILY!r})
     def key_version(connection, facts):
@@ -164,7 +175,6 @@ def test_keytabs_hold_both_passwords_keys_with_their_versions(own_lab: Lab, tmp_
         assert exported[version] == set(keys)
 
 
-@pytest.mark.timeout(900)  # the slower the machine, the earlier it begins
 def test_at_both_edges_of_the_five_minutes_no_acquisition_fails(own_lab: Lab) -> None:
     """The host acquires without pause while the window opens, and while the password changes."""
     base = 30 * 24 * 3600

@@ -22,6 +22,8 @@ from credspec.lab.domain import RUN_ROOT, STATE_ROOT, Lab
 from credspec.lab.namespaces import mount_points
 from credspec.lab.network import LabNetwork
 
+pytestmark = pytest.mark.timeout(900)  # domains and controllers are made
+
 CREDSPEC = Path(sys.executable).with_name("credspec")
 FREE = ipaddress.IPv4Network("192.0.2.0/30")
 

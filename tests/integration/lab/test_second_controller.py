@@ -31,6 +31,8 @@ from credspec.lab.second_controller import (
 )
 from credspec.session.host_identity import MachineKeytab
 
+pytestmark = pytest.mark.timeout(900)  # domains and controllers are made
+
 SRV = "_ldap._tcp.dc._msdcs.example.test"
 FILES = ("hosts", "resolv.conf", "krb5.conf", "ca.pem")
 
