@@ -15,7 +15,7 @@ from typing import Any
 import krb5
 import pytest
 
-from credspec.errors import CredspecError
+from credspec.errors import CredspecError, UnreachableError
 from credspec.kerberos.keys import Enctype, derive_user_key
 from credspec.lab.domain import Lab
 from credspec.spec.host_account_plugins import CREDSPEC_PLUGIN_GUID
@@ -126,6 +126,18 @@ class Provided:
         assert self.agent.process is not None
         return self.agent.process.pid
 
+    def put(self) -> None:
+        """Make a lease; a busy machine may load a client library for longer than the deadline."""
+        end = time.monotonic() + 200
+        while True:
+            try:
+                self.agent.put(1, "file://provided.json")
+            except UnreachableError as error:
+                if error.code != "host-account-timeout" or time.monotonic() > end:
+                    raise
+            else:
+                return
+
 
 def toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
     return "".join(
@@ -150,7 +162,7 @@ def provided(
         else:
             table, given = _local(kind, reader, tmp_path)
             environment["CREDENTIALS_DIRECTORY"] = str(tmp_path / "accounts")
-        settings = {"enabled": [kind], "secret_seconds": seconds, "deadline_seconds": 20}
+        settings = {"enabled": [kind], "secret_seconds": seconds, "deadline_seconds": 25}
         extra = toml({"providers": settings, f"providers.{kind}": table})
         (tmp_path / "agent").mkdir()
         agent = AgentProcess(lab, tmp_path / "agent", extra=extra)
@@ -227,7 +239,7 @@ def test_nothing_of_a_password_stays_after_a_logon(provided: Provided) -> None:
     """Services that cannot be had here are simulated; their client libraries are the real ones."""
     pid = provided.start()
     provided.agent.mount(1)
-    provided.agent.put(1, "file://provided.json")
+    provided.put()
     assert left_soon(pid, provided.reader.secrets()) == {}
     # Not on its command line, in its environment or its logs either.
     for text in (
@@ -243,7 +255,7 @@ def test_nothing_of_a_password_stays_after_a_logon(provided: Provided) -> None:
 def test_a_password_that_is_kept_is_gone_in_time(provided: Provided) -> None:
     pid = provided.start()
     provided.agent.mount(1)
-    provided.agent.put(1, "file://provided.json")
+    provided.put()
     assert "password" in left_in(pid, provided.reader.secrets())
     while left_in(pid, provided.reader.secrets()):
         time.sleep(0.2)
