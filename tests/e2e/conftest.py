@@ -68,7 +68,8 @@ class Host:
                 start_new_session=True,
             )
         end = time.monotonic() + 60
-        while not answers(sockets[command[0]]) and time.monotonic() < end:
+        while not answers(sockets[command[0]]):
+            assert time.monotonic() < end, f"{command[0]} does not answer"
             time.sleep(0.02)
 
     def stop(self, name: str, number: int = signal.SIGTERM) -> None:
@@ -76,7 +77,7 @@ class Host:
         process = self._services.pop(name, None)
         if process is not None:
             os.kill(process.pid, number)
-            process.wait(20)
+            process.wait(60)
 
     def stop_all(self) -> None:
         for name in list(self._services):
@@ -216,7 +217,7 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     left = running.engine.docker("ps", "-aq", check=False).stdout.decode().split()
     if left:
         running.engine.docker("rm", "-f", *left)
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while (running.leases() or running.mounts()) and time.monotonic() < end:
         time.sleep(0.1)
     assert running.leases() == []

@@ -17,7 +17,8 @@ def test_two_machines_share_no_cgroup(tmp_path: Path) -> None:
         for name in ("one", "two"):
             found = BootedSystemd(tmp_path / name)
             stack.callback(found.close)
-            found.run("systemd-run", f"--unit={UNIT}", "sleep", "infinity")
+            # Of `exec`, as it is in its cgroup only then.
+            found.run("systemd-run", f"--unit={UNIT}", "-p", "Type=exec", "sleep", "infinity")
             machines.append(found)
         cgroups = {
             Path(f"/proc/{found.pid_outside(UNIT)}/cgroup").read_text().splitlines()[-1]

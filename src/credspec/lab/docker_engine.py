@@ -34,8 +34,8 @@ class DockerEngine:
         kept = {k: v for k, v in os.environ.items() if k not in {"DOCKER_HOST", "DOCKER_CONTEXT"}}
         return kept | {"DOCKER_CONFIG": str(self.directory / "client")}
 
-    def start(self) -> None:
-        """Start dockerd and wait until it answers."""
+    def start(self, *, seconds: float = 60) -> None:
+        """Start dockerd and wait until it answers, for so many seconds at most."""
         if not self.daemon_config.exists():
             self.daemon_config.write_text("{}")
         command = ["nsenter", f"--net=/run/netns/{self._namespace}", *self.dockerd_command()]
@@ -43,7 +43,7 @@ class DockerEngine:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, start_new_session=True
             )
-        end = time.monotonic() + 60
+        end = time.monotonic() + seconds
         while self.docker("version", check=False).returncode != 0:
             if time.monotonic() > end or self._process.poll() is not None:
                 raise RuntimeError(f"dockerd does not start: {self.log.read_text()[-1000:]}")

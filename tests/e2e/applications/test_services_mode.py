@@ -156,7 +156,7 @@ def test_a_ticket_of_another_account_opens_nothing(run, intranet: str) -> None:
 
 def test_whose_a_service_is_is_said(host, run) -> None:
     assert run(WHOAMI, options=of(LDAP)).returncode == 0
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     log = host.lab.directory / "agent.log"
     while "service-of-machine" not in log.read_text() and time.monotonic() < end:
         time.sleep(0.1)

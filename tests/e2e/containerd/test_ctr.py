@@ -18,7 +18,7 @@ DEFAULT = "Default principal: WebApp01$@EXAMPLE.TEST"
 @pytest.fixture(autouse=True)
 def nothing_left(host: Any, engine: ContainerdEngine) -> Iterator[None]:
     yield
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while (host.leases() or host.mounts()) and time.monotonic() < end:
         time.sleep(0.1)
     assert (host.leases(), host.mounts()) == ([], [])

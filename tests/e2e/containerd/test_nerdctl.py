@@ -56,7 +56,7 @@ def nerdctl(host: Any, engine: ContainerdEngine) -> Iterator[Nerdctl]:
     yield command
     for container in command("ps", "-aq").stdout.split():
         command("rm", "-f", container)
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while (host.leases() or host.mounts()) and time.monotonic() < end:
         time.sleep(0.1)
     assert (host.leases(), host.mounts()) == ([], [])

@@ -81,7 +81,7 @@ def no_containers_left(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     daemon: Daemon = request.getfixturevalue("daemon")
     yield
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     # Those that dockerd is removing by itself stay for a moment, and their names with them.
     while left := docker(daemon.socket, "ps", "-aq").stdout.split():
         assert time.monotonic() < end, left

@@ -11,6 +11,8 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +20,6 @@ from credspec.errors import CredspecError
 from credspec.setup.launcher import launcher_text
 
 SPEC = "--security-opt credentialspec=file://WebApp01.json"
-LATE_SECONDS = 10.0
 
 
 @pytest.fixture
@@ -44,20 +45,30 @@ def stop_docker(host) -> None:
     host.engine._process = None
 
 
+def is_waiting(host) -> bool:
+    """Whether the start of a container waits: its runtime sleeps. dockerd answers nobody then."""
+    launcher = str(host.engine.directory / "libexec" / "credspec-runtime")
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (process / "cmdline").read_text().split("\0")
+            if launcher in words and "nanosleep" in (process / "wchan").read_text():
+                return True
+    return False
+
+
 def start_docker_and_later(host, act: Callable[[], None]) -> None:
-    """Start dockerd, and act some seconds later, while it starts its containers."""
-    later = threading.Timer(LATE_SECONDS, act)
+    """Start dockerd, and act as soon as the start of its container waits."""
+
+    def act_late() -> None:
+        end = time.monotonic() + 140
+        while not is_waiting(host) and time.monotonic() < end:
+            time.sleep(0.1)
+        act()
+
+    later = threading.Thread(target=act_late)
     later.start()
     try:
-        # A dockerd that starts containers answers no client.
-        deadline = time.monotonic() + 240
-        while True:
-            try:
-                host.engine.start()
-            except RuntimeError:
-                assert time.monotonic() < deadline
-                continue
-            break
+        host.engine.start(seconds=240)
     finally:
         later.join()
 

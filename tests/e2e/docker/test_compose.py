@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,10 @@ def test_up_logs_exec_and_down(compose: Project, gateway: Docker, daemon: Daemon
     again = compose("up", "-d")
     assert again.returncode == 0, again.stderr
     assert container(compose, daemon)["Id"] == created["Id"], "it is up to date"
-    assert "hello" in compose("logs").stdout
+    end = time.monotonic() + 60
+    while "hello" not in (shown := compose("logs").stdout):
+        assert time.monotonic() < end, shown
+        time.sleep(0.1)
     assert compose("down").returncode == 0
     assert docker(daemon.socket, "ps", "-aq").stdout == ""
 
@@ -126,6 +130,7 @@ def test_exec_has_a_terminal(compose: Project, gateway: Docker) -> None:
     assert compose("up", "-d").returncode == 0
     with terminal([*compose.argv, "exec", "web", "sh"], **compose.options) as tty:
         tty.ask_until("echo $((40 + 2)) $(tty)\n", "42 /dev/pts/")
+        tty.wait_for("# ")
         tty.type("exit 8\n")
         assert tty.exit_status() == 8
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import tarfile
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -72,10 +73,14 @@ def test_paths_are_bare_and_each_is_one_file(host: Any, keytab: str) -> None:
 def test_what_the_user_or_the_image_sets_stays_also_for_exec(
     host: Any, image_with_variables: str, image: str, options: str
 ) -> None:
-    run = f"docker run -d --name env1 {OPTION} {options} {image} sh -c 'env; sleep 600'"
+    run = f"docker run -d --name env1 {OPTION} {options} {image} sh -c 'env; echo shown; sleep 600'"
     assert host.shell(run).returncode == 0
     exec_ = variables(host.shell("docker exec env1 env").stdout)
-    first = variables(host.shell("docker logs env1").stdout)
+    end = time.monotonic() + 60
+    while "shown" not in (shown := host.shell("docker logs env1").stdout):
+        assert time.monotonic() < end, shown
+        time.sleep(0.1)
+    first = variables(shown)
     host.shell("docker rm -f env1")
     words = options.split()
     users = dict(word.split("=", 1) for word in words if word.startswith("KRB5"))

@@ -17,6 +17,7 @@ from support.engines.docker_gateway import (
     Docker,
     UnixConnection,
     carried,
+    connections,
     docker,
     kept,
     run_argv,
@@ -63,7 +64,7 @@ def test_exit_status_and_both_outputs(gateway: Docker) -> None:
 
 
 def test_exec_cp_and_logs(gateway: Docker, tmp_path: Path) -> None:
-    loop = "for i in $(seq 100); do echo line $i; sleep 0.2; done"
+    loop = "while echo line; do sleep 0.2; done"
     assert gateway(*run_argv("-d", "--name", "c1"), "sh", "-c", loop).returncode == 0
     assert gateway("exec", "-i", "c1", "cat", input="in\n").stdout == "in\n"
     (tmp_path / "file").write_text("contents")
@@ -205,7 +206,10 @@ def test_it_stops_at_once_with_connections_open(
     listen = tmp_path / "gateway.sock"
     with running_gateway(listen, daemon.socket, tmp_path) as process:
         watching = subprocess.Popen(["docker", "-H", f"unix://{listen}", "events"])
-        time.sleep(0.5)
+        end = time.monotonic() + 60
+        while connections(listen) == 0:
+            assert time.monotonic() < end
+            time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         # The client never ends by itself.
         process.wait(60)

@@ -46,6 +46,7 @@ def test_what_is_typed_arrives_and_the_exit_status_comes_back(argv: Argv) -> Non
     with terminal(argv(*interactive(), "sh")) as tty:
         tty.type("echo $((40 + 2)) $(tty)\n")
         tty.wait_for("42 /dev/pts/0")
+        tty.wait_for("# ")  # what is typed before the prompt may be lost
         tty.type("exit 43\n")
         assert tty.exit_status() == 43
 

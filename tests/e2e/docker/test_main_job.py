@@ -97,7 +97,7 @@ def test_interactive_input_and_exec(host) -> None:
 def test_stop_and_start_again_gets_a_fresh_lease(host) -> None:
     host.shell(f"{RUN.replace('--rm', '-d --name s1')} {IMAGE} sleep 60")
     host.shell("docker stop -t 0 s1")
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while host.leases() and time.monotonic() < end:
         time.sleep(0.05)
     assert host.leases() == []
@@ -136,7 +136,7 @@ def test_a_replaced_ticket_reaches_the_running_container_and_no_link_is_followed
     )
     host.stop("agent")
     host.start("agent")  # a ticket that is missing is acquired at once
-    end = time.monotonic() + 15
+    end = time.monotonic() + 60
     while "WebApp01$" not in host.shell("docker exec l1 klist").stdout and time.monotonic() < end:
         time.sleep(0.1)
     assert "WebApp01$" in host.shell("docker exec l1 klist").stdout

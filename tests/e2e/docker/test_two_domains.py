@@ -13,6 +13,8 @@ from credspec.lab.domain import Lab, open_lab
 from credspec.lab.trust import down_trusted, trusted_name
 from support.agent.agent_process import BIN
 
+pytestmark = pytest.mark.timeout(900)  # domains and controllers are made
+
 IMAGE = "kerberos-client"
 OPTION = '--security-opt "credentialspec=file://WebApp01.json"'
 

@@ -60,7 +60,7 @@ def remapped(host: Any, daemon: Daemon) -> Iterator[Docker]:
     left = docker(daemon.socket, "ps", "-aq").stdout.split()
     if left:
         docker(daemon.socket, "rm", "-f", *left)
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while (host.leases() or host.mounts()) and time.monotonic() < end:
         time.sleep(0.1)
     assert (host.leases(), host.mounts()) == ([], [])

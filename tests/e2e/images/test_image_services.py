@@ -44,7 +44,7 @@ def machine(lab: Lab) -> Iterator[ImageHost]:
 
 
 def gone(machine: ImageHost) -> bool:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while machine.leases() and time.monotonic() < end:
         time.sleep(0.2)
     return machine.leases() == []

@@ -34,8 +34,9 @@ def with_certificate(
         for names in (("certificates", "Certificate"), ("issuers", "Issuer"))
     ]
     chart.cluster.apply(*definitions)
-    names = [f"crd/{each}.cert-manager.io" for each in ("certificates", "issuers")]
-    chart.cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
+    chart.cluster.wait_for_definitions(
+        *(f"{each}.cert-manager.io" for each in ("certificates", "issuers"))
+    )
     authority = make_authority(tmp_path_factory.mktemp("first") / "ca")
     issued(chart, authority)
     chart.helm(
@@ -48,7 +49,7 @@ def with_certificate(
     yield chart
     chart.upgrade()
     # What the configurations have is from before: the webhook puts its own in front.
-    chart.cluster.wait("its own certificate again", lambda: is_taken(shop))
+    chart.cluster.wait("its own certificates again", lambda: every_one_is_taken(shop))
     chart.cluster.kubectl("delete", "secret", "credspec-webhook-tls", "-n", NAMESPACE)
     chart.cluster.delete(*definitions)
 
@@ -92,6 +93,11 @@ def is_taken(shop: Namespace) -> bool:
     return found.returncode == 0
 
 
+def every_one_is_taken(shop: Namespace) -> bool:
+    """Whether pods are taken whichever replica is asked."""
+    return all(is_taken(shop) for _ in range(10))
+
+
 def test_the_webhook_serves_the_certificate_that_others_issue(
     shop: Namespace, with_certificate: Chart
 ) -> None:
@@ -103,7 +109,7 @@ def test_the_webhook_serves_the_certificate_that_others_issue(
         metadata = cluster.get(kind, "credspec-webhook")["metadata"]
         injected = metadata["annotations"]["cert-manager.io/inject-ca-from"]
         assert injected == f"{NAMESPACE}/credspec-webhook"
-    shop.cluster.wait("that it is trusted", lambda: is_taken(shop))
+    shop.cluster.wait("that it is trusted", lambda: every_one_is_taken(shop))
     shop.cluster.apply(asking("web"))
     shop.wait_for_tickets("web")
 
@@ -132,5 +138,5 @@ def test_a_certificate_of_another_authority_is_served_without_a_start(
     issued(with_certificate, another)
     # The kubelet writes it into the volume within a minute or so, the webhook looks each minute.
     trusted(with_certificate, another)
-    shop.cluster.wait("that none is refused", lambda: all(is_taken(shop) for _ in range(10)))
+    shop.cluster.wait("that none is refused", lambda: every_one_is_taken(shop))
     assert with_certificate.webhooks() == replicas

@@ -99,6 +99,13 @@ def reasons(shop: Namespace) -> list[str]:
     return [each["reason"] for each in found if each["involvedObject"]["name"] == "web"]
 
 
+def is_left_alone(shop: Namespace) -> bool:
+    """Look whether the API server takes a pod that asks for tickets as it is."""
+    command = ("apply", "--dry-run=server", "-o", "json", "-f", "-")
+    found = shop.cluster.kubectl_result(*command, data=json.dumps(asking("probe")))
+    return found.returncode == 0 and '"csi"' not in found.stdout
+
+
 def test_the_webhook_without_an_authority(shop: Namespace, chart: Chart) -> None:
     """Somebody removed the webhook's Secret: what it says is what it cannot read."""
     shop.cluster.kubectl("scale", "deployment/credspec-webhook", "-n", NAMESPACE, "--replicas=0")
@@ -109,6 +116,7 @@ def test_the_webhook_without_an_authority(shop: Namespace, chart: Chart) -> None
     validating = "validatingwebhookconfiguration/credspec-webhook"
     shop.cluster.kubectl("patch", validating, "--type=json", f"-p={json.dumps(change[:1])}")
     try:
+        shop.cluster.wait("that nobody is asked", lambda: is_left_alone(shop))
         shop.cluster.apply(asking("web"))
         assert first_cause(shop) == ("webhook", ["kubernetes-webhook-authority"])
     finally:

@@ -50,7 +50,7 @@ def inlining(shop: Namespace, tmp_path_factory: pytest.TempPathFactory) -> Itera
         assert process.poll() is None, (directory / "log").read_text()
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
 
 
 @pytest.fixture(params=["a-inlining", "z-inlining"], ids=["before", "after"])
@@ -87,6 +87,8 @@ def both(
     shop.cluster.wait("that the other one is asked", lambda: is_inlined(shop))
     yield shop
     shop.cluster.delete(configuration)
+    # It would be asked, and is not there any more, when other tests make pods.
+    shop.cluster.wait("that the other one is asked no more", lambda: not is_inlined(shop))
 
 
 def is_inlined(shop: Namespace) -> bool:

@@ -89,7 +89,7 @@ def test_a_use_that_is_revoked_takes_the_tickets_until_it_is_granted(
     shop.forbid("WebApp01")
     shop.cluster.wait("the end of its tickets", lambda: not shop.has_tickets("web"))
     shop.cluster.wait("the event", lambda: "[csi-use-not-permitted]" in shop.events("web"))
-    assert chart.leases() == []
+    shop.cluster.wait("the end of its lease", lambda: chart.leases() == [])
     shop.allow("WebApp01")
     shop.wait_for_tickets("web")
 

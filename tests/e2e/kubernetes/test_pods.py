@@ -70,7 +70,8 @@ def test_the_field_of_windows_with_each_container_its_own(
     others = shop.run_in("web", "klist", container="other")
     assert (WEBAPP01 in others) == (level == "pod")
     if level == "init":
-        assert DEFAULT.format(account="WebApp02") in shop.logs("web", "-c", "first")
+        second = DEFAULT.format(account="WebApp02")
+        shop.cluster.wait("the first's", lambda: second in shop.logs("web", "-c", "first"))
 
 
 def test_a_debug_container_and_another_without_webhook(shop: Namespace) -> None:
@@ -130,7 +131,7 @@ def test_a_job_with_a_sidecar_ends(shop: Namespace) -> None:
     shop.cluster.kubectl(
         "wait", "job/night", "-n", shop.name, "--for=condition=Complete", "--timeout=100s"
     )
-    assert WEBAPP01 in shop.cluster.kubectl("logs", "job/night", "-n", shop.name, "-c", "main")
+    shop.cluster.wait("its tickets", lambda: WEBAPP01 in shop.logs("job/night", "-c", "main"))
 
 
 def test_a_job_ends_with_its_identity(shop: Namespace) -> None:
@@ -149,7 +150,7 @@ def test_a_job_ends_with_its_identity(shop: Namespace) -> None:
     shop.cluster.kubectl(
         "wait", "job/night", "-n", shop.name, "--for=condition=Complete", "--timeout=100s"
     )
-    assert WEBAPP01 in shop.cluster.kubectl("logs", "job/night", "-n", shop.name)
+    shop.cluster.wait("its tickets", lambda: WEBAPP01 in shop.logs("job/night"))
 
 
 def test_with_the_value_for_selinux_a_pod_with_a_level_starts_on_a_kernel_without_it(
@@ -238,6 +239,7 @@ def test_with_a_volume_it_is_refused_on_the_node_until_it_may(shop: Namespace) -
 
 def test_an_object_that_is_not_there(shop: Namespace) -> None:
     shop.cluster.apply(role("nowhere", shop.name), role_binding("nowhere", shop.name, "default"))
+    shop.wait_for_right("nowhere")
     assert "cred spec nowhere does not exist" in shop.refused(asking("web", spec="nowhere"))
     shop.cluster.apply(with_volume("web", spec="nowhere"))
     shop.cluster.wait("the event", lambda: "[kubernetes-spec-missing]" in shop.events("web"))

@@ -56,7 +56,7 @@ def nothing_left_on(second: SecondNode, chart: Chart) -> None:
         ]
 
     chart.cluster.wait("the end of its volumes", lambda: not left(), context=lambda: str(left()))
-    assert containers_on(chart, NAME) == []
+    chart.cluster.wait("the end of its leases", lambda: containers_on(chart, NAME) == [])
 
 
 def deployment(shop: Namespace, replicas: int) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def test_with_containerd_2_each_way_gives_tickets(
     made = asking("web", nodeName=NAME, initContainers=[first])
     shop.cluster.apply(made)
     shop.wait_for_tickets("web")
-    assert WEBAPP01 in shop.logs("web", "-c", "first")
+    shop.cluster.wait("the first's", lambda: WEBAPP01 in shop.logs("web", "-c", "first"))
     shop.cluster.kubectl(
         *("debug", "web", "-n", shop.name, f"--image={IMAGE}", "--image-pull-policy=Never"),
         *("--profile=restricted", "--container=look", "--", "sh", "-c", "klist; sleep 3600"),
@@ -151,6 +151,7 @@ def test_each_node_reads_the_password_once_and_a_drain_moves_the_pods(
         nothing_left_on(second, chart)
     finally:
         shop.cluster.kubectl("uncordon", NAME)
+        shop.cluster.wait_for_node(NAME)
 
 
 def test_replicas_of_the_webhook_are_spread_and_answer_on_both_nodes(

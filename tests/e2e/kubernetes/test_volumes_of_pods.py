@@ -34,10 +34,7 @@ class Node:
         self.agent.start()
         cluster.apply(custom_resource())
         cluster.apply(*driver_objects())
-        cluster.kubectl(
-            *("wait", "--for=condition=Established", "--timeout=60s"),
-            "crd/gmsacredentialspecs.windows.k8s.io",
-        )
+        cluster.wait_for_definitions("gmsacredentialspecs.windows.k8s.io")
         self.document = json.loads((directory / "specs" / "one.json").read_text())
         self.make_object()
         cluster.apply(*right_to_use(SPEC))
@@ -85,7 +82,7 @@ class Node:
     def nothing_left(self) -> None:
         self.cluster.wait("the end of all volumes", lambda: not self.mounts())
         self.cluster.wait("the end of all pods", lambda: not self.cluster.pods())
-        assert self.agent.lease_containers() == []
+        self.cluster.wait("the end of all leases", lambda: self.agent.lease_containers() == [])
 
     def close(self) -> None:
         """Leave the cluster as it was: the chart's own objects have the same names."""

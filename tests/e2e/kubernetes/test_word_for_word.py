@@ -163,8 +163,7 @@ def test_the_page_of_the_webhook(lab: Lab, bare: Chart, tmp_path: Path) -> None:
 def monitored(page: Page, chart: Chart) -> None:
     """Switch the metrics on as the page says, with a PodMonitor that no operator looks at."""
     chart.cluster.apply(MONITORS)
-    name = f"crd/{MONITORS['metadata']['name']}"
-    chart.cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", name)
+    chart.cluster.wait_for_definitions(MONITORS["metadata"]["name"])
     page.type("helm upgrade credspec packaging/helm/credspec")
     chart.wait_ready()
     assert len(chart.cluster.get("podmonitors", "-n", NAMESPACE)["items"]) == 2

@@ -27,6 +27,7 @@ OPTIONS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
 SIZE: Any = {"width": 1180, "height": 800}
+expect.set_options(timeout=60_000)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def page(context: BrowserContext, address: str) -> Iterator[Page]:
     opened.on("pageerror", lambda error: wrong.append(str(error)))
     opened.on("requestfailed", lambda request: wrong.append(request.url))
     opened.goto(address)
-    expect(opened.locator("#pill")).to_have_text("agent is ready", timeout=60_000)
+    expect(opened.locator("#pill")).to_have_text("agent is ready")
     yield opened
     assert wrong == []
 

@@ -56,7 +56,7 @@ def run(request: pytest.FixtureRequest, engine: PodmanEngine) -> Run:
 @pytest.fixture(autouse=True)
 def nothing_left(host: Any) -> Iterator[None]:
     yield
-    end = time.monotonic() + 15
+    end = time.monotonic() + 60
     while (host.leases() or host.mounts()) and time.monotonic() < end:
         time.sleep(0.1)
     assert (host.leases(), host.mounts()) == ([], [])

@@ -73,9 +73,10 @@ try:
 except CredspecError as error:
     print(error.code)
 """
-# A user that only systemd knows: the C library asks it on a Unix socket.
+# A user that only systemd knows, once the program runs: the C library asks it on a Unix socket.
 APPLICATION = """
 [Service]
+Type=exec
 DynamicUser=yes
 User=credspec-app
 ExecStart=sleep 3600
@@ -102,14 +103,14 @@ def booted(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Boote
 def installed(
     lab: Lab, booted: BootedSystemd, tmp_path_factory: pytest.TempPathFactory
 ) -> BootedSystemd:
-    """The service with this domain's configuration, and a watchdog that does not wait a minute."""
+    """The service with this domain's configuration."""
     specs = tmp_path_factory.mktemp("specs")
     make_credential_spec(NewSpecRequest(account_name="WebApp01", path=str(specs / "one.json")))
     # /tmp is the service's own: what it shall see is copied to where it can.
     text = (specs / "one.json").read_text()
     config = f'spec_directory = "/run/test/specs"\n[host_identity]\nkeytab = "{lab.host_keytab}"\n'
     drop_in = (
-        "[Service]\nWatchdogSec=2\nEnvironment=CREDSPEC_CONFIG=/run/test/config.toml\n"
+        "[Service]\nEnvironment=CREDSPEC_CONFIG=/run/test/config.toml\n"
         f"Environment=KRB5_CONFIG={lab.krb5_conf}\n"
     )
     booted.run("mkdir", "-p", "/run/test/specs", f"/etc/systemd/system/{AGENT_UNIT}.d")
@@ -182,7 +183,9 @@ def brokered(lab: Lab, installed: BootedSystemd) -> Iterator[Callable[[str], str
     directory = f"/run/credspec/leases/{BROKERED}"
     installed.run("mkdir", "-p", directory, "/run/test/brokered")
     installed.run("mount", "-t", "tmpfs", "lease", directory)
-    installed.run("systemd-run", "--unit=network", "-p", "PrivateNetwork=yes", "sleep", "infinity")
+    # Of `exec`, as it has its own network only then.
+    alone = ("-p", "Type=exec", "-p", "PrivateNetwork=yes")
+    installed.run("systemd-run", "--unit=network", *alone, "sleep", "infinity")
     pid = installed.show("network.service", "MainPID")
     done = installed.run(sys.executable, "-c", SERVE, pid)
     assert done.returncode == 0, done.stderr
@@ -227,8 +230,22 @@ def test_it_is_started_however_often(installed: BootedSystemd) -> None:
     assert leases(installed) == ["c1"]
 
 
+@pytest.fixture
+def impatient(installed: BootedSystemd) -> Iterator[BootedSystemd]:
+    """The service with a watchdog that does not wait a minute, as is too short for other tests."""
+    path = f"/etc/systemd/system/{AGENT_UNIT}.d/watchdog.conf"
+    installed.run("tee", path, given="[Service]\nWatchdogSec=2\n")
+    for command in ("daemon-reload", f"restart {AGENT_UNIT}"):
+        assert installed.run("systemctl", *command.split()).returncode == 0
+    yield installed
+    installed.run("rm", path)
+    for command in ("daemon-reload", f"restart {AGENT_UNIT}"):
+        assert installed.run("systemctl", *command.split()).returncode == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hung"])
-def test_it_comes_back_with_its_leases(installed: BootedSystemd, number: signal.Signals) -> None:
+def test_it_comes_back_with_its_leases(impatient: BootedSystemd, number: signal.Signals) -> None:
+    installed = impatient
     before = installed.kill(AGENT_UNIT, number)
     wait_for(lambda: installed.pid_outside(AGENT_UNIT) not in {0, before})
     wait_for(lambda: installed.show(AGENT_UNIT, "ActiveState") == "active")
@@ -312,13 +329,15 @@ def with_users(installed: BootedSystemd) -> Iterator[BootedSystemd]:
     users = '[policy]\nusers = ["nobody", "credspec-app"]\n'
     installed.run("tee", path, given=APPLICATION)
     installed.run("tee", "/run/test/config.toml", given=right + users)
-    for command in ("daemon-reload", "start application", f"restart {AGENT_UNIT}"):
-        done = installed.run("systemctl", *command.split())
-        assert done.returncode == 0, done.stderr
-    yield installed
-    installed.run("tee", "/run/test/config.toml", given=right)
-    installed.run("systemctl", "stop", "application")
-    installed.run("systemctl", "restart", AGENT_UNIT)
+    try:
+        for command in ("daemon-reload", "start application", f"restart {AGENT_UNIT}"):
+            done = installed.run("systemctl", *command.split())
+            assert done.returncode == 0, done.stderr
+        yield installed
+    finally:
+        installed.run("tee", "/run/test/config.toml", given=right)
+        installed.run("systemctl", "stop", "application")
+        installed.run("systemctl", "restart", AGENT_UNIT)
 
 
 def as_number(uid: int) -> list[str]:

@@ -63,7 +63,8 @@ async def test_a_second_request_is_counted_and_has_no_line(
     lab: Lab, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lines of equal decisions are joined for a minute; the numbers are there at once."""
-    monkeypatch.setattr("credspec.agent.broker.decisions._SECONDS", 20.0)
+    # No minute ends before the test says so.
+    monkeypatch.setattr("credspec.agent.broker.decisions._SECONDS", 3600.0)
     for _ in range(3):
         shown = await client.run("kvno", "-c", fresh(client), f"ldap/{lab.dc_host}")
         assert shown.returncode == 0, shown.stderr
@@ -72,10 +73,20 @@ async def test_a_second_request_is_counted_and_has_no_line(
     assert client.leases.service_audit.counts["granted"] == 3
     # MIT asks twice where it is refused.
     assert client.leases.status(client.record)["denied"] >= 3
+    decisions = client.leases._broker._decisions  # type: ignore[attr-defined]
+    decisions.flush()
     async with asyncio.timeout(60):
         while len(client.lines("granted")) < 2:
             await asyncio.sleep(0.05)
     assert client.lines("granted")[1]["count"] == 2
+    # Another one ends by itself.
+    monkeypatch.setattr("credspec.agent.broker.decisions._SECONDS", 0.1)
+    shown = await client.run("kvno", "-c", fresh(client), f"ldap/{lab.dc_host}")
+    assert shown.returncode == 0, shown.stderr
+    assert len(client.lines("granted")) == 3
+    async with asyncio.timeout(60):
+        while decisions._joined:
+            await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize("minutes", [1, 6, 29])

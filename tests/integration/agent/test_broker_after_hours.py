@@ -53,7 +53,7 @@ async def passed(end: datetime) -> None:
 
 async def test_programs_ask_again_when_their_ticket_has_ended(lab: Lab, client: Client) -> None:
     """With the same cache; what was given for so long has ended for others, too."""
-    client.leases.policy.replace(Policy(ticket_life={"ldap": timedelta(seconds=6)}))
+    client.leases.policy.replace(Policy(ticket_life={"ldap": timedelta(seconds=20)}))
     cache = client.directory / "krb5cc"
     shown = await client.run(*whoami(lab))
     assert shown.stdout == f"u:{lab.netbios}\\WebApp01$\n", shown.stderr

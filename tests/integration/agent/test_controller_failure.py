@@ -21,6 +21,8 @@ from credspec.lab.second_controller import SecondController, up_second_controlle
 from support.agent.agent_process import AgentProcess
 from support.domain.controllers import Controllers
 
+pytestmark = pytest.mark.timeout(900)  # domains and controllers are made
+
 
 @pytest.fixture(scope="module")
 def second(lab: Lab) -> Iterator[SecondController]:

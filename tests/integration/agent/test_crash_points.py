@@ -70,7 +70,7 @@ def crash_everywhere(
         except AgentUnreachableError:
             ended = False
             assert agent.process is not None
-            assert agent.process.wait(10) == -9
+            assert agent.process.wait(60) == -9
             agent.process = None
         # What a container has is whole at any time, agent or not.
         cache = agent.lease_directory(LIVING) / "krb5cc"

@@ -18,12 +18,15 @@ import krb5
 import pytest
 
 from credspec.api_client import AgentClient
+from credspec.errors import AgentUnreachableError
 from credspec.lab import provisioning
 from credspec.lab.domain import Lab
 from credspec.lab.provisioning import DAILY
 
 BIN = Path(sys.executable).parent
 FAKETIME = f"/usr/lib/{os.uname().machine}-linux-gnu/faketime/libfaketimeMT.so.1"
+
+pytestmark = pytest.mark.timeout(900)  # a domain of its own, and waits for moments
 
 # Runs on the lab's host with the controller's clock, and prints what it saw.
 ACQUIRE = f"""
@@ -35,7 +38,7 @@ from credspec.session.host_identity import MachineKeytab
 from credspec.directory.accounts import find_account, read_key_version
 from credspec.directory.locator import DnsResolver, Locator
 from credspec.kerberos.keytab import managed_password_keys
-from credspec.errors import NotPermittedError
+from credspec.errors import NotPermittedError, UnreachableError
 from credspec.kerberos.keys import computer_salt, derive_keys
 from credspec.kerberos.tickets import ticket_from_keys
 config = load_config()
@@ -53,6 +56,15 @@ def accepted(value):
         return error.code
     return "accepted"
 def acquire():
+    # A busy machine may hold the controller up for longer than it is waited for.
+    end = time.monotonic() + 120
+    while True:
+        try:
+            return acquire_once()
+        except UnreachableError:
+            if time.monotonic() > end:
+                raise
+def acquire_once():
     acquired = session.acquire({DAILY!r})
     _, realm, password = session.passwords.read({DAILY!r})
     def key_version(connection, facts):
@@ -68,7 +80,7 @@ def acquire():
     }}
 seen = [acquire()]
 if sys.argv[1:] == ["across"]:
-    end = time.monotonic() + 90
+    end = time.monotonic() + 240
     def is_near(one):
         return one["query_seconds"] <= 300
     def crossed():
@@ -166,7 +178,10 @@ def test_keytabs_hold_both_passwords_keys_with_their_versions(own_lab: Lab, tmp_
 def test_at_both_edges_of_the_five_minutes_no_acquisition_fails(own_lab: Lab) -> None:
     """The host acquires without pause while the window opens, and while the password changes."""
     base = 30 * 24 * 3600
+    asked = time.monotonic()
     [normal] = acquire(own_lab, base)
+    # From the stop of the controller to the host's first answer it takes so long, or less.
+    lead = 10 + 2 * int(time.monotonic() - asked)
     begin = time.time()
     due = base + int(normal["query_seconds"])
 
@@ -175,7 +190,7 @@ def test_at_both_edges_of_the_five_minutes_no_acquisition_fails(own_lab: Lab) ->
         return moment - int(time.time() - begin)
 
     for edge in (due - 300, due):
-        seen = acquire(own_lab, offset(edge - 15), "across")
+        seen = acquire(own_lab, offset(edge - lead), "across")
         near = [one["query_seconds"] <= 300 for one in seen]
         # It was seen to change, once.
         assert sum(a != b for a, b in itertools.pairwise(near)) == 1
@@ -184,6 +199,14 @@ def test_at_both_edges_of_the_five_minutes_no_acquisition_fails(own_lab: Lab) ->
             assert "accepted" in {one["current"], one["previous"]}
             assert one["principal"] == f"{DAILY}$@ROLL.TEST"
         assert "kdc-key-refused" in {one["current"] for one in seen}
+
+
+def answers(client: AgentClient) -> bool:
+    try:
+        client.get("/healthz")
+    except AgentUnreachableError:
+        return False
+    return True
 
 
 def test_a_containers_keytab_has_the_next_keys_before_they_are_in_force(
@@ -215,8 +238,8 @@ def test_a_containers_keytab_has_the_next_keys_before_they_are_in_force(
             )
         client = AgentClient(run / "agent.sock")
         try:
-            end = time.monotonic() + 60
-            while not (run / "agent.sock").exists() and time.monotonic() < end:
+            end = time.monotonic() + 180
+            while not answers(client) and time.monotonic() < end:
                 time.sleep(0.05)
             if not client.get("/v1/leases")["leases"]:
                 new = own_lab.exec_argv([str(BIN / "New-CredentialSpec"), *spec])
@@ -226,7 +249,7 @@ def test_a_containers_keytab_has_the_next_keys_before_they_are_in_force(
                 time.sleep(0.05)
         finally:
             agent.terminate()
-            agent.wait(20)
+            agent.wait(60)
         table = krb5.kt_resolve(krb5.init_context(), f"FILE:{lease}/krb5.keytab".encode())
         return {entry.kvno for entry in table}
 

@@ -29,8 +29,9 @@ EXTRA = "HTTP/extra.example.test"
 POSTGRES = "postgres/db.example.test"
 ROOT = Caller(0, 1)
 SHORT = MappingProxyType({"ldap": timedelta(seconds=12)})
-_TEN = timedelta(seconds=10)
-LDAP_SESSION = """
+# Three programs are to be logged on before it ends, and it has ended when they go on.
+_TWENTY, _LONGER = timedelta(seconds=20), 30
+LDAP_SESSION = f"""
 import bonsai, sys, time
 bonsai.set_connect_async(False)
 client = bonsai.LDAPClient("ldap://" + sys.argv[1])
@@ -39,7 +40,7 @@ client.set_sasl_security_properties(min_ssf=56)
 with client.connect() as session:
     session.whoami()
     print("begun")
-    time.sleep(15)
+    time.sleep({_LONGER})
     try:
         session.whoami()
         print("goes on")
@@ -171,7 +172,7 @@ async def test_short_tickets_are_replaced_in_time(bench: Bench, lab: Lab) -> Non
 
 async def test_a_stolen_ticket_ends(bench: Bench, lab: Lab, tmp_path: Path) -> None:
     """What was copied works before its end, and opens nothing after it, but for clocks' skew."""
-    bench.policy = Policy(ticket_life=SHORT)
+    bench.policy = Policy(ticket_life=MappingProxyType({"ldap": _TWENTY}))
     identities, leases = bench.agent()
     service = f"ldap/{lab.dc_host}"
     await leases.make(wanting(bench, 1, service))
@@ -182,7 +183,7 @@ async def test_a_stolen_ticket_ends(bench: Bench, lab: Lab, tmp_path: Path) -> N
     await leases.release(f"{1:032x}")
     end = read_ccache(stolen.read_bytes()).records[0].end
     start = audited(bench, "service-ticket-granted")[0]["time"]
-    assert (end - type(end).fromisoformat(start)) <= timedelta(seconds=13)
+    assert (end - type(end).fromisoformat(start)) <= _TWENTY + timedelta(seconds=1)
     await until(lambda: subprocess.run(["klist", "-s", str(stolen)], check=False).returncode != 0)
     assert whoami(lab, stolen).returncode != 0
     await identities.close()
@@ -192,7 +193,9 @@ async def test_sessions_and_the_end_of_their_tickets(
     bench: Bench, lab: Lab, tmp_path: Path
 ) -> None:
     """LDAP and SMB servers end a session with its ticket, PostgreSQL does not: hence the lives."""
-    bench.policy = Policy(ticket_life=MappingProxyType(dict.fromkeys(("ldap", "cifs", "*"), _TEN)))
+    bench.policy = Policy(
+        ticket_life=MappingProxyType(dict.fromkeys(("ldap", "cifs", "*"), _TWENTY))
+    )
     identities, leases = bench.agent()
     services = (f"ldap/{lab.dc_host}", f"cifs/{lab.dc_host}", POSTGRES)
     await leases.make(wanting(bench, 1, *services))
@@ -214,13 +217,13 @@ async def test_sessions_and_the_end_of_their_tickets(
         asyncio.to_thread(session, "/usr/bin/python3", "-c", LDAP_SESSION, lab.dc_host),
         asyncio.to_thread(
             session,
-            *("/bin/sh", "-c", "(echo ls; sleep 15; echo ls) | smbclient $1", "-"),
+            *("/bin/sh", "-c", f"(echo ls; sleep {_LONGER}; echo ls) | smbclient $1", "-"),
             f"//{lab.dc_host}/data --use-kerberos=required",
         ),
         asyncio.to_thread(
             session,
             *("psql", "-tA", "host=db.example.test user=WebApp01$ dbname=postgres"),
-            *("-c", "select 1", "-c", "select pg_sleep(15)", "-c", "select 2"),
+            *("-c", "select 1", "-c", f"select pg_sleep({_LONGER})", "-c", "select 2"),
         ),
     )
     assert ldap.stdout.split() == ["begun", "ended"], ldap.stderr
@@ -242,15 +245,16 @@ async def test_one_that_fails_keeps_its_old_ticket_and_is_named(
     identities, leases = bench.agent()
     service = f"ldap/{lab.dc_host}"
     await leases.make(wanting(bench, 1, service, extra))
-    old = ends(bench, 1)
+    first = ends(bench, 1)
     lab.samba_tool("spn", "delete", extra)
-    # It is asked for again when half of its life is over.
+    # It is asked for again when half of its life is over; on a busy machine also before this.
+    old = ends(bench, 1)
     await until(lambda: shown(leases, 1)[extra]["error"] is not None)
     assert "kdc-service-unknown" in shown(leases, 1)[extra]["error"]
     assert shown(leases, 1)[service]["error"] is None
     now = ends(bench, 1)
     assert now[extra] == old[extra]
-    assert now[service] > old[service]
+    assert now[service] > first[service]
     assert audited(bench, "service-ticket-failed")[0]["errors"] == ["kdc-service-unknown"]
     # With its end it is gone, and nothing else takes its place.
     await until(lambda: extra not in ends(bench, 1))

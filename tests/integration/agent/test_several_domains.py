@@ -26,6 +26,8 @@ from credspec.session.domain_session import DomainSession
 from credspec.session.host_identity import MachineKeytab
 from support.agent.agent_process import BIN, AgentProcess
 
+pytestmark = pytest.mark.timeout(900)  # domains and controllers are made
+
 
 @pytest.fixture(scope="module")
 def other(lab: Lab) -> Iterator[Lab]:

@@ -67,7 +67,7 @@ def test_following_shows_what_happens(agent: AgentProcess) -> None:
         agent.put(1)
         assert any("container container1" in each for each in following.stdout)
         following.send_signal(signal.SIGINT)
-        assert following.wait(30) == 0
+        assert following.wait(60) == 0
 
 
 def test_others_may_not_read_the_audit_log(agent: AgentProcess, tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_watching_goes_on_while_the_agent_restarts_and_ends_with_ctrl_c(
         assert shows("container1")
         watching.send_signal(signal.SIGINT)
         watching.stdout.read()
-        assert watching.wait(30) == 0
+        assert watching.wait(60) == 0
 
 
 def test_without_an_agent_it_says_what_to_do(agent: AgentProcess) -> None:

@@ -18,6 +18,8 @@ from credspec.lab.domain import Lab, open_lab, run_tool
 from credspec.lab.trust import TRUSTED_ACCOUNT, down_trusted, trusted_name
 from credspec.session.host_identity import MachineKeytab
 
+pytestmark = pytest.mark.timeout(900)  # domains and controllers are made
+
 
 @pytest.fixture(scope="module")
 def other(lab: Lab) -> Iterator[Lab]:

@@ -62,9 +62,9 @@ def simulated_daemon(directory: Path) -> Iterator[Path]:
         await asyncio.gather(*running, return_exceptions=True)
 
     serving = asyncio.start_unix_server(echo, str(path), backlog=1024)
-    server = asyncio.run_coroutine_threadsafe(serving, loop).result(10)
+    server = asyncio.run_coroutine_threadsafe(serving, loop).result(60)
     yield path
-    asyncio.run_coroutine_threadsafe(end(), loop).result(10)
+    asyncio.run_coroutine_threadsafe(end(), loop).result(60)
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()
@@ -81,7 +81,7 @@ class Gateway:
     def answers(self) -> bool:
         """Return whether it answers at once, within a time that says something is held up."""
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(20)
+            connection.settimeout(60)
             connection.connect(str(self.socket))
             connection.sendall(b"GET /_ping HTTP/1.1\r\nHost: d\r\n\r\n")
             return connection.recv(100).startswith(b"HTTP/1.1 200 ")
@@ -117,14 +117,18 @@ def gateway(directory: Path, simulated_daemon: Path) -> Iterator[Gateway]:
     running = Gateway(listen, log, process)
     try:
         end = time.monotonic() + 60
-        while not listen.exists():
+        # It has a path, and takes connections, before it answers, or ends well by a signal.
+        while True:
+            with suppress(FileNotFoundError, ConnectionRefusedError):
+                if running.answers():
+                    break
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < end, log.read_text()
             time.sleep(0.05)
         yield running
     finally:
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
 
 
 @pytest.mark.timeout(SECONDS + 300)

@@ -22,6 +22,8 @@ from credspec.lab.domain import RUN_ROOT, STATE_ROOT, Lab
 from credspec.lab.namespaces import mount_points
 from credspec.lab.network import LabNetwork
 
+pytestmark = pytest.mark.timeout(900)  # domains and controllers are made
+
 CREDSPEC = Path(sys.executable).with_name("credspec")
 FREE = ipaddress.IPv4Network("192.0.2.0/30")
 
@@ -33,7 +35,8 @@ _OTHERS = re.compile(r"cs[0-9a-f]{10}|credspec-.+|cni-.+|cni0|veth.+|br-.+|docke
 def surroundings(lab: Lab) -> dict[str, object]:
     """Everything that a further lab of this run could leave: names, processes, files of /etc.
 
-    Labs of other test runs beside this one come and go: what is only theirs does not count.
+    Labs of other test runs beside this one come and go: what is only theirs does not count. No lab
+    takes logons as root, whose replay cache is that of any other test that does.
     """
     further = [f"{lab.name}-half", f"{lab.name}-second"]
     networks = [LabNetwork.of(name, FREE) for name in (lab.name, *further)]
@@ -54,14 +57,15 @@ def surroundings(lab: Lab) -> dict[str, object]:
         return bool(below) and below[0] not in (lab.name, *further)
 
     etc = hashlib.sha256()
-    for path in sorted(p for p in Path("/etc").rglob("*") if p.is_file()):
+    # Not /etc/mtab, which is a list of all that is mounted: of that, see below.
+    for path in sorted(p for p in Path("/etc").rglob("*") if p.is_file() and p.name != "mtab"):
         etc.update(str(path).encode() + path.read_bytes())
     return {
         "links": only_ours(link["ifname"] for link in printed("ip", "-j", "link")),
         "namespaces": only_ours(found["name"] for found in printed("ip", "-j", "netns")),
         "directories": [root for root in roots if Path(root).exists()],
         "mounts": sorted(str(p) for p in map(Path, mount_points()) if not is_others(p)),
-        "replay caches": sorted(p.name for p in Path("/var/tmp").glob("krb5_*")),  # noqa: S108
+        "replay caches": sorted(p.name for p in Path("/var/tmp").glob("krb5_[!0]*")),  # noqa: S108
         "processes": [line for line in command_lines() if any(root in line for root in roots)],
         "etc": etc.hexdigest(),
     }

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,8 @@ from credspec.lab.second_controller import (
     up_second_controller,
 )
 from credspec.session.host_identity import MachineKeytab
+
+pytestmark = pytest.mark.timeout(900)  # domains and controllers are made
 
 SRV = "_ldap._tcp.dc._msdcs.example.test"
 FILES = ("hosts", "resolv.conf", "krb5.conf", "ca.pem")
@@ -75,7 +78,7 @@ def second(lab: Lab) -> Iterator[SecondController]:
     assert traces(lab) == before
 
 
-def connects(address: str, *, seconds: float = 2.0, port: int = 389) -> bool:
+def connects(address: str, *, seconds: float = 5.0, port: int = 389) -> bool:
     try:
         with socket.create_connection((address, port), timeout=seconds):
             return True
@@ -83,16 +86,20 @@ def connects(address: str, *, seconds: float = 2.0, port: int = 389) -> bool:
         return False
 
 
-def answers(address: str) -> bool:
+def answers(address: str, *, within: float = 60.0) -> bool:
+    """Whether a controller answers a search, of which some are tried for so many seconds."""
     host = f"[{address}]" if ":" in address else address
     command = ["ldapsearch", "-x", "-o", "nettimeout=2", "-H", f"ldap://{host}", "-s", "base"]
-    try:
-        found = subprocess.run(
-            [*command, "-b", ""], capture_output=True, text=True, check=False, timeout=2
-        )
-    except subprocess.TimeoutExpired:
-        return False
-    return found.returncode == 0
+    end = time.monotonic() + within
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            found = subprocess.run(
+                [*command, "-b", ""], capture_output=True, text=True, check=False, timeout=2
+            )
+            if found.returncode == 0:
+                return True
+        if time.monotonic() >= end:
+            return False
 
 
 def test_it_is_up_once(lab: Lab, second: SecondController) -> None:
@@ -200,7 +207,7 @@ def test_paused_it_takes_connections_and_never_answers(lab: Lab, second: SecondC
     try:
         assert second.is_running()
         assert connects(second.address)
-        assert not answers(second.address)
+        assert not answers(second.address, within=0)
         assert answers(lab.dc_address)
     finally:
         second.resume()
@@ -208,13 +215,13 @@ def test_paused_it_takes_connections_and_never_answers(lab: Lab, second: SecondC
 
 
 def test_cut_off_it_is_silent_to_all(lab: Lab, second: SecondController) -> None:
-    from_first = ["ip", "netns", "exec", lab.network.namespace, "timeout", "2"]
-    from_first += ["ldapsearch", "-x", "-H", f"ldap://{second.address}", "-s", "base", "-b", ""]
+    search = ["ldapsearch", "-x", "-H", f"ldap://{second.address}", "-s", "base", "-b", ""]
 
-    def reached_by_first() -> bool:
-        return subprocess.run(from_first, capture_output=True, check=False).returncode == 0
+    def reached_by_first(seconds: int) -> bool:
+        command = ["ip", "netns", "exec", lab.network.namespace, "timeout", str(seconds), *search]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
-    assert reached_by_first()
+    assert reached_by_first(60)
     second.cut_off()
     try:
         assert second.is_running()
@@ -223,12 +230,12 @@ def test_cut_off_it_is_silent_to_all(lab: Lab, second: SecondController) -> None
                 assert not connects(address)
             except OSError as error:
                 assert not isinstance(error, ConnectionRefusedError)
-        assert not reached_by_first()
+        assert not reached_by_first(2)
         assert answers(lab.dc_address)
     finally:
         second.reconnect()
     assert all(answers(address) for address in second.addresses)
-    assert reached_by_first()
+    assert reached_by_first(60)
     second.reconnect()
     assert answers(second.address)
 
@@ -239,16 +246,20 @@ def test_delayed_it_answers_late(lab: Lab, second: SecondController) -> None:
         assert connects(address)
         return time.monotonic() - begin
 
+    def least(address: str) -> float:
+        return min(seconds_of(address) for _ in range(20))
+
     for milliseconds in (300, 100):
         second.delay(milliseconds)
         try:
             for address in second.addresses:
                 assert milliseconds / 1000 <= seconds_of(address)
-            assert seconds_of(lab.dc_address) < seconds_of(second.address)
+            # Of several tries, of which this machine may hold up each.
+            assert least(lab.dc_address) < milliseconds / 1000
             assert answers(second.address)
         finally:
             second.delay(0)
-        assert seconds_of(second.address) < milliseconds / 1000
+        assert least(second.address) < milliseconds / 1000
 
 
 def test_one_that_fails_halfway_leaves_nothing(

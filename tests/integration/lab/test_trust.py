@@ -16,6 +16,8 @@ from credspec.errors import UsageError
 from credspec.lab.domain import Lab, open_lab, run_tool
 from credspec.lab.trust import TRUSTED_ACCOUNT, _make_trust, down_trusted, up_trusted
 
+pytestmark = pytest.mark.timeout(900)  # domains and controllers are made
+
 
 def trusts(lab: Lab) -> list[str]:
     database = str(lab.directory / "dc/private/sam.ldb")

@@ -150,7 +150,7 @@ class AgentProcess:
         """End it, by SIGTERM unless told."""
         assert self.process is not None
         self.process.send_signal(number)
-        status = self.process.wait(30)
+        status = self.process.wait(60)
         self.process = None
         return status
 

@@ -79,7 +79,7 @@ class ContainerdEngine:
         assert self._process is not None
         self._process.send_signal(number)
         try:
-            self._process.wait(30)
+            self._process.wait(60)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

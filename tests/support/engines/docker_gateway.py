@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,6 +23,7 @@ from typing import Any
 CREDSPEC = [sys.executable, "-c", "from credspec.cli.main import main; main()"]
 SOURCE = Path(__file__).parents[3] / "src"
 SAMPLE = Path(__file__).parents[2] / "unit/spec/samples/windows_powershell_5.json"
+CONNECTED = "03"  # in /proc/net/unix
 Docker = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -35,7 +37,7 @@ class Daemon:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *options: str) -> None:
-        with (self.directory / "dockerd.log").open("ab") as log:
+        with (self.directory / "dockerd.log").open("ab") as log, told_when_ready() as ready:
             self.process = subprocess.Popen(
                 [
                     "dockerd",
@@ -47,30 +49,54 @@ class Daemon:
                     "--iptables=false",
                     *options,
                 ],
+                env=os.environ | {"NOTIFY_SOCKET": ready.getsockname()},
                 stdout=log,
                 stderr=log,
             )
-        wait_for(self.socket, self.process, log_file=self.directory / "dockerd.log")
+            wait_for(self.socket, self.process, log_file=self.directory / "dockerd.log")
+            # Docker 26 answers its API a moment before it takes SIGHUP for anything but its end.
+            assert b"READY=1" in ready.recv(4096)
 
     def reload(self) -> None:
+        """Let dockerd read its configuration again, and wait until it has."""
         assert self.process is not None
-        # Docker 26 answers its API a moment before it takes SIGHUP for anything but its end.
-        time.sleep(2)
+        before = self.reloads()
         self.process.send_signal(signal.SIGHUP)
-        time.sleep(0.5)
+        end = time.monotonic() + 60
+        while self.reloads() == before:
+            assert time.monotonic() < end, (self.directory / "dockerd.log").read_text()[-2000:]
+            time.sleep(0.1)
+
+    def reloads(self) -> int:
+        """How often it has read its configuration again, by its own events."""
+        events = ["events", "--since=1h", f"--until={time.time():.9f}"]
+        only = ["--filter=type=daemon", "--filter=event=reload"]
+        return len(docker(self.socket, *events, *only).stdout.splitlines())
 
     def stop(self) -> None:
         if self.process is not None:
             self.process.terminate()
             try:
-                self.process.wait(30)
+                self.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.process.kill()
-                self.process.wait(10)
+                self.process.wait(60)
         for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
             mount = line.split()[4]
             if mount.startswith(f"{self.directory}/"):
                 subprocess.run(["umount", "-l", mount], check=False)
+
+
+@contextmanager
+def told_when_ready() -> Iterator[socket.socket]:
+    """A socket of a service manager, to which a service says that it is ready."""
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready,
+    ):
+        ready.bind(f"{directory}/notify")
+        ready.settimeout(60)
+        yield ready
 
 
 def wait_for(path: Path, process: subprocess.Popen[bytes], *, log_file: Path) -> None:
@@ -126,6 +152,15 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self.path))
 
 
+def connections(path: Path) -> int:
+    """Return how many clients the server behind a socket has.
+
+    dockerd keeps those of an attached container until it next collects its garbage.
+    """
+    lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
+    return sum(line[5:] == [CONNECTED, line[6], str(path)] for line in lines if len(line) == 8)
+
+
 def credspec(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the credspec command to its end."""
     return subprocess.run(
@@ -156,7 +191,7 @@ def running_gateway(listen: Path, upstream: Path, specs: Path) -> Iterator[subpr
         yield process
     finally:
         process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
         assert not listen.exists()
 
 

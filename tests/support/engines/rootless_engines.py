@@ -183,7 +183,7 @@ class RootlessDocker:
             if left:
                 self.docker("rm", "-f", *left)
             self._process.terminate()
-            self._process.wait(30)
+            self._process.wait(60)
         self.host.close()
 
 

@@ -19,6 +19,7 @@ from support.agent.agent_process import AgentProcess
 
 POLICY = '[policy]\naccounts = ["WebApp0*"]\nspec_sources = ["file", "raw"]\n'
 _SECONDS = 180
+_STATES = "{{.Status}}"
 
 
 class Node:
@@ -130,5 +131,8 @@ def swarm(lab: Lab, directory: Path, name: str, image: bytes, tag: str) -> Itera
         manager.docker("swarm", "init", f"--advertise-addr={manager.address}")
         token = manager.docker("swarm", "join-token", "-q", "worker").strip()
         joining = ("swarm", "join", f"--advertise-addr={worker.address}", "--token", token)
-        worker.docker(*joining, f"{manager.address}:2377")
+        # What takes more than dockerd's 20 s goes on in the background.
+        worker.engine.docker(*joining, f"{manager.address}:2377", check=False)
+        # Tasks are spread over the nodes that are ready when they are made, and stay there.
+        wait_for(lambda: manager.docker("node", "ls", "--format", _STATES).split() == ["Ready"] * 2)
         yield nodes

@@ -91,11 +91,22 @@ class Cluster:
         )
 
     def wait_for_node(self, name: str) -> None:
-        """Wait until pods can run on a node."""
-        condition = '{.status.conditions[?(@.type=="Ready")].status}'
+        """Wait until pods can run on a node: it is ready, and the controllers know, too."""
+        condition = '{.status.conditions[?(@.type=="Ready")].status}{.spec.taints}'
         self.wait(
             f"the node {name}",
             lambda: self._ask("get", "node", name, f"-o=jsonpath={condition}") == "True",
+        )
+
+    def wait_for_definitions(self, *names: str) -> None:
+        """Wait until objects of definitions, such as ``podmonitors.monitoring.coreos.com``, exist.
+
+        The API server lists a kind some time after it has established its definition.
+        """
+        every = ("api-resources", "--cached=false", "-o", "name")
+        self.wait(
+            f"definitions {names}",
+            lambda: set(names) <= set(self.kubectl_result(*every).stdout.split()),
         )
 
     def down(self) -> None:

@@ -54,11 +54,24 @@ class Namespace:
     def allow(self, account: str) -> None:
         """Make an account's object and the right of the service account `default` to use it."""
         self.cluster.apply(*self.converted(account, "--role"))
+        self.wait_for_right(account.lower())
 
     def forbid(self, account: str) -> None:
         """Take the right again."""
         name = f"use-{account.lower()}"
         self.cluster.kubectl("delete", "rolebinding", name, "-n", self.name)
+        self.wait_for_right(account.lower(), is_there=False)
+
+    def wait_for_right(self, spec: str, *, is_there: bool = True) -> None:
+        """Wait until the API server goes by what it was told of the right to use an object."""
+        who = f"--as=system:serviceaccount:{self.name}:default"
+        what = f"gmsacredentialspecs.windows.k8s.io/{spec}"
+        asked = ("auth", "can-i", "use", what, "-n", self.name, who)
+        answer = "yes" if is_there else "no"
+        self.cluster.wait(
+            f"{answer} to the use of {spec}",
+            lambda: self.cluster.kubectl_result(*asked).stdout.strip() == answer,
+        )
 
     def clear(self) -> None:
         """Delete what runs, and wait until it is gone."""

@@ -36,7 +36,7 @@ class NodePrograms:
         process = self._processes.pop(name)
         process.send_signal(number)
         try:
-            process.wait(30)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -186,7 +186,7 @@ class BootedSystemd:
     def close(self) -> None:
         """End it and everything in it."""
         os.kill(self.pid, signal.SIGKILL)
-        self._unshare.wait(30)
+        self._unshare.wait(60)
         _QUEUE_LENGTH.write_text(self._queue_length)
         self._remove_cgroup()
         for directory in set(_private_directories()) - self._earlier:
@@ -194,7 +194,7 @@ class BootedSystemd:
 
     def _remove_cgroup(self) -> None:
         """Remove the cgroups; what was in them has just been killed, and may take a moment."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while subprocess.run(
             self._with_cgroup(_REMOVE_CGROUP), check=False, capture_output=True
         ).returncode:

@@ -24,7 +24,8 @@ from support.credentials_fetcher.fetcher_agent import FetcherAgent
 LISTED, UNLISTED = "nobody", "games"
 SECONDS = seconds_of(1 / 6)
 HOLD = "credspec_event_loop_longest_processor_seconds"
-MOST_HOLD_SECONDS = 0.1
+# As in test_abuse.py: what a virtual machine's host takes away counts, too.
+MOST_HOLD_SECONDS = 0.3
 # docs/reliability.md: what one user can have written, at once and for long.
 LOG_BYTES_A_CHANGE = 1024
 LOG_BYTES_A_MINUTE = 256 * 1024
