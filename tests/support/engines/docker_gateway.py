@@ -37,7 +37,7 @@ class Daemon:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *options: str) -> None:
-        with (self.directory / "dockerd.log").open("ab") as log, told_when_ready() as ready:
+        with (self.directory / "dockerd.log").open("ab") as log, notify_socket() as ready:
             self.process = subprocess.Popen(
                 [
                     "dockerd",
@@ -88,7 +88,7 @@ class Daemon:
 
 
 @contextmanager
-def told_when_ready() -> Iterator[socket.socket]:
+def notify_socket() -> Iterator[socket.socket]:
     """A socket of a service manager, to which a service says that it is ready."""
     with (
         tempfile.TemporaryDirectory() as directory,
