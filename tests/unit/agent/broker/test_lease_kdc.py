@@ -57,6 +57,7 @@ class Tickets:
     waiting: int = 0
     most_waiting: int = 0
     fresh_hosts: tuple[str, ...] = ()
+    late: timedelta = timedelta()
     asked: list[tuple[str, timedelta]] = field(default_factory=list)
 
     async def get(
@@ -100,7 +101,7 @@ class Tickets:
             realm=self.realm,
             authenticated=NOW,
             start=NOW,
-            end=NOW + life,
+            end=NOW + self.late + life,
             flags=0,
             enctype=self.enctype,
             key=bytes(32),
@@ -319,6 +320,26 @@ async def test_the_life_of_a_ticket(bench: Bench) -> None:
     await bench.granted("HTTP", "z")
     lives = [life.total_seconds() for _, life in bench.tickets.asked]
     assert lives == [3600, 600, 75, 600]
+
+
+@pytest.mark.parametrize(
+    ("till", "end"),
+    [
+        # Some clients take what ends later than they asked for as forged.
+        (NOW + timedelta(seconds=90), NOW + timedelta(seconds=90)),
+        (NOW + timedelta(days=1), NOW + timedelta(hours=1, seconds=60)),
+        # These ask for no end.
+        (NOW, NOW + timedelta(hours=1, seconds=60)),
+        (datetime(1970, 1, 1, tzinfo=NOW.tzinfo), NOW + timedelta(hours=1, seconds=60)),
+    ],
+)
+async def test_a_ticket_that_came_late_ends_when_it_was_to(
+    bench: Bench, till: datetime, end: datetime
+) -> None:
+    bench.tickets.late = timedelta(seconds=60)
+    bench.client.till = till
+    _, part = bench.client.reply(await bench.kdc.answer(bench.client.request(*LDAP)))
+    assert part.endtime.as_datetime() == end
 
 
 @given(wanted=st.lists(st.integers(1, 40_000), min_size=1, max_size=40))
