@@ -48,9 +48,9 @@ def test_who_waits_is_woken_by_a_change_and_by_the_end() -> None:
     def wait() -> None:
         seen, messages = feed.after(0, 60)
         found.append(messages)
-        found.append(feed.after(seen, 60)[1])
+        found.append(feed.after(seen, 3600)[1])
 
-    waiting = threading.Thread(target=wait)
+    waiting = threading.Thread(target=wait, daemon=True)
     waiting.start()
     feed.put("state", 1)
     while not found:
@@ -58,6 +58,7 @@ def test_who_waits_is_woken_by_a_change_and_by_the_end() -> None:
     feed.close()
     waiting.join(60)
     assert found == [[("state", "1")], []]
+    assert feed.is_closed
 
 
 def test_who_has_seen_all_waits_for_what_comes_next() -> None:
