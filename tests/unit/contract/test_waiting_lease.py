@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,21 @@ def test_an_agent_that_goes_or_says_when_to_ask_again(run: Path, first: bytes) -
         assert start.take() == {"environment": {}}
         assert len(agent.requests) == 3
         assert len(start.said) == 1
+    finally:
+        agent.close()
+
+
+@pytest.mark.parametrize("answer", [GRANTED, problem(403, "policy-account")])
+def test_however_it_ends_no_descriptor_stays_open(run: Path, answer: bytes) -> None:
+    """Podman's hook and `credspec run` go on after it."""
+    agent = Agent(run / "agent.sock", answer)
+    try:
+        with suppress(ShimError):
+            Start(run).take()
+        opened = [
+            str(each.readlink()) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()
+        ]
+        assert not [place for place in opened if place.startswith(str(run))]
     finally:
         agent.close()
 
