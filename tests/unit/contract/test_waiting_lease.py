@@ -24,6 +24,7 @@ from credspec.contract.start_wait import StartWait
 from credspec.contract.ticket_options import TicketRequest
 from credspec.errors import CredspecError
 from support.engines.podman_storage import CONTAINER, write_storage
+from support.machine.open_files import opened_below
 
 GRANTED = b'HTTP/1.0 200 OK\r\n\r\n{"environment": {}}'
 REQUEST = TicketRequest("file://a.json", 0, 0, 0o600, keytab=False)
@@ -179,10 +180,7 @@ def test_however_it_ends_no_descriptor_stays_open(run: Path, answer: bytes) -> N
     try:
         with suppress(ShimError):
             Start(run).take()
-        opened = [
-            str(each.readlink()) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()
-        ]
-        assert not [place for place in opened if place.startswith(str(run))]
+        assert opened_below(run) == []
     finally:
         agent.close()
 
