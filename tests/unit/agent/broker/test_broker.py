@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import socket
+import struct
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,6 +18,7 @@ from credspec.agent.leases.homes import TreeHome
 from credspec.config.policy import Policy
 from credspec.contract.service_names import BROKER
 from credspec.errors import CredspecError
+from credspec.kerberos.service_names import ServicePattern
 from support.agent.scripted_leases import ScriptedLeases, directory_in_memory
 
 LEASE = f"{1:032x}"
@@ -107,6 +113,105 @@ async def test_what_root_cut_off_is_no_lease_to_its_kdc(directory: Path) -> None
         await bench.leases.serve_kdc(LEASE, kdc_sockets())
     await release(bench)
     assert broker._lease(LEASE) is None
+    await bench.close()
+
+
+async def is_answered(port: int) -> bool:
+    """Return whether a KDC answers at a port, if only that it cannot read what it was sent."""
+    async with asyncio.timeout(60):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(struct.pack(">I", 1) + b"x")
+        reply = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+    return len(reply) > 4
+
+
+@pytest.mark.parametrize("is_reversed", [False, True])
+async def test_a_lease_is_served_at_the_same_sockets_after_a_restart(
+    directory: Path, is_reversed: bool
+) -> None:
+    """The service manager, which is simulated here, gives them back in any order."""
+    bench, port = await served(directory)
+    descriptors = bench.leases._broker._served[LEASE].descriptors
+    kept = [socket.socket(fileno=os.dup(each)) for each in descriptors]
+    key = bench.leases._broker._keys.of(LEASE)
+    bench.leases.close()
+    assert not bench.leases.status(bench.leases.get(LEASE))["kdc_served"]
+    await bench.close()
+    assert not is_refused(port), "clients wait meanwhile"
+    again = ScriptedLeases(directory)
+    again.leases._broker._stored[LEASE] = kept[::-1] if is_reversed else kept
+    await again.leases.adopt()
+    record = again.leases.get(LEASE)
+    assert (record.kdc_port, again.leases.status(record)["kdc_served"]) == (port, True)
+    assert again.leases._broker._keys.of(LEASE) == key, "programs hold decoys of it"
+    assert await is_answered(port)
+    await release(again)
+    assert is_refused(port)
+    await again.close()
+
+
+async def test_a_lease_whose_sockets_are_lost_says_so_and_is_kept(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench, _ = await served(directory)
+    bench.leases.close()
+    await bench.close()
+    again = ScriptedLeases(directory)
+    await again.leases.adopt()
+    record = again.leases.get(LEASE)
+    assert not again.leases.status(record)["kdc_served"]
+    said = capsys.readouterr().err
+    assert said.count("event='broker-sockets-lost'") == 1
+    assert f"lease='{LEASE}'" in said
+    # Sockets that are sent later do.
+    sockets = kdc_sockets()
+    port = sockets[0].getsockname()[1]
+    assert (await again.leases.serve_kdc(LEASE, sockets)).kdc_port == port
+    assert await is_answered(port)
+    await release(again)
+    await again.close()
+
+
+async def test_of_several_accounts_the_first_to_end_is_when_a_lease_is_renewed(
+    directory: Path,
+) -> None:
+    bench = ScriptedLeases(directory)
+    await bench.leases.make(bench.request(1, "First", "Second", tickets=BROKER))
+    starts, ends = [], []
+    for hours, identity in enumerate(bench.identities.held(), 1):
+        identity.start -= timedelta(hours=hours)
+        identity.end -= timedelta(hours=hours)
+        starts.append(identity.start)
+        ends.append(identity.end)
+    assert len(starts) == 2
+    given = await bench.leases._broker.give(bench.leases.get(LEASE))
+    assert (given.ticket_start, given.ticket_end) == (min(starts), min(ends))
+    await release(bench)
+    await bench.close()
+
+
+async def test_realms_that_a_lease_may_ask_are_those_of_its_patterns(directory: Path) -> None:
+    """And of the policy's for its accounts, as it is now."""
+    bench = ScriptedLeases(directory)
+    services = ("HTTP/a.test", "cifs/*.b.test@B.TEST")
+    await bench.leases.make(bench.request(1, tickets=BROKER, services=services))
+    broker = bench.leases._broker
+    lease = broker._lease(LEASE)
+    assert lease is not None
+    assert lease.realms == {"EXAMPLE.TEST", "B.TEST"}
+    # A record of another version may have names that are none here.
+    odd = replace(lease.record, services=("no name", "ldap/c.test@C.TEST"))
+    broker._table.records[LEASE] = odd
+    pattern = ServicePattern.parse("HTTP/d.test@D.TEST")
+    assert pattern is not None
+    broker._policy.replace(
+        replace(broker._policy.policy, services={"webapp01": (pattern,), "other": ()})
+    )
+    lease = broker._lease(LEASE)
+    assert lease is not None
+    assert lease.realms == {"EXAMPLE.TEST", "C.TEST", "D.TEST"}
     await bench.close()
 
 

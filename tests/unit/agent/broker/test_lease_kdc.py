@@ -210,6 +210,16 @@ async def test_both_the_lease_and_the_policy_must_cover_it(
         assert bench.audit.denied_by_lease[bench.record.lease_id] == 1
 
 
+async def test_the_domain_is_not_asked_for_what_is_not_allowed_anyway(bench: Bench) -> None:
+    """A container that was taken over would learn what there is, and load the domain."""
+    bench.asking("cifs/*.example.test")
+    assert await bench.refused(*LDAP) == KdcErrorCode.POLICY
+    bench.asking()
+    bench.allowing("cifs/*.example.test")
+    assert await bench.refused(*LDAP) == KdcErrorCode.POLICY
+    assert bench.tickets.asked == []
+
+
 @pytest.mark.parametrize(
     "parts",
     [
