@@ -130,6 +130,7 @@ class Bench:
         self.policy = Policy()
         self.times = count(0.0, 0.5)
         self.realms = frozenset({REALM})
+        self.identities = (IdentityName("webapp01", "example.test"),)
         self.has_ended = False
         self.audit = ServiceAudit(AuditLog(path))
         decisions = Decisions(self.audit, BackgroundTasks())
@@ -145,7 +146,7 @@ class Bench:
     def lease(self) -> Lease | None:
         if self.has_ended:
             return None
-        return Lease(self.record, (IdentityName("webapp01", "example.test"),), self.realms)
+        return Lease(self.record, self.identities, self.realms)
 
     def asking(self, *services: str) -> None:
         self.record = replace(self.record, services=services)
@@ -255,6 +256,22 @@ async def test_a_service_of_another_realm(bench: Bench) -> None:
     assert line["realm"] == OTHER
 
 
+@pytest.mark.parametrize("realm", [OTHER, OTHER.lower(), OTHER.title()])
+async def test_realms_are_the_same_in_any_letter_case(bench: Bench, realm: str) -> None:
+    """Clients take them from host names; Active Directory's are in upper case."""
+    bench.realms |= {OTHER}
+    assert await bench.granted("krbtgt", realm) == ("krbtgt", OTHER)
+
+
+async def test_an_account_that_the_container_has_no_more(bench: Bench) -> None:
+    """Its programs still hold decoys of it, which open nothing."""
+    for identities in ((), (IdentityName("other", "example.test"),)):
+        bench.identities = identities
+        assert await bench.refused(*LDAP) == KdcErrorCode.POLICY
+    assert bench.tickets.asked == []
+    assert bench.lines()[0]["decision"] == "denied"
+
+
 async def test_a_realm_that_no_pattern_names(bench: Bench) -> None:
     bench.tickets.realm = OTHER
     assert await bench.refused("HTTP", "x.other.test") == KdcErrorCode.POLICY
@@ -325,11 +342,14 @@ async def test_the_life_of_a_ticket(bench: Bench) -> None:
     await bench.granted("HTTP", "x")
     bench.client.till = NOW + timedelta(seconds=90)
     await bench.granted("HTTP", "y")
+    # To the second what it would be anyway.
+    bench.client.till = NOW + timedelta(minutes=10)
+    await bench.granted("HTTP", "exact")
     # Without an end, as some clients ask.
     bench.client.till = datetime(1970, 1, 1, tzinfo=NOW.tzinfo)
     await bench.granted("HTTP", "z")
     lives = [life.total_seconds() for _, life in bench.tickets.asked]
-    assert lives == [3600, 600, 75, 600]
+    assert lives == [3600, 600, 75, 600, 600]
 
 
 @pytest.mark.parametrize(
