@@ -15,6 +15,7 @@ import pytest
 
 from credspec.agent.audit import Caller
 from credspec.agent.leases.homes import TreeHome
+from credspec.agent.service_sockets import STORED
 from credspec.config.policy import Policy
 from credspec.contract.service_names import BROKER
 from credspec.errors import CredspecError
@@ -64,6 +65,8 @@ async def served(directory: Path) -> tuple[ScriptedLeases, int]:
     port = sockets[0].getsockname()[1]
     record = await bench.leases.serve_kdc(LEASE, sockets)
     assert record.kdc_port == port
+    assert record.place is not None
+    assert f"127.0.0.1:{port}" in (Path(record.place) / "krb5.conf").read_text()
     assert not is_refused(port)
     assert bench.leases.status(record)["kdc_served"]
     return bench, port
@@ -150,6 +153,70 @@ async def test_a_lease_is_served_at_the_same_sockets_after_a_restart(
     await release(again)
     assert is_refused(port)
     await again.close()
+
+
+async def test_a_user_s_sockets_go_on_listening_while_the_agent_restarts(directory: Path) -> None:
+    """Connections to them are taken in a thread, which must not end what the copies are of."""
+    policy = Policy(grpc_uids=frozenset({USER}), spec_sources=("file", "raw"))
+    bench = ScriptedLeases(directory, policy)
+    await bench.leases.make(bench.request(1, uid=USER, tickets=BROKER))
+    sockets = kdc_sockets()
+    port = sockets[0].getsockname()[1]
+    kept = [socket.socket(fileno=os.dup(each.fileno())) for each in sockets]
+    await bench.leases.serve_kdc(LEASE, sockets, Caller(USER, 1))
+    bench.leases.close()
+    assert not is_refused(port)
+    kept[0].shutdown(socket.SHUT_RDWR)
+    for each in kept:
+        each.close()
+    await bench.close()
+
+
+class ServiceManager:
+    """What systemd is sent (simulated): the names of what is to be kept, and kept no more."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._socket.setblocking(False)
+
+    def received(self) -> list[str]:
+        found = []
+        while True:
+            try:
+                data, descriptors, _, _ = socket.recv_fds(self._socket, 4096, 4)
+            except BlockingIOError:
+                return found
+            for each in descriptors:
+                os.close(each)
+            words = dict(line.partition("=")[::2] for line in data.decode().splitlines())
+            word = "kept" if "FDSTORE" in words else "forgotten"
+            found.append(f"{word} {words['FDNAME']} {len(descriptors)}")
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+async def test_the_service_manager_keeps_the_sockets_of_a_lease_and_no_others(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A socket that it keeps for nobody would be ready for ever, and wake the agent."""
+    manager = ServiceManager(directory / "notify")
+    monkeypatch.setenv("NOTIFY_SOCKET", str(directory / "notify"))
+    bench, _ = await served(directory)
+    kept, forgotten = f"kept {STORED}{LEASE} 2", f"forgotten {STORED}{LEASE} 0"
+    assert manager.received() == [kept]
+    bench.leases.close()
+    assert manager.received() == []
+    await bench.leases.serve_kdc(LEASE, kdc_sockets())
+    manager.received()
+    await release(bench)
+    assert manager.received() == [forgotten]
+    bench.leases._broker._stored[LEASE] = kdc_sockets()
+    await bench.leases.adopt()
+    assert manager.received() == [forgotten], "the lease is gone"
+    await bench.close()
+    manager.close()
 
 
 async def test_a_lease_whose_sockets_are_lost_says_so_and_is_kept(
