@@ -211,6 +211,45 @@ async def test_both_the_lease_and_the_policy_must_cover_it(
         assert bench.audit.denied_by_lease[bench.record.lease_id] == 1
 
 
+@pytest.mark.parametrize(
+    ("asked", "allowed", "pattern"),
+    [
+        (("cifs/*", "ldap/*.example.test"), None, "ldap/*.example.test"),
+        ((), ("ldap/dc1.example.test",), "ldap/dc1.example.test"),
+        (("ldap/*.example.test",), ("ldap/dc1.example.test",), "ldap/*.example.test"),
+    ],
+)
+async def test_the_line_of_a_grant_says_what_allowed_it(
+    bench: Bench, asked: tuple[str, ...], allowed: tuple[str, ...] | None, pattern: str
+) -> None:
+    bench.asking(*asked)
+    if allowed is not None:
+        bench.allowing(*allowed)
+    await bench.granted(*LDAP)
+    assert [line["pattern"] for line in bench.lines()] == [pattern]
+
+
+async def test_what_is_suppressed_of_a_minute_is_reported_with_its_number(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A container that asks for much fills no log, and hides nothing by it."""
+    now = 0.0
+    denials = bench.kdc._decisions._denials
+    denials._clock = lambda: now
+    bench.asking("ldap/dc1.example.test")
+    for number in range(9):
+        await bench.refused("HTTP", f"host{number}.example.test")
+    said = capsys.readouterr().err.splitlines()
+    assert 0 < len(said) < 9
+    assert "suppressed" not in "".join(said)
+    now = 61.0
+    await bench.refused("HTTP", "later.example.test")
+    summary, last = capsys.readouterr().err.splitlines()
+    assert f"suppressed={9 - len(said)}" in summary
+    assert f"lease='{bench.record.lease_id}'" in summary
+    assert "later.example.test" in last
+
+
 async def test_the_domain_is_not_asked_for_what_is_not_allowed_anyway(bench: Bench) -> None:
     """A container that was taken over would learn what there is, and load the domain."""
     bench.asking("cifs/*.example.test")
@@ -462,6 +501,47 @@ async def test_names_that_a_container_invents_do_not_fill_the_log(bench: Bench) 
         await bench.refused("HTTP", f"host{number}.example.test")
     assert len(bench.lines()) == 201
     assert bench.audit.counts["denied"] == 250
+
+
+async def test_what_has_a_line_is_counted_by_its_name_whatever_else_is_asked(bench: Bench) -> None:
+    """Or a container would hide what it asks for behind names that it invents."""
+    bench.asking("ldap/dc1.example.test")
+    for number in [0, 0, *range(250), 0, 0]:
+        await bench.refused("HTTP", f"host{number}.example.test")
+    decisions = bench.kdc._decisions
+    decisions.flush()
+    await asyncio.gather(*decisions._background.tasks)
+    counts = {line["service"]: line["count"] for line in bench.lines() if "count" in line}
+    assert counts.pop("HTTP/host0.example.test") == 4
+    assert list(counts.values()) == [49], "the other names, in one line"
+    if decisions._timer is not None:
+        decisions._timer.cancel()
+
+
+async def test_a_minute_that_ends_while_a_line_is_written_keeps_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decisions, lease = bench.kdc._decisions, bench.record.lease_id
+    gate = asyncio.Event()
+    write = bench.audit.granted
+
+    async def waits(*arguments: Any) -> None:
+        await gate.wait()
+        await write(*arguments)
+
+    monkeypatch.setattr(bench.audit, "granted", waits)
+    waiting = [asyncio.create_task(bench.granted(*LDAP)) for _ in range(3)]
+    async with asyncio.timeout(60):
+        while not decisions._joined:
+            await asyncio.sleep(0)
+    decisions.flush()
+    assert decisions._lines == {lease: 1}
+    gate.set()
+    await asyncio.gather(*waiting)
+    assert len(bench.lines()) == 1
+    assert bench.audit.counts == {"granted": 3}
+    if decisions._timer is not None:
+        decisions._timer.cancel()
 
 
 def test_a_datagram_names_the_service(bench: Bench) -> None:
