@@ -21,6 +21,7 @@ from credspec.directory.domain import DomainFacts
 from credspec.directory.locator import DomainController
 from credspec.errors import (
     CredspecError,
+    NotFoundError,
     NotPermittedError,
     TooManyRequestsError,
     UnreachableError,
@@ -324,6 +325,50 @@ async def test_an_identity_acquired_again_by_request_reaches_its_leases() -> Non
     await identities.refresh(NAME)
     assert renewed == [b"ticket 2"]
     assert identities.held() == [identity]
+    await identities.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "is_given"),
+    [
+        (NotPermittedError.of("password-not-readable", "no"), False),
+        (NotFoundError.of("account-not-found", "no"), False),
+        (down(), True),
+        (CredspecError.of("internal-error", "no"), True),
+    ],
+)
+async def test_a_ticket_that_the_domain_would_not_give_again_is_given_to_nobody(
+    error: CredspecError, is_given: bool
+) -> None:
+    """Leases keep theirs; an outage or a defect says nothing about the account."""
+    identities, session, *_ = make({2: error} if is_given else {2: error, 3: error}, moves=0)
+    identity = await identities.hold(NAME, "lease")
+    with pytest.raises(type(error)):
+        await identities.refresh(NAME)
+    if is_given:
+        assert await identities.hold(NAME, "another") is identity
+        assert session.calls == 2
+    else:
+        with pytest.raises(type(error)):
+            await identities.hold(NAME, "another")
+        assert identity.holders == {"lease"}
+        assert session.calls == 3
+    # It is given again when the domain does.
+    await identities.refresh(NAME)
+    assert (await identities.hold(NAME, "later")).refusal is None
+    await identities.close()
+
+
+async def test_after_a_refresh_by_request_the_plan_is_looked_at_again() -> None:
+    identities, _, clock, _ = make(moves=0)
+    await identities.hold(NAME, "lease")
+    (domain,) = identities._domains.all()
+    await until(lambda: clock.sleeps and not domain.changed.is_set())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    before = len(clock.sleeps)
+    await identities.refresh(NAME)
+    await until(lambda: len(clock.sleeps) > before)
     await identities.close()
 
 
@@ -700,7 +745,9 @@ async def test_a_defect_of_the_schedule_does_not_end_the_refreshing(
     await identities.close()
 
 
-async def test_a_defect_in_renewing_leases_does_not_end_the_refreshing() -> None:
+async def test_a_defect_in_renewing_leases_does_not_end_the_refreshing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     identities, session, _, renewed = make(moves=2000)
 
     async def fails(_: Identity) -> None:
@@ -712,6 +759,9 @@ async def test_a_defect_in_renewing_leases_does_not_end_the_refreshing() -> None
     await identities.hold(NAME, "lease")
     await until(lambda: renewed)
     await identities.close()
+    shown = capsys.readouterr().err
+    assert "refresh-failed" in shown
+    assert "domain-reached" not in shown, "it was no outage"
 
 
 async def test_sessions_of_a_changed_provider_log_on_again_and_no_others() -> None:
