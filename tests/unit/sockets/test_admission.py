@@ -77,7 +77,7 @@ def test_what_is_shared_can_be_had_whole_and_root_has_the_rest() -> None:
     verdicts = [admission.admit(peer) for peer in peers]
     assert sum(not isinstance(each, Refusal) for each in verdicts) == LIMITS.shared == 15
     assert set(verdicts[15:]) == {Refusal.FULL}
-    # Whoever leaves makes room for one of anybody.
+    # One that leaves makes room for one of anybody.
     admission.release(Peer(uid=1))
     assert not isinstance(admission.admit(Peer(uid=9)), Refusal)
     assert admission.admit(Peer(uid=9)) is Refusal.FULL

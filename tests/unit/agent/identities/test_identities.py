@@ -230,6 +230,36 @@ async def test_an_outage_is_told_and_ends(capsys: pytest.CaptureFixture[str]) ->
     assert said == ["domain-unreachable", "domain-reached"]
 
 
+async def test_an_outage_before_there_is_an_identity_is_reported_and_ends(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Of a domain that was asked for its facts only, as when a spec is checked."""
+    identities, _, clock, _ = make(moves=0)
+    session = Located(clock, "example.test")
+    session.known_facts = None
+    failures = [down(), down()]
+
+    def facts() -> Any:
+        if failures:
+            raise failures.pop()
+        return "facts"
+
+    session.facts = facts  # type: ignore[method-assign]
+    identities._domains._open_session = lambda _domain, _source: session  # type: ignore[assignment]
+    for _ in range(2):
+        with pytest.raises(UnreachableError):
+            await identities.facts("example.test")
+        (status,) = identities.domains()
+        assert status.outage_since == START
+        clock.now += timedelta(minutes=1)
+    assert cast("Any", await identities.facts("example.test")) == "facts"
+    (status,) = identities.domains()
+    assert (status.outage_since, status.last_error) == (None, None)
+    await identities.close()
+    said = re.findall(r"event='(domain-[a-z]+)'", capsys.readouterr().err)
+    assert said == ["domain-unreachable", "domain-reached"]
+
+
 async def test_a_refusal_is_no_outage(capsys: pytest.CaptureFixture[str]) -> None:
     identities, *_ = make({1: NotPermittedError.of("password-not-readable", "no")}, moves=0)
     with pytest.raises(NotPermittedError):
