@@ -268,7 +268,7 @@ async def test_realms_that_a_lease_may_ask_are_those_of_its_patterns(directory: 
     lease = broker._lease(LEASE)
     assert lease is not None
     assert lease.realms == {"EXAMPLE.TEST", "B.TEST"}
-    # A record of another version may have names that are none here.
+    # A record of another version may have names that cannot be read here.
     odd = replace(lease.record, services=("no name", "ldap/c.test@C.TEST"))
     broker._table.records[LEASE] = odd
     pattern = ServicePattern.parse("HTTP/d.test@D.TEST")
