@@ -118,6 +118,15 @@ def test_limits_left_out_leave_room_for_root_and_four_others() -> None:
     assert (smallest.shared, smallest.each) == (1, 1)
 
 
+@pytest.mark.parametrize(("active", "served"), [(-1, 6), (0, 1), (1, 1), (3, 3), (6, 6), (100, 6)])
+def test_how_many_of_a_peer_are_served_at_a_time(active: int, served: int) -> None:
+    """Of root as many as there are: it looks after the others."""
+    limits = ConnectionLimits(total=20, reserved=5, per_peer=6, active=active)
+    admission = Admission(limits, privileged=is_root, clock=Clock())
+    assert admission.most_served(Peer(uid=1)) == served
+    assert admission.most_served(ROOT) == 20
+
+
 def test_a_slot_is_given_back_once() -> None:
     admission = Admission(LIMITS, privileged=is_root)
     admission.admit(ROOT)
