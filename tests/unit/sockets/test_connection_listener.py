@@ -187,6 +187,26 @@ def test_a_turn_is_bounded_by_what_it_takes_of_a_slow_processor(cost: float) -> 
     assert all(answered)
 
 
+async def test_few_are_answered_in_one_turn_of_a_slow_processor(tmp_path: Path) -> None:
+    spent = Clock()
+    served = Served(tmp_path, Admission(LIMITS, lambda _: False), processor_clock=spent)
+
+    def slow(peer: Peer, refusal: Refusal) -> bytes:
+        spent.now += 0.015
+        return f"{peer} {refusal.value}".encode()
+
+    served.listener._answer = slow
+    clients = [served.connect() for _ in range(10)]
+    answered = []
+    for _ in range(6):
+        served.listener._accept_some()
+        answered.append(sum(bool(select.select([each], [], [], 0)[0]) for each in clients))
+    assert answered == [2, 4, 6, 8, 10, 10]
+    for client in clients:
+        client.close()
+    served.close()
+
+
 async def test_what_waits_for_its_turn_is_handed_over_later(tmp_path: Path) -> None:
     limits = ConnectionLimits(total=100, reserved=0, per_peer=100, rate=50.0, burst=1)
     admission = Admission(limits, privileged=lambda _: False)

@@ -19,6 +19,7 @@ from credspec.agent.service_sockets import STORED
 from credspec.config.policy import Policy
 from credspec.contract.service_names import BROKER
 from credspec.errors import CredspecError
+from credspec.kerberos.ccache_reader import read_ccache
 from credspec.kerberos.service_names import ServicePattern
 from support.agent.scripted_leases import ScriptedLeases, directory_in_memory
 
@@ -239,6 +240,28 @@ async def test_a_lease_whose_sockets_are_lost_says_so_and_is_kept(
     assert await is_answered(port)
     await release(again)
     await again.close()
+
+
+def principals_of(directory: Path) -> dict[str, str]:
+    """Return whose the caches of a lease are, by the names of their files."""
+    files = [path for path in directory.iterdir() if path.name.startswith("krb5cc")]
+    return {path.name: read_ccache(path.read_bytes()).principal for path in files}
+
+
+@pytest.mark.parametrize("accounts", [("First",), ("First", "Second")])
+async def test_each_of_several_accounts_has_a_decoy_of_its_own(
+    directory: Path, accounts: tuple[str, ...]
+) -> None:
+    """The first's is where programs look; the only one is nowhere else."""
+    bench = ScriptedLeases(directory)
+    made = await bench.leases.make(bench.request(1, *accounts, tickets=BROKER))
+    assert made.place is not None
+    principals = principals_of(Path(made.place))
+    assert len(principals) == (1 if len(accounts) == 1 else 1 + len(accounts))
+    assert set(principals.values()) == {f"{name.lower()}$@EXAMPLE.TEST" for name in accounts}
+    assert principals["krb5cc"] == "first$@EXAMPLE.TEST"
+    await release(bench)
+    await bench.close()
 
 
 async def test_of_several_accounts_the_first_to_end_is_when_a_lease_is_renewed(

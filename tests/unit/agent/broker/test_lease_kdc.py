@@ -503,6 +503,14 @@ async def test_names_that_a_container_invents_do_not_fill_the_log(bench: Bench) 
     assert bench.audit.counts["denied"] == 250
 
 
+async def test_names_in_another_letter_case_are_the_same_decision(bench: Bench) -> None:
+    bench.asking("ldap/dc1.example.test")
+    for parts in (("HTTP", "www.example.test"), ("http", "WWW.example.test")):
+        assert await bench.refused(*parts) == KdcErrorCode.POLICY
+    assert len(bench.lines()) == 1
+    assert bench.audit.counts == {"denied": 2}
+
+
 async def test_what_has_a_line_is_counted_by_its_name_whatever_else_is_asked(bench: Bench) -> None:
     """Or a container would hide what it asks for behind names that it invents."""
     bench.asking("ldap/dc1.example.test")
