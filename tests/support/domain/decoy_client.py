@@ -143,6 +143,7 @@ class Client:
     def reply(self, data: bytes) -> tuple[KdcRep, EncKdcRepPart]:
         """Return a TGS-REP and what is encrypted in it."""
         found = decode_tagged(KdcRep, TGS_REP, data)
+        assert (found.pvno, found.msg_type) == (5, 13)  # RFC 4120 5.4.2; others are no replies
         key, usage = (self.decoy.key, 8) if self.subkey is None else (self.subkey, 9)
         plain = key.decrypt(usage, found.enc_part.cipher)
         return found, decode_tagged(EncKdcRepPart, ENC_TGS_REP_PART, plain)
@@ -150,7 +151,9 @@ class Client:
 
 def error_of(data: bytes) -> int:
     """Return the code of a KRB-ERROR."""
-    return decode_tagged(KrbError, KRB_ERROR, data).error_code
+    found = decode_tagged(KrbError, KRB_ERROR, data)
+    assert (found.pvno, found.msg_type) == (5, 30)  # RFC 4120 5.9.1
+    return found.error_code
 
 
 def parts_of(name: Any) -> tuple[str, ...]:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from credspec.config.policy import Policy, PolicyInForce
-from credspec.errors import NotPermittedError
+from credspec.config.host import load_config
+from credspec.config.policy import SPEC_SOURCES, Policy, PolicyInForce
+from credspec.errors import NotPermittedError, UsageError
 
 
 @pytest.mark.parametrize(
@@ -102,6 +105,7 @@ def test_users_who_are_not_named_are_refused_with_the_table_to_name_them_in(
     uid: int, *, grpc: bool, table: str | None
 ) -> None:
     policy = Policy(uids=frozenset({501}), grpc_uids=frozenset({502}))
+    policy.check_user(501)  # the agent's own interface, if none is said
     if table is None:
         policy.check_user(uid, grpc=grpc)
         return
@@ -129,3 +133,23 @@ def test_keytabs_are_off_unless_allowed() -> None:
     policy.check_keytabs(("b",), "EMEA.contoso.com")
     with pytest.raises(NotPermittedError, match="policy-keytab"):
         policy.check_keytabs(("WebApp01", "B"), "contoso.com")
+
+
+@pytest.mark.parametrize("source", SPEC_SOURCES)
+def test_where_specs_come_from_is_read(source: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(f'[policy]\nspec_sources = ["{source}"]\n')
+    policy = load_config(path).policy
+    policy.check_spec_source(source)
+    for other in set(SPEC_SOURCES) - {source}:
+        with pytest.raises(NotPermittedError, match="policy-spec-source"):
+            policy.check_spec_source(other)
+
+
+@pytest.mark.parametrize("source", ["grpc", "File", "file ", "http", ""])
+def test_specs_come_from_nowhere_else(source: str, tmp_path: Path) -> None:
+    """Not by a mistake either, which would be found when a container is started."""
+    path = tmp_path / "config.toml"
+    path.write_text(f'[policy]\nspec_sources = ["file", "{source}"]\n')
+    with pytest.raises(UsageError, match="spec_sources"):
+        load_config(path)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from credspec.contract.start_wait import StartWait
 from credspec.contract.ticket_options import TicketRequest
 from credspec.errors import CredspecError
 from support.engines.podman_storage import CONTAINER, write_storage
+from support.machine.open_files import opened_below
 
 GRANTED = b'HTTP/1.0 200 OK\r\n\r\n{"environment": {}}'
 REQUEST = TicketRequest("file://a.json", 0, 0, 0o600, keytab=False)
@@ -167,6 +169,18 @@ def test_an_agent_that_goes_or_says_when_to_ask_again(run: Path, first: bytes) -
         assert start.take() == {"environment": {}}
         assert len(agent.requests) == 3
         assert len(start.said) == 1
+    finally:
+        agent.close()
+
+
+@pytest.mark.parametrize("answer", [GRANTED, problem(403, "policy-account")])
+def test_however_it_ends_no_descriptor_stays_open(run: Path, answer: bytes) -> None:
+    """Podman's hook and `credspec run` go on after it."""
+    agent = Agent(run / "agent.sock", answer)
+    try:
+        with suppress(ShimError):
+            Start(run).take()
+        assert opened_below(run) == []
     finally:
         agent.close()
 

@@ -64,6 +64,16 @@ def test_what_another_user_owns_is_not_trusted(file: Path, given_away: str) -> N
         check_program_file(file, "w")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize("owner", [0, NOBODY, NOBODY - 1])
+def test_an_unprivileged_process_trusts_root_and_itself_simulated(
+    file: Path, monkeypatch: pytest.MonkeyPatch, owner: int
+) -> None:
+    os.chown(file, owner, owner)
+    monkeypatch.setattr("os.geteuid", lambda: NOBODY)
+    assert is_refused(file) is (owner not in {0, NOBODY})
+
+
 @pytest.mark.parametrize("mode", [0o720, 0o702, 0o777])
 def test_a_directory_in_which_others_can_replace_it(file: Path, mode: int) -> None:
     file.parent.chmod(mode)

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from credspec.errors import CredspecError
-from credspec.providers.answers import account_from_json, account_from_line
+from credspec.providers.answers import MAX_ANSWER_BYTES, account_from_json, account_from_line
 from credspec.providers.provider import (
     GivenAccount,
     HostAccount,
@@ -94,6 +94,21 @@ def test_garbage_is_refused_and_never_quoted(data: bytes) -> None:
     with pytest.raises(CredspecError, match="host-account-answer") as caught:
         account_from_json(data, "w")
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("length", [64 * 1024, 64 * 1024 + 1])
+def test_an_answer_may_be_so_long(length: int) -> None:
+    """Whatever the account in it: services pad and add as they like."""
+    document = OLD_NAMES.encode().ljust(length)
+    if length <= MAX_ANSWER_BYTES:
+        assert account_from_json(document, "w").user == "reader"
+    else:
+        with pytest.raises(CredspecError, match="more than 65536 bytes"):
+            account_from_json(document, "w")
+    with pytest.raises(CredspecError) as caught:
+        account_from_line("CONTOSO\\reader:".ljust(length, "p"), "w")
+    # A password of that length is none, but it is looked at.
+    assert ("more than" in str(caught.value)) == (length > MAX_ANSWER_BYTES)
 
 
 def test_azures_form() -> None:

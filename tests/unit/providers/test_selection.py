@@ -16,9 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from credspec.errors import CredspecError
+from credspec.providers.local_files import FileSettings
 from credspec.providers.provider import HostAccount, LostSource, PluginSource
-from credspec.providers.selection import Providers
+from credspec.providers.provider_table import ProviderTable
+from credspec.providers.selection import Providers, declared_by_providers, plugin_source
 from credspec.providers.settings import ProviderSettings, provider_settings
+from credspec.spec.document import CredentialSpec
 from credspec.spec.host_account_plugins import CREDSPEC_PLUGIN_GUID, PLUGINS
 
 OWN = CREDSPEC_PLUGIN_GUID
@@ -247,6 +250,63 @@ def texts_reached_from(error: BaseException) -> set[str]:
             pending += [] if is_module else gc.get_referents(each)
             pending += list(each.f_locals.values()) if isinstance(each, FrameType) else []
     return {each for each in seen.values() if isinstance(each, str)}
+
+
+def spec_with(**config: object) -> CredentialSpec:
+    return CredentialSpec.from_json(
+        {
+            "CmsPlugins": ["ActiveDirectory"],
+            "DomainJoinConfig": {"DnsName": "Example.test", "MachineAccountName": "web"},
+            "ActiveDirectoryConfig": {
+                "GroupManagedServiceAccounts": [{"Name": "web", "Scope": "example.test"}],
+                "HostAccountConfig": config,
+            },
+        }
+    )
+
+
+def test_where_a_spec_says_that_the_host_account_comes_from() -> None:
+    """With or without braces, the input as text; without a plug-in it says nothing."""
+    for written, text in (("corp:x", "corp:x"), ({"Key": ["a", 1]}, '{"Key":["a",1]}')):
+        for guid in (OTHER, OTHER.strip("{}")):
+            found = plugin_source(spec_with(PluginGUID=guid, PluginInput=written))
+            assert found == PluginSource(OTHER, text, "example.test")
+    assert plugin_source(spec_with()) is None
+    assert plugin_source(spec_with(PortableCcgVersion="1")) is None
+
+
+def test_built_in_providers_with_keys_declare_them() -> None:
+    """A provider without a table of its own leaves no gap in the page of the configuration."""
+    found = declared_by_providers()
+    assert FileSettings in found
+    assert all(issubclass(declared, ProviderTable) for declared in found)
+
+
+def test_a_change_makes_the_providers_that_it_concerns_again_and_no_others(
+    scripted: type[Scripted], tmp_path: Path
+) -> None:
+    """What is not used yet is read as well if it changed: a mistake must not come out later."""
+    tables = {"corp": {"key": "old"}, "file": {"directory": str(tmp_path)}}
+    found = providers("corp", "file", **tables)
+    ask = PluginSource(OWN, "corp:x")
+    found.account(ask)
+    first = found._made["corp"]
+    unchanged = found.replacement(ProviderSettings(enabled=("corp", "file"), tables=tables))
+    assert (unchanged.changed, dict(unchanged.made)) == (frozenset(), {"corp": first})
+    after = ProviderSettings(
+        enabled=("corp", "file", "inline"), tables=tables | {"corp": {"key": "new"}}
+    )
+    replacement = found.replacement(after)
+    assert replacement.changed == {"corp", "inline"}
+    assert list(replacement.made) == ["corp"]
+    concerns = found.replace(replacement)
+    assert found._made["corp"].settings["key"] == "new"  # type: ignore[attr-defined]
+    assert concerns(ask)
+    assert concerns(PluginSource(OTHER, "contoso:reader:x")), "it was refused until now"
+    assert not concerns(PluginSource(OWN, "file:reader"))
+    assert not concerns(None)
+    with pytest.raises(CredspecError, match="host-account-provider-missing"):
+        found.replacement(ProviderSettings(enabled=("corp", "none")))
 
 
 def test_a_program_is_a_provider(tmp_path: Path) -> None:

@@ -40,10 +40,11 @@ class Served:
         admission: Admission,
         clock: Clock | None = None,
         processor_clock: Callable[[], float] | None = None,
+        family: int = socket.AF_UNIX,
     ) -> None:
-        self.path = str(path / "s")
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.bind(self.path)
+        self.socket = socket.socket(family)
+        is_unix = family == socket.AF_UNIX
+        self.socket.bind(str(path / "s") if is_unix else ("127.0.0.1", 0))
         self.socket.listen(512)
         self.taken: list[tuple[socket.socket, Slot]] = []
         self.reports: list[AdmissionReport] = []
@@ -58,9 +59,9 @@ class Served:
         )
 
     def connect(self) -> socket.socket:
-        client = socket.socket(socket.AF_UNIX)
+        client = socket.socket(self.socket.family)
         client.settimeout(5)
-        client.connect(self.path)
+        client.connect(self.socket.getsockname())
         return client
 
     def close(self) -> None:
@@ -104,6 +105,32 @@ async def test_a_flood_of_refused_peers_is_one_summary_a_minute(tmp_path: Path) 
         Peer(uid=os.getuid()), Refusal.NOT_PERMITTED, suppressed=195
     )
     assert str(served.reports[-1]) == f"user {os.getuid()} may not connect (195 times more)"
+    served.close()
+
+
+async def test_peers_by_network_are_summed_up_by_their_address(tmp_path: Path) -> None:
+    clock = Clock()
+    served = Served(tmp_path, Admission(LIMITS, lambda _: False), clock, family=socket.AF_INET)
+    served.listener.start()
+    clients = [served.connect() for _ in range(20)]
+    await turns(50)
+    clock.now += 60
+    served.listener._summarize()
+    assert {report.peer for report in served.reports} == {Peer(address="127.0.0.1")}
+    assert str(served.reports[-1]) == "127.0.0.1 may not connect (15 times more)"
+    for client in clients:
+        client.close()
+    served.close()
+
+
+async def test_what_is_handed_over_does_not_block(tmp_path: Path) -> None:
+    served = Served(tmp_path, Admission(LIMITS))
+    client = served.connect()
+    served.listener._accept_some()
+    ((connection, _),) = served.taken
+    with pytest.raises(BlockingIOError):
+        connection.recv(1)
+    client.close()
     served.close()
 
 
@@ -158,6 +185,26 @@ def test_a_turn_is_bounded_by_what_it_takes_of_a_slow_processor(cost: float) -> 
         turn, answered = asyncio.run(flood(Path(directory)))
     assert turn <= 0.02 + cost + 1e-9
     assert all(answered)
+
+
+async def test_few_are_answered_in_one_turn_of_a_slow_processor(tmp_path: Path) -> None:
+    spent = Clock()
+    served = Served(tmp_path, Admission(LIMITS, lambda _: False), processor_clock=spent)
+
+    def slow(peer: Peer, refusal: Refusal) -> bytes:
+        spent.now += 0.015
+        return f"{peer} {refusal.value}".encode()
+
+    served.listener._answer = slow
+    clients = [served.connect() for _ in range(10)]
+    answered = []
+    for _ in range(6):
+        served.listener._accept_some()
+        answered.append(sum(bool(select.select([each], [], [], 0)[0]) for each in clients))
+    assert answered == [2, 4, 6, 8, 10, 10]
+    for client in clients:
+        client.close()
+    served.close()
 
 
 async def test_what_waits_for_its_turn_is_handed_over_later(tmp_path: Path) -> None:
@@ -329,6 +376,31 @@ def test_no_error_of_accepting_ends_it_simulated(errors: list[int]) -> None:
         assert len(reports) <= len(errors)
 
     asyncio.run(accepts())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("ECONNABORTED", "EPROTO", "EPERM", "ENETDOWN", "ENETUNREACH", "EHOSTUNREACH"),
+        *("EHOSTDOWN", "ENOPROTOOPT", "ETIMEDOUT"),
+    ],
+)
+async def test_a_connection_that_was_lost_holds_up_no_other_simulated(name: str) -> None:
+    """The network's errors and a firewall's come out of accept(2), too; nothing here is short."""
+    lost = getattr(errno, name)
+    listening = Refusing(lost, lost, lost)
+    reports: list[AdmissionReport] = []
+    listener = ConnectionListener(
+        listening,  # type: ignore[arg-type]
+        lambda _, slot: slot.release(),
+        Admission(LIMITS),
+        report=reports.append,
+    )
+    listener._accept_some()
+    assert (listening.errors, reports, listener._pause) == ([], [], None)
+    listener.close()
+    listening.inner.close()
+    listening.other.close()
 
 
 async def test_an_error_of_whom_it_is_handed_to_closes_it(tmp_path: Path) -> None:

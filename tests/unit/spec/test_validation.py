@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from credspec.spec.strict_json import parse_json
 from credspec.spec.validation import problems_of, schema_text
 
 SID = "S-1-5-21-702590844-1001920913-2680819671"
@@ -239,9 +240,54 @@ def test_reports_every_problem_at_once() -> None:
     ]
 
 
+def test_what_is_no_json_is_reported_as_that_alone() -> None:
+    """Not also for the value that stands for it in what is looked at further."""
+    for value, code in ((float("inf"), "spec-number-range"), (b"x", "spec-wrong-type")):
+        assert found(spec_with(f"{DOMAIN}/Guid", value)) == [(code, f"{DOMAIN}/Guid")]
+
+
+def test_of_a_repeated_key_the_value_that_is_left_is_looked_at() -> None:
+    text = json.dumps(SPEC).replace('"Guid":', '"Guid": "first", "Guid": 5, "x":')
+    assert found(parse_json(text)) == [
+        ("spec-duplicate-key", f"{DOMAIN}/Guid"),
+        ("spec-wrong-type", f"{DOMAIN}/Guid"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("scopes", "is_refused"),
+    [
+        (("fabrikam.com",), True),
+        (("fabrikam.com", "FABRIKAM"), True),
+        (("contoso.com",), False),
+        (("Contoso.COM.",), False),
+        (("contoso",), False),
+        (("CONTOSO",), False),
+        (("fabrikam.com", "CONTOSO"), False),
+        (("CONTOSO", "fabrikam.com"), False),
+    ],
+)
+@pytest.mark.parametrize("default", ["WEBAPP01$", ABSENT])
+def test_the_default_account_is_of_the_domain(
+    scopes: tuple[str, ...], is_refused: bool, default: Any
+) -> None:
+    """By at least one of its entries, with either of the domain's names; others may be of any."""
+    document = spec_with(f"{DOMAIN}/MachineAccountName", default)
+    document["ActiveDirectoryConfig"]["GroupManagedServiceAccounts"] = [
+        *({"Name": "webapp01", "Scope": scope} for scope in scopes),
+        {"Name": "other", "Scope": "adatum.com"},
+    ]
+    assert found(document) == [("account-other-domain", ACCOUNTS)] * is_refused
+    wrapped = {"kind": "GMSACredentialSpec", "credspec": document}
+    expected = [("account-other-domain", f"/credspec{ACCOUNTS}")] * is_refused
+    assert found(wrapped) == expected
+
+
 def test_says_what_was_found_and_expected() -> None:
     (problem,) = problems_of(spec_with(f"{DOMAIN}/Guid", 5))
     assert problem.text() == "/DomainJoinConfig/Guid: a number (5); expected a string"
+    (problem,) = problems_of(spec_with(f"{DOMAIN}/Guid", 0.5))
+    assert problem.found == "a number (0.5)"
     (problem,) = problems_of([])
     assert problem.text() == "the document is an array; expected an object"
 

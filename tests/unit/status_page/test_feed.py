@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 
 from credspec.status_page.feed import KEPT_EVENTS, Feed
 
@@ -47,9 +48,9 @@ def test_who_waits_is_woken_by_a_change_and_by_the_end() -> None:
     def wait() -> None:
         seen, messages = feed.after(0, 60)
         found.append(messages)
-        found.append(feed.after(seen, 60)[1])
+        found.append(feed.after(seen, 3600)[1])
 
-    waiting = threading.Thread(target=wait)
+    waiting = threading.Thread(target=wait, daemon=True)
     waiting.start()
     feed.put("state", 1)
     while not found:
@@ -57,3 +58,21 @@ def test_who_waits_is_woken_by_a_change_and_by_the_end() -> None:
     feed.close()
     waiting.join(60)
     assert found == [[("state", "1")], []]
+    assert feed.is_closed
+
+
+def test_who_has_seen_all_waits_for_what_comes_next() -> None:
+    """Pages that were answered at once would ask again and again."""
+    feed = Feed()
+    feed.put("state", 1)
+    seen, _ = feed.after(0, 0)
+    found: list[object] = []
+    waiting = threading.Thread(target=lambda: found.append(feed.after(seen, 60)[1]))
+    waiting.start()
+    while not feed._changed._waiters and waiting.is_alive():  # type: ignore[attr-defined]
+        time.sleep(0.001)
+    feed.put("state", 1)
+    assert found == []
+    feed.put("state", 2)
+    waiting.join(60)
+    assert found == [[("state", "2")]]

@@ -6,7 +6,9 @@ import http.client
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +163,23 @@ def test_the_doctor_runs_once_at_a_time(server: StatusServer, page: str, doctor:
     fifo.write_text("go\n")
     ended = next(content for _, content in stream if not content["running"])
     assert ended["error"] == "it failed"
+
+
+def test_a_doctor_that_found_faults_is_shown_and_one_that_is_missing_said(
+    server: StatusServer, page: str, doctor: Path
+) -> None:
+    """It exits with 1 then, which is no failure of the run."""
+    program(doctor.parent, 'echo "{\\"steps\\": [1]}"; exit 1')
+    stream = events(ask(server, f"{page}feed"))
+    assert ask(server, f"{page}doctor", "POST").status == 202
+    ended = next(content for _, content in stream if not content["running"])
+    assert ended["steps"] == [1]
+    assert datetime.fromisoformat(ended["ended"]).tzinfo is not None
+    doctor.unlink()
+    while ask(server, f"{page}doctor", "POST").status != 202:
+        time.sleep(0.01)  # the run's thread ends after its news
+    ended = next(content for _, content in stream if not content["running"])
+    assert ended["error"] == "credspec check cannot be run: No such file or directory"
 
 
 class NoSlots:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -141,3 +142,21 @@ def test_events_come_when_they_are_settled(stage: Stage) -> None:
 def test_an_audit_log_that_may_not_be_read_is_said(stage: Stage) -> None:
     stage.audit.mkdir()
     assert "[log-unreadable]" in stage.messages()["events_error"]
+
+
+def test_it_looks_at_once_and_then_in_intervals(stage: Stage) -> None:
+    class Minutes(threading.Event):
+        """An event that is waited for without time, and set by the fourth time."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.waits: list[float | None] = []
+
+        def wait(self, timeout: float | None = None) -> bool:
+            self.waits.append(timeout)
+            return len(self.waits) > 3
+
+    end = Minutes()
+    stage.watcher.run(5.0, end)
+    assert end.waits == [0, 5.0, 5.0, 5.0]
+    assert "state" in dict(stage.feed.after(0, 0)[1])

@@ -173,8 +173,7 @@ class Acquirer:
         """Acquire an identity again whose time has come, and give its ticket to its leases."""
         identity = self._table.held.get(name)
         if identity is None:
-            domain.schedule.remove(name)
-            return
+            return  # dropped meanwhile, from the schedule too
         wanted = self._table.acquiring.get(name)
         if wanted is not None:
             # Somebody waits for it already, and its outcome reaches the schedule.

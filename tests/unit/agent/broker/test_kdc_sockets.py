@@ -60,6 +60,16 @@ async def test_a_request_and_its_reply(serve: Serve) -> None:
     assert reply == struct.pack(">I", 12) + b"reply to one"
 
 
+async def test_its_descriptors_are_those_of_both_sockets(serve: Serve) -> None:
+    """The service manager keeps copies of them over a restart."""
+    served = serve()
+    copies = [socket.socket(fileno=os.dup(each)) for each in served.descriptors]
+    assert {each.type for each in copies} == {socket.SOCK_STREAM, socket.SOCK_DGRAM}
+    assert {each.getsockname() for each in copies} == {("127.0.0.1", served.port)}
+    for each in copies:
+        each.close()
+
+
 async def test_an_oversized_message_is_answered_and_not_read_to_its_end(serve: Serve) -> None:
     sizes = []
 

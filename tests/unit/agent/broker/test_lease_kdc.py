@@ -57,6 +57,7 @@ class Tickets:
     waiting: int = 0
     most_waiting: int = 0
     fresh_hosts: tuple[str, ...] = ()
+    late: timedelta = timedelta()
     asked: list[tuple[str, timedelta]] = field(default_factory=list)
 
     async def get(
@@ -100,7 +101,7 @@ class Tickets:
             realm=self.realm,
             authenticated=NOW,
             start=NOW,
-            end=NOW + life,
+            end=NOW + self.late + life,
             flags=0,
             enctype=self.enctype,
             key=bytes(32),
@@ -129,6 +130,7 @@ class Bench:
         self.policy = Policy()
         self.times = count(0.0, 0.5)
         self.realms = frozenset({REALM})
+        self.identities = (IdentityName("webapp01", "example.test"),)
         self.has_ended = False
         self.audit = ServiceAudit(AuditLog(path))
         decisions = Decisions(self.audit, BackgroundTasks())
@@ -144,7 +146,7 @@ class Bench:
     def lease(self) -> Lease | None:
         if self.has_ended:
             return None
-        return Lease(self.record, (IdentityName("webapp01", "example.test"),), self.realms)
+        return Lease(self.record, self.identities, self.realms)
 
     def asking(self, *services: str) -> None:
         self.record = replace(self.record, services=services)
@@ -210,6 +212,55 @@ async def test_both_the_lease_and_the_policy_must_cover_it(
 
 
 @pytest.mark.parametrize(
+    ("asked", "allowed", "pattern"),
+    [
+        (("cifs/*", "ldap/*.example.test"), None, "ldap/*.example.test"),
+        ((), ("ldap/dc1.example.test",), "ldap/dc1.example.test"),
+        (("ldap/*.example.test",), ("ldap/dc1.example.test",), "ldap/*.example.test"),
+    ],
+)
+async def test_the_line_of_a_grant_says_what_allowed_it(
+    bench: Bench, asked: tuple[str, ...], allowed: tuple[str, ...] | None, pattern: str
+) -> None:
+    bench.asking(*asked)
+    if allowed is not None:
+        bench.allowing(*allowed)
+    await bench.granted(*LDAP)
+    assert [line["pattern"] for line in bench.lines()] == [pattern]
+
+
+async def test_what_is_suppressed_of_a_minute_is_reported_with_its_number(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A container that asks for much fills no log, and hides nothing by it."""
+    now = 0.0
+    denials = bench.kdc._decisions._denials
+    denials._clock = lambda: now
+    bench.asking("ldap/dc1.example.test")
+    for number in range(9):
+        await bench.refused("HTTP", f"host{number}.example.test")
+    said = capsys.readouterr().err.splitlines()
+    assert 0 < len(said) < 9
+    assert "suppressed" not in "".join(said)
+    now = 61.0
+    await bench.refused("HTTP", "later.example.test")
+    summary, last = capsys.readouterr().err.splitlines()
+    assert f"suppressed={9 - len(said)}" in summary
+    assert f"lease='{bench.record.lease_id}'" in summary
+    assert "later.example.test" in last
+
+
+async def test_the_domain_is_not_asked_for_what_is_not_allowed_anyway(bench: Bench) -> None:
+    """A container that was taken over would learn what there is, and load the domain."""
+    bench.asking("cifs/*.example.test")
+    assert await bench.refused(*LDAP) == KdcErrorCode.POLICY
+    bench.asking()
+    bench.allowing("cifs/*.example.test")
+    assert await bench.refused(*LDAP) == KdcErrorCode.POLICY
+    assert bench.tickets.asked == []
+
+
+@pytest.mark.parametrize(
     "parts",
     [
         ("krbtgt", REALM),
@@ -242,6 +293,22 @@ async def test_a_service_of_another_realm(bench: Bench) -> None:
     assert bench.tickets.asked[-1][0] == f"HTTP/x.other.test@{OTHER}"
     [line] = bench.lines()
     assert line["realm"] == OTHER
+
+
+@pytest.mark.parametrize("realm", [OTHER, OTHER.lower(), OTHER.title()])
+async def test_realms_are_the_same_in_any_letter_case(bench: Bench, realm: str) -> None:
+    """Clients take them from host names; Active Directory's are in upper case."""
+    bench.realms |= {OTHER}
+    assert await bench.granted("krbtgt", realm) == ("krbtgt", OTHER)
+
+
+async def test_an_account_that_the_container_has_no_more(bench: Bench) -> None:
+    """Its programs still hold decoys of it, which open nothing."""
+    for identities in ((), (IdentityName("other", "example.test"),)):
+        bench.identities = identities
+        assert await bench.refused(*LDAP) == KdcErrorCode.POLICY
+    assert bench.tickets.asked == []
+    assert bench.lines()[0]["decision"] == "denied"
 
 
 async def test_a_realm_that_no_pattern_names(bench: Bench) -> None:
@@ -314,11 +381,34 @@ async def test_the_life_of_a_ticket(bench: Bench) -> None:
     await bench.granted("HTTP", "x")
     bench.client.till = NOW + timedelta(seconds=90)
     await bench.granted("HTTP", "y")
+    # To the second what it would be anyway.
+    bench.client.till = NOW + timedelta(minutes=10)
+    await bench.granted("HTTP", "exact")
     # Without an end, as some clients ask.
     bench.client.till = datetime(1970, 1, 1, tzinfo=NOW.tzinfo)
     await bench.granted("HTTP", "z")
     lives = [life.total_seconds() for _, life in bench.tickets.asked]
-    assert lives == [3600, 600, 75, 600]
+    assert lives == [3600, 600, 75, 600, 600]
+
+
+@pytest.mark.parametrize(
+    ("till", "end"),
+    [
+        # Some clients take what ends later than they asked for as forged.
+        (NOW + timedelta(seconds=90), NOW + timedelta(seconds=90)),
+        (NOW + timedelta(days=1), NOW + timedelta(hours=1, seconds=60)),
+        # These ask for no end.
+        (NOW, NOW + timedelta(hours=1, seconds=60)),
+        (datetime(1970, 1, 1, tzinfo=NOW.tzinfo), NOW + timedelta(hours=1, seconds=60)),
+    ],
+)
+async def test_a_ticket_that_came_late_ends_when_it_was_to(
+    bench: Bench, till: datetime, end: datetime
+) -> None:
+    bench.tickets.late = timedelta(seconds=60)
+    bench.client.till = till
+    _, part = bench.client.reply(await bench.kdc.answer(bench.client.request(*LDAP)))
+    assert part.endtime.as_datetime() == end
 
 
 @given(wanted=st.lists(st.integers(1, 40_000), min_size=1, max_size=40))
@@ -411,6 +501,55 @@ async def test_names_that_a_container_invents_do_not_fill_the_log(bench: Bench) 
         await bench.refused("HTTP", f"host{number}.example.test")
     assert len(bench.lines()) == 201
     assert bench.audit.counts["denied"] == 250
+
+
+async def test_names_in_another_letter_case_are_the_same_decision(bench: Bench) -> None:
+    bench.asking("ldap/dc1.example.test")
+    for parts in (("HTTP", "www.example.test"), ("http", "WWW.example.test")):
+        assert await bench.refused(*parts) == KdcErrorCode.POLICY
+    assert len(bench.lines()) == 1
+    assert bench.audit.counts == {"denied": 2}
+
+
+async def test_what_has_a_line_is_counted_by_its_name_whatever_else_is_asked(bench: Bench) -> None:
+    """Or a container would hide what it asks for behind names that it invents."""
+    bench.asking("ldap/dc1.example.test")
+    for number in [0, 0, *range(250), 0, 0]:
+        await bench.refused("HTTP", f"host{number}.example.test")
+    decisions = bench.kdc._decisions
+    decisions.flush()
+    await asyncio.gather(*decisions._background.tasks)
+    counts = {line["service"]: line["count"] for line in bench.lines() if "count" in line}
+    assert counts.pop("HTTP/host0.example.test") == 4
+    assert list(counts.values()) == [49], "the other names, in one line"
+    if decisions._timer is not None:
+        decisions._timer.cancel()
+
+
+async def test_a_minute_that_ends_while_a_line_is_written_keeps_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decisions, lease = bench.kdc._decisions, bench.record.lease_id
+    gate = asyncio.Event()
+    write = bench.audit.granted
+
+    async def waits(*arguments: Any) -> None:
+        await gate.wait()
+        await write(*arguments)
+
+    monkeypatch.setattr(bench.audit, "granted", waits)
+    waiting = [asyncio.create_task(bench.granted(*LDAP)) for _ in range(3)]
+    async with asyncio.timeout(60):
+        while not decisions._joined:
+            await asyncio.sleep(0)
+    decisions.flush()
+    assert decisions._lines == {lease: 1}
+    gate.set()
+    await asyncio.gather(*waiting)
+    assert len(bench.lines()) == 1
+    assert bench.audit.counts == {"granted": 3}
+    if decisions._timer is not None:
+        decisions._timer.cancel()
 
 
 def test_a_datagram_names_the_service(bench: Bench) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +19,13 @@ from credspec.agent.identities.identities import Identities
 from credspec.agent.identities.identity import Identity, IdentityName
 from credspec.directory.domain import DomainFacts
 from credspec.directory.locator import DomainController
-from credspec.errors import CredspecError, TooManyRequestsError, UnreachableError
+from credspec.errors import (
+    CredspecError,
+    NotFoundError,
+    NotPermittedError,
+    TooManyRequestsError,
+    UnreachableError,
+)
 from credspec.kerberos.tickets import Ticket
 from credspec.providers.provider import PluginSource
 from credspec.session.domain_session import Acquisition
@@ -132,7 +139,7 @@ def down() -> CredspecError:
 async def test_many_at_once_ask_once() -> None:
     identities, session, _, _ = make(moves=0)
     held = await asyncio.gather(*(identities.hold(NAME, f"lease{n}") for n in range(50)))
-    assert session.calls == 1
+    assert session.calls == identities.acquisitions == 1
     assert len({id(i) for i in held}) == 1
     assert len(held[0].holders) == 50
     await identities.close()
@@ -205,7 +212,7 @@ async def test_tickets_are_replaced_in_time_and_given_on() -> None:
     await identities.close()
 
 
-async def test_an_outage_is_told_and_ends() -> None:
+async def test_an_outage_is_told_and_ends(capsys: pytest.CaptureFixture[str]) -> None:
     identities, _, _, renewed = make({2: down(), 3: down(), 4: down()}, moves=100_000)
     identity = await identities.hold(NAME, "lease")
     await until(lambda: identity.last_error is not None)
@@ -217,6 +224,50 @@ async def test_an_outage_is_told_and_ends() -> None:
     (status,) = identities.domains()
     assert (status.outage_since, status.last_error) == (None, None)
     assert identities.failures == 3
+    await identities.close()
+    # Once for all that fails meanwhile.
+    said = re.findall(r"event='(domain-[a-z]+)'", capsys.readouterr().err)
+    assert said == ["domain-unreachable", "domain-reached"]
+
+
+async def test_an_outage_before_there_is_an_identity_is_reported_and_ends(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Of a domain that was asked for its facts only, as when a spec is checked."""
+    identities, _, clock, _ = make(moves=0)
+    session = Located(clock, "example.test")
+    session.known_facts = None
+    failures = [down(), down()]
+
+    def facts() -> Any:
+        if failures:
+            raise failures.pop()
+        return "facts"
+
+    session.facts = facts  # type: ignore[method-assign]
+    identities._domains._open_session = lambda _domain, _source: session  # type: ignore[assignment]
+    for _ in range(2):
+        with pytest.raises(UnreachableError):
+            await identities.facts("example.test")
+        (status,) = identities.domains()
+        assert status.outage_since == START
+        clock.now += timedelta(minutes=1)
+    assert cast("Any", await identities.facts("example.test")) == "facts"
+    (status,) = identities.domains()
+    assert (status.outage_since, status.last_error) == (None, None)
+    await identities.close()
+    said = re.findall(r"event='(domain-[a-z]+)'", capsys.readouterr().err)
+    assert said == ["domain-unreachable", "domain-reached"]
+
+
+async def test_a_refusal_is_no_outage(capsys: pytest.CaptureFixture[str]) -> None:
+    identities, *_ = make({1: NotPermittedError.of("password-not-readable", "no")}, moves=0)
+    with pytest.raises(NotPermittedError):
+        await identities.hold(NAME, "lease")
+    (status,) = identities.domains()
+    assert status.outage_since is None
+    assert status.last_error is not None
+    assert "domain-unreachable" not in capsys.readouterr().err
     await identities.close()
 
 
@@ -269,6 +320,103 @@ async def test_the_last_release_drops_the_ticket_after_a_while(
     timers.go_off()
     assert identities.held() == []
     assert identities.refresh_at(NAME) is None
+    await identities.close()
+
+
+async def test_what_is_dropped_while_it_is_acquired_again_stays_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    timers = Timers(monkeypatch)
+    answered = threading.Event()
+
+    class Waiting(ScriptedSession):
+        def acquire(self, account: str) -> Acquisition:
+            if self.calls:
+                answered.wait(60)
+            return super().acquire(account)
+
+    identities, _, clock, renewed = make(moves=0)
+    identities._domains._open_session = lambda _domain, _source: Waiting(clock, {})  # type: ignore[assignment]
+    await identities.hold(NAME, "lease")
+    (domain,) = identities._domains.all()
+    task = asyncio.create_task(identities.refresh(NAME))
+    await until(lambda: domain.calls)
+    identities.release(NAME, "lease")
+    timers.go_off()
+    answered.set()
+    await task
+    assert (identities.held(), renewed) == ([], [])
+    await identities.close()
+
+
+async def test_an_identity_acquired_again_by_request_reaches_its_leases() -> None:
+    identities, _, _, renewed = make(moves=0)
+    identity = await identities.hold(NAME, "lease")
+    await identities.refresh(NAME)
+    assert renewed == [b"ticket 2"]
+    assert identities.held() == [identity]
+    await identities.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "is_given"),
+    [
+        (NotPermittedError.of("password-not-readable", "no"), False),
+        (NotFoundError.of("account-not-found", "no"), False),
+        (down(), True),
+        (CredspecError.of("internal-error", "no"), True),
+    ],
+)
+async def test_a_ticket_that_the_domain_would_not_give_again_is_given_to_nobody(
+    error: CredspecError, is_given: bool
+) -> None:
+    """Leases keep theirs; an outage or a defect says nothing about the account."""
+    identities, session, *_ = make({2: error} if is_given else {2: error, 3: error}, moves=0)
+    identity = await identities.hold(NAME, "lease")
+    with pytest.raises(type(error)):
+        await identities.refresh(NAME)
+    if is_given:
+        assert await identities.hold(NAME, "another") is identity
+        assert session.calls == 2
+    else:
+        with pytest.raises(type(error)):
+            await identities.hold(NAME, "another")
+        assert identity.holders == {"lease"}
+        assert session.calls == 3
+    # It is given again when the domain does.
+    await identities.refresh(NAME)
+    assert (await identities.hold(NAME, "later")).refusal is None
+    await identities.close()
+
+
+async def test_after_a_refresh_by_request_the_plan_is_looked_at_again() -> None:
+    identities, _, clock, _ = make(moves=0)
+    await identities.hold(NAME, "lease")
+    (domain,) = identities._domains.all()
+    await until(lambda: clock.sleeps and not domain.changed.is_set())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    before = len(clock.sleeps)
+    await identities.refresh(NAME)
+    await until(lambda: len(clock.sleeps) > before)
+    await identities.close()
+
+
+async def test_what_is_dropped_before_its_refresh_begins_is_not_acquired(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    timers = Timers(monkeypatch)
+    identities, session, *_ = make(moves=0)
+    await identities.hold(NAME, "lease")
+    (domain,) = identities._domains.all()
+    domain.schedule.hasten(NAME, START)
+    identities._acquirer._start_due(domain)
+    assert list(domain.refreshing) == [NAME]
+    identities.release(NAME, "lease")
+    timers.go_off()
+    await until(lambda: not domain.refreshing)
+    assert session.calls == 1
+    assert domain.schedule.next_time() is None
     await identities.close()
 
 
@@ -406,6 +554,19 @@ async def test_the_time_of_day_is_looked_at_every_minute() -> None:
     await identities.close()
 
 
+async def test_waits_that_are_over_leave_no_tasks() -> None:
+    identities, _, clock, _ = make(moves=0)
+    await identities.hold(NAME, "lease")
+    tasks: list[int] = []
+    for _ in range(20):
+        slept = len(clock.sleeps)
+        identities.clock_changed()
+        await until(lambda slept=slept: len(clock.sleeps) > slept)  # type: ignore[misc]
+        tasks.append(len(asyncio.all_tasks()))
+    await until(lambda: len(asyncio.all_tasks()) <= max(tasks[:2]))
+    await identities.close()
+
+
 class Located(ScriptedSession):
     """Knows its facts and its controllers, which change when the test says so."""
 
@@ -463,12 +624,29 @@ async def test_leases_are_told_of_the_controllers_that_are_there_now() -> None:
     await identities.close()
 
 
+async def test_controllers_are_looked_at_before_use_unless_one_just_answered() -> None:
+    identities, _, clock, _ = make(moves=0)
+    session = Located(clock, "example.test")
+    identities._domains._open_session = lambda _domain, _source: session  # type: ignore[assignment]
+    await identities.hold(NAME, "one")
+    assert session.asked == []
+    (domain,) = identities._domains.all()
+    for age, asked in ((4.0, []), (6.0, ["follow_controllers"]), (0.0, ["follow_controllers"])):
+        if age:
+            domain.controllers_checked_at = asyncio.get_running_loop().time() - age
+        await identities.hold(NAME, f"{age} s later")
+        assert session.asked == asked
+    await identities.close()
+
+
 class WithKeytab(ScriptedSession):
     """Makes keytabs, too, that are due in twenty days."""
 
+    keytab_life = timedelta(days=20)
+
     def acquire_with_keytab(self, account: str) -> Acquisition:
         acquired = self.acquire(account)
-        due = self.clock.now + timedelta(days=20)
+        due = self.clock.now + self.keytab_life
         return replace(acquired, keytab=b"keys", keytab_due=due)
 
 
@@ -502,6 +680,24 @@ async def test_a_keytab_is_made_again_after_the_next_password_is_there() -> None
     # Also once all is planned again.
     identities.clock_changed()
     assert identities.refresh_at(NAME) == when
+    await identities.close()
+
+
+async def test_each_keytab_is_followed_by_the_next() -> None:
+    """Also where another ticket would do for longer."""
+
+    class SoonOver(WithKeytab):
+        keytab_life = timedelta(minutes=1)
+
+    identities, _, clock, _ = make(moves=0)
+    identities._domains._open_session = lambda _domain, _source: SoonOver(clock, {})  # type: ignore[assignment]
+    await identities.hold(NAME, "lease", keytab=True)
+    for _ in range(3):
+        when = identities.refresh_at(NAME)
+        assert when is not None
+        assert timedelta(seconds=70) <= when - clock.now <= timedelta(seconds=260)
+        clock.now = when
+        await identities.refresh(NAME)
     await identities.close()
 
 
@@ -579,7 +775,9 @@ async def test_a_defect_of_the_schedule_does_not_end_the_refreshing(
     await identities.close()
 
 
-async def test_a_defect_in_renewing_leases_does_not_end_the_refreshing() -> None:
+async def test_a_defect_in_renewing_leases_does_not_end_the_refreshing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     identities, session, _, renewed = make(moves=2000)
 
     async def fails(_: Identity) -> None:
@@ -591,6 +789,9 @@ async def test_a_defect_in_renewing_leases_does_not_end_the_refreshing() -> None
     await identities.hold(NAME, "lease")
     await until(lambda: renewed)
     await identities.close()
+    shown = capsys.readouterr().err
+    assert "refresh-failed" in shown
+    assert "domain-reached" not in shown, "it was no outage"
 
 
 async def test_sessions_of_a_changed_provider_log_on_again_and_no_others() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hmac
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,6 +84,15 @@ def test_each_change_is_noticed(key: EncryptionKey, plain: bytes, data: st.DataO
 def test_anything_is_decrypted_or_refused(key: EncryptionKey, cipher: bytes) -> None:
     with pytest.raises(DecryptionError):
         key.decrypt(2, cipher)
+
+
+@given(KEYS, st.integers(1, 1000))
+def test_a_checksum_without_what_it_is_of_is_refused(key: EncryptionKey, usage: int) -> None:
+    """A right one even: each text begins with random bytes, whose lack would show in replays."""
+    of_nothing = hmac.digest(key._derived(usage, 0x55), b"", "sha1")[:12]
+    for before in range(16):
+        with pytest.raises(DecryptionError):
+            key.decrypt(usage, bytes(before) + of_nothing)
 
 
 def test_keys_of_other_kinds() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +15,17 @@ from hypothesis import strategies as st
 from credspec.kerberos.ccache_reader import read_ccache
 from credspec.kerberos.kdc.decoy import decoy_cache, decoy_ticket
 from credspec.kerberos.kdc.encryption import EncryptionKey
-from credspec.kerberos.kdc.messages import AS_REQ, TICKET, TicketData, decode_tagged, der
+from credspec.kerberos.kdc.messages import (
+    AS_REQ,
+    TGS_REQ,
+    TICKET,
+    KdcReq,
+    TicketData,
+    decode_tagged,
+    der,
+    encode_tagged,
+    tlv,
+)
 from credspec.kerberos.kdc.refusals import (
     NO_SERVICE,
     KdcErrorCode,
@@ -159,6 +170,16 @@ def test_replays_are_remembered_as_long_as_their_time_is_taken() -> None:
     assert not replays.is_new(b"9", NOW + timedelta(minutes=19))
 
 
+def test_what_nobody_takes_any_more_is_forgotten() -> None:
+    """Or the replays of a container would grow for as long as it lives."""
+    replays = Replays()
+    for number in range(200):
+        now = NOW + timedelta(minutes=10 * number)
+        assert replays.is_new(b"%d" % number, now)
+    assert len(replays._new | replays._old) <= 2
+    assert replays.is_new(b"0", now)
+
+
 @pytest.mark.parametrize(
     "parts",
     [
@@ -176,6 +197,31 @@ def test_replays_are_remembered_as_long_as_their_time_is_taken() -> None:
 def test_names_that_are_none(parts: tuple[str, ...]) -> None:
     code = code_of(Client.make(KEY).request(*parts))
     assert code in {KdcErrorCode.UNKNOWN_SERVICE, KdcErrorCode.GENERIC}
+    if not parts:
+        assert code == KdcErrorCode.UNKNOWN_SERVICE
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"msg_type": 10}, KdcErrorCode.MESSAGE_TYPE),  # a logon, as a request for a ticket
+        ({"msg_type": 13}, KdcErrorCode.MESSAGE_TYPE),
+        ({"pvno": 4}, KdcErrorCode.BAD_VERSION),
+    ],
+)
+def test_messages_of_another_type(changes: dict[str, Any], code: KdcErrorCode) -> None:
+    data = Client.make(KEY).request(*LDAP)
+    request = decode_tagged(KdcReq, TGS_REQ, data)
+    assert code_of(encode_tagged(TGS_REQ, replace(request, **changes))) == code
+
+
+@pytest.mark.parametrize("tag", [0x04, 0x31, 0x60])
+def test_a_body_that_is_no_sequence(tag: int) -> None:
+    """Its bytes were signed as one: what the checksum covers must be what was sent."""
+    data = Client.make(KEY).request(*LDAP)
+    request = decode_tagged(KdcReq, TGS_REQ, data)
+    other = replace(request, req_body=tlv(der(tag, request.req_body.data)))
+    assert code_of(encode_tagged(TGS_REQ, other)) == KdcErrorCode.MESSAGE_TYPE
 
 
 def test_a_service_of_no_realm() -> None:
