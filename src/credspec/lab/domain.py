@@ -124,7 +124,10 @@ class Lab:
         # What `credspec run` mounts must reach the agent, which has surroundings of its own.
         shared = ("leases", "process-leases", "volumes")
         return Plan(
-            binds=self.etc_files(), shared=tuple(str(self.run_directory / name) for name in shared)
+            binds=self.etc_files(),
+            # Samba's clients keep addresses there: of a lab with the same names, another one's.
+            tmpfs=("/run/samba",),
+            shared=tuple(str(self.run_directory / name) for name in shared),
         )
 
     def exec_argv(self, argv: list[str]) -> list[str]:

@@ -24,8 +24,11 @@ def own_mount_namespace() -> None:
 
 
 def own_runtime_directories() -> None:
-    """Give this process users' runtime directories of its own: other workers use theirs."""
-    directory = Path("/run/user")
-    directory.mkdir(mode=0o755, exist_ok=True)
-    mount = ["mount", "-t", "tmpfs", "-o", "mode=0755", "runtime-directories", str(directory)]
-    subprocess.run(mount, check=True)
+    """Give this process users' runtime directories of its own: other workers use theirs.
+
+    So it is with Samba's, where smbclient keeps addresses: each worker's dc1 has another.
+    """
+    for path in ("/run/user", "/run/samba"):
+        Path(path).mkdir(mode=0o755, exist_ok=True)
+        mount = ["mount", "-t", "tmpfs", "-o", "mode=0755", "runtime-directories", path]
+        subprocess.run(mount, check=True)
