@@ -24,7 +24,7 @@ from support.kubernetes.manifests import definition_of_any_contents
 from support.kubernetes.namespace import DEFAULT
 from support.kubernetes.page import Page
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 README = "packaging/helm/credspec/README.md"
 WEBHOOK = "docs/runtimes/kubernetes.md"
