@@ -89,7 +89,7 @@ class ManyLeases:
             self._pid = self._process.pid  # each program on the way becomes the next
         while True:
             try:
-                self.client.get("/readyz")
+                self.client.get("/healthz")
             except AgentUnreachableError:
                 if self._process.poll() is not None:
                     raise SystemExit("the agent ended") from None

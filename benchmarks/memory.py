@@ -97,7 +97,7 @@ def show(what: str, found: float, floor: float, most: int | None) -> None:
 
 
 def started(leases: ManyLeases) -> None:
-    """Print what a start takes until `/readyz` is answered, whatever the answer."""
+    """Print what a start takes until requests are answered; `/readyz` waits for the domain, too."""
     starts, others = [], []
     for _ in range(TIMES):
         began = time.perf_counter()
