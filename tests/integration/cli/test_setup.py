@@ -98,7 +98,7 @@ def test_one_command_sets_up_and_one_undoes_it(booted: BootedSystemd) -> None:
     for unit in (AGENT_UNIT, AGENT_SOCKET, GATEWAY_UNIT):
         assert booted.show(unit, "ActiveState") == "active", unit
     assert booted.run("stat", "-c", "%a %u", "/etc/credspec/specs").stdout == "755 0\n"
-    # dockerd is told by a signal, which it has not answered when systemd says that it is done.
+    # dockerd gets a signal, which it has not answered when systemd says that it is done.
     end = time.monotonic() + 60
     while "credspec" not in runtimes(booted):
         assert time.monotonic() < end

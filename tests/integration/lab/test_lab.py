@@ -110,6 +110,19 @@ def test_exec_is_the_joined_host_and_passes_the_status(lab: Lab) -> None:
     assert found.stdout.split()[-1] == lab.name
 
 
+def test_what_sambas_clients_keep_stays_in_the_lab(lab: Lab) -> None:
+    """Else a lab with the same names would take this one's addresses from there."""
+    command = lab.exec_argv(["sh", "-c", "ls /run/samba; smbclient -N -L //$0; ls /run/samba"])
+    host = Path("/run/samba")
+    names = sorted(host.iterdir())
+    found = subprocess.run(
+        [*command, lab.dc_host], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert found.stdout.endswith("\ngencache.tdb\n"), found.stderr
+    assert found.stdout.count("gencache.tdb") == 1
+    assert sorted(host.iterdir()) == names
+
+
 def test_postgresql_takes_a_gmsa_from_its_keytab(lab: Lab, tmp_path: Path) -> None:
     keytab = tmp_path / "gmsa.keytab"
     lab.samba_tool("domain", "exportkeytab", str(keytab), "--principal=WebApp04$")

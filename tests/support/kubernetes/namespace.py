@@ -63,7 +63,7 @@ class Namespace:
         self.wait_for_right(account.lower(), is_there=False)
 
     def wait_for_right(self, spec: str, *, is_there: bool = True) -> None:
-        """Wait until the API server goes by what it was told of the right to use an object."""
+        """Wait until the API server knows of the change of the right to use an object."""
         who = f"--as=system:serviceaccount:{self.name}:default"
         what = f"gmsacredentialspecs.windows.k8s.io/{spec}"
         asked = ("auth", "can-i", "use", what, "-n", self.name, who)
